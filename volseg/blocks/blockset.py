@@ -1,0 +1,42 @@
+"""A set of block numbers that stays small: a bit a block, in pages made as they are needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PAGE_BITS = 1 << 16
+
+
+class BlockSet:
+    """Block numbers, such as those that are done; a million of them take 125 kB.
+
+    >>> done = BlockSet([3, 70_000])
+    >>> 3 in done, 4 in done, len(done)
+    (True, False, 2)
+    """
+
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
+        self._pages: dict[int, bytearray] = {}
+        self._count = 0
+        for number in numbers:
+            self.add(number)
+
+    def add(self, number: int) -> None:
+        """Put a number in; putting it in twice changes nothing."""
+        page, bit = divmod(number, _PAGE_BITS)
+        bits = self._pages.setdefault(page, bytearray(_PAGE_BITS // 8))
+        mask = 1 << (bit & 7)
+        if not bits[bit >> 3] & mask:
+            bits[bit >> 3] |= mask
+            self._count += 1
+
+    def __contains__(self, number: int) -> bool:
+        page, bit = divmod(number, _PAGE_BITS)
+        bits = self._pages.get(page)
+        return bits is not None and bool(bits[bit >> 3] & (1 << (bit & 7)))
+
+    def __len__(self) -> int:
+        return self._count

@@ -1,0 +1,90 @@
+"""What a network sees and what sizes it takes, as whole numbers: everything the geometry needs of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from volseg.blocks.align import ceil_to
+from volseg.blocks.box import Zyx, zip3
+from volseg.errors import GridError
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """A network's reach, stride and sizes, along (z, y, x) and in voxels.
+
+    Attributes:
+        reach_before: how far before a voxel the network looks for it.
+        reach_after: how far behind.
+        stride: product of the poolings; origins of blocks, tiles and halos sit on it.
+        margin: what the output lacks on each side of the input; 0 for padded networks.
+        smallest: the smallest input it takes; all others are whole strides larger.
+    """
+
+    reach_before: Zyx
+    reach_after: Zyx
+    stride: Zyx
+    margin: Zyx
+    smallest: Zyx
+
+    @property
+    def padded(self) -> bool:
+        """Whether the output is as large as the input."""
+        return not any(self.margin)
+
+    def exact_halo(self) -> Zyx:
+        """The smallest halo with which blocks leave no seam.
+
+        Padded networks take the reach, rounded up to the stride. Unpadded ones take their margin: all that an
+        output voxel can see lies inside it, so more would change nothing.
+        """
+        if not self.padded:
+            return self.margin
+        z, y, x = (
+            ceil_to(max(a, b), s)
+            for (a, b), s in zip(zip3(self.reach_before, self.reach_after), self.stride, strict=True)
+        )
+        return z, y, x
+
+    def checked_halo(self, halo: Zyx) -> Zyx:
+        """A halo that keeps tile origins on the stride.
+
+        Raises:
+            GridError: a halo below the margin of an unpadded network, or off the stride.
+        """
+        below = [h for h, m in zip3(halo, self.margin) if h < m]
+        if below:
+            raise GridError(
+                f"halo {halo} is below the margin {self.margin} that this unpadded network loses on each side; "
+                f"use --halo exact or at least {_text(self.margin)}"
+            )
+        if any((h - m) % s for (h, m), s in zip(zip3(halo, self.margin), self.stride, strict=True)):
+            z, y, x = (m + ceil_to(h - m, s) for (h, m), s in zip(zip3(halo, self.margin), self.stride, strict=True))
+            raise GridError(
+                f"halo {halo} is off the network's stride {self.stride}, which would shift its pooling grid; "
+                f"use --halo {_text((z, y, x))}"
+            )
+        return halo
+
+    def sees_beyond(self, halo: Zyx) -> bool:
+        """Whether the network looks further than this halo, so that seams are possible."""
+        return self.padded and any(
+            max(a, b) > h for (a, b), h in zip(zip3(self.reach_before, self.reach_after), halo, strict=True)
+        )
+
+    def input_shape(self, core: Zyx, halo: Zyx) -> Zyx:
+        """The network input that yields `core` voxels with `halo` around them, rounded up to a size it takes.
+
+        >>> unet = Footprint((0, 92, 92), (0, 92, 92), (1, 16, 16), (0, 92, 92), (1, 188, 188))
+        >>> unet.input_shape((1, 388, 388), (0, 92, 92))
+        (1, 572, 572)
+        """
+        z, y, x = (
+            n + ceil_to(max(c + 2 * h - n, 0), s)
+            for c, h, n, s in zip(core, halo, self.smallest, self.stride, strict=True)
+        )
+        return z, y, x
+
+
+def _text(zyx: Zyx) -> str:
+    return ",".join(map(str, zyx))

@@ -1,0 +1,17 @@
+"""Pure array functions: numpy in, numpy out."""
+
+from volseg.ops.normalize import Normalization, Statistics, moments, normalize, section_moments
+from volseg.ops.pad import mirrored, unfolded
+from volseg.ops.quantize import to_probability, to_uint8
+
+__all__ = [
+    "Normalization",
+    "Statistics",
+    "mirrored",
+    "moments",
+    "normalize",
+    "section_moments",
+    "to_probability",
+    "to_uint8",
+    "unfolded",
+]

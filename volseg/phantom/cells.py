@@ -1,0 +1,206 @@
+"""From centre-lines to voxels: who owns each voxel, and how far the nearest membrane is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from skimage import measure
+
+from volseg.phantom.neurites import MARGIN_NM, Neurite, lifted
+from volseg.phantom.noise import Nm, smooth_noise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_REACH_NM = 260.0  # a cell can own voxels this far outside its own radius
+_COARSE_NM = 30.0  # power distances are smooth: computed this far apart and interpolated
+_HALF_MEMBRANE_NM = 15.0  # from the middle of the cleft to the cytoplasm
+_SMALLEST_CELL_NM3 = 1.2e5  # crumbs below this are membrane
+_FAR = np.float32(4e5)  # squared nm; beyond any power distance that matters
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Geometry of the tissue, arrays all of one shape (z, y, x).
+
+    owner: cell number 1.. of every voxel, membrane included.
+    labels: the ground truth, 0 where the membrane is; each id one connected piece.
+    edge_nm: distance to the boundary between two owners, exact near it.
+    spread_nm: half the depth range that a section of this thickness mixes into `edge_nm`.
+    half_nm: half the membrane's thickness here.
+    neurites: centre-lines as they lie in the volume; neurite `i` is owner `i + 1`.
+    """
+
+    owner: NDArray[np.uint16]
+    labels: NDArray[np.uint16]
+    edge_nm: NDArray[np.float32]
+    spread_nm: NDArray[np.float32]
+    half_nm: NDArray[np.float32]
+    neurites: list[Neurite]
+    voxel_nm: Nm
+
+
+def fill_cells(
+    shape: tuple[int, int, int],
+    voxel_nm: Nm,
+    neurites: Sequence[Neurite],
+    rng: np.random.Generator,
+) -> Cells:
+    """Give every voxel to the neurite nearest to it in power distance, on a warped domain."""
+    grid = _CoarseGrid.over(shape, voxel_nm)
+    warp = _warp(grid, rng)
+    owner, gap = _two_nearest(grid, warp, neurites)
+    edge, spread = _edge(gap, voxel_nm)
+    inside = (slice(1, -1), slice(0, shape[1]), slice(0, shape[2]))
+    owner, edge, spread = owner[inside].copy(), edge[inside].copy(), spread[inside].copy()
+    # Where voxels are coarse the membrane must still be a voxel wide, or cells would merge.
+    half = np.maximum(_HALF_MEMBRANE_NM, 0.75 * max(voxel_nm[1:]))
+    half_nm = half + 1.5 * np.tanh(smooth_noise(shape, voxel_nm, 250.0, rng))
+    labels = _connected(np.where(edge < half_nm, 0, owner), voxel_nm)
+    moved = [_unwarped(neurite, grid, warp) for neurite in neurites]
+    return Cells(owner, labels, edge, spread, half_nm, moved, voxel_nm)
+
+
+@dataclass(frozen=True, slots=True)
+class _CoarseGrid:
+    """Every section (one more before and after), and in-plane only every `every`-th voxel."""
+
+    fine: tuple[int, int, int]
+    every: tuple[int, int]
+    shape: tuple[int, int, int]
+    step_nm: Nm
+
+    @classmethod
+    def over(cls, shape: tuple[int, int, int], voxel_nm: Nm) -> _CoarseGrid:
+        every = tuple(max(1, round(_COARSE_NM / nm)) for nm in voxel_nm[1:])
+        cells = [-(-n // k) for n, k in zip(shape[1:], every, strict=True)]
+        return cls(
+            fine=(shape[0] + 2, cells[0] * every[0], cells[1] * every[1]),
+            every=(every[0], every[1]),
+            shape=(shape[0] + 2, cells[0] + 1, cells[1] + 1),
+            step_nm=(voxel_nm[0], voxel_nm[1] * every[0], voxel_nm[2] * every[1]),
+        )
+
+    def origin_nm(self) -> NDArray[np.float64]:
+        return np.array([-self.step_nm[0], 0.0, 0.0])
+
+    def points_nm(self) -> NDArray[np.float64]:
+        """Positions (z, y, x, 3) of the coarse nodes."""
+        places = np.moveaxis(np.indices(self.shape, dtype=np.float64), 0, -1)
+        return places * self.step_nm + self.origin_nm()
+
+    def finer(self, nodes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Interpolate a box of nodes linearly in-plane, to the voxels between them."""
+        for axis, every in zip((1, 2), self.every, strict=True):
+            t = np.tile(np.arange(every, dtype=np.float32) / every, nodes.shape[axis] - 1)
+            t = t.reshape((-1, 1) if axis == 1 else (-1,))
+            low = np.repeat(nodes.take(range(nodes.shape[axis] - 1), axis), every, axis)
+            high = np.repeat(nodes.take(range(1, nodes.shape[axis]), axis), every, axis)
+            nodes = low + (high - low) * t
+        return nodes
+
+
+def _warp(grid: _CoarseGrid, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Displacement (3, z, y, x) in nm: bends cells, and ruffles their membranes."""
+    scales = ((600.0, 75.0), (170.0, 20.0), (80.0, 5.0))
+    return np.stack(
+        [
+            sum(
+                (
+                    np.float32(nm) * smooth_noise(grid.shape, grid.step_nm, scale, rng)
+                    for scale, nm in scales
+                ),
+                start=np.zeros(grid.shape, np.float32),
+            )
+            for _ in range(3)
+        ]
+    )
+
+
+def _two_nearest(
+    grid: _CoarseGrid, warp: NDArray[np.float32], neurites: Sequence[Neurite]
+) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Owner of each voxel, and by how much (squared nm) it is nearer than the next cell."""
+    owner = np.zeros(grid.fine, np.uint16)
+    best = np.full(grid.fine, _FAR)
+    second = np.full(grid.fine, _FAR)
+    places = grid.points_nm() + np.moveaxis(warp, 0, -1)
+    for number, neurite in enumerate(neurites, start=1):
+        nodes = _nodes_near(grid, neurite)
+        if any(n.stop - n.start < 2 for n in nodes[1:]) or nodes[0].stop <= nodes[0].start:
+            continue
+        power = grid.finer(_power_distance(places[nodes], neurite))
+        voxels = (nodes[0], *map(_voxels_between, nodes[1:], grid.every))
+        here, next_best = best[voxels], second[voxels]
+        np.minimum(next_best, np.maximum(here, power), out=next_best)
+        owner[voxels][power < here] = number
+        np.minimum(here, power, out=here)
+    return owner, second - best
+
+
+def _nodes_near(grid: _CoarseGrid, neurite: Neurite) -> tuple[slice, slice, slice]:
+    """The box of coarse nodes that this neurite may own."""
+    reach = neurite.radius[:, None] + _REACH_NM
+    low = ((neurite.points - reach).min(0) - grid.origin_nm()) / grid.step_nm
+    high = ((neurite.points + reach).max(0) - grid.origin_nm()) / grid.step_nm
+    start = np.clip(np.floor(low), 0, grid.shape).astype(int)
+    stop = np.clip(np.ceil(high) + 1, 0, grid.shape).astype(int)
+    return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
+
+
+def _voxels_between(nodes: slice, every: int) -> slice:
+    return slice(nodes.start * every, (nodes.stop - 1) * every)
+
+
+def _power_distance(places: NDArray[np.float64], neurite: Neurite) -> NDArray[np.float32]:
+    """Least |q - p|^2 - r^2 over the neurite's points, for places (z, y, x, 3)."""
+    queries = np.pad(places.reshape(-1, 3), ((0, 0), (0, 1)))
+    largest = neurite.radius.max() ** 2
+    limit = np.sqrt(float(_FAR) + largest)
+    tree = cKDTree(lifted(neurite.points, neurite.radius))
+    distance, _ = tree.query(queries, distance_upper_bound=limit)
+    power = np.minimum(distance**2 - largest, float(_FAR))
+    return power.astype(np.float32).reshape(places.shape[:-1])
+
+
+def _edge(
+    gap: NDArray[np.float32], voxel_nm: Nm
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Distance in nm to where `gap` is zero (first order), and its spread within one section."""
+    slopes = [_slope(gap, axis) / np.float32(nm) for axis, nm in enumerate(voxel_nm)]
+    steepness = np.sqrt(slopes[0] ** 2 + slopes[1] ** 2 + slopes[2] ** 2) + np.float32(1e-3)
+    return gap / steepness, np.float32(voxel_nm[0] / 2) * slopes[0] / steepness
+
+
+def _slope(gap: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Size of the steeper one-sided difference: `gap` has a kink at the boundary, where the
+    central difference would vanish."""
+    step = np.abs(np.diff(gap, axis=axis))
+    first, last = step.take([0], axis), step.take([-1], axis)
+    return np.maximum(
+        np.concatenate([first, step], axis=axis), np.concatenate([step, last], axis=axis)
+    )
+
+
+def _connected(labels: NDArray[np.uint16], voxel_nm: Nm) -> NDArray[np.uint16]:
+    """Number connected pieces 1..n; crumbs become membrane."""
+    pieces = measure.label(labels, background=0, connectivity=1)
+    sizes = np.bincount(pieces.ravel())
+    # At least five voxels whatever their size, so that a coarse phantom has no lone voxels.
+    keep = sizes >= max(_SMALLEST_CELL_NM3 / np.prod(voxel_nm), 5)
+    keep[0] = False
+    number = np.where(keep, np.cumsum(keep), 0).astype(np.uint16)
+    return number[pieces]
+
+
+def _unwarped(neurite: Neurite, grid: _CoarseGrid, warp: NDArray[np.float32]) -> Neurite:
+    """The centre-line as it lies in the volume (the warp is small, so one step back is enough)."""
+    nodes = ((neurite.points - grid.origin_nm()) / grid.step_nm).T
+    shift = [ndimage.map_coordinates(w, nodes, order=1, mode="nearest") for w in warp]
+    return Neurite(neurite.points - np.stack(shift, axis=1), neurite.radius)

@@ -1,0 +1,34 @@
+"""Volumes in and out: Zarr, OME-Zarr metadata, the journal and the run record."""
+
+from volseg.storage.convert import convert_stack
+from volseg.storage.identity import source_identity
+from volseg.storage.journal import Journal, Mark, read_marks
+from volseg.storage.record import ModelEntry, RunRecord, Settings, SourceEntry
+from volseg.storage.stacks import Stack, is_stack, open_stack
+from volseg.storage.statistics import volume_statistics
+from volseg.storage.target import Target, create_target, is_target, open_target, read_record, remove_target
+from volseg.storage.volume import Volume, open_volume
+
+__all__ = [
+    "Journal",
+    "Mark",
+    "ModelEntry",
+    "RunRecord",
+    "Settings",
+    "SourceEntry",
+    "Stack",
+    "Target",
+    "Volume",
+    "convert_stack",
+    "create_target",
+    "is_stack",
+    "is_target",
+    "open_stack",
+    "open_target",
+    "open_volume",
+    "read_marks",
+    "read_record",
+    "remove_target",
+    "source_identity",
+    "volume_statistics",
+]

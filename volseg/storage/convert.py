@@ -1,0 +1,78 @@
+"""Stacks of sections made into OME-Zarr, a slab of whole shards at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
+from volseg.errors import TargetError
+from volseg.storage.target import Target, create_volume, open_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from volseg.storage.stacks import Stack
+
+_SHARD_YX = 1024
+_SHARD_CHUNKS_Z = 2
+
+
+def convert_stack(
+    stack: Stack, path: Path, voxel_nm: ZyxFloat, on_sections: Callable[[int], None] = lambda done: None
+) -> Target:
+    """Write a stack as an OME-Zarr 0.5 volume of the same type.
+
+    It appears under its name only when it is whole: until then it is built beside it.
+
+    Args:
+        stack: the sections.
+        path: the volume to make.
+        voxel_nm: its voxel size (z, y, x) in nanometres.
+        on_sections: told how many sections are written.
+
+    Raises:
+        TargetError: the path exists or cannot be written.
+        SourceError: a section cannot be read.
+    """
+    if path.exists():
+        raise TargetError(f"{path} exists already; choose another path, or give --overwrite")
+    building = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    chunk = chunk_for(voxel_nm)
+    z, y, x = stack.shape
+    shard = (
+        min(_SHARD_CHUNKS_Z * chunk[0], ceil_to(z, chunk[0])),
+        min(_SHARD_YX, ceil_to(y, chunk[1])),
+        min(_SHARD_YX, ceil_to(x, chunk[2])),
+    )
+    try:
+        target = create_volume(
+            building,
+            shape=stack.shape,
+            shard=shard,
+            chunk=chunk,
+            dtype=stack.dtype,
+            voxel_nm=voxel_nm,
+            name=path.name.removesuffix(".zarr"),
+        )
+        for first in range(0, z, shard[0]):
+            stop = min(first + shard[0], z)
+            target.write(Box((first, 0, 0), (stop, y, x)), stack.read(first, stop))
+            on_sections(stop)
+        building.rename(path)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return open_target(path)
+
+
+def chunk_for(voxel_nm: ZyxFloat) -> Zyx:
+    """A chunk of 2^18 voxels, about as long in nanometres along every axis.
+
+    >>> chunk_for((30, 6, 6)), chunk_for((8, 8, 8))
+    ((16, 128, 128), (64, 64, 64))
+    """
+    z, y, x = voxel_nm
+    return (16, 128, 128) if z >= 3 * max(y, x) else (64, 64, 64)

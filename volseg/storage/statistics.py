@@ -1,0 +1,79 @@
+"""Statistics of a volume or its sections, computed once, before the first block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from volseg.blocks import Box
+from volseg.ops import Normalization, Statistics, moments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from volseg.storage.volume import Volume
+
+_WHOLE = 1024
+"""Axes up to this length are read whole."""
+_WINDOWS = 8
+_WINDOW = 128
+
+
+def volume_statistics(
+    volume: Volume, normalization: Normalization, on_section: Callable[[int], None] = lambda done: None
+) -> Statistics:
+    """The constants of a run: the training's, or mean and standard deviation of the volume or of each section.
+
+    Sections of up to 1024 x 1024 count whole; of larger ones 8 windows of 128 voxels are read along each longer
+    axis, evenly spread, so that a petabyte costs minutes.
+
+    Args:
+        volume: the source.
+        normalization: the model's.
+        on_section: told how many sections are done.
+    """
+    if normalization.mode == "fixed":
+        return (normalization.training,)
+    sections: list[tuple[float, float]] = []
+    counts: list[int] = []
+    depth = volume.chunk[0]
+    for first in range(0, volume.shape[0], depth):
+        slab = _sampled(volume, first, min(first + depth, volume.shape[0]))
+        sections += [moments(section) for section in slab]
+        counts += [int(np.count_nonzero(np.isfinite(section) & (section != 0))) for section in slab]
+        on_section(len(sections))
+    if normalization.mode == "section":
+        return tuple(sections)
+    return (_pooled(sections, counts),)
+
+
+def _pooled(sections: list[tuple[float, float]], counts: list[int]) -> tuple[float, float]:
+    """Moments of all sections together, from each one's own and the voxels that count in it."""
+    if not any(counts):
+        return 0.0, 1.0
+    weight = np.asarray(counts, np.float64) / sum(counts)
+    mean, std = (np.asarray([pair[i] for pair in sections]) for i in (0, 1))
+    whole = float((weight * mean).sum())
+    variance = float((weight * (std**2 + (mean - whole) ** 2)).sum())
+    return whole, variance**0.5 or 1.0
+
+
+def _sampled(volume: Volume, first: int, stop: int) -> NDArray[Any]:
+    rows, columns = (_windows(length) for length in volume.shape[1:])
+    return np.concatenate(
+        [
+            np.concatenate([volume.read(Box((first, y0, x0), (stop, y1, x1))) for x0, x1 in columns], axis=2)
+            for y0, y1 in rows
+        ],
+        axis=1,
+    )
+
+
+def _windows(length: int) -> list[tuple[int, int]]:
+    if length <= _WHOLE:
+        return [(0, length)]
+    starts = [(length - _WINDOW) * k // (_WINDOWS - 1) for k in range(_WINDOWS)]
+    return [(start, start + _WINDOW) for start in starts]

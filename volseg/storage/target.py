@@ -1,0 +1,184 @@
+"""Volumes that are written: an OME-Zarr 0.5 group, uint8, sharded, with what made it in its attributes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import zarr
+from pydantic import ValidationError
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from volseg.errors import TargetError
+from volseg.storage.ome import image_attributes
+from volseg.storage.record import RunRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Box, Zyx, ZyxFloat
+
+
+@dataclass(frozen=True)
+class Target:
+    """A volume to write to, in whole shards."""
+
+    path: Path
+    _array: zarr.Array[Any]
+
+    @property
+    def journal(self) -> Path:
+        """The folder of the journal: inside the array's, where no reader of the group lists it."""
+        return self.path / "0" / ".volseg"
+
+    @property
+    def shard(self) -> Zyx:
+        """The unit of storage, in voxels."""
+        z, y, x = self._array.shards or self._array.chunks
+        return z, y, x
+
+    def write(self, box: Box, voxels: NDArray[Any]) -> str:
+        """Write a box of whole shards; returns a digest of the voxels.
+
+        What an earlier attempt left is deleted first: zarr reads a shard before it overwrites it, and would
+        stumble over a truncated one.
+
+        Raises:
+            TargetError: the box is not made of whole shards (two tasks would share one, and lose data silently), or
+                the store does not take it.
+        """
+        ends = zip(box.start, box.stop, self.shard, self._array.shape, strict=True)
+        if any(a % s or (b % s and b != n) for a, b, s, n in ends):
+            raise TargetError(f"box {box} is not made of whole shards {self.shard} of {self.path}")
+        try:
+            for shard in self._shard_files(box):
+                shard.unlink(missing_ok=True)
+            self._array[box.slices] = voxels
+        except OSError as error:
+            raise TargetError(f"cannot write {box} of {self.path}: {error}") from error
+        return digest_of(voxels)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read back what was written."""
+        voxels: NDArray[Any] = self._array[box.slices]  # type: ignore[assignment]  # zarr also types scalars here
+        return voxels
+
+    def _shard_files(self, box: Box) -> list[Path]:
+        places = (range(a // s, -(-b // s)) for a, b, s in zip(box.start, box.stop, self.shard, strict=True))
+        return [self.path / "0" / self._array.metadata.encode_chunk_key(place) for place in product(*places)]
+
+
+def digest_of(voxels: NDArray[Any]) -> str:
+    """The digest that a mark carries, over the voxels in C order."""
+    return blake2b(voxels.tobytes(), digest_size=16).hexdigest()
+
+
+def create_volume(
+    path: Path, *, shape: Zyx, shard: Zyx, chunk: Zyx, dtype: str, voxel_nm: ZyxFloat, name: str = ""
+) -> Target:
+    """Create an empty OME-Zarr 0.5 volume; its metadata is complete before the first voxel is written.
+
+    Raises:
+        TargetError: the path exists, or cannot be written.
+    """
+    if path.exists():
+        raise TargetError(f"{path} exists already; choose another path")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        group = zarr.open_group(path, mode="w-", zarr_format=3)
+        array = group.create_array(
+            "0",
+            shape=shape,
+            shards=shard,
+            chunks=chunk,
+            dtype=dtype,
+            fill_value=0,
+            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            dimension_names=("z", "y", "x"),
+            # Else an all-zero block and a lost one would look alike.
+            config={"write_empty_chunks": True},
+        )
+        group.attrs["ome"] = image_attributes(name or path.name.removesuffix(".zarr"), voxel_nm)
+    except OSError as error:
+        raise TargetError(
+            f"cannot create {path}: {error.strerror or error}; choose a folder that can be written"
+        ) from error
+    return Target(path, array)
+
+
+def create_target(path: Path, record: RunRecord, voxel_nm: ZyxFloat) -> Target:
+    """Create the target of a run, its record inside."""
+    settings = record.settings
+    target = create_volume(
+        path,
+        shape=record.source.shape,
+        shard=settings.shard,
+        chunk=settings.chunk,
+        dtype="uint8",
+        voxel_nm=voxel_nm,
+    )
+    zarr.open_group(path, mode="r+").attrs["volseg"] = record.to_attributes()
+    return target
+
+
+def open_target(path: Path) -> Target:
+    """Open a target to write further blocks.
+
+    Raises:
+        TargetError: there is none.
+    """
+    try:
+        array = zarr.open_array(path / "0", mode="r+")
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{path} is not a volume that volseg wrote: {error}") from error
+    return Target(path, array.with_config({"write_empty_chunks": True, "order": "C"}))
+
+
+def is_target(path: Path) -> bool:
+    """Whether a run was begun at this path."""
+    return (path / "zarr.json").is_file() and "volseg" in zarr.open_group(path, mode="r").attrs
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record of the run that was begun at this path.
+
+    Raises:
+        TargetError: none was, or another version of volseg began it.
+    """
+    try:
+        return RunRecord.model_validate_json(_attributes_json(path))
+    except (OSError, KeyError) as error:
+        raise TargetError(f"{path} holds no run of volseg; name the target of a `volseg predict`") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TargetError(
+            f"the run record in {path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
+            "use the version of volseg that began it, or start again with --overwrite"
+        ) from error
+
+
+def _attributes_json(path: Path) -> str:
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+    return json.dumps(attributes["volseg"])
+
+
+def remove_target(path: Path) -> None:
+    """Delete a volume to make room for a new one.
+
+    Raises:
+        TargetError: what stands there is not a Zarr, or cannot be deleted.
+    """
+    if not path.exists():
+        return
+    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise TargetError(f"{path} is not a Zarr, so --overwrite leaves it alone; delete it yourself if you mean it")
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise TargetError(f"cannot delete {path}: {error.strerror}") from error

@@ -1,0 +1,156 @@
+"""Volumes that are read: any Zarr 2 or 3 array, or a level of an OME-Zarr, on disk or behind a URL."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import obstore.store
+import zarr
+from zarr.storage import LocalStore, ObjectStore
+
+from volseg.blocks import Box, Zyx, ZyxFloat, mirror_span
+from volseg.errors import SourceError
+from volseg.ops import unfolded
+from volseg.storage import ome
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_DTYPES = ("uint8", "uint16", "int16", "float32")
+_WAY_OUT = "name a Zarr array or an OME-Zarr group, or make one with: volseg convert"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume to read from, axes (z, y, x).
+
+    Attributes:
+        location: where it is: an absolute path or a URL, down to the array.
+        voxel_nm: its voxel size in nanometres; None where nothing states it.
+    """
+
+    location: str
+    voxel_nm: ZyxFloat | None
+    _array: zarr.Array[Any]
+
+    @property
+    def shape(self) -> Zyx:
+        """Voxels along z, y, x."""
+        z, y, x = self._array.shape[-3:]
+        return z, y, x
+
+    @property
+    def dtype(self) -> str:
+        """The type of a voxel, such as `uint8`."""
+        return str(self._array.dtype.name)
+
+    @property
+    def chunk(self) -> Zyx:
+        """What is decoded at once: the inner chunk of a sharded array."""
+        z, y, x = self._array.chunks[-3:]
+        return z, y, x
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read a box, mirrored where it leaves the volume, in the source's own type.
+
+        Raises:
+            SourceError: the store could not give the voxels.
+        """
+        spans = [mirror_span(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)]
+        inner = tuple(slice(low, high) for low, high in spans)
+        leading = (0,) * (len(self._array.shape) - 3)
+        try:
+            held: Any = self._array[leading + inner]
+        except Exception as error:  # each store and codec raises errors of its own
+            raise SourceError(f"cannot read {box} of {self.location}: {type(error).__name__}: {error}") from error
+        return unfolded(held, [low for low, _ in spans], box.start, box.stop, self.shape)
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return open_volume, (self.location,)
+
+
+def open_volume(location: str) -> Volume:
+    """Open a volume for reading.
+
+    Args:
+        location: a path or a URL (http, https, s3, gs, az, file) of a Zarr 2 or 3 array, or of an OME-Zarr group,
+            whose finest level is taken. Leading axes of length 1 (time, channel) are skipped.
+
+    Raises:
+        SourceError: nothing there, not a Zarr, or not a volume with axes (z, y, x).
+    """
+    node = _open_node(location)
+    if isinstance(node, zarr.Array):
+        parent, _, name = location.rstrip("/").rpartition("/")
+        return _checked(location, node, _voxel_nm_of_array(node, parent, name))
+    multiscale = ome.multiscale_of(dict(node.attrs))
+    if multiscale is None:
+        inside = sorted(node.array_keys()) if node.store.supports_listing else []
+        raise SourceError(
+            f"{location} is a Zarr group without OME-Zarr levels; name one of its arrays"
+            + (f": {', '.join(inside[:8])}" if inside else "")
+        )
+    path = ome.level_paths(multiscale)[0]
+    names = ome.axis_names(multiscale)
+    if names and names[-3:] != ["z", "y", "x"]:
+        raise SourceError(f"{location} has axes {', '.join(names)}; volseg reads volumes whose last axes are z, y, x")
+    array = _open_node(f"{location.rstrip('/')}/{path}")
+    if not isinstance(array, zarr.Array):
+        raise SourceError(f"{location}/{path} is not an array, though the group's metadata names it as a level")
+    return _checked(f"{location.rstrip('/')}/{path}", array, ome.level_voxel_nm(multiscale, path))
+
+
+def _checked(location: str, array: zarr.Array[Any], voxel_nm: ZyxFloat | None) -> Volume:
+    if len(array.shape) < 3 or any(n != 1 for n in array.shape[:-3]):
+        raise SourceError(
+            f"{location} has shape {array.shape}, which is not one volume of axes (z, y, x); "
+            "stack sections or pick a channel first"
+        )
+    if 0 in array.shape:
+        raise SourceError(f"{location} has shape {array.shape}: it holds no voxel")
+    if array.dtype.name not in _DTYPES:
+        raise SourceError(f"{location} holds {array.dtype.name}; volseg reads {', '.join(_DTYPES)}")
+    return Volume(location if "://" in location else str(Path(location).resolve()), voxel_nm, array)
+
+
+def _voxel_nm_of_array(array: zarr.Array[Any], parent: str, name: str) -> ZyxFloat | None:
+    stated = ome.plain_voxel_nm(dict(array.attrs))
+    if stated is not None or not parent:
+        return stated
+    try:
+        group = _open_node(parent)
+    except SourceError:
+        return None
+    multiscale = ome.multiscale_of(dict(group.attrs))
+    return None if multiscale is None else ome.level_voxel_nm(multiscale, name)
+
+
+def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
+    store = _store(location)
+    with warnings.catch_warnings(), zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        # zarrs reads halo boxes faster; for a codec it does not know it warns and uses zarr's own pipeline.
+        warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
+        try:
+            return zarr.open(store=store, mode="r")
+        except FileNotFoundError:
+            raise SourceError(f"{location} is not a Zarr; {_WAY_OUT}") from None
+        except Exception as error:  # each store and codec raises errors of its own
+            raise SourceError(f"cannot open {location}: {type(error).__name__}: {error}") from error
+
+
+def _store(location: str) -> LocalStore | ObjectStore[Any]:
+    scheme, separator, path = location.partition("://")
+    if separator and scheme != "file":
+        try:
+            return ObjectStore(obstore.store.from_url(location.rstrip("/")), read_only=True)
+        except Exception as error:  # obstore's own errors have no public root
+            raise SourceError(f"cannot open {location}: {error}") from error
+    local = Path(path if separator else location)
+    if not local.exists():
+        raise SourceError(f"source {local} does not exist; check the path, or the mount")
+    if not local.is_dir():
+        raise SourceError(f"{local} is a file, not a Zarr; {_WAY_OUT}")
+    return LocalStore(local, read_only=True)
