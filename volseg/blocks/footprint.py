@@ -19,6 +19,8 @@ class Footprint:
         stride: product of the poolings; origins of blocks, tiles and halos sit on it.
         margin: what the output lacks on each side of the input; 0 for padded networks.
         smallest: the smallest input it takes; all others are whole strides larger.
+        context: how far beyond a core that sits on the stride the network looks. It is up to a stride less than the
+            reach: a voxel looks furthest from the middle of a pooling cell, which a core never cuts.
     """
 
     reach_before: Zyx
@@ -26,6 +28,7 @@ class Footprint:
     stride: Zyx
     margin: Zyx
     smallest: Zyx
+    context: Zyx
 
     @property
     def padded(self) -> bool:
@@ -33,16 +36,12 @@ class Footprint:
         return not any(self.margin)
 
     def exact_halo(self) -> Zyx:
-        """The smallest halo with which blocks leave no seam.
+        """The smallest halo with which blocks leave no seam: the context, on the stride.
 
-        Padded networks take the reach, rounded up to the stride. Unpadded ones take their margin: all that an
-        output voxel can see lies inside it, so more would change nothing.
+        For unpadded networks that is their margin: more would change nothing.
         """
-        if not self.padded:
-            return self.margin
         z, y, x = (
-            ceil_to(max(a, b), s)
-            for (a, b), s in zip(zip3(self.reach_before, self.reach_after), self.stride, strict=True)
+            m + ceil_to(max(c - m, 0), s) for c, m, s in zip(self.context, self.margin, self.stride, strict=True)
         )
         return z, y, x
 
@@ -68,14 +67,12 @@ class Footprint:
 
     def sees_beyond(self, halo: Zyx) -> bool:
         """Whether the network looks further than this halo, so that seams are possible."""
-        return self.padded and any(
-            max(a, b) > h for (a, b), h in zip(zip3(self.reach_before, self.reach_after), halo, strict=True)
-        )
+        return any(c > h for c, h in zip3(self.context, halo))
 
     def input_shape(self, core: Zyx, halo: Zyx) -> Zyx:
         """The network input that yields `core` voxels with `halo` around them, rounded up to a size it takes.
 
-        >>> unet = Footprint((0, 92, 92), (0, 92, 92), (1, 16, 16), (0, 92, 92), (1, 188, 188))
+        >>> unet = Footprint((0, 107, 107), (0, 107, 107), (1, 16, 16), (0, 92, 92), (1, 188, 188), (0, 92, 92))
         >>> unet.input_shape((1, 388, 388), (0, 92, 92))
         (1, 572, 572)
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage import measure
 
-from volseg.phantom.neurites import MARGIN_NM, Neurite, lifted
+from volseg.phantom.neurites import Neurite, lifted
 from volseg.phantom.noise import Nm, smooth_noise
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_REACH_NM = 260.0  # a cell can own voxels this far outside its own radius
+_FAR = np.float32(1.3e5)  # squared nm: power distances are cut off here, far outside any cell
+_WARP_NM = 160.0  # the warp never moves a point further than this, along any axis
 _COARSE_NM = 30.0  # power distances are smooth: computed this far apart and interpolated
-_HALF_MEMBRANE_NM = 15.0  # from the middle of the cleft to the cytoplasm
+_HALF_MEMBRANE_NM = 13.5  # from the middle of the cleft to the cytoplasm
+_SMALLEST_MEMBRANE_NM2 = 4e3  # on one section
 _SMALLEST_CELL_NM3 = 1.2e5  # crumbs below this are membrane
-_FAR = np.float32(4e5)  # squared nm; beyond any power distance that matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ def fill_cells(
     # Where voxels are coarse the membrane must still be a voxel wide, or cells would merge.
     half = np.maximum(_HALF_MEMBRANE_NM, 0.75 * max(voxel_nm[1:]))
     half_nm = half + 1.5 * np.tanh(smooth_noise(shape, voxel_nm, 250.0, rng))
-    labels = _connected(np.where(edge < half_nm, 0, owner), voxel_nm)
+    membrane = _without_specks(edge < half_nm, voxel_nm)
+    labels = _connected(np.where(membrane, 0, owner).astype(np.uint16), voxel_nm)
     moved = [_unwarped(neurite, grid, warp) for neurite in neurites]
     return Cells(owner, labels, edge, spread, half_nm, moved, voxel_nm)
 
@@ -98,8 +101,8 @@ class _CoarseGrid:
     def finer(self, nodes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Interpolate a box of nodes linearly in-plane, to the voxels between them."""
         for axis, every in zip((1, 2), self.every, strict=True):
-            t = np.tile(np.arange(every, dtype=np.float32) / every, nodes.shape[axis] - 1)
-            t = t.reshape((-1, 1) if axis == 1 else (-1,))
+            steps = np.tile(np.arange(every, dtype=np.float32) / np.float32(every), nodes.shape[axis] - 1)
+            t = steps.reshape((-1, 1) if axis == 1 else (-1,))
             low = np.repeat(nodes.take(range(nodes.shape[axis] - 1), axis), every, axis)
             high = np.repeat(nodes.take(range(1, nodes.shape[axis]), axis), every, axis)
             nodes = low + (high - low) * t
@@ -108,19 +111,12 @@ class _CoarseGrid:
 
 def _warp(grid: _CoarseGrid, rng: np.random.Generator) -> NDArray[np.float32]:
     """Displacement (3, z, y, x) in nm: bends cells, and ruffles their membranes."""
-    scales = ((600.0, 75.0), (170.0, 20.0), (80.0, 5.0))
-    return np.stack(
-        [
-            sum(
-                (
-                    np.float32(nm) * smooth_noise(grid.shape, grid.step_nm, scale, rng)
-                    for scale, nm in scales
-                ),
-                start=np.zeros(grid.shape, np.float32),
-            )
-            for _ in range(3)
-        ]
-    )
+    scales = ((600.0, 70.0), (180.0, 26.0), (80.0, 8.0))
+    displacement = np.zeros((3, *grid.shape), np.float32)
+    for along in displacement:
+        for scale, nm in scales:
+            along += np.float32(nm) * smooth_noise(grid.shape, grid.step_nm, scale, rng)
+    return np.tanh(displacement / np.float32(_WARP_NM)) * np.float32(_WARP_NM)
 
 
 def _two_nearest(
@@ -133,9 +129,12 @@ def _two_nearest(
     places = grid.points_nm() + np.moveaxis(warp, 0, -1)
     for number, neurite in enumerate(neurites, start=1):
         nodes = _nodes_near(grid, neurite)
-        if any(n.stop - n.start < 2 for n in nodes[1:]) or nodes[0].stop <= nodes[0].start:
+        coarse = _power_distance(places[nodes], neurite)
+        trim = _needed(coarse < _FAR)
+        if trim is None:
             continue
-        power = grid.finer(_power_distance(places[nodes], neurite))
+        power = grid.finer(coarse[trim])
+        nodes = _shifted(trim, nodes)
         voxels = (nodes[0], *map(_voxels_between, nodes[1:], grid.every))
         here, next_best = best[voxels], second[voxels]
         np.minimum(next_best, np.maximum(here, power), out=next_best)
@@ -145,13 +144,30 @@ def _two_nearest(
 
 
 def _nodes_near(grid: _CoarseGrid, neurite: Neurite) -> tuple[slice, slice, slice]:
-    """The box of coarse nodes that this neurite may own."""
-    reach = neurite.radius[:, None] + _REACH_NM
+    """The box of coarse nodes outside which this neurite's power distance is cut off."""
+    reach = np.sqrt(neurite.radius[:, None] ** 2 + float(_FAR)) + _WARP_NM
     low = ((neurite.points - reach).min(0) - grid.origin_nm()) / grid.step_nm
     high = ((neurite.points + reach).max(0) - grid.origin_nm()) / grid.step_nm
     start = np.clip(np.floor(low), 0, grid.shape).astype(int)
     stop = np.clip(np.ceil(high) + 1, 0, grid.shape).astype(int)
     return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
+
+
+def _needed(near: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
+    """The smallest box that holds all of `near`, one node wider in-plane; None when there is none."""
+    if not near.any():
+        return None
+    box = []
+    for axis, grown in enumerate((0, 1, 1)):
+        at = np.flatnonzero(near.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(max(at[0] - grown, 0), min(at[-1] + 1 + grown, near.shape[axis])))
+    return box[0], box[1], box[2]
+
+
+def _shifted(inner: tuple[slice, slice, slice], outer: tuple[slice, slice, slice]) -> tuple[slice, slice, slice]:
+    """A box counted from the start of `outer`, counted from the origin."""
+    z, y, x = (slice(o.start + i.start, o.start + i.stop) for i, o in zip(inner, outer, strict=True))
+    return z, y, x
 
 
 def _voxels_between(nodes: slice, every: int) -> slice:
@@ -160,18 +176,18 @@ def _voxels_between(nodes: slice, every: int) -> slice:
 
 def _power_distance(places: NDArray[np.float64], neurite: Neurite) -> NDArray[np.float32]:
     """Least |q - p|^2 - r^2 over the neurite's points, for places (z, y, x, 3)."""
+    if not places.size:
+        return np.empty(places.shape[:-1], np.float32)
     queries = np.pad(places.reshape(-1, 3), ((0, 0), (0, 1)))
     largest = neurite.radius.max() ** 2
     limit = np.sqrt(float(_FAR) + largest)
     tree = cKDTree(lifted(neurite.points, neurite.radius))
     distance, _ = tree.query(queries, distance_upper_bound=limit)
     power = np.minimum(distance**2 - largest, float(_FAR))
-    return power.astype(np.float32).reshape(places.shape[:-1])
+    return np.asarray(power, np.float32).reshape(places.shape[:-1])
 
 
-def _edge(
-    gap: NDArray[np.float32], voxel_nm: Nm
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _edge(gap: NDArray[np.float32], voxel_nm: Nm) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Distance in nm to where `gap` is zero (first order), and its spread within one section."""
     slopes = [_slope(gap, axis) / np.float32(nm) for axis, nm in enumerate(voxel_nm)]
     steepness = np.sqrt(slopes[0] ** 2 + slopes[1] ** 2 + slopes[2] ** 2) + np.float32(1e-3)
@@ -179,24 +195,32 @@ def _edge(
 
 
 def _slope(gap: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Size of the steeper one-sided difference: `gap` has a kink at the boundary, where the
-    central difference would vanish."""
+    """Size of the steeper one-sided difference: at the boundary, a kink, the central one would vanish."""
     step = np.abs(np.diff(gap, axis=axis))
     first, last = step.take([0], axis), step.take([-1], axis)
-    return np.maximum(
-        np.concatenate([first, step], axis=axis), np.concatenate([step, last], axis=axis)
-    )
+    behind, ahead = np.concatenate([first, step], axis=axis), np.concatenate([step, last], axis=axis)
+    return np.asarray(np.maximum(behind, ahead))
+
+
+def _without_specks(membrane: NDArray[np.bool_], voxel_nm: Nm) -> NDArray[np.bool_]:
+    """Leave out islands within one section, where the next section's cell only just shows through."""
+    in_plane = np.zeros((3, 3, 3), dtype=bool)
+    in_plane[1] = True
+    islands, _ = ndimage.label(membrane, in_plane)
+    keep = np.bincount(islands.ravel()) * voxel_nm[1] * voxel_nm[2] >= _SMALLEST_MEMBRANE_NM2
+    keep[0] = False
+    return np.asarray(keep[islands])
 
 
 def _connected(labels: NDArray[np.uint16], voxel_nm: Nm) -> NDArray[np.uint16]:
     """Number connected pieces 1..n; crumbs become membrane."""
-    pieces = measure.label(labels, background=0, connectivity=1)
+    pieces = np.asarray(measure.label(labels, background=0, connectivity=1))
     sizes = np.bincount(pieces.ravel())
     # At least five voxels whatever their size, so that a coarse phantom has no lone voxels.
-    keep = sizes >= max(_SMALLEST_CELL_NM3 / np.prod(voxel_nm), 5)
+    keep = sizes >= max(_SMALLEST_CELL_NM3 / math.prod(voxel_nm), 5)
     keep[0] = False
     number = np.where(keep, np.cumsum(keep), 0).astype(np.uint16)
-    return number[pieces]
+    return np.asarray(number[pieces])
 
 
 def _unwarped(neurite: Neurite, grid: _CoarseGrid, warp: NDArray[np.float32]) -> Neurite:

@@ -34,7 +34,7 @@ class Neurite:
         if len(self.points) == 1:
             return np.array([[0.0, 0.0, 1.0]])
         along = np.gradient(self.points, axis=0)
-        return along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+        return np.asarray(along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ class Calibre:
 
 # Large dendrites first, while there is room; then thin axons until the tissue is full.
 CALIBRES = (
-    Calibre(300, 520, 0.18),
-    Calibre(150, 280, 0.20),
-    Calibre(95, 150, 0.20),
-    Calibre(60, 95, 1.00),
+    Calibre(260, 420, 0.12),
+    Calibre(130, 220, 0.13),
+    Calibre(80, 130, 0.16),
+    Calibre(50, 80, 1.00),
 )
 
 
@@ -109,7 +109,7 @@ class _Tissue:
         """Free distance in nm (n,) from points (n, 3) to the nearest neurite's surface."""
         nodes = np.rint((points - self.low) / _RASTER_NM).astype(int)
         z, y, x = np.clip(nodes, 0, np.array(self._room.shape) - 1).T
-        return self._room[z, y, x]
+        return np.asarray(self._room[z, y, x])
 
     def free_spot(self, radius: float, rng: np.random.Generator) -> NDArray[np.float64] | None:
         """A point with room for `radius`, or None when the tissue seems full."""
@@ -117,8 +117,8 @@ class _Tissue:
         free = np.flatnonzero(self.clearance(spots) >= radius)
         return spots[free[0]] if free.size else None
 
-    def holds(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return np.all((points >= self.low) & (points <= self.high), axis=1)
+    def holds(self, point: NDArray[np.float64]) -> bool:
+        return bool(np.all((point >= self.low) & (point <= self.high)))
 
 
 def lifted(points: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,9 +131,7 @@ def lifted(points: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[
     return np.column_stack([points, height])
 
 
-def _grow(
-    seed: NDArray[np.float64], radius: float, tissue: _Tissue, rng: np.random.Generator
-) -> Neurite:
+def _grow(seed: NDArray[np.float64], radius: float, tissue: _Tissue, rng: np.random.Generator) -> Neurite:
     """Grow both ways from `seed` until the line leaves the tissue or finds no room."""
     direction = _unit(rng.standard_normal(3))
     forward = list(_walk(seed, direction, radius, tissue, rng))
@@ -161,7 +159,7 @@ def _walk(
         room = tissue.clearance(point + turns * _STEP_NM)
         best = int(np.argmax(np.minimum(room, 1.2 * radius)))
         direction, point = turns[best], point + turns[best] * _STEP_NM
-        if room[best] < 0.8 * radius or not tissue.holds(point[None])[0]:
+        if room[best] < 0.8 * radius or not tissue.holds(point):
             return
         yield point
 

@@ -1,0 +1,10 @@
+"""The networks, their registry, reach and stride, and the model file.
+
+What is exported here needs no torch; `volseg.models.model` and `volseg.models.footprint` do.
+"""
+
+from volseg.models.card import ModelCard, read_card
+from volseg.models.packaged import packaged_models, resolve_model
+from volseg.models.registry import NETWORKS, network_class
+
+__all__ = ["NETWORKS", "ModelCard", "network_class", "packaged_models", "read_card", "resolve_model"]

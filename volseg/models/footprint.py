@@ -1,0 +1,62 @@
+"""A network's reach, stride, margin and sizes, derived from its module graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from volseg.blocks import Footprint
+from volseg.errors import ModelError
+from volseg.models.graph import AxisGraph, SizeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_LONGEST = 4096
+"""Input sizes up to this are tried when the smallest is looked for."""
+
+
+def network_footprint(network: nn.Module) -> Footprint:
+    """Derive the footprint of a 2-D network; along z it sees one section.
+
+    Raises:
+        ModelError: a layer whose reach is not known, or sizes that no rule fits.
+    """
+    (y, x) = (_along(AxisGraph(network, axis)) for axis in (0, 1))
+    return Footprint(
+        reach_before=(0, y[0], x[0]),
+        reach_after=(0, y[1], x[1]),
+        stride=(1, y[2], x[2]),
+        margin=(0, y[3], x[3]),
+        smallest=(1, y[4], x[4]),
+        context=(0, y[5], x[5]),
+    )
+
+
+def _along(graph: AxisGraph) -> tuple[int, int, int, int, int, int]:
+    """Reach before and after, stride, margin, smallest size and context along one axis."""
+    stride = graph.stride()
+    smallest = next((n for n in range(1, _LONGEST) if _output_size(graph, n)), None)
+    if smallest is None:
+        raise ModelError(f"no input of up to {_LONGEST} voxels suits this network")
+    lost = smallest - (_output_size(graph, smallest) or 0)
+    # So large that nothing an inner voxel sees is cut off; places are mere numbers here, so size costs nothing.
+    length = smallest + stride * 4096
+    if lost < 0 or lost % 2 or _output_size(graph, length) != length - lost:
+        raise ModelError(f"this network maps {smallest} voxels to {smallest - lost}: no margin fits all sizes")
+    margin = lost // 2
+    middle = stride * 2048
+    seen = [graph.demand(middle + phase, length) for phase in range(stride)]
+    at = middle + margin
+    before = [at + phase - first for phase, (first, _) in enumerate(seen)]
+    after = [last - (at + phase) for phase, (_, last) in enumerate(seen)]
+    # A core starts at phase 0 and ends at the last phase: its other voxels look further, but stand further inside.
+    beyond_start = max(reach - phase for phase, reach in enumerate(before))
+    beyond_end = max(reach - (stride - 1 - phase) for phase, reach in enumerate(after))
+    return max(before), max(after), stride, margin, smallest, max(beyond_start, beyond_end)
+
+
+def _output_size(graph: AxisGraph, length: int) -> int | None:
+    try:
+        return graph.sizes(length)[graph.nodes[-1]]
+    except SizeError:
+        return None

@@ -1,0 +1,153 @@
+"""What a network does to sizes and to single voxels, read off its module graph, one axis at a time.
+
+For an output voxel the graph is walked backwards with the interval of places that it depends on: a convolution
+widens it, a pooling scales it up, a transposed convolution scales it down, and where two paths join the intervals
+are united. All is whole numbers, so the result is exact for the graph (no weights are looked at).
+"""
+
+from __future__ import annotations
+
+import operator
+from math import lcm
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import fx, nn
+
+from volseg.errors import ModelError
+from volseg.models.layers import CropConcat, crop_offset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Interval: TypeAlias = tuple[int, int]
+"""First and last place, both included."""
+
+_POINTWISE = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity, nn.Sigmoid)
+_SUMS = (operator.add, torch.add)
+
+
+class SizeError(Exception):
+    """An input size that the network does not take."""
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, CropConcat) or super().is_leaf_module(m, module_qualified_name)
+
+
+class AxisGraph:
+    """The graph of a network, seen along one of its spatial axes."""
+
+    def __init__(self, network: nn.Module, axis: int) -> None:
+        """Trace a network.
+
+        Args:
+            network: a 2-D network.
+            axis: 0 for y, 1 for x.
+        """
+        self.axis = axis
+        self.nodes = list(_Tracer().trace(network).nodes)
+        self.modules = dict(network.named_modules())
+
+    def module(self, node: fx.Node) -> nn.Module:
+        """The module that a node calls; an identity for what is no module, such as a sum."""
+        return self.modules[str(node.target)] if node.op == "call_module" else nn.Identity()
+
+    def sizes(self, length: int) -> dict[fx.Node, int]:
+        """The size of every node's output for an input of `length`.
+
+        Raises:
+            SizeError: the network does not take such an input.
+        """
+        sizes: dict[fx.Node, int] = {}
+        for node in self.nodes:
+            inputs = [sizes[source] for source in node.all_input_nodes]
+            sizes[node] = length if node.op == "placeholder" else _checked(self._size(node, inputs))
+        return sizes
+
+    def _size(self, node: fx.Node, inputs: list[int]) -> int:
+        module = self.module(node)
+        if isinstance(module, CropConcat):
+            skip, upsampled = inputs
+            if skip < upsampled or (skip - upsampled) % 2:
+                raise SizeError
+            return upsampled
+        if len(set(inputs)) != 1:
+            raise SizeError
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+            kernel, stride, padding, dilation = self._window(module)
+            span = inputs[0] + 2 * padding - dilation * (kernel - 1) - 1
+            # A pooling or a strided convolution that leaves a rest would shift the grid of what follows.
+            if span < 0 or span % stride:
+                raise SizeError
+            return span // stride + 1
+        if isinstance(module, nn.ConvTranspose2d):
+            kernel, stride, padding, _ = self._window(module)
+            return (inputs[0] - 1) * stride - 2 * padding + kernel + self._along(module.output_padding)
+        return inputs[0]
+
+    def stride(self) -> int:
+        """The product of the poolings on the way down."""
+        scale: dict[fx.Node, int] = {}
+        for node in self.nodes:
+            module = self.module(node)
+            here = lcm(*(scale[source] for source in node.all_input_nodes)) if node.all_input_nodes else 1
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+                here *= self._window(module)[1]
+            elif isinstance(module, nn.ConvTranspose2d):
+                here //= self._window(module)[1]
+            scale[node] = here
+        return lcm(*scale.values())
+
+    def demand(self, place: int, length: int) -> Interval:
+        """The input places that the output voxel at `place` depends on, for an input of `length`."""
+        sizes = self.sizes(length)
+        wanted: dict[fx.Node, Interval] = {}
+        for node in reversed(self.nodes):
+            if node.op == "output":
+                wanted[node] = (place, place)
+            for source, interval in self._sources(node, wanted[node], sizes):
+                known = wanted.get(source, interval)
+                wanted[source] = (min(known[0], interval[0]), max(known[1], interval[1]))
+        return wanted[self.nodes[0]]
+
+    def _sources(self, node: fx.Node, wanted: Interval, sizes: dict[fx.Node, int]) -> list[tuple[fx.Node, Interval]]:
+        module = self.module(node)
+        if isinstance(module, CropConcat):
+            skip, upsampled = node.all_input_nodes
+            offset = crop_offset(sizes[skip], sizes[upsampled])
+            return [(skip, (wanted[0] + offset, wanted[1] + offset)), (upsampled, wanted)]
+        return [(source, self._backwards(node, module, wanted)) for source in node.all_input_nodes]
+
+    def _backwards(self, node: fx.Node, module: nn.Module, wanted: Interval) -> Interval:
+        first, last = wanted
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+            kernel, stride, padding, dilation = self._window(module)
+            return first * stride - padding, last * stride - padding + dilation * (kernel - 1)
+        if isinstance(module, nn.ConvTranspose2d):
+            kernel, stride, padding, dilation = self._window(module)
+            return -((dilation * (kernel - 1) - first - padding) // stride), (last + padding) // stride
+        known = node.op in ("placeholder", "output") or isinstance(module, _POINTWISE)
+        if node.op == "call_function":
+            known = node.target in _SUMS
+        if not known:
+            raise ModelError(
+                f"the reach of {node.target} ({type(module).__name__}) is not known; teach volseg.models.graph its rule"
+            )
+        return wanted
+
+    def _window(self, module: nn.Conv2d | nn.MaxPool2d | nn.ConvTranspose2d) -> tuple[int, int, int, int]:
+        """Kernel, stride, padding and dilation along the axis."""
+        along: Callable[[object], int] = self._along
+        return along(module.kernel_size), along(module.stride), along(module.padding), along(module.dilation)
+
+    def _along(self, value: object) -> int:
+        chosen: Any = value[self.axis] if isinstance(value, tuple) else value
+        return int(chosen)
+
+
+def _checked(size: int) -> int:
+    if size < 1:
+        raise SizeError
+    return size

@@ -1,0 +1,129 @@
+"""A trained network with all that is needed to use it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load, save
+
+from volseg.errors import ModelError
+from volseg.models.card import CARD_KEY, ModelCard, ModelHeader, read_card, weights_digest
+from volseg.models.footprint import network_footprint
+from volseg.models.registry import build_network
+from volseg.ops import Normalization, Statistics, normalize
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from volseg.blocks import ZyxFloat
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as trained, its card and its digest.
+
+    Attributes:
+        network: the float32 torch module in eval mode, mapping (N, C, y, x) to (N, classes, y', x').
+        card: what its file says of it.
+        digest: identifies weights, architecture and normalisation.
+    """
+
+    network: nn.Module
+    card: ModelCard
+    digest: str
+
+    def normalize(self, raw: NDArray[Any], constants: Statistics | None = None) -> NDArray[np.float32]:
+        """The network's input for grey values of (z, y, x) or (y, x): float32, same shape.
+
+        Args:
+            raw: grey values.
+            constants: (mean, std), one pair or one a section; by default the model's own mode decides, and `raw`
+                counts as the whole volume.
+        """
+        return normalize(raw, self.card.normalization.statistics_of(raw) if constants is None else constants)
+
+    def activate(self, output: Tensor) -> Tensor:
+        """The membrane probability (N, 1, y, x) of the network's output (N, classes, y, x), in float32."""
+        output, channel = output.float(), self.card.membrane_channel
+        made = output.softmax(dim=1) if self.card.activation == "softmax" else output.sigmoid()
+        return made[:, channel : channel + 1]
+
+
+def card_for(
+    network: nn.Module,
+    *,
+    name: str,
+    kind: str,
+    arguments: dict[str, Any],
+    normalization: Normalization,
+    voxel_nm: ZyxFloat,
+    **more: Any,
+) -> ModelCard:
+    """The card of a network; reach, stride and activation are derived from the network itself.
+
+    Args:
+        network: the network.
+        name: what to call the model.
+        kind: the network's name in the registry.
+        arguments: what it was made with.
+        normalization: how its input is made.
+        voxel_nm: voxel size of its training data, (z, y, x) in nanometres.
+        more: further fields of the card: training, license.
+    """
+    classes = ("membrane",) if int(arguments.get("out_channels", _channels(network))) == 1 else ("cell", "membrane")
+    return ModelCard(
+        name=name,
+        network=kind,
+        arguments=arguments,
+        footprint=network_footprint(network),
+        normalization=normalization,
+        activation="sigmoid" if len(classes) == 1 else "softmax",
+        classes=classes,
+        voxel_nm=voxel_nm,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        **more,
+    )
+
+
+def _channels(network: nn.Module) -> int:
+    head: Any = network.get_submodule("head")
+    return int(head.out_channels)
+
+
+def save_model(path: Path, network: nn.Module, card: ModelCard) -> ModelHeader:
+    """Write a model file; the old one under this name stays whole until the new one is."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    bare = save(state)
+    tensors = memoryview(bare)[8 + int.from_bytes(bare[:8], "little") :]
+    digest = weights_digest(card, tensors)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_bytes(save(state, {CARD_KEY: card.model_dump_json(), "digest": digest}))
+    partial.replace(path)
+    return ModelHeader(path=str(path.resolve()), card=card, digest=digest)
+
+
+def load_model_file(path: str | Path) -> Model:
+    """Load a model file.
+
+    Raises:
+        ModelError: not a model file, or one whose weights or reach are not those of its network.
+    """
+    header = read_card(path)
+    card = header.card
+    network = build_network(card.network, card.arguments)
+    try:
+        network.load_state_dict(load(Path(path).read_bytes()))
+    except RuntimeError as error:
+        raise ModelError(f"the weights in {path} are not those of {card.network} {card.arguments}: {error}") from error
+    if network_footprint(network) != card.footprint:
+        raise ModelError(
+            f"the card of {path} states another reach or stride than its network has, and blocks would show seams; "
+            "write the file again with this version of volseg"
+        )
+    return Model(network.eval(), card, header.digest)

@@ -1,0 +1,33 @@
+"""Models that come with volseg, and the one way from what a user typed to a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from volseg.errors import ModelError
+
+_FOLDER = Path(__file__).parent / "weights"
+
+
+def packaged_models() -> dict[str, Path]:
+    """Name and file of each model that comes with volseg."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
+
+
+def resolve_model(file_or_name: str) -> Path:
+    """The file of a packaged model's name, or the file itself.
+
+    Raises:
+        ModelError: neither a packaged model nor a file.
+    """
+    packaged = packaged_models()
+    if file_or_name in packaged:
+        return packaged[file_or_name]
+    path = Path(file_or_name)
+    if path.is_file():
+        return path
+    known = f"packaged models are {', '.join(packaged)}" if packaged else "no models are packaged with this version"
+    raise ModelError(
+        f"model {file_or_name!r} is neither a file nor a packaged model ({known}); "
+        "name a .safetensors file that `volseg train` wrote"
+    )

@@ -1,0 +1,79 @@
+"""One call: a generated volume with its ground truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from volseg.errors import ConfigError
+from volseg.phantom.cells import fill_cells
+from volseg.phantom.microscope import paint_membranes, photograph
+from volseg.phantom.neurites import grow_neurites
+from volseg.phantom.organelles import paint_cytoplasm, paint_organelles
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from volseg.phantom.noise import Nm
+
+_SMALLEST = (1, 32, 32)
+_MOST_VOXELS = 2**29  # about 40 GB of memory while it is made
+_MOST_UM3 = 2_000.0  # more cells than uint16 can number
+
+
+@dataclass(frozen=True, slots=True)
+class Phantom:
+    """A generated volume: `raw` and `labels` of one shape (z, y, x), `voxel_nm` in nanometres.
+
+    labels: neuron ids 1.., each one connected piece; 0 is membrane and extracellular space.
+    """
+
+    raw: NDArray[np.uint8]
+    labels: NDArray[np.uint16]
+    voxel_nm: Nm
+
+
+def make_phantom(shape: tuple[int, int, int], *, seed: int, voxel_nm: Nm = (30.0, 6.0, 6.0)) -> Phantom:
+    """Generate serial-section electron microscopy of neuropil, `shape` (z, y, x) in voxels.
+
+    The same arguments give the same bytes.
+
+    >>> phantom = make_phantom((2, 32, 48), seed=0)
+    >>> phantom.raw.shape, phantom.raw.dtype.name, phantom.labels.dtype.name
+    ((2, 32, 48), 'uint8', 'uint16')
+    """
+    _check(shape, seed, voxel_nm)
+    # One stream for each step: a change in one leaves the others' random numbers alone.
+    growth, geometry, contents, membranes, camera = np.random.default_rng(seed).spawn(5)
+    extent = (shape[0] * voxel_nm[0], shape[1] * voxel_nm[1], shape[2] * voxel_nm[2])
+    cells = fill_cells(shape, voxel_nm, grow_neurites(extent, growth), geometry)
+    light = paint_cytoplasm(cells, contents)
+    paint_organelles(light, cells, contents)
+    paint_membranes(light, cells, membranes)
+    return Phantom(photograph(light, voxel_nm, camera), cells.labels, voxel_nm)
+
+
+def _check(shape: tuple[int, int, int], seed: int, voxel_nm: Nm) -> None:
+    """Refuse what cannot be made, in one line."""
+    whole = len(shape) == 3 and all(isinstance(n, Integral) for n in shape)
+    if not whole or any(n < least for n, least in zip(shape, _SMALLEST, strict=True)):
+        raise ConfigError(
+            f"phantom shape {shape} is too small or not three whole numbers; give (z, y, x) of at least {_SMALLEST}"
+        )
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ConfigError(f"phantom seed {seed!r} is not a whole number from 0; give e.g. seed=0")
+    if len(voxel_nm) != 3 or not all(1 <= nm <= 100 for nm in voxel_nm):
+        raise ConfigError(
+            f"phantom voxel size {voxel_nm} nm is not three sizes from 1 to 100; "
+            "give (z, y, x) in nanometres, e.g. (30, 6, 6)"
+        )
+    volume = math.prod(shape) * math.prod(voxel_nm) / 1e9
+    if math.prod(shape) > _MOST_VOXELS or volume > _MOST_UM3:
+        raise ConfigError(
+            f"phantom shape {shape} is {math.prod(shape)} voxels and {volume:.0f} cubic micrometres; "
+            f"at most {_MOST_VOXELS} and {_MOST_UM3:.0f}: make several, each with its own seed"
+        )
