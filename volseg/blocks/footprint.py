@@ -36,13 +36,14 @@ class Footprint:
         return not any(self.margin)
 
     def exact_halo(self) -> Zyx:
-        """The smallest halo with which blocks leave no seam: the context, on the stride.
+        """The smallest halo with which blocks leave no seam.
 
-        For unpadded networks that is their margin: more would change nothing.
+        Padded networks take their context, rounded up to the stride. Unpadded ones take their margin: they make an
+        output voxel from real input voxels only, so more would change nothing.
         """
-        z, y, x = (
-            m + ceil_to(max(c - m, 0), s) for c, m, s in zip(self.context, self.margin, self.stride, strict=True)
-        )
+        if not self.padded:
+            return self.margin
+        z, y, x = (ceil_to(c, s) for c, s in zip3(self.context, self.stride))
         return z, y, x
 
     def checked_halo(self, halo: Zyx) -> Zyx:
@@ -67,7 +68,7 @@ class Footprint:
 
     def sees_beyond(self, halo: Zyx) -> bool:
         """Whether the network looks further than this halo, so that seams are possible."""
-        return any(c > h for c, h in zip3(self.context, halo))
+        return self.padded and any(c > h for c, h in zip3(self.context, halo))
 
     def input_shape(self, core: Zyx, halo: Zyx) -> Zyx:
         """The network input that yields `core` voxels with `halo` around them, rounded up to a size it takes.

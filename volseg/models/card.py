@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from volseg.blocks import Footprint, ZyxFloat  # noqa: TC001 - pydantic needs the types
+from volseg.blocks import Footprint, ZyxFloat
 from volseg.errors import ModelError
-from volseg.ops import Normalization  # noqa: TC001 - pydantic needs the type
+from volseg.ops import Normalization
 
 CARD_KEY = "volseg"
 _LONGEST_HEADER = 100 << 20

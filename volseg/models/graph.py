@@ -8,6 +8,7 @@ are united. All is whole numbers, so the result is exact for the graph (no weigh
 from __future__ import annotations
 
 import operator
+import threading
 from math import lcm
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,6 +26,10 @@ Interval: TypeAlias = tuple[int, int]
 
 _POINTWISE = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity, nn.Sigmoid)
 _SUMS = (operator.add, torch.add)
+
+
+EXCLUSIVE = threading.RLock()
+"""Held while a network is traced or run: tracing patches every module's call, in all threads of the process."""
 
 
 class SizeError(Exception):
@@ -47,7 +52,8 @@ class AxisGraph:
             axis: 0 for y, 1 for x.
         """
         self.axis = axis
-        self.nodes = list(_Tracer().trace(network).nodes)
+        with EXCLUSIVE:
+            self.nodes = list(_Tracer().trace(network).nodes)
         self.modules = dict(network.named_modules())
 
     def module(self, node: fx.Node) -> nn.Module:
@@ -86,6 +92,25 @@ class AxisGraph:
             kernel, stride, padding, _ = self._window(module)
             return (inputs[0] - 1) * stride - 2 * padding + kernel + self._along(module.output_padding)
         return inputs[0]
+
+    def channels(self) -> dict[fx.Node, int]:
+        """The channels of every node's output."""
+        channels: dict[fx.Node, int] = {}
+        for node in self.nodes:
+            module = self.module(node)
+            inputs = [channels[source] for source in node.all_input_nodes]
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                channels[node] = module.out_channels
+            elif isinstance(module, CropConcat):
+                channels[node] = sum(inputs)
+            else:
+                channels[node] = inputs[0] if inputs else _first_channels(self.modules)
+        return channels
+
+    def in_place(self, node: fx.Node) -> bool:
+        """Whether a node's output takes its input's place in memory."""
+        module = self.module(node)
+        return node.op == "output" or isinstance(module, nn.Dropout) or bool(getattr(module, "inplace", False))
 
     def stride(self) -> int:
         """The product of the poolings on the way down."""
@@ -151,3 +176,7 @@ def _checked(size: int) -> int:
     if size < 1:
         raise SizeError
     return size
+
+
+def _first_channels(modules: dict[str, nn.Module]) -> int:
+    return next(module.in_channels for module in modules.values() if isinstance(module, nn.Conv2d))

@@ -64,7 +64,7 @@ def fill_cells(
     # Where voxels are coarse the membrane must still be a voxel wide, or cells would merge.
     half = np.maximum(_HALF_MEMBRANE_NM, 0.75 * max(voxel_nm[1:]))
     half_nm = half + 1.5 * np.tanh(smooth_noise(shape, voxel_nm, 250.0, rng))
-    membrane = _without_specks(edge < half_nm, voxel_nm)
+    membrane = _without_specks(edge < half_nm, voxel_nm) | _borders(owner)
     labels = _connected(np.where(membrane, 0, owner).astype(np.uint16), voxel_nm)
     moved = [_unwarped(neurite, grid, warp) for neurite in neurites]
     return Cells(owner, labels, edge, spread, half_nm, moved, voxel_nm)
@@ -105,7 +105,7 @@ class _CoarseGrid:
             t = steps.reshape((-1, 1) if axis == 1 else (-1,))
             low = np.repeat(nodes.take(range(nodes.shape[axis] - 1), axis), every, axis)
             high = np.repeat(nodes.take(range(1, nodes.shape[axis]), axis), every, axis)
-            nodes = low + (high - low) * t
+            nodes = np.asarray(low + (high - low) * t, np.float32)
         return nodes
 
 
@@ -116,7 +116,7 @@ def _warp(grid: _CoarseGrid, rng: np.random.Generator) -> NDArray[np.float32]:
     for along in displacement:
         for scale, nm in scales:
             along += np.float32(nm) * smooth_noise(grid.shape, grid.step_nm, scale, rng)
-    return np.tanh(displacement / np.float32(_WARP_NM)) * np.float32(_WARP_NM)
+    return np.asarray(np.tanh(displacement / np.float32(_WARP_NM)) * np.float32(_WARP_NM))
 
 
 def _two_nearest(
@@ -202,6 +202,14 @@ def _slope(gap: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     return np.asarray(np.maximum(behind, ahead))
 
 
+def _borders(owner: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Where the next voxel of the section has another owner: no two cells ever touch side by side."""
+    border = np.zeros(owner.shape, dtype=bool)
+    border[:, :-1] = owner[:, :-1] != owner[:, 1:]
+    border[..., :-1] |= owner[..., :-1] != owner[..., 1:]
+    return border
+
+
 def _without_specks(membrane: NDArray[np.bool_], voxel_nm: Nm) -> NDArray[np.bool_]:
     """Leave out islands within one section, where the next section's cell only just shows through."""
     in_plane = np.zeros((3, 3, 3), dtype=bool)
@@ -214,7 +222,7 @@ def _without_specks(membrane: NDArray[np.bool_], voxel_nm: Nm) -> NDArray[np.boo
 
 def _connected(labels: NDArray[np.uint16], voxel_nm: Nm) -> NDArray[np.uint16]:
     """Number connected pieces 1..n; crumbs become membrane."""
-    pieces = np.asarray(measure.label(labels, background=0, connectivity=1))
+    pieces = np.asarray(measure.label(labels, background=0, connectivity=1))  # type: ignore[no-untyped-call]
     sizes = np.bincount(pieces.ravel())
     # At least five voxels whatever their size, so that a coarse phantom has no lone voxels.
     keep = sizes >= max(_SMALLEST_CELL_NM3 / math.prod(voxel_nm), 5)

@@ -12,17 +12,19 @@ import numpy as np
 from volseg.errors import ConfigError
 from volseg.phantom.cells import fill_cells
 from volseg.phantom.microscope import paint_membranes, photograph
-from volseg.phantom.neurites import grow_neurites
+from volseg.phantom.neurites import MARGIN_NM, grow_neurites
 from volseg.phantom.organelles import paint_cytoplasm, paint_organelles
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from volseg.phantom.noise import Nm
 
 _SMALLEST = (1, 32, 32)
 _MOST_VOXELS = 2**29  # about 40 GB of memory while it is made
-_MOST_UM3 = 2_000.0  # more cells than uint16 can number
+_MOST_UM3 = 800.0  # beyond about a thousand there are more neurites than uint16 can number
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class Phantom:
 def make_phantom(shape: tuple[int, int, int], *, seed: int, voxel_nm: Nm = (30.0, 6.0, 6.0)) -> Phantom:
     """Generate serial-section electron microscopy of neuropil, `shape` (z, y, x) in voxels.
 
-    The same arguments give the same bytes.
+    Dendrites, axons, mitochondria, vesicles, reticulum and synapses, on sections that differ in
+    brightness and contrast. The same arguments give the same bytes. Raises ConfigError for a shape
+    below (1, 32, 32) or too large for the labels, a negative seed, or a voxel size outside 1..100 nm.
 
     >>> phantom = make_phantom((2, 32, 48), seed=0)
     >>> phantom.raw.shape, phantom.raw.dtype.name, phantom.labels.dtype.name
@@ -57,23 +61,19 @@ def make_phantom(shape: tuple[int, int, int], *, seed: int, voxel_nm: Nm = (30.0
     return Phantom(photograph(light, voxel_nm, camera), cells.labels, voxel_nm)
 
 
-def _check(shape: tuple[int, int, int], seed: int, voxel_nm: Nm) -> None:
+def _check(shape: Sequence[object], seed: object, voxel_nm: Sequence[float]) -> None:
     """Refuse what cannot be made, in one line."""
-    whole = len(shape) == 3 and all(isinstance(n, Integral) for n in shape)
-    if not whole or any(n < least for n, least in zip(shape, _SMALLEST, strict=True)):
-        raise ConfigError(
-            f"phantom shape {shape} is too small or not three whole numbers; give (z, y, x) of at least {_SMALLEST}"
-        )
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ConfigError(f"phantom seed {seed!r} is not a whole number from 0; give e.g. seed=0")
+    sizes = [n for n, least in zip(shape, _SMALLEST, strict=False) if isinstance(n, Integral) and int(n) >= least]
+    if len(shape) != 3 or len(sizes) != 3:
+        raise ConfigError(f"phantom shape {shape}; give three whole numbers (z, y, x), at least {_SMALLEST}")
+    if not isinstance(seed, Integral) or int(seed) < 0:
+        raise ConfigError(f"phantom seed {seed!r}; give a whole number from 0, e.g. seed=0")
     if len(voxel_nm) != 3 or not all(1 <= nm <= 100 for nm in voxel_nm):
+        raise ConfigError(f"phantom voxel size {voxel_nm}; give (z, y, x) in nm, each from 1 to 100, e.g. (30, 6, 6)")
+    voxels = math.prod(map(int, sizes))
+    tissue = math.prod(int(n) * nm + 2 * MARGIN_NM for n, nm in zip(sizes, voxel_nm, strict=True)) / 1e9
+    if voxels > _MOST_VOXELS or tissue > _MOST_UM3:
         raise ConfigError(
-            f"phantom voxel size {voxel_nm} nm is not three sizes from 1 to 100; "
-            "give (z, y, x) in nanometres, e.g. (30, 6, 6)"
-        )
-    volume = math.prod(shape) * math.prod(voxel_nm) / 1e9
-    if math.prod(shape) > _MOST_VOXELS or volume > _MOST_UM3:
-        raise ConfigError(
-            f"phantom shape {shape} is {math.prod(shape)} voxels and {volume:.0f} cubic micrometres; "
-            f"at most {_MOST_VOXELS} and {_MOST_UM3:.0f}: make several, each with its own seed"
+            f"phantom shape {shape} has {voxels:,} voxels in {tissue:,.0f} cubic micrometres of tissue; "
+            f"at most {_MOST_VOXELS:,} and {_MOST_UM3:,.0f} fit: make several, each with its own seed"
         )

@@ -1,0 +1,21 @@
+"""Dask alone: start or join a cluster, send block numbers, collect results, show progress."""
+
+from volseg.cluster.attempt import Attempt, Failure, attempted
+from volseg.cluster.connect import Cluster, connect
+from volseg.cluster.gpus import visible_gpus
+from volseg.cluster.progress import Progress, Quiet, Shown
+from volseg.cluster.run import Outcome, run_blocks
+
+__all__ = [
+    "Attempt",
+    "Cluster",
+    "Failure",
+    "Outcome",
+    "Progress",
+    "Quiet",
+    "Shown",
+    "attempted",
+    "connect",
+    "run_blocks",
+    "visible_gpus",
+]

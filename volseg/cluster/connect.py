@@ -1,0 +1,166 @@
+"""The cluster that a run uses: this process, worker processes of this machine, or a scheduler's address."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from volseg.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from distributed import Client
+
+SLOT = "slot"
+"""The Dask resource: how many blocks a worker holds at once, so that reading, predicting and writing overlap."""
+SLOTS = 2
+CONNECT_SECONDS = 5
+_REFRESH_SECONDS = 5.0
+
+
+@dataclass
+class Cluster:
+    """Something that computes blocks.
+
+    Attributes:
+        client: the connection to a scheduler; None where this process does the work itself.
+        where: what to call it in messages.
+        names: of the workers.
+        slots: blocks that may be in flight on all of them.
+    """
+
+    client: Client | None
+    where: str = "this process"
+    names: tuple[str, ...] = ("this process",)
+    slots: int = 1
+    _looked: float = 0.0
+
+    def refresh(self) -> None:
+        """See which workers have come or gone, at most every few seconds."""
+        if self.client is None or time.monotonic() - self._looked < _REFRESH_SECONDS:
+            return
+        self._looked = time.monotonic()
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        able = {name: int(w["resources"][SLOT]) for name, w in workers.items() if w["resources"].get(SLOT)}
+        if able:
+            self.names, self.slots = tuple(able), sum(able.values())
+
+    @property
+    def slots_each(self) -> int:
+        """Blocks in flight on one worker."""
+        return max(1, self.slots // max(1, len(self.names)))
+
+    def on_each(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Call a function once on every worker."""
+        if self.client is None:
+            return [call(*arguments)]
+        results: dict[str, Any] = self.client.run(call, *arguments, workers=list(self.names))
+        return list(results.values())
+
+    def on_one(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function on one worker."""
+        if self.client is None:
+            return call(*arguments)
+        return self.client.run(call, *arguments, workers=[self.names[0]])[self.names[0]]
+
+
+@contextlib.contextmanager
+def connect(kind: str, workers: int | None, gpus: tuple[str, ...] = ()) -> Iterator[Cluster]:
+    """Start or join a cluster; a started one ends with the block.
+
+    Args:
+        kind: `serial`, `local`, or the address of a scheduler (`tcp://host:port`).
+        workers: worker processes of a `local` cluster; by default one a GPU, or two on a machine without
+            (one where it has a single core).
+        gpus: what CUDA_VISIBLE_DEVICES is for each GPU that may be used.
+
+    Raises:
+        ConfigError: no such kind.
+        ClusterError: the scheduler does not answer within 5 s, or has no worker with the resource `slot`.
+    """
+    if kind == "serial":
+        yield Cluster(None)
+    elif kind == "local":
+        with _local(workers, gpus) as cluster:
+            yield cluster
+    elif "://" in kind:
+        with _joined(kind) as cluster:
+            yield cluster
+    else:
+        raise ConfigError(f"--cluster {kind!r} is not one of serial, local, or a scheduler's address tcp://HOST:PORT")
+
+
+def default_workers(gpus: tuple[str, ...]) -> int:
+    """Worker processes of a local cluster: one a GPU, else two."""
+    return len(gpus) or min(2, len(os.sched_getaffinity(0)))
+
+
+@contextlib.contextmanager
+def _local(workers: int | None, gpus: tuple[str, ...]) -> Iterator[Cluster]:
+    import dask  # noqa: PLC0415 - half a second that `serial` need not pay
+    from distributed import Client, Nanny, Scheduler, SpecCluster  # noqa: PLC0415 - likewise
+
+    count = workers or default_workers(gpus)
+    spec = {
+        number: {
+            "cls": Nanny,
+            "options": {
+                "nthreads": SLOTS,
+                "resources": {SLOT: SLOTS},
+                "memory_limit": 0,  # memory is planned before the run; pausing workers by share would only stall it
+                "host": "127.0.0.1",
+                "dashboard": False,
+                "silence_logs": logging.ERROR,
+                "env": _worker_environment(number, gpus),
+            },
+        }
+        for number in range(count)
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    with (
+        dask.config.set({"distributed.scheduler.work-stealing": False, "distributed.worker.daemon": True}),
+        SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.ERROR, name="volseg") as started,
+        Client(started, timeout=60) as client,
+    ):
+        client.wait_for_workers(count, timeout=120)
+        yield _described(client, "the local cluster")
+
+
+def _worker_environment(number: int, gpus: tuple[str, ...]) -> dict[str, str]:
+    # Threads of a forward pass are set by the run's record; a pool made larger by default would fight over cores.
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[Cluster]:
+    import dask  # noqa: PLC0415 - half a second that `serial` need not pay
+    from distributed import Client  # noqa: PLC0415 - likewise
+
+    with dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}):
+        try:
+            client = Client(address, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError, TimeoutError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ClusterError(
+                f"no scheduler answers at {address} within {CONNECT_SECONDS} s ({reason}); "
+                "check the address, or start one with: dask scheduler"
+            ) from None
+        with client:
+            yield _described(client, address)
+
+
+def _described(client: Client, where: str) -> Cluster:
+    cluster = Cluster(client, where, names=(), slots=0)
+    cluster.refresh()
+    if not cluster.slots:
+        count = len(client.scheduler_info(n_workers=-1)["workers"])
+        raise ClusterError(
+            f"{where} has {count} workers, none with the resource {SLOT!r}, so that tasks would wait for ever; "
+            f"start workers with: dask worker ADDRESS --nthreads {SLOTS} --resources {SLOT}={SLOTS}"
+        )
+    return cluster

@@ -1,0 +1,32 @@
+"""Which GPUs this machine lets us use, found without loading torch."""
+
+from __future__ import annotations
+
+import os
+
+
+def visible_gpus(device: str) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES would name each usable GPU; none where `cpu` was asked for.
+
+    >>> visible_gpus("cpu")
+    ()
+    """
+    if device == "cpu":
+        return ()
+    stated = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if stated is not None:
+        return tuple(name.strip() for name in stated.split(",") if name.strip() not in ("", "-1"))
+    return tuple(str(number) for number in range(_count()))
+
+
+def _count() -> int:
+    import pynvml  # noqa: PLC0415 - only asked for where GPUs may be used
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,166 @@
+"""Send block numbers to workers, in a window that is refilled as each one completes."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from volseg.cluster.attempt import Attempt, Failure, attempted
+from volseg.cluster.connect import SLOT, Cluster
+from volseg.pipeline import BlockReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from distributed import Client
+
+    from volseg.cluster.progress import Progress
+
+ATTEMPTS = 3
+"""How often a block is tried before the run goes on without it."""
+_AHEAD = 2
+"""Blocks in the window for each slot: one that runs and one that waits, so that no worker waits for the driver."""
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        done: blocks that succeeded.
+        failed: blocks that did not, with the last reason.
+        peak_in_flight: the most futures that were held at once.
+    """
+
+    done: int = 0
+    failed: dict[int, str] = field(default_factory=dict)
+    peak_in_flight: int = 0
+
+
+@dataclass(slots=True)
+class _Job:
+    number: int
+    attempt: int = 1
+    tried: tuple[str, ...] = ()
+
+
+def run_blocks(
+    cluster: Cluster,
+    numbers: Iterable[int],
+    compute: Callable[[int], BlockReport],
+    on_done: Callable[[BlockReport, int, str], None],
+    progress: Progress,
+) -> Outcome:
+    """Compute blocks; a failed one is sent again, to a worker that has not tried it.
+
+    Args:
+        cluster: who computes.
+        numbers: the blocks, in the order to start them; consumed as the window moves on.
+        compute: does one block; it is sent to workers, with the number and nothing else.
+        on_done: told of each block that is done, with the attempt that succeeded and who made it.
+        progress: shows how far the run is.
+    """
+    outcome = Outcome()
+    jobs = _Queue(numbers)
+    for job, attempt in _attempts(cluster, jobs, compute, outcome):
+        if isinstance(attempt.result, BlockReport):
+            on_done(attempt.result, job.attempt, attempt.worker)
+            outcome.done += 1
+            progress.advance(attempt.result.voxels)
+        else:
+            _handle_failure(job, attempt.worker, attempt.result, jobs, outcome, progress)
+    return outcome
+
+
+class _Queue:
+    """Blocks to start: those that failed and wait for another worker first, then new ones."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._new = iter(numbers)
+        self.again: deque[_Job] = deque()
+
+    def take(self) -> _Job | None:
+        if self.again:
+            return self.again.popleft()
+        number = next(self._new, None)
+        return None if number is None else _Job(number)
+
+
+def _handle_failure(
+    job: _Job, worker: str, failure: Failure, jobs: _Queue, outcome: Outcome, progress: Progress
+) -> None:
+    if failure.again and job.attempt < ATTEMPTS:
+        progress.note(f"block {job.number}: attempt {job.attempt} failed on {worker}: {failure.message}; sent again")
+        jobs.again.append(_Job(job.number, job.attempt + 1, (*job.tried, worker)))
+        return
+    outcome.failed[job.number] = failure.message
+    progress.note(f"block {job.number} failed for good: {failure.message}")
+    if failure.trace:
+        progress.note(failure.trace.rstrip())
+
+
+def _attempts(
+    cluster: Cluster, jobs: _Queue, compute: Callable[[int], BlockReport], outcome: Outcome
+) -> Iterator[tuple[_Job, Attempt]]:
+    if cluster.client is None:
+        outcome.peak_in_flight = 1
+        while (job := jobs.take()) is not None:
+            yield job, attempted(job.number, compute, cluster.names[0])
+    else:
+        yield from _dask_attempts(cluster, cluster.client, jobs, compute, outcome)
+
+
+def _dask_attempts(
+    cluster: Cluster, client: Client, jobs: _Queue, compute: Callable[[int], BlockReport], outcome: Outcome
+) -> Iterator[tuple[_Job, Attempt]]:
+    from distributed import as_completed  # noqa: PLC0415 - half a second that `serial` need not pay
+
+    in_flight: dict[Any, _Job] = {}  # by the future's key
+    completed = as_completed()
+    task = partial(on_worker, compute=compute)
+
+    def refill() -> None:
+        cluster.refresh()
+        while len(in_flight) < _AHEAD * cluster.slots and (job := jobs.take()) is not None:
+            others = [name for name in cluster.names if name not in job.tried]
+            future = client.submit(
+                task,
+                job.number,
+                key=f"block-{job.number}-{job.attempt}",
+                pure=False,
+                resources={SLOT: 1},
+                # Only a wish: were the other workers gone, the one that failed may try again.
+                workers=others if job.tried and others else None,
+                allow_other_workers=bool(job.tried and others),
+            )
+            in_flight[future.key] = job
+            completed.add(future)
+        outcome.peak_in_flight = max(outcome.peak_in_flight, len(in_flight))
+
+    refill()
+    while in_flight:
+        future = next(completed)
+        job = in_flight.pop(future.key)
+        attempt = _result(future, job)
+        future.release()
+        yield job, attempt
+        refill()
+
+
+def on_worker(number: int, compute: Callable[[int], BlockReport]) -> Attempt:
+    """What a Dask task does."""
+    from distributed import get_worker  # noqa: PLC0415 - this runs on a worker
+
+    return attempted(number, compute, str(get_worker().address))
+
+
+def _result(future: Any, job: _Job) -> Attempt:
+    """The attempt a future holds, or the failure that Dask itself met: a worker that died again and again."""
+    error = future.exception()
+    if error is None:
+        result: Attempt = future.result()
+        return result
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Attempt(job.number, "a worker that was lost", Failure(f"{type(error).__name__}: {message}", again=True))

@@ -1,0 +1,53 @@
+"""From a model file to something that predicts blocks, as the run's record says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from volseg.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from volseg.blocks import Tiling
+    from volseg.inference.facts import Device, Precision
+    from volseg.inference.tiled import TiledPredictor
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How a network is run; all of it can change the last bits of a result, so all of it is frozen in the record.
+
+    Attributes:
+        device: where.
+        precision: of weights and activations.
+        batch: tiles a forward pass.
+        threads: of one forward pass on a CPU.
+    """
+
+    device: Device
+    precision: Precision
+    batch: int
+    threads: int
+
+
+def open_predictor(model_file: str, digest: str, tiling: Tiling, engine: Engine) -> TiledPredictor:
+    """Load a model and make it ready to predict blocks in this process.
+
+    Raises:
+        ModelError: the file is not the model that the run recorded.
+        ConfigError: the run's device is not on this worker.
+    """
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    from volseg.inference.prepare import prepared  # noqa: PLC0415 - likewise
+    from volseg.inference.tiled import TiledPredictor  # noqa: PLC0415 - likewise
+    from volseg.models.model import load_model_file  # noqa: PLC0415 - likewise
+
+    model = load_model_file(model_file)
+    if model.digest != digest:
+        raise ModelError(f"{model_file} is not the model that this run was begun with; put that one back")
+    if engine.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("this run computes on CUDA, and this worker has no GPU; give its slots to workers that have")
+    torch.set_num_threads(engine.threads)
+    network = prepared(model.network, engine.device, engine.precision)
+    return TiledPredictor(network, model.activate, tiling, engine)

@@ -1,0 +1,16 @@
+"""One block's journey and the plan of a run, over Protocols: no torch, no Dask."""
+
+from volseg.pipeline.block import BlockReport, Journey, Predictor, Sink, Source, process_block
+from volseg.pipeline.plan import Plan, Request, plan_run
+
+__all__ = [
+    "BlockReport",
+    "Journey",
+    "Plan",
+    "Predictor",
+    "Request",
+    "Sink",
+    "Source",
+    "plan_run",
+    "process_block",
+]

@@ -1,0 +1,115 @@
+"""One block's journey.
+
+read box from the source, mirrored where it leaves the volume
+-> normalise with the run's frozen constants -> predict (tiles, device, network, crop) -> uint8
+-> write whole shards -> report, which the driver's journal marks (last)
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from volseg.errors import BlockError
+from volseg.ops import normalize, to_uint8
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from volseg.blocks import BlockGrid, Box, Tiling
+    from volseg.ops import Statistics
+
+
+class Source(Protocol):
+    """Anything that gives the grey values of a box, mirrored where it leaves the volume."""
+
+    def read(self, box: Box) -> NDArray[Any]: ...
+
+
+class Predictor(Protocol):
+    """Anything that makes membrane probability: normalised voxels of a read box in, those of the write box out."""
+
+    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> NDArray[np.float32]: ...
+
+
+class Sink(Protocol):
+    """Anything that takes the bytes of a write box and returns their digest."""
+
+    def write(self, box: Box, voxels: NDArray[np.uint8]) -> str: ...
+
+
+@dataclass(frozen=True)
+class Journey:
+    """What a worker holds to do any block of a run."""
+
+    grid: BlockGrid
+    tiling: Tiling
+    statistics: Statistics
+    source: Source
+    predict: Predictor
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReport:
+    """What the driver hears of a block that is done.
+
+    Attributes:
+        number: the block's.
+        voxels: written.
+        digest: of the voxels written.
+        seconds: that the block took.
+        predict_seconds: of these, in the network.
+    """
+
+    number: int
+    voxels: int
+    digest: str
+    seconds: float
+    predict_seconds: float
+
+
+def process_block(number: int, journey: Journey) -> BlockReport:
+    """Do one block; a second time gives the same bytes.
+
+    Raises:
+        BlockError: voxels that are no numbers, which no worker could do better.
+        VolsegError: a read or a write that failed.
+    """
+    started = time.perf_counter()
+    write_box = journey.grid.box(number)
+    read_box = journey.tiling.read_box(write_box)
+    raw = journey.source.read(read_box)
+    refuse_non_finite(raw, read_box, number)
+    normalized = normalize(raw, journey.statistics, first_section=read_box.start[0])
+    before = time.perf_counter()
+    probability = journey.predict(normalized, write_box)
+    predicted = time.perf_counter() - before
+    if not np.isfinite(probability).all():
+        raise BlockError(
+            f"block {number} ({write_box}): the network's output is not finite; its input lies between "
+            f"{normalized.min():.3g} and {normalized.max():.3g}: try --precision float32"
+        )
+    digest = journey.sink.write(write_box, to_uint8(probability))
+    return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, predicted)
+
+
+def refuse_non_finite(raw: NDArray[Any], box: Box, number: int) -> None:
+    """Refuse NaN and infinity in a float source, naming the first voxel.
+
+    Raises:
+        BlockError: there is one.
+    """
+    if raw.dtype.kind != "f":
+        return
+    finite = np.isfinite(raw)
+    if not finite.all():
+        place = np.unravel_index(int(np.argmin(finite)), raw.shape)
+        where = tuple(int(at) + start for at, start in zip(place, box.start, strict=True))
+        raise BlockError(
+            f"block {number}: {raw.size - int(finite.sum())} voxels of the source are NaN or infinite, the first at "
+            f"{where} (z, y, x); repair them in the source, or leave them out with --roi"
+        )

@@ -1,0 +1,181 @@
+"""The plan of a run: everything that can be decided, and refused, before a worker starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from volseg.blocks import BlockGrid, Box, Tiling, Zyx, ZyxFloat, ceil_to
+from volseg.blocks.box import zip3
+from volseg.errors import GridError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from volseg.blocks import Footprint
+    from volseg.ops import Normalization
+
+_BLOCK_YX = 1024
+_BLOCK_Z = 16
+_CHUNK_VOXELS = 1 << 18
+_VOXEL_SIZE_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for; None where the plan decides.
+
+    Attributes:
+        block: what one task writes.
+        shard: the target's unit of storage.
+        chunk: what readers of the target decode at once.
+        halo: context around a block, or `exact`.
+        region: what to do of the volume.
+    """
+
+    block: Zyx | None = None
+    shard: Zyx | None = None
+    chunk: Zyx | None = None
+    halo: Zyx | Literal["exact"] = "exact"
+    region: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that fits together.
+
+    Attributes:
+        grid: its blocks.
+        shard: the target's unit of storage.
+        chunk: the target's inner chunk.
+        halo: context around a block.
+        footprint: the network's.
+        warnings: what the user should know, a line each.
+    """
+
+    grid: BlockGrid
+    shard: Zyx
+    chunk: Zyx
+    halo: Zyx
+    footprint: Footprint
+    warnings: tuple[str, ...]
+
+    def tilings(self) -> Iterator[Tiling]:
+        """Ways to cut a block into tiles, from the largest tile (the least halo computed twice) to the smallest."""
+        (_, sy, sx), (bz, by, bx) = self.footprint.stride, self.grid.block
+        # A network that sees one section takes sections one by one: a batch is many of them, a tile is one.
+        depth = bz if self.footprint.reach_before[0] else 1
+        seen: set[Zyx] = set()
+        for parts in range(1, max(by // sy, bx // sx) + 1):
+            core = (depth, ceil_to(-(-by // parts), sy), ceil_to(-(-bx // parts), sx))
+            if core not in seen:
+                seen.add(core)
+                yield Tiling(self.footprint, core, self.halo)
+
+
+def plan_run(shape: Zyx, chunk: Zyx, footprint: Footprint, request: Request) -> Plan:
+    """Fit blocks, halo, shards and region together.
+
+    Args:
+        shape: the source, in voxels.
+        chunk: what is decoded at once when the source is read.
+        footprint: the network's.
+        request: what the user asked for.
+
+    Raises:
+        GridError: sizes that do not fit; the message says which would.
+    """
+    block = _block(shape, chunk, footprint, request)
+    shard = request.shard or block
+    grid = BlockGrid.over(shape, block, shard, request.region)
+    halo = footprint.exact_halo() if request.halo == "exact" else footprint.checked_halo(request.halo)
+    warnings = []
+    if footprint.sees_beyond(halo):
+        warnings.append(
+            f"halo {halo} is below the {footprint.exact_halo()} that this network needs to leave no seam: blocks may "
+            "differ at their borders; use --halo exact to be sure"
+        )
+    if request.region is not None and grid.region != request.region:
+        warnings.append(f"region {request.region} grows to {grid.region}: blocks write whole shards of {shard}")
+    return Plan(grid, shard, _inner_chunk(shard, request.chunk), halo, footprint, tuple(warnings))
+
+
+def _block(shape: Zyx, chunk: Zyx, footprint: Footprint, request: Request) -> Zyx:
+    stride = footprint.stride
+    if request.block is None:
+        return _default_block(shape, chunk, footprint, request.shard)
+    if min(request.block) < 1:
+        raise GridError(f"block {request.block} needs at least one voxel along each axis")
+    if any(b % s for b, s in zip3(request.block, stride)):
+        nearest = ",".join(str(ceil_to(b, s)) for b, s in zip3(request.block, stride))
+        raise GridError(
+            f"block {request.block} is off the network's stride {stride}, so that blocks would pool on shifted grids; "
+            f"use --block {nearest}"
+        )
+    return request.block
+
+
+def _default_block(shape: Zyx, chunk: Zyx, footprint: Footprint, shard: Zyx | None) -> Zyx:
+    """Slabs of whole source chunks along z; wide along y and x, where the halo would else be computed twice."""
+    depth = chunk[0] * max(1, _BLOCK_Z // chunk[0]) if chunk[0] <= 2 * _BLOCK_Z else _BLOCK_Z
+    wanted = (min(depth, shape[0]), min(_BLOCK_YX, shape[1]), min(_BLOCK_YX, shape[2]))
+    steps = zip3(footprint.stride, shard or (1, 1, 1))
+    z, y, x = (ceil_to(ceil_to(w, s), k) for w, (s, k) in zip(wanted, steps, strict=True))
+    return z, y, x
+
+
+def _inner_chunk(shard: Zyx, asked: Zyx | None) -> Zyx:
+    """About 2^18 voxels that divide the shard: what Neuroglancer fetches at once.
+
+    Raises:
+        GridError: a chunk that does not divide the shard.
+    """
+    if asked is not None:
+        if min(asked) < 1 or any(s % c for s, c in zip3(shard, asked)):
+            raise GridError(f"chunk {asked} does not divide the shard {shard}; choose one that does along each axis")
+        return asked
+    z = _divisor(shard[0], 64)
+    side = 64
+    while z * (2 * side) ** 2 <= _CHUNK_VOXELS:
+        side *= 2
+    return z, _divisor(shard[1], side), _divisor(shard[2], side)
+
+
+def _divisor(length: int, most: int) -> int:
+    """The largest divisor up to `most`; the length itself where only slivers would divide it."""
+    best = max(d for d in range(1, min(length, most) + 1) if length % d == 0)
+    return best if best >= min(length, most) // 4 else length
+
+
+def refuse_other_voxels(source_nm: ZyxFloat | None, model_nm: ZyxFloat, footprint: Footprint) -> None:
+    """Refuse a source whose voxels differ from the training's by more than 10 %, along the axes the network sees.
+
+    Raises:
+        ModelError: they differ.
+    """
+    if source_nm is None:
+        return
+    seen = [r > 0 for r in footprint.reach_before]
+    off = [abs(a / b - 1) > _VOXEL_SIZE_TOLERANCE for a, b in zip(source_nm, model_nm, strict=True)]
+    if any(o and s for o, s in zip(off, seen, strict=True)):
+        raise ModelError(
+            f"the source's voxels are {_nm(source_nm)} nm, the model was trained on {_nm(model_nm)} nm (z, y, x); "
+            "use a model trained for this size, or --ignore-voxel-size"
+        )
+
+
+def refuse_other_type(dtype: str, normalization: Normalization) -> None:
+    """Refuse grey values of another type where the training's own constants would be applied to them.
+
+    Raises:
+        ModelError: the types differ.
+    """
+    if normalization.mode == "fixed" and dtype != normalization.dtype:
+        raise ModelError(
+            f"the source holds {dtype}, but this model's fixed normalisation was made for {normalization.dtype}; "
+            "convert the source, or use a model that normalises by section or volume"
+        )
+
+
+def _nm(size: ZyxFloat) -> str:
+    return " x ".join(f"{v:g}" for v in size)

@@ -1,0 +1,161 @@
+"""What users write: options of a prediction and the TOML of a training. Unknown keys are refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from volseg.blocks import Zyx, ZyxFloat
+from volseg.errors import ConfigError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PredictOptions(TypedDict, total=False):
+    """Options of `volseg.predict`, as on the command line."""
+
+    block: Zyx | None
+    halo: Literal["auto", "exact"] | Zyx
+    shard: Zyx | None
+    chunk: Zyx | None
+    roi: str | None
+    ignore_voxel_size: bool
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    cluster: str
+    workers: int | None
+    resume: bool
+    overwrite: bool
+    dry_run: bool
+
+
+class PredictConfig(_Frozen):
+    """One prediction run."""
+
+    source: str
+    target: str
+    model: str
+    block: Zyx | None = None
+    halo: Literal["auto", "exact"] | Zyx = "auto"
+    shard: Zyx | None = None
+    chunk: Zyx | None = None
+    roi: str | None = None
+    ignore_voxel_size: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    cluster: str = "local"
+    workers: int | None = Field(default=None, ge=1, le=4096)
+    resume: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+
+
+class DataConfig(_Frozen):
+    """The volume that is learned from."""
+
+    raw: str
+    """Grey values: a Zarr volume, a TIFF, or a folder of sections."""
+    labels: str
+    """Ground truth of the same shape."""
+    membrane: Literal["zero", "nonzero"] = "zero"
+    """Which labels are membrane: `zero` where cells carry ids or 255, `nonzero` for a membrane mask."""
+    voxel_nm: ZyxFloat | None = None
+    """Voxel size (z, y, x) in nanometres; needed where the raw volume does not state it."""
+    train: tuple[int, int]
+    """Sections [first, stop) to train on."""
+    validate_on: tuple[int, int] | None = None
+    """Sections [first, stop) to select the best step on; none by default."""
+    license: str = "not stated"
+    """Terms of the data; they travel with the model."""
+
+
+class NetworkConfig(_Frozen):
+    """The network that is trained."""
+
+    name: str = "fusionnet"
+    arguments: dict[str, Any] = Field(default_factory=lambda: {"width": 16})
+    normalization: Literal["fixed", "volume", "section"] = "section"
+
+
+class FitConfig(_Frozen):
+    """How long and how fast it learns."""
+
+    steps: int = Field(default=2000, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    """Stop after this time, if `steps` take longer; the learning rate falls along whichever ends first."""
+    batch: int = Field(default=4, ge=1)
+    patch: int = Field(default=256, ge=16)
+    """Side of a square patch, in voxels."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    validate_every: int = Field(default=200, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = Field(default=0, ge=0)
+
+
+class OutputConfig(_Frozen):
+    """Where results go."""
+
+    folder: str
+    name: str = "model"
+    """The model file is FOLDER/NAME.safetensors."""
+
+
+class TrainConfig(_Frozen):
+    """One training, as written in its TOML file."""
+
+    data: DataConfig
+    network: NetworkConfig = NetworkConfig()
+    fit: FitConfig = FitConfig()
+    output: OutputConfig
+
+
+def checked(kind: type[ModelT], values: dict[str, Any], where: str) -> ModelT:
+    """Make a config of plain values.
+
+    Raises:
+        ConfigError: names the first key that does not fit, its value and what would fit.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{where} does not know {key!r}; {_known(kind, first['loc'])}") from None
+        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
+        raise ConfigError(f"{where}: {key}: {first['msg']}{given}") from None
+
+
+def _known(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """The keys that would do where an unknown one stands."""
+    for part in place[:-1]:
+        inner = kind.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return f"it knows {', '.join(kind.model_fields)}"
+
+
+def read_toml(path: str | Path, kind: type[ModelT]) -> ModelT:
+    """Read a run file; relative paths in it count from where the command runs.
+
+    Raises:
+        ConfigError: not there, not TOML, or with keys that do not fit.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read run file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"run file {path} is not TOML: {error}") from error
+    return checked(kind, values, f"run file {path}")

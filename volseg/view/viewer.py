@@ -1,0 +1,104 @@
+"""Volumes opened in Neuroglancer, served from this machine; no internet is needed."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from volseg.errors import ConfigError
+from volseg.view.contrast import sampled_grey_range
+from volseg.view.scene import Layer, scene
+from volseg.view.sources import Role, Source, find_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+_GREY = (Role.RAW, Role.IMAGE)
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+class Session:
+    """A viewer that is being served; closing it, or leaving its `with`, ends that.
+
+    Attributes:
+        url: the address to open in a browser.
+        viewer: Neuroglancer's own viewer, whose state can be read and changed.
+    """
+
+    def __init__(self, server: Any, viewer: Any, url: str) -> None:
+        self.url = url
+        self.viewer = viewer
+        self._server = server
+
+    def close(self) -> None:
+        """Stop serving; a second time does nothing."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+            server.executor.shutdown()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 0, host: str | None = None) -> Session:
+    """Serve volumes and show them in Neuroglancer, one layer each.
+
+    The raw EM is drawn in grey, membrane maps as a colour over it with a slider for the threshold, labels as
+    segments. A volume with a run record of volseg is a membrane map; of the others the first is the raw EM.
+
+    Args:
+        sources: paths of OME-Zarr groups or Zarr arrays, or URLs, which Neuroglancer opens by itself.
+        bind: the address to listen on; only this machine can connect unless it says otherwise.
+        port: the port for viewer and volumes; 0 for any that is free.
+        host: the name by which browsers reach this machine; by default `bind`, or this machine's name where that
+            is every address.
+
+    Raises:
+        SourceError: a source is missing, or is not a volume that can be drawn.
+        ConfigError: no source, an address or port that cannot be had, or Neuroglancer is not installed.
+    """
+    found = find_sources(sources)
+    serving = _serving()
+    server = serving.start_server(bind, port)
+    try:
+        base = f"http://{_in_url(host or _reachable(bind))}:{server.port}"
+        layers = [_layer(serving, server, base, source) for source in found]
+        viewer = serving.start_viewer(server, scene(layers))
+    except BaseException:
+        server.stop()
+        raise
+    return Session(server, viewer, f"{base}/v/{viewer.token}/")
+
+
+def _serving() -> ModuleType:
+    try:
+        from volseg.view import serving  # noqa: PLC0415  # Neuroglancer is an extra
+    except ImportError as error:
+        raise ConfigError(f'Neuroglancer is not installed ({error}); pip install "volseg[view]"') from error
+    return serving
+
+
+def _layer(serving: ModuleType, server: Any, base: str, source: Source) -> Layer:
+    facts = source.facts
+    if facts is None:
+        return Layer(source, source.location)
+    url = f"{facts.format}://{base}{serving.serve_folder(server, facts.folder)}"
+    return Layer(source, url, sampled_grey_range(facts.array, facts.shape) if source.role in _GREY else None)
+
+
+def _reachable(bind: str) -> str:
+    return socket.getfqdn() if bind in _EVERYWHERE else bind
+
+
+def _in_url(host: str) -> str:
+    """A host as URLs write it: an IPv6 address stands in brackets.
+
+    >>> _in_url("127.0.0.1"), _in_url("::1")
+    ('127.0.0.1', '[::1]')
+    """
+    return f"[{host}]" if ":" in host else host
