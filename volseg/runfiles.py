@@ -8,8 +8,9 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from volseg.blocks import Zyx, ZyxFloat
+from volseg.blocks import Zyx
 from volseg.errors import ConfigError
+from volseg.training import DataSettings, FitSettings, NetworkSettings
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -57,50 +58,6 @@ class PredictConfig(_Frozen):
     dry_run: bool = False
 
 
-class DataConfig(_Frozen):
-    """The volume that is learned from."""
-
-    raw: str
-    """Grey values: a Zarr volume, a TIFF, or a folder of sections."""
-    labels: str
-    """Ground truth of the same shape."""
-    membrane: Literal["zero", "nonzero"] = "zero"
-    """Which labels are membrane: `zero` where cells carry ids or 255, `nonzero` for a membrane mask."""
-    voxel_nm: ZyxFloat | None = None
-    """Voxel size (z, y, x) in nanometres; needed where the raw volume does not state it."""
-    train: tuple[int, int]
-    """Sections [first, stop) to train on."""
-    validate_on: tuple[int, int] | None = None
-    """Sections [first, stop) to select the best step on; none by default."""
-    license: str = "not stated"
-    """Terms of the data; they travel with the model."""
-
-
-class NetworkConfig(_Frozen):
-    """The network that is trained."""
-
-    name: str = "fusionnet"
-    arguments: dict[str, Any] = Field(default_factory=lambda: {"width": 16})
-    normalization: Literal["fixed", "volume", "section"] = "section"
-
-
-class FitConfig(_Frozen):
-    """How long and how fast it learns."""
-
-    steps: int = Field(default=2000, ge=1)
-    minutes: float | None = Field(default=None, gt=0)
-    """Stop after this time, if `steps` take longer; the learning rate falls along whichever ends first."""
-    batch: int = Field(default=4, ge=1)
-    patch: int = Field(default=256, ge=16)
-    """Side of a square patch, in voxels."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    validate_every: int = Field(default=200, ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = Field(default=0, ge=0)
-
-
 class OutputConfig(_Frozen):
     """Where results go."""
 
@@ -112,9 +69,9 @@ class OutputConfig(_Frozen):
 class TrainConfig(_Frozen):
     """One training, as written in its TOML file."""
 
-    data: DataConfig
-    network: NetworkConfig = NetworkConfig()
-    fit: FitConfig = FitConfig()
+    data: DataSettings
+    network: NetworkSettings = NetworkSettings()
+    fit: FitSettings = FitSettings()
     output: OutputConfig
 
 

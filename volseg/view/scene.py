@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from volseg.view.shaders import MEMBRANE, raw_shader
+from volseg.view.shaders import membrane_shader, raw_shader
 from volseg.view.sources import Role, Source
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ def scene(layers: Sequence[Layer]) -> dict[str, Any]:
     """
     ordered = sorted(layers, key=lambda layer: _DRAWN_ORDER.index(layer.source.role))
     known = [layer.source.facts for layer in ordered if layer.source.facts is not None]
+    membranes = [layer.source.name for layer in ordered if layer.source.role is Role.MEMBRANE]
     unit = "nm" if any(facts.voxel_nm for facts in known) or not known else ""
     state: dict[str, Any] = {
-        "layers": [_layer(layer, known, unit) for layer in ordered],
+        "layers": [_layer(layer, known, unit, membranes) for layer in ordered],
         "displayDimensions": ["x", "y", "z"],
         "selectedLayer": {"layer": ordered[-1].source.name, "visible": True, "size": 300},
         "layout": "xy",
@@ -70,21 +71,26 @@ def _first_view(facts: Facts, voxel: ZyxFloat, unit: str) -> dict[str, Any]:
     return view if facts.moved else view | {"position": [n // 2 for n in facts.shape]}
 
 
-def _layer(layer: Layer, known: Sequence[Facts], unit: str) -> dict[str, Any]:
+def _layer(layer: Layer, known: Sequence[Facts], unit: str, membranes: Sequence[str]) -> dict[str, Any]:
     facts = layer.source.facts
     source: Any = {"url": layer.url}
     if facts is not None and (facts.voxel_nm is None or not facts.is_image):
         source["transform"] = _placed(facts, voxel_size(facts, known), unit)
-    return {"name": layer.source.name, "source": source, **_drawn(layer)}
+    return {"name": layer.source.name, "source": source, **_drawn(layer, membranes)}
 
 
-def _drawn(layer: Layer) -> dict[str, Any]:
-    role = layer.source.role
+def _drawn(layer: Layer, membranes: Sequence[str]) -> dict[str, Any]:
+    name, role, facts = layer.source.name, layer.source.role, layer.source.facts
     if role in (Role.RAW, Role.IMAGE):
         opacity = 1.0 if role is Role.RAW else 0.5
-        return {"type": "image", "shader": raw_shader(layer.grey), "opacity": opacity, **_CONTROLS}
+        return {
+            "type": "image",
+            "shader": raw_shader(layer.grey, facts.dtype if facts else "uint8"),
+            "opacity": opacity,
+            **_CONTROLS,
+        }
     if role is Role.MEMBRANE:
-        return {"type": "image", "shader": MEMBRANE, "opacity": 0.65, **_CONTROLS}
+        return {"type": "image", "shader": membrane_shader(membranes.index(name)), "opacity": 0.65, **_CONTROLS}
     if role is Role.LABELS:
         return {"type": "segmentation", "selectedAlpha": 0.25, "segments": [], "tab": "rendering"}
     return {"type": "auto"}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
-MEMBRANE = """\
+import numpy as np
+
+_MEMBRANE = """\
 #uicontrol float threshold slider(min=0, max=1, step=0.01, default=0.5)
-#uicontrol vec3 color color(default="#ff5a1f")
+#uicontrol vec3 color color(default="COLOUR")
 void main() {
   float probability = toNormalized(getDataValue());
   if (probability < threshold || probability == 0.0) {
@@ -16,27 +18,40 @@ void main() {
   }
 }
 """
-"""Membranes: one colour over the raw, the denser the likelier, and nothing below the threshold."""
+_COLOURS = ("#ff5a1f", "#00b7ff", "#ffd500", "#d24dff")
 
 
-def raw_shader(grey: tuple[float, float] | None) -> str:
+def membrane_shader(number: int) -> str:
+    """Membranes: one colour over the raw, the denser the likelier, and nothing below the threshold.
+
+    Args:
+        number: which membrane map of the viewer it is; the first four have colours of their own.
+    """
+    return _MEMBRANE.replace("COLOUR", _COLOURS[number % len(_COLOURS)])
+
+
+def raw_shader(grey: tuple[float, float] | None, dtype: str) -> str:
     """Raw EM in grey, with a control for the contrast.
 
     Args:
         grey: the values drawn black and white; None for the whole range of the type.
+        dtype: the type of a voxel.
     """
-    stated = "" if grey is None else f"(range={json.dumps(grey)}, window={json.dumps(_window(grey))})"
+    stated = "" if grey is None else f"(range={json.dumps(grey)}, window={json.dumps(_window(grey, dtype))})"
     return f"#uicontrol invlerp contrast{stated}\nvoid main() {{\n  emitGrayscale(contrast());\n}}\n"
 
 
-def _window(grey: tuple[float, float]) -> tuple[float, float]:
-    """The span of the control: half of the range is left on either side, and whole numbers stay whole.
+def _window(grey: tuple[float, float], dtype: str) -> tuple[float, float]:
+    """The span of the control: half of the range is left on either side, as far as the type has values.
 
-    >>> _window((60, 180)), _window((-1.0, 1.0)), _window((20, 200))
-    ((0, 240), (-2.0, 2.0), (0, 290))
+    Neuroglancer refuses whole control and shader where the span goes further.
+
+    >>> _window((60, 180), "uint8"), _window((60, 240), "uint8"), _window((-1.0, 1.0), "float32")
+    ((0, 240), (0, 255), (-2.0, 2.0))
     """
     low, high = grey
     room = (high - low) / 2
-    if isinstance(low, int):
-        room = int(room)
-    return (max(low - room, 0) if low >= 0 else low - room), high + room
+    if np.dtype(dtype).kind == "f":
+        return low - room, high + room
+    values = np.iinfo(dtype)
+    return max(int(low - room), int(values.min)), min(int(high + room), int(values.max))

@@ -1,0 +1,147 @@
+"""Labelled volumes, and random patches of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from volseg.blocks import Box
+from volseg.errors import TrainingError
+from volseg.ops import mirrored, normalize
+from volseg.storage import is_stack, open_stack, open_volume
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Footprint, ZyxFloat
+    from volseg.ops import Normalization
+    from volseg.training.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class LabelledVolume:
+    """Grey values and what is membrane in them, both (z, y, x).
+
+    Attributes:
+        raw: grey values, in their own type.
+        membrane: True on membrane.
+        voxel_nm: voxel size (z, y, x) in nanometres.
+    """
+
+    raw: NDArray[Any]
+    membrane: NDArray[np.bool_]
+    voxel_nm: ZyxFloat
+
+    def sections(self, first: int, stop: int) -> LabelledVolume:
+        """Sections [first, stop) alone.
+
+        Raises:
+            TrainingError: there are no such sections.
+        """
+        if not 0 <= first < stop <= len(self.raw):
+            raise TrainingError(f"sections {first} to {stop} are not in a volume of {len(self.raw)}; choose within it")
+        return LabelledVolume(self.raw[first:stop], self.membrane[first:stop], self.voxel_nm)
+
+
+def load_labelled(data: DataSettings) -> LabelledVolume:
+    """Read raw and labels into memory and check that they belong together.
+
+    Raises:
+        SourceError: a volume that cannot be read.
+        TrainingError: shapes that differ, labels of one kind only, or no voxel size.
+    """
+    raw, stated_nm = _read(data.raw)
+    labels, _ = _read(data.labels)
+    if raw.shape != labels.shape:
+        raise TrainingError(
+            f"raw {data.raw} is {raw.shape}, labels {data.labels} are {labels.shape}; they must be alike"
+        )
+    membrane = labels == 0 if data.membrane == "zero" else labels != 0
+    share = float(membrane[slice(*data.train)].mean()) if membrane[slice(*data.train)].size else 0.0
+    if share in (0.0, 1.0):
+        raise TrainingError(
+            f"labels {data.labels} call {share:.0%} of sections {data.train[0]} to {data.train[1]} membrane; "
+            'check data.train and data.membrane ("zero" or "nonzero")'
+        )
+    voxel_nm = data.voxel_nm or stated_nm
+    if voxel_nm is None:
+        raise TrainingError(f"{data.raw} states no voxel size; give data.voxel_nm = [Z, Y, X] in nanometres")
+    return LabelledVolume(raw, membrane, voxel_nm)
+
+
+def _read(location: str) -> tuple[NDArray[Any], ZyxFloat | None]:
+    path = Path(location)
+    if "://" not in location and path.exists() and is_stack(path):
+        stack = open_stack(path)
+        return stack.read(0, stack.shape[0]), None
+    volume = open_volume(location)
+    return volume.read(Box.of_shape(volume.shape)), volume.voxel_nm
+
+
+class PatchSampler:
+    """Random patches in random orientations, as float32 inputs and targets.
+
+    What is scored is the network's whole output for one patch: unpadded networks see their margin around it,
+    mirrored where it leaves the section.
+    """
+
+    def __init__(
+        self, volume: LabelledVolume, normalization: Normalization, footprint: Footprint, patch: int, seed: int
+    ) -> None:
+        """Normalise the volume once.
+
+        Args:
+            volume: what to draw from.
+            normalization: how the network's input is made.
+            footprint: the network's.
+            patch: side of what is scored, in voxels; rounded up to a size that an unpadded network makes.
+            seed: of places and orientations.
+
+        Raises:
+            TrainingError: a patch that the network cannot take.
+        """
+        _, _, stride = footprint.stride
+        if footprint.padded and patch % stride:
+            raise TrainingError(
+                f"fit.patch {patch} is off the network's stride {stride}; use {-(-patch // stride) * stride}"
+            )
+        self._raw = normalize(volume.raw, normalization.statistics_of(volume.raw))
+        self._membrane = volume.membrane.astype(np.float32)
+        self._margin = footprint.margin
+        z, y, x = (
+            n - 2 * m
+            for n, m in zip(footprint.input_shape((1, patch, patch), footprint.margin), footprint.margin, strict=True)
+        )
+        self._scored = (z, y, x)
+        self._random = np.random.default_rng(seed)
+
+    def batch(self, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Draw inputs (size, 1, y, x) and their targets (size, 1, y', x'), 1 on membrane."""
+        pairs = [self._pair() for _ in range(size)]
+        return np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+
+    def _pair(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        z, y, x = (
+            int(self._random.integers(0, max(n - side, 0) + 1))
+            for n, side in zip(self._raw.shape, self._scored, strict=True)
+        )
+        scored = Box((z, y, x), (z + self._scored[0], y + self._scored[1], x + self._scored[2]))
+        seen = scored.grown(self._margin)
+        quarter_turns, flip = int(self._random.integers(4)), bool(self._random.integers(2))
+        return (
+            oriented(mirrored(self._raw, seen.start, seen.stop), quarter_turns, flip=flip),
+            oriented(mirrored(self._membrane, scored.start, scored.stop), quarter_turns, flip=flip),
+        )
+
+
+def oriented(section: NDArray[Any], quarter_turns: int, *, flip: bool) -> NDArray[Any]:
+    """One of the eight orientations of (..., y, x).
+
+    >>> oriented(np.array([[1, 2], [3, 4]]), 1, flip=False).tolist()
+    [[2, 4], [1, 3]]
+    """
+    turned = np.rot90(section, quarter_turns, axes=(-2, -1))
+    return np.ascontiguousarray(turned[..., ::-1] if flip else turned)
