@@ -70,6 +70,25 @@ class Prepared:
     recorded: RunRecord | None
     """The record of the run to go on with; None for a new one."""
 
+    def figures(self) -> dict[str, object]:
+        """What the run would do, in numbers; voxels are those of the source's blocks and halos, tiles aside."""
+        grid, halo = self.plan.grid, self.plan.halo
+        whole = max((grid.box(number) for number in (0, grid.count - 1)), key=lambda box: box.voxels)
+        return {
+            "source": self.volume.location,
+            "shape": list(self.volume.shape),
+            "target": str(self.target),
+            "model": self.model.card.name,
+            "blocks": grid.count,
+            "block": list(grid.block),
+            "shard": list(self.plan.shard),
+            "chunk": list(self.plan.chunk),
+            "halo": list(halo),
+            "region": str(grid.region),
+            "voxels_to_write": grid.region.voxels,
+            "read_for_each_written": round(whole.grown(halo).voxels / whole.voxels, 2),
+        }
+
 
 @dataclass(frozen=True)
 class Summary:

@@ -34,7 +34,6 @@ class PredictOptions(TypedDict, total=False):
     workers: int | None
     resume: bool
     overwrite: bool
-    dry_run: bool
 
 
 class PredictConfig(_Frozen):
@@ -55,7 +54,6 @@ class PredictConfig(_Frozen):
     workers: int | None = Field(default=None, ge=1, le=4096)
     resume: bool = False
     overwrite: bool = False
-    dry_run: bool = False
 
 
 class OutputConfig(_Frozen):

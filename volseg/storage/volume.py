@@ -19,7 +19,7 @@ from volseg.storage import ome
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_DTYPES = ("uint8", "uint16", "int16", "float32")
+GREY = ("uint8", "uint16", "int16", "float32")
 _WAY_OUT = "name a Zarr array or an OME-Zarr group, or make one with: volseg convert"
 
 
@@ -72,12 +72,13 @@ class Volume:
         return open_volume, (self.location,)
 
 
-def open_volume(location: str) -> Volume:
+def open_volume(location: str, dtypes: tuple[str, ...] = GREY) -> Volume:
     """Open a volume for reading.
 
     Args:
         location: a path or a URL (http, https, s3, gs, az, file) of a Zarr 2 or 3 array, or of an OME-Zarr group,
             whose finest level is taken. Leading axes of length 1 (time, channel) are skipped.
+        dtypes: the types that suit; those of grey values by default.
 
     Raises:
         SourceError: nothing there, not a Zarr, or not a volume with axes (z, y, x).
@@ -85,7 +86,7 @@ def open_volume(location: str) -> Volume:
     node = _open_node(location)
     if isinstance(node, zarr.Array):
         parent, _, name = location.rstrip("/").rpartition("/")
-        return _checked(location, node, _voxel_nm_of_array(node, parent, name))
+        return _checked(location, node, _voxel_nm_of_array(node, parent, name), dtypes)
     multiscale = ome.multiscale_of(dict(node.attrs))
     if multiscale is None:
         inside = sorted(node.array_keys()) if node.store.supports_listing else []
@@ -100,10 +101,10 @@ def open_volume(location: str) -> Volume:
     array = _open_node(f"{location.rstrip('/')}/{path}")
     if not isinstance(array, zarr.Array):
         raise SourceError(f"{location}/{path} is not an array, though the group's metadata names it as a level")
-    return _checked(f"{location.rstrip('/')}/{path}", array, ome.level_voxel_nm(multiscale, path))
+    return _checked(f"{location.rstrip('/')}/{path}", array, ome.level_voxel_nm(multiscale, path), dtypes)
 
 
-def _checked(location: str, array: zarr.Array[Any], voxel_nm: ZyxFloat | None) -> Volume:
+def _checked(location: str, array: zarr.Array[Any], voxel_nm: ZyxFloat | None, dtypes: tuple[str, ...]) -> Volume:
     if len(array.shape) < 3 or any(n != 1 for n in array.shape[:-3]):
         raise SourceError(
             f"{location} has shape {array.shape}, which is not one volume of axes (z, y, x); "
@@ -111,8 +112,8 @@ def _checked(location: str, array: zarr.Array[Any], voxel_nm: ZyxFloat | None) -
         )
     if 0 in array.shape:
         raise SourceError(f"{location} has shape {array.shape}: it holds no voxel")
-    if array.dtype.name not in _DTYPES:
-        raise SourceError(f"{location} holds {array.dtype.name}; volseg reads {', '.join(_DTYPES)}")
+    if array.dtype.name not in dtypes:
+        raise SourceError(f"{location} holds {array.dtype.name}; what suits here is {', '.join(dtypes)}")
     return Volume(location if "://" in location else str(Path(location).resolve()), voxel_nm, array)
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from volseg.blocks import ZyxFloat
 
 _DPI = 100
-_SECTION = (320, 720)
+_SECTION = (320, 560)
 """The narrowest and the widest a section is drawn, in pixels."""
-_GAP, _CAPTION, _TITLE = 14, 30, 38
+_GAP, _CAPTION, _TITLE = 14, 32, 38
 _INK = "#1c1c1c"
 _TINT = (255, 90, 31)
 
@@ -71,7 +71,7 @@ def panel_layout(shape: tuple[int, ...], columns: int, *, title: bool, voxel_nm:
     """Lay out a panel for sections of a shape (y, x): enlarged where small, reduced where large.
 
     >>> panel_layout((128, 256), 3, title=False).size
-    (204, 1016)
+    (206, 1016)
     """
     narrow, wide = _SECTION
     rows, width = shape[:2]
@@ -97,7 +97,8 @@ def save_panel(
             8-bit values in grey between their percentiles; 32- and 64-bit integers (labels) in a colour for each, 0
             black. One of (y, x, 3), uint8, is shown as it is: see `tinted`.
         title: one line above all.
-        voxel_nm: the voxel size (z, y, x) in nanometres; draws a scale bar, and pixels as tall as they are.
+        voxel_nm: the voxel size (z, y, x) in nanometres; draws a scale bar in the first section, and voxels as
+            tall as they are.
 
     Raises:
         ConfigError: no section, or one that is not two-dimensional.
@@ -163,16 +164,28 @@ def _is_coloured(section: NDArray[Any]) -> bool:
 def _grey(section: NDArray[Any]) -> NDArray[np.float64]:
     """A section's greys from 0 to 255."""
     low, high = _span(section)
-    return np.clip((np.nan_to_num(section.astype(np.float64), nan=low) - low) / (high - low), 0, 1) * 255
+    return (
+        np.clip(
+            (np.nan_to_num(section.astype(np.float64), nan=low, posinf=high, neginf=low) - low) / (high - low), 0, 1
+        )
+        * 255
+    )
 
 
 def _span(section: NDArray[Any]) -> tuple[float, float]:
     """The values drawn black and white."""
     if section.dtype == np.uint8:
         return 0, 255
-    if section.dtype == np.bool_ or (section.dtype.kind == "f" and np.nanmin(section) >= 0 and np.nanmax(section) <= 1):
+    if section.dtype == np.bool_ or _is_probability(section):
         return 0, 1
     return grey_range(section) or (float(section.flat[0]) - 1, float(section.flat[0]) + 1)
+
+
+def _is_probability(section: NDArray[Any]) -> bool:
+    if section.dtype.kind != "f":
+        return False
+    finite = section[np.isfinite(section)]
+    return not finite.size or bool(finite.min() >= 0 and finite.max() <= 1)
 
 
 def _pixels(section: NDArray[Any]) -> NDArray[np.uint8]:
@@ -203,12 +216,14 @@ def _drawn(columns: Sequence[tuple[str, NDArray[Any]]], title: str | None, voxel
     figure = Figure(figsize=(width / _DPI, rows / _DPI), dpi=_DPI)
     FigureCanvasAgg(figure)
     if title:
-        _write(figure, title, layout, column=0, top=_GAP - 2, room=width - 2 * _GAP, points=12.5)
+        _write(figure, title, layout, column=0, top=_GAP - 2, room=width - 2 * _GAP, points=14)
     for column, (caption, section) in enumerate(columns):
         axes = figure.add_axes(layout.bounds(column))
         _show(axes, section, layout, voxel_nm)
+        if voxel_nm is not None and column == 0:
+            _add_scale_bar(axes, section.shape, voxel_nm, layout.section)
         top = layout.head - _CAPTION + 9
-        _write(figure, caption, layout, column=column, top=top, room=layout.section[1], points=10.5)
+        _write(figure, caption, layout, column=column, top=top, room=layout.section[1], points=12)
     return figure
 
 
@@ -217,14 +232,12 @@ def _show(axes: Axes, section: NDArray[Any], layout: PanelLayout, voxel_nm: ZyxF
     aspect = 1.0 if voxel_nm is None else voxel_nm[1] / voxel_nm[2]
     enlarged = section.shape[1] <= layout.section[1]
     axes.imshow(_pixels(section), aspect=aspect, interpolation="nearest" if enlarged else "antialiased")
-    if voxel_nm is not None:
-        _add_scale_bar(axes, section.shape, voxel_nm, layout.section)
 
 
 def _write(figure: Figure, text: str, layout: PanelLayout, *, column: int, top: int, room: int, points: float) -> None:
-    """One line of text, smaller where it would not fit its room (a letter is about 0.62 of its size wide)."""
+    """One line of text, smaller where it would not fit its room (a letter is about 0.58 of its size wide)."""
     rows, columns = layout.size
-    fitting = room * 72 / _DPI / (0.62 * max(len(text), 1))
+    fitting = room * 72 / _DPI / (0.58 * max(len(text), 1))
     figure.text(
         layout.left(column) / columns, 1 - top / rows, text, fontsize=min(points, fitting), color=_INK, va="top"
     )

@@ -1,0 +1,73 @@
+"""Volumes to look at, made by volseg's own storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from volseg.blocks import Box, Footprint, Zyx, ZyxFloat
+from volseg.storage import ModelEntry, RunRecord, Settings, SourceEntry, create_target
+from volseg.storage.target import create_volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+CHUNK = (4, 32, 32)
+
+
+class MakeVolume(Protocol):
+    def __call__(
+        self, name: str, voxels: NDArray[Any], voxel_nm: ZyxFloat = (30, 6, 6), *, by_run: bool = False
+    ) -> Path: ...
+
+
+def a_record(shape: Zyx) -> RunRecord:
+    """The record of a run that nobody ran."""
+    one, none = (1, 1, 1), (0, 0, 0)
+    return RunRecord(
+        source=SourceEntry(location="/raw.zarr/0", shape=shape, dtype="uint8", voxel_nm=(30, 6, 6), identity="i"),
+        model=ModelEntry(
+            location="m.safetensors",
+            name="m",
+            digest="d",
+            footprint=Footprint(
+                reach_before=none, reach_after=none, stride=one, margin=none, smallest=one, context=none
+            ),
+            normalization="fixed",
+        ),
+        settings=Settings(
+            block=shape,
+            shard=shape,
+            chunk=CHUNK,
+            region=Box.of_shape(shape),
+            halo=none,
+            tile=shape,
+            batch=1,
+            device="cpu",
+            precision="float32",
+            threads=1,
+            statistics=((0.0, 1.0),),
+        ),
+        version="0",
+        created="2026-01-01T00:00:00Z",
+    )
+
+
+@pytest.fixture
+def make_volume(tmp_path: Path) -> MakeVolume:
+    def make(name: str, voxels: NDArray[Any], voxel_nm: ZyxFloat = (30, 6, 6), *, by_run: bool = False) -> Path:
+        z, y, x = voxels.shape
+        shape, path = (z, y, x), tmp_path / name
+        if by_run:
+            target = create_target(path, a_record(shape), voxel_nm)
+        else:
+            target = create_volume(
+                path, shape=shape, shard=shape, chunk=CHUNK, dtype=voxels.dtype.name, voxel_nm=voxel_nm
+            )
+        target.write(Box.of_shape(shape), voxels)
+        return path
+
+    return make

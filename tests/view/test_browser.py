@@ -1,0 +1,138 @@
+"""What a person sees: the viewer in a real browser, judged by its pixels."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from volseg.view import open_viewer
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+FLAGS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-dev-shm-usage",
+]
+PATIENCE_S = 90
+SHAPE = (8, 192, 256)
+
+pytest.importorskip("neuroglancer", reason='needs neuroglancer: pip install "volseg[view]"')
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs Chromium at {CHROMIUM}, or named by $CHROMIUM"),
+]
+
+
+@pytest.fixture
+def raw(make_volume):
+    """Three bands from top to bottom, dark to bright."""
+    voxels = np.repeat(np.array([60, 120, 180], np.uint8), 64)[None, :, None]
+    return make_volume("raw.zarr", np.broadcast_to(voxels, SHAPE).copy())
+
+
+@pytest.fixture
+def membrane(make_volume):
+    """Left half nothing, then a quarter at 0.4, then a quarter at 1."""
+    voxels = np.repeat(np.array([0, 0, 102, 255], np.uint8), 64)[None, None, :]
+    return make_volume("membrane.zarr", np.broadcast_to(voxels, SHAPE).copy(), by_run=True)
+
+
+@pytest.fixture
+def page():
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser.new_page(viewport={"width": 1280, "height": 800})
+        browser.close()
+
+
+class Screen:
+    """The picture in the browser, asked by voxel."""
+
+    def __init__(self, page, session, shot):
+        self._page, self._session, self._shot = page, session, shot
+
+    def colours(self, *places):
+        """The colours at places (y, x) of the volume's section, as red, green, blue."""
+        png = self._page.screenshot(path=self._shot)
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+        panel = self._page.locator(".neuroglancer-rendered-data-panel").first.bounding_box()
+        scale = self._session.viewer.state.cross_section_scale
+        found = []
+        for y, x in places:
+            row = panel["y"] + panel["height"] / 2 + (y - SHAPE[1] / 2) / scale
+            column = panel["x"] + panel["width"] / 2 + (x - SHAPE[2] / 2) / scale
+            found.append(pixels[round(row) - 2 : round(row) + 3, round(column) - 2 : round(column) + 3].mean((0, 1)))
+        return found
+
+    def until(self, seen, *places):
+        """Look until the colours at the places are as they should be."""
+        last = time.monotonic() + PATIENCE_S
+        while time.monotonic() < last:
+            if self._page.locator(".neuroglancer-rendered-data-panel").count():
+                colours = self.colours(*places)
+                if seen(*colours):
+                    return colours
+            time.sleep(0.3)
+        pytest.fail(f"not seen within {PATIENCE_S} s: {[colour.round() for colour in self.colours(*places)]}")
+
+
+def is_grey(colour, value):
+    return np.abs(colour - value).max() < 8
+
+
+def is_tinted(colour):
+    red, green, blue = colour
+    return red > green + 40 > blue + 40
+
+
+def test_raw_is_grey_membranes_are_tinted_and_the_threshold_moves_them(raw, membrane, page, tmp_path):
+    asked = []
+    page.on("request", lambda request: asked.append(urlsplit(request.url)))
+    dark, middle, bright, faint, sure = (32, 64), (96, 64), (160, 64), (96, 160), (96, 224)
+    with open_viewer([str(raw), str(membrane)]) as session:
+        page.goto(session.url)
+        screen = Screen(page, session, tmp_path / "viewer.png")
+
+        def drawn(*seen):
+            greys = all(is_grey(colour, value) for colour, value in zip(seen[:4], (0, 127, 255, 127), strict=True))
+            return greys and is_tinted(seen[4])
+
+        screen.until(drawn, dark, middle, bright, faint, sure)
+        assert page.locator(".neuroglancer-layer-control-label", has_text="threshold").is_visible()
+
+        with session.viewer.txn() as state:
+            state.layers["membrane"].layer.shader_controls = {"threshold": 0.3}
+        screen.until(
+            lambda low, weak, strong: is_grey(low, 127) and is_tinted(weak) and is_tinted(strong), middle, faint, sure
+        )
+
+        with session.viewer.txn() as state:
+            state.layers["membrane"].layer.shader_controls = {"threshold": 0.3, "color": "#0000ff"}
+        screen.until(lambda colour: colour[2] > colour[0] + 100, sure)
+    assert {url.hostname for url in asked if url.scheme.startswith("http")} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_plain_array_lies_on_the_voxels_of_its_raw(raw, page, tmp_path, zarr_format):
+    zarr = pytest.importorskip("zarr")
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[:, :, 128:] = 255
+    zarr.create_array(tmp_path / "membrane", data=voxels, chunks=(8, 64, 64), zarr_format=zarr_format)
+    with open_viewer([str(raw), str(tmp_path / "membrane")]) as session:
+        with session.viewer.txn() as state:
+            state.cross_section_scale = 1 / 64  # a voxel is 64 pixels wide
+        page.goto(session.url)
+        screen = Screen(page, session, tmp_path / "viewer.png")
+        # A voxel's centre is a whole number: the first tinted one spans 127.5 to 128.5.
+        edge = (96, 127.5 - 0.1), (96, 127.5 + 0.1)
+        screen.until(lambda left, right: is_grey(left, 127) and is_tinted(right), *edge)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from volseg.view.metadata import Facts
+from volseg.view.scene import Layer, scene
+from volseg.view.sources import Role, Source
+
+
+def facts(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changed):
+    known = {
+        "folder": Path("/v"),
+        "array": Path("/v/0"),
+        "format": "zarr3",
+        "axes": ("z", "y", "x"),
+        "shape": shape,
+        "dtype": "uint8",
+        "voxel_nm": voxel_nm,
+        "coarsest": 1.0,
+        "is_image": voxel_nm is not None,
+        "moved": False,
+        "by_volseg": False,
+    }
+    return Facts(**(known | changed))
+
+
+def layer(name, role, known):
+    return Layer(Source(name, name, role, known), f"zarr3://http://127.0.0.1:1/{name}/")
+
+
+def layers_of(state):
+    return {one["name"]: one for one in state["layers"]}
+
+
+def test_the_view_opens_on_the_middle_section_at_its_voxel_size_and_fits_it():
+    state = scene([layer("raw", Role.RAW, facts())])
+    assert state["dimensions"] == {"z": [30.0, "nm"], "y": [6.0, "nm"], "x": [6.0, "nm"]}
+    assert state["position"] == [10, 350, 450]
+    assert state["crossSectionScale"] == 1.0
+    assert (state["layout"], state["displayDimensions"]) == ("xy", ["x", "y", "z"])
+
+
+def test_the_zoom_counts_in_the_smallest_voxel_length():
+    assert scene([layer("raw", Role.RAW, facts(voxel_nm=(3.0, 6.0, 6.0)))])["crossSectionScale"] == 2.0
+
+
+@pytest.mark.parametrize(("coarsest", "scale"), [(1.0, 2), (8.0, 16)])
+def test_a_huge_volume_opens_no_further_out_than_its_levels_bear(coarsest, scale):
+    state = scene([layer("raw", Role.RAW, facts(shape=(1000, 10**5, 10**5), coarsest=coarsest))])
+    assert state["crossSectionScale"] == scale
+
+
+def test_membranes_lie_over_labels_over_raw_and_their_controls_are_open():
+    roles = {"m": Role.MEMBRANE, "ids": Role.LABELS, "other": Role.IMAGE, "raw": Role.RAW}
+    state = scene([layer(name, role, facts()) for name, role in roles.items()])
+    assert list(layers_of(state)) == ["raw", "other", "ids", "m"]
+    assert [one["type"] for one in state["layers"]] == ["image", "image", "segmentation", "image"]
+    assert layers_of(state)["raw"]["opacity"] == 1
+    assert 0 < layers_of(state)["m"]["opacity"] < 1
+    assert state["selectedLayer"]["layer"] == "m"
+    assert state["selectedLayer"]["visible"]
+
+
+def test_two_membrane_maps_can_be_told_apart():
+    state = scene([layer(name, Role.MEMBRANE, facts()) for name in "ab"])
+    assert layers_of(state)["a"]["shader"] != layers_of(state)["b"]["shader"]
+
+
+def test_a_plain_array_takes_the_voxel_size_of_its_like_and_lies_on_the_same_voxels():
+    plain = facts(voxel_nm=None, axes=("d0", "d1", "d2"))
+    state = scene([layer("raw", Role.RAW, facts()), layer("ids", Role.LABELS, plain)])
+    transform = layers_of(state)["ids"]["source"]["transform"]
+    assert transform["outputDimensions"] == state["dimensions"]
+    assert transform["inputDimensions"] == {"d0": [30.0, "nm"], "d1": [6.0, "nm"], "d2": [6.0, "nm"]}
+    assert [row[-1] for row in transform["matrix"]] == [-0.5] * 3
+    assert "transform" not in layers_of(state)["raw"]["source"]
+
+
+def test_leading_axes_are_kept_apart():
+    five = facts(voxel_nm=None, axes=("t", "c'", "z", "y", "x"), is_image=True)
+    transform = scene([layer("raw", Role.RAW, five)])["layers"][0]["source"]["transform"]
+    assert list(transform["outputDimensions"]) == ["d0'", "d1'", "z", "y", "x"]
+    assert [row[-1] for row in transform["matrix"]] == [0.0] * 5
+
+
+def test_without_any_voxel_size_lengths_have_no_unit():
+    state = scene([layer("raw", Role.RAW, facts(voxel_nm=None))])
+    assert state["dimensions"] == {"z": [1.0, ""], "y": [1.0, ""], "x": [1.0, ""]}
+
+
+def test_volumes_that_disagree_are_shown_each_at_its_own_size():
+    other = facts(shape=(5, 60, 60), voxel_nm=(8.0, 8.0, 8.0), is_image=False)
+    stray = facts(shape=(9, 9, 9), voxel_nm=None)
+    state = scene([layer("raw", Role.RAW, facts()), layer("o", Role.IMAGE, other), layer("s", Role.IMAGE, stray)])
+    sizes = {name: one["source"].get("transform", {}).get("outputDimensions") for name, one in layers_of(state).items()}
+    assert sizes["o"]["z"] == [8.0, "nm"]
+    assert sizes["s"]["z"] == [1.0, "nm"]
+
+
+def test_a_moved_volume_leaves_the_middle_to_neuroglancer():
+    assert "position" not in scene([layer("raw", Role.RAW, facts(moved=True))])
+
+
+def test_urls_alone_leave_the_first_view_to_neuroglancer():
+    sources = [Source("em", "s3://b/em", Role.RAW, None), Source("x", "s3://b/x", Role.UNKNOWN, None)]
+    state = scene([Layer(source, source.location) for source in sources])
+    assert [one["source"]["url"] for one in state["layers"]] == ["s3://b/em", "s3://b/x"]
+    assert layers_of(state)["x"]["type"] == "auto"
+    assert not {"dimensions", "position"} & set(state)

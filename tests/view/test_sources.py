@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+
+from volseg.errors import ConfigError, SourceError
+from volseg.view.sources import Role, find_sources
+
+SHAPE = (4, 32, 32)
+
+
+def roles(*locations):
+    return [source.role for source in find_sources([str(location) for location in locations])]
+
+
+def test_the_volume_with_a_run_is_the_membrane_map_wherever_it_stands(make_volume):
+    raw = make_volume("a.zarr", np.zeros(SHAPE, np.uint8))
+    membrane = make_volume("b.zarr", np.zeros(SHAPE, np.uint8), by_run=True)
+    assert roles(raw, membrane) == [Role.RAW, Role.MEMBRANE]
+    assert roles(membrane, raw) == [Role.MEMBRANE, Role.RAW]
+    assert roles(membrane / "0") == [Role.MEMBRANE]
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64"])
+def test_whole_numbers_behind_the_raw_are_labels(make_volume, dtype):
+    raw = make_volume("a.zarr", np.zeros(SHAPE, np.uint8))
+    assert roles(raw, make_volume("b.zarr", np.zeros(SHAPE, dtype))) == [Role.RAW, Role.LABELS]
+
+
+def test_sixteen_bits_in_front_are_raw_and_32_never(make_volume):
+    assert roles(make_volume("a.zarr", np.zeros(SHAPE, np.uint16))) == [Role.RAW]
+    assert roles(make_volume("b.zarr", np.zeros(SHAPE, np.uint32))) == [Role.LABELS]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "role"),
+    [
+        ("membrane_v3.zarr", "uint8", Role.MEMBRANE),
+        ("prob.ome.zarr", "float32", Role.MEMBRANE),
+        ("truth.zarr", "uint8", Role.LABELS),
+        ("second.zarr", "uint8", Role.IMAGE),
+        ("second.zarr", "float32", Role.IMAGE),
+    ],
+)
+def test_other_volumes_behind_the_raw_go_by_their_name(make_volume, name, dtype, role):
+    raw = make_volume("a.zarr", np.zeros(SHAPE, np.uint8))
+    assert roles(raw, make_volume(name, np.zeros(SHAPE, dtype))) == [Role.RAW, role]
+
+
+def test_urls_go_by_place_and_name_without_being_opened():
+    urls = ["s3://b/em.zarr", "https://h/membrane.zarr/|zarr3:", "gs://b/truth", "gs://b/other"]
+    assert roles(*urls) == [Role.RAW, Role.MEMBRANE, Role.LABELS, Role.UNKNOWN]
+
+
+def test_layers_are_named_after_their_volumes_and_never_alike(make_volume):
+    path = make_volume("em.ome.zarr", np.zeros(SHAPE, np.uint8))
+    names = [source.name for source in find_sources([str(path), f"file://{path}", f"{path}/0", "s3://b/em.zarr/0"])]
+    assert names == ["em", "em 2", "em 3", "em 4"]
+
+
+def test_nothing_to_view_is_refused():
+    with pytest.raises(ConfigError, match="name at least one"):
+        find_sources([])
+
+
+def test_a_type_that_the_browser_cannot_draw_is_refused(tmp_path):
+    zarr.create_array(tmp_path / "a", shape=SHAPE, dtype="float64")
+    with pytest.raises(SourceError, match=r"float64.*float32"):
+        find_sources([str(tmp_path / "a")])

@@ -1,0 +1,1 @@
+"""The command line: click alone, one file a command."""

@@ -1,0 +1,108 @@
+"""`volseg predict`."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from volseg.cli.options import HaloType, ZyxType
+
+if TYPE_CHECKING:
+    from volseg.prediction import Prepared, Summary
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target")
+@click.option("--model", required=True, metavar="MODEL", help="A model file, or the name of a packaged model.")
+@click.option("--block", type=ZyxType(), help="What one task writes, in voxels.  [default: slabs of 1024 x 1024]")
+@click.option("--halo", type=HaloType(), default="auto", show_default=True,
+              help="Context read around a block. exact: no seams. auto: exact.")  # fmt: skip
+@click.option("--shard", type=ZyxType(), help="The target's unit of storage.  [default: the block]")
+@click.option("--chunk", type=ZyxType(), help="What viewers fetch at once.  [default: about 64^3 voxels]")
+@click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Do this region only; it grows to whole shards.")
+@click.option("--ignore-voxel-size", is_flag=True, help="Run on voxels that the model was not trained for.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
+              show_default=True, help="auto: bfloat16 where the hardware has it, else float32.")  # fmt: skip
+@click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://HOST:PORT",
+              help="This process, worker processes of this machine, or a Dask scheduler.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: one a GPU, else two]")
+@click.option("--resume", is_flag=True, help="Finish a run that was stopped; start one where there is none.")
+@click.option("--overwrite", is_flag=True, help="Replace a TARGET that exists.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
+def predict(dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Write the membrane probability map of a volume.
+
+    SOURCE is a Zarr 2 or 3 array or an OME-Zarr, axes z, y, x, local or behind a URL. TARGET becomes an OME-Zarr 0.5
+    group of the same shape: uint8, probability x 255, 255 = membrane. Blocks are computed by Dask workers; one that
+    fails is tried again on another worker. Ctrl-C leaves a TARGET that --resume finishes.
+
+    \b
+    Examples:
+      volseg predict raw.zarr membrane.zarr --model model.safetensors
+      volseg predict raw.zarr membrane.zarr --model model.safetensors --resume
+      volseg predict raw.zarr corner.zarr --model model.safetensors --roi 0:16,0:512,0:512
+      volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786
+    """
+    from volseg.cluster import Shown
+    from volseg.prediction import execute, prepare
+    from volseg.runfiles import PredictConfig, checked
+
+    prepared = prepare(checked(PredictConfig, options, "predict"))
+    for warning in prepared.plan.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if dry_run:
+        _print_plan(prepared, as_json=as_json)
+        return
+    _interrupt_on_terminate()
+    try:
+        with Shown() as shown:
+            summary = execute(prepared, shown)
+    except KeyboardInterrupt:
+        click.echo(f"Stopped. Give the same command with --resume to finish {options['target']}.", err=True)
+        raise SystemExit(1) from None
+    _print_summary(summary, as_json=as_json)
+    raise SystemExit(3 if summary.failed else 0)
+
+
+def _interrupt_on_terminate() -> None:
+    """Treat a batch system's SIGTERM like Ctrl-C: marks are kept, workers stopped, the way on is named."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _print_plan(prepared: Prepared, *, as_json: bool) -> None:
+    from volseg.cli.printing import echo_json
+
+    figures = prepared.figures()
+    if as_json:
+        echo_json(figures)
+        return
+    for name, value in figures.items():
+        click.echo(f"{name.replace('_', ' '):>24}  {value}")
+
+
+def _print_summary(summary: Summary, *, as_json: bool) -> None:
+    from volseg.cli.printing import echo_json
+
+    if as_json:
+        echo_json(asdict(summary))
+        return
+    rate = summary.voxels / max(summary.seconds, 1e-9) / 1e6
+    before = f" ({summary.already_done} were done before)" if summary.already_done else ""
+    click.echo(
+        f"{summary.target}: {summary.done} of {summary.blocks} blocks{before}, {summary.voxels / 1e6:.1f} Mvoxel in "
+        f"{summary.seconds:.1f} s, {rate:.2f} Mvoxel/s"
+    )
+    for number, reason in summary.failed.items():
+        click.echo(f"failed: {reason if str(number) in reason else f'block {number}: {reason}'}", err=True)
+    if summary.failed:
+        click.echo(f"{len(summary.failed)} blocks failed; mend the cause and give --resume", err=True)
