@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,20 @@ def start_server(bind: str, port: int) -> Any:
     if not 0 <= port <= 65535:
         raise ConfigError(f"port {port} does not exist; choose one from 1024 to 65535, or 0 for any that is free")
     try:
+        _try_to_bind(bind, port)
         return neuroglancer.server.Server(bind_address=bind, bind_port=port)
     except OSError as error:
         raise ConfigError(
             f"cannot serve on {bind} port {port}: {error.strerror or error}; choose another address, or port 0 for any "
             "that is free"
         ) from error
+
+
+def _try_to_bind(bind: str, port: int) -> None:
+    """Fail here rather than in the server's thread, which would leave its socket open."""
+    with socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((bind, port))
 
 
 def serve_folder(server: Any, folder: Path) -> str:

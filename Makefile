@@ -1,0 +1,44 @@
+# Everything starts here: `make demo` and `make test` need nothing but Python 3.11+ and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help install demo test test-all check format bench clean
+help:           ## Show what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+install: $(STAMP)  ## Make .venv and install volseg with all its extras
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "volseg needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[view,cluster,convert,dev]'
+	touch $(STAMP)
+
+demo: install   ## The whole journey on generated EM: learn, predict, score, draw
+	$(BIN)/volseg demo --overwrite volseg-demo
+
+test: install   ## All tests but the long ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install  ## All tests
+	$(BIN)/python -m pytest
+
+check: install  ## Lint, types, the house's walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
+
+format: install ## Put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## Measure; figures go to benchmarks/results
+	$(BIN)/python -m benchmarks.scheduler
+
+clean:          ## Remove what was made here
+	rm -rf $(VENV) volseg-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

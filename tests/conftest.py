@@ -1,0 +1,40 @@
+"""Volumes and models that many tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.makers import make_model, make_volume
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A small volume of blobs, 6 x 70 x 90, whose sizes are multiples of nothing."""
+    return make_volume(tmp_path / "raw.zarr", (6, 70, 90))
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A FusionNet of width 4 and depth 2 with random weights, trained for 30 x 6 x 6 nm."""
+    return make_model(tmp_path_factory.mktemp("models") / "small.safetensors")
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real EM volumes, where there are any."""
+    folder = Path(os.environ.get("VOLSEG_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no EM data in {folder}; set VOLSEG_DATA")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same random numbers every time."""
+    return np.random.default_rng(0)

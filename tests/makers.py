@@ -1,0 +1,112 @@
+"""Makers of small volumes, networks and model files for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from volseg.blocks import Box
+from volseg.models.model import Model, card_for, load_model_file, save_model
+from volseg.models.registry import build_network
+from volseg.ops import Normalization, to_uint8
+from volseg.storage import open_volume
+from volseg.storage.target import create_volume
+
+VOXEL_NM = (30.0, 6.0, 6.0)
+
+
+def blobs(shape: tuple[int, int, int], seed: int = 0, dtype: str = "uint8") -> NDArray[Any]:
+    """Smooth noise over the whole range of grey values, brightness differing between sections."""
+    rng = np.random.default_rng(seed)
+    smooth = gaussian_filter(rng.normal(size=shape), (0, 2, 2)) * 400 + rng.normal(size=(shape[0], 1, 1)) * 20 + 128
+    return np.clip(smooth + rng.normal(size=shape) * 8, 1, 255).astype(dtype)
+
+
+def make_volume(
+    path: Path,
+    shape: tuple[int, int, int],
+    *,
+    voxels: NDArray[Any] | None = None,
+    voxel_nm: tuple[float, float, float] = VOXEL_NM,
+    chunk: tuple[int, int, int] = (2, 32, 32),
+) -> Path:
+    """Write an OME-Zarr volume of blobs, or of given voxels."""
+    voxels = blobs(shape) if voxels is None else voxels
+    target = create_volume(path, shape=shape, shard=chunk, chunk=chunk, dtype=voxels.dtype.name, voxel_nm=voxel_nm)
+    target.write(Box.of_shape(shape), voxels)
+    return path
+
+
+def random_network(kind: str, arguments: dict[str, Any], seed: int = 0) -> nn.Module:
+    """A network with random weights and batch norms as a training leaves them: neither mean 0 nor variance 1."""
+    torch.manual_seed(seed)
+    network = build_network(kind, arguments)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, 0.5, 0.2)  # type: ignore[arg-type]  # there with running statistics
+            nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]  # likewise
+    return network.eval()
+
+
+def make_model(
+    path: Path,
+    kind: str = "fusionnet",
+    arguments: dict[str, Any] | None = None,
+    *,
+    mode: Any = "section",
+    seed: int = 0,
+) -> Path:
+    """Write a model file with random weights."""
+    arguments = {"width": 4, "depth": 2} if arguments is None else arguments
+    network = random_network(kind, arguments, seed)
+    card = card_for(
+        network,
+        name=path.stem,
+        kind=kind,
+        arguments=arguments,
+        normalization=Normalization(mode, (128.0, 60.0)),
+        voxel_nm=VOXEL_NM,
+    )
+    save_model(path, network, card)
+    return path
+
+
+def whole_pass(model: Model, raw: NDArray[Any]) -> NDArray[np.float32]:
+    """The truth of law 1: one float32 pass over the whole mirrored volume, section by section, by nothing of volseg's.
+
+    Mirrors by far more than the reach, so that the halo that volseg chooses is not what makes them agree.
+    """
+    footprint = model.card.footprint
+    margin, stride = footprint.margin[1], footprint.stride[1]
+    around = margin if margin else -(-(footprint.reach_before[1] + 1) // stride) * stride + stride
+    normalized = model.normalize(raw)
+    result = np.empty(raw.shape, np.float32)
+    for z, section in enumerate(normalized):
+        sides = [n + 2 * around for n in section.shape]
+        # Valid sizes only: one more stride behind does not move the pooling grid.
+        behind = [around + (-(side - footprint.smallest[1])) % stride for side in sides]
+        seen = np.pad(section, [(around, b) for b in behind], mode="reflect")
+        with torch.inference_mode():
+            made = model.activate(model.network(torch.from_numpy(seen)[None, None]))[0, 0].numpy()
+        first = around - margin
+        result[z] = made[first : first + section.shape[0], first : first + section.shape[1]]
+    return result
+
+
+def stored(path: Path | str) -> NDArray[Any]:
+    """All voxels of a volume."""
+    volume = open_volume(str(path))
+    return volume.read(Box.of_shape(volume.shape))
+
+
+def whole_pass_stored(model_file: Path, raw_path: Path) -> NDArray[np.uint8]:
+    """The whole pass of a model file over a stored volume, as bytes."""
+    return to_uint8(whole_pass(load_model_file(model_file), stored(raw_path)))

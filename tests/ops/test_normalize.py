@@ -1,0 +1,44 @@
+"""Constants are those of a volume or its sections, never of the piece at hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from volseg.errors import ConfigError
+from volseg.ops import Normalization, moments, normalize
+from volseg.ops.normalize import section_moments
+
+
+def test_a_piece_is_normalised_as_it_is_in_the_whole(rng: np.random.Generator) -> None:
+    raw = rng.integers(1, 255, (9, 8, 8)).astype(np.uint8)
+    for mode in ("fixed", "volume", "section"):
+        statistics = Normalization(mode, (120.0, 30.0)).statistics_of(raw)
+        whole = normalize(raw, statistics)
+        np.testing.assert_array_equal(normalize(raw[3:5], statistics, first_section=3), whole[3:5])
+
+
+def test_sections_outside_the_volume_take_the_constants_of_their_mirror_image(rng: np.random.Generator) -> None:
+    raw = rng.integers(1, 255, (4, 3, 3)).astype(np.uint8)
+    padded = np.pad(raw, [(2, 3), (0, 0), (0, 0)], mode="reflect")
+    statistics = section_moments(raw)
+    expected = np.pad(normalize(raw, statistics), [(2, 3), (0, 0), (0, 0)], mode="reflect")
+    np.testing.assert_array_equal(normalize(padded, statistics, first_section=-2), expected)
+
+
+def test_each_section_gets_mean_zero_and_deviation_one(rng: np.random.Generator) -> None:
+    raw = rng.integers(1, 255, (3, 64, 64)).astype(np.uint16) * np.uint16([[[1]], [[2]], [[3]]])
+    made = normalize(raw, section_moments(raw))
+    np.testing.assert_allclose(made.mean(axis=(1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(made.std(axis=(1, 2)), 1, atol=1e-5)
+
+
+def test_what_was_not_imaged_does_not_count() -> None:
+    assert moments(np.float32([0, 0, np.nan, np.inf, 10, 30])) == (20.0, 10.0)
+    assert moments(np.zeros((4, 4), np.uint8)) == (0.0, 1.0)
+    assert moments(np.full((4, 4), 7, np.uint8)) == (7.0, 1.0)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'block' is not one of"):
+        Normalization("block", (0.0, 1.0))  # type: ignore[arg-type]
