@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tests.makers import make_model, make_volume
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The same examples every time, and no failure because a machine is busy.
+settings.register_profile("volseg", deadline=None, derandomize=True)
+settings.load_profile("volseg")
 
 
 @pytest.fixture

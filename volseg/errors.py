@@ -19,9 +19,12 @@ from __future__ import annotations
 
 
 class VolsegError(Exception):
-    """The root: its message is one line for the user."""
+    """The root: its message is one line for the user, whatever was quoted in it."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())
 
 
 class ConfigError(VolsegError, ValueError):

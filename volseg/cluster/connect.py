@@ -121,7 +121,9 @@ def _local(workers: int | None, gpus: tuple[str, ...]) -> Iterator[Cluster]:
         }
         for number in range(count)
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    # Port 0 for the status pages too: several runs may share a machine.
+    address = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": address}
     with (
         dask.config.set({"distributed.scheduler.work-stealing": False, "distributed.worker.daemon": True}),
         SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.ERROR, name="volseg") as started,

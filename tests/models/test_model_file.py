@@ -1,0 +1,144 @@
+"""A model file holds all that is needed, and anything else is refused before it could do harm."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.makers import make_model, random_network
+from volseg.errors import ModelError
+from volseg.models import read_card, resolve_model
+from volseg.models.model import load_model_file, save_model
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"), [("fusionnet", {"width": 3, "depth": 1}), ("unet", {"width": 3, "depth": 1})]
+)
+def test_a_model_comes_back_as_it_was(tmp_path: Path, kind: str, arguments: dict[str, int]) -> None:
+    model = load_model_file(make_model(tmp_path / "m.safetensors", kind, arguments, seed=5))
+    network = random_network(kind, arguments, seed=5)
+    x = torch.randn(1, 1, 44, 44)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.network(x), network(x), rtol=0, atol=0)
+    assert not model.network.training
+    assert model.card.arguments == arguments
+
+
+def test_the_card_is_read_without_torch(small_model: Path) -> None:
+    code = (
+        "import sys; from volseg.models import read_card; "
+        f"print(read_card({str(small_model)!r}).card.footprint.stride, 'torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "(1, 4, 4) False"
+
+
+def test_the_digest_names_weights_and_architecture_not_the_file(tmp_path: Path) -> None:
+    first = read_card(make_model(tmp_path / "a.safetensors", seed=1))
+    again = read_card(make_model(tmp_path / "b.safetensors", seed=1))
+    other = read_card(make_model(tmp_path / "c.safetensors", seed=2))
+    mode = read_card(make_model(tmp_path / "d.safetensors", seed=1, mode="fixed"))
+    assert first.digest == again.digest
+    assert len({first.digest, other.digest, mode.digest}) == 3
+
+
+def test_normalize_and_activate_follow_the_card(tmp_path: Path) -> None:
+    model = load_model_file(make_model(tmp_path / "m.safetensors", "unet", {"width": 2, "depth": 1}, mode="fixed"))
+    raw = np.full((2, 4, 4), 188, np.uint8)
+    np.testing.assert_allclose(model.normalize(raw), 1.0)
+    np.testing.assert_allclose(model.normalize(raw, ((188.0, 1.0),)), 0.0)
+    output = torch.randn(1, 2, 4, 4)
+    probability = model.activate(output)
+    assert probability.shape == (1, 1, 4, 4)
+    torch.testing.assert_close(probability[:, 0], output.softmax(dim=1)[:, 1])
+
+
+def _pickled(path: Path) -> Path:
+    torch.save({"weight": torch.zeros(2)}, path)
+    return path
+
+
+def _cut(path: Path) -> Path:
+    content = make_model(path).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def _flipped(path: Path) -> Path:
+    content = bytearray(make_model(path).read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(bytes(content))
+    return path
+
+
+def _bare(path: Path) -> Path:
+    save_file({"weight": torch.zeros(2)}, path)
+    return path
+
+
+def _text(path: Path) -> Path:
+    path.write_text("not a model at all, just some text that is long enough")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_pickled, "is a pickled PyTorch file, which could run code and is never loaded"),
+        (_cut, "is not a complete .safetensors model file"),
+        (_flipped, "has changed since it was written"),
+        (_bare, "holds weights without a volseg card"),
+        (_text, "is not a complete .safetensors model file"),
+        (lambda path: path, "cannot read model file"),
+    ],
+)
+def test_what_is_no_model_is_refused_without_torch(tmp_path: Path, make, message) -> None:
+    with pytest.raises(ModelError, match=message):
+        read_card(make(tmp_path / "m.safetensors"))
+
+
+def test_old_style_pickles_are_refused_too(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1)}, tmp_path / "m.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(ModelError, match="pickled"):
+        read_card(tmp_path / "m.pt")
+
+
+def test_a_card_that_lies_about_the_reach_is_refused(tmp_path: Path) -> None:
+    path = make_model(tmp_path / "m.safetensors")
+    model = load_model_file(path)
+    footprint = model.card.footprint
+    lie = type(footprint)(**{f: getattr(footprint, f) for f in footprint.__slots__} | {"context": (0, 4, 4)})
+    save_model(path, model.network, model.card.model_copy(update={"footprint": lie}))
+    with pytest.raises(ModelError, match="states another reach or stride than its network has"):
+        load_model_file(path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = make_model(tmp_path / "m.safetensors")
+    card = load_model_file(path).card
+    save_model(path, random_network("fusionnet", {"width": 8, "depth": 2}), card)
+    with pytest.raises(ModelError, match="are not those of fusionnet"):
+        load_model_file(path)
+
+
+def test_a_card_of_another_format_is_refused(tmp_path: Path) -> None:
+    content = make_model(tmp_path / "m.safetensors").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"]["volseg"] = header["__metadata__"]["volseg"].replace('"format":1', '"format":2')
+    changed = json.dumps(header).encode()
+    (tmp_path / "m.safetensors").write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + size :])
+    with pytest.raises(ModelError, match="is not one this version reads .format"):
+        read_card(tmp_path / "m.safetensors")
+
+
+def test_an_unknown_model_is_refused_with_what_there_is() -> None:
+    with pytest.raises(ModelError, match="'fusionnet-mars' is neither a file nor a packaged model"):
+        resolve_model("fusionnet-mars")

@@ -1,0 +1,139 @@
+"""Reading: any Zarr, mirrored where a box leaves the volume, refused clearly where there is none."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.makers import blobs, make_volume
+from volseg.blocks import Box
+from volseg.errors import SourceError
+from volseg.storage import open_volume, source_identity, volume_statistics
+from volseg.ops import Normalization, moments
+
+
+@pytest.fixture(scope="module")
+def volume_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_volume(tmp_path_factory.mktemp("volume") / "raw.zarr", (5, 20, 33), chunk=(2, 8, 8))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.tuples(*[st.integers(-60, 70)] * 3), st.tuples(*[st.integers(1, 80)] * 3))
+def test_a_read_that_leaves_the_volume_is_mirrored(volume_path: Path, start: tuple, size: tuple) -> None:
+    volume = open_volume(str(volume_path))
+    stop = tuple(a + n for a, n in zip(start, size, strict=True))
+    padded = np.pad(blobs((5, 20, 33)), 160, mode="reflect")
+    expected = padded[tuple(slice(a + 160, b + 160) for a, b in zip(start, stop, strict=True))]
+    np.testing.assert_array_equal(volume.read(Box(start, stop)), expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_zarr_2_and_3_arrays_of_every_type_are_read(tmp_path: Path, dtype: str, zarr_format: int) -> None:
+    voxels = blobs((4, 9, 10), dtype=dtype)
+    array = zarr.create_array(tmp_path / "a", shape=voxels.shape, chunks=(2, 4, 4), dtype=dtype, zarr_format=zarr_format)
+    array[:] = voxels
+    volume = open_volume(str(tmp_path / "a"))
+    assert (volume.shape, volume.dtype, volume.chunk, volume.voxel_nm) == ((4, 9, 10), dtype, (2, 4, 4), None)
+    np.testing.assert_array_equal(volume.read(Box.of_shape(volume.shape)), voxels)
+
+
+@pytest.mark.parametrize(
+    ("version", "unit", "scale", "expected"),
+    [
+        ("0.4", "nanometer", [50.0, 4.0, 4.0], (50.0, 4.0, 4.0)),
+        ("0.5", "micrometer", [0.05, 0.004, 0.004], (50.0, 4.0, 4.0)),
+        ("0.5", None, [1.0, 1.0, 1.0], None),
+    ],
+)
+def test_the_voxel_size_of_ome_zarr_is_read_in_nanometres(tmp_path, version, unit, scale, expected) -> None:
+    group = zarr.open_group(tmp_path / "v.zarr", mode="w", zarr_format=2 if version == "0.4" else 3)
+    group.create_array("s0", shape=(4, 8, 8), chunks=(4, 8, 8), dtype="uint8")
+    axes = [{"name": name, "type": "space"} | ({"unit": unit} if unit else {}) for name in "zyx"]
+    transforms = [{"type": "scale", "scale": scale}]
+    scales = [{"axes": axes, "datasets": [{"path": "s0", "coordinateTransformations": transforms}]}]
+    group.attrs.update({"multiscales": scales} if version == "0.4" else {"ome": {"version": "0.5", "multiscales": scales}})
+    for location in (tmp_path / "v.zarr", tmp_path / "v.zarr" / "s0"):
+        found = open_volume(str(location)).voxel_nm
+        assert found is None if expected is None else found == pytest.approx(expected)
+
+
+def test_leading_axes_of_one_are_skipped(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "a", shape=(1, 1, 3, 4, 5), chunks=(1, 1, 3, 4, 5), dtype="uint8")
+    array[:] = 7
+    assert open_volume(str(tmp_path / "a")).read(Box((0, 0, -1), (3, 4, 6))).shape == (3, 4, 7)
+
+
+def test_a_volume_crosses_to_another_process_as_its_location(volume_path: Path) -> None:
+    volume = open_volume(str(volume_path))
+    assert len(pickle.dumps(volume)) < 500
+    assert pickle.loads(pickle.dumps(volume)).shape == volume.shape
+
+
+def _folder(path: Path) -> str:
+    path.mkdir()
+    return str(path)
+
+
+def _array(path: Path, shape: tuple[int, ...], dtype: str = "uint8") -> str:
+    zarr.create_array(path, shape=shape, chunks=tuple(max(n, 1) for n in shape), dtype=dtype)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: str(p / "none.zarr"), "source .*none.zarr does not exist"),
+        (lambda p: _folder(p / "empty"), "empty is not a Zarr; .*volseg convert"),
+        (lambda p: _array(p / "flat", (8, 8)), r"shape \(8, 8\), which is not one volume"),
+        (lambda p: _array(p / "many", (2, 3, 8, 8)), r"shape \(2, 3, 8, 8\), which is not one volume"),
+        (lambda p: _array(p / "nothing", (0, 8, 8)), "holds no voxel"),
+        (lambda p: _array(p / "complex", (2, 8, 8), "complex64"), "holds complex64; what suits here is uint8"),
+        (lambda p: str(zarr.open_group(p / "g", mode="w").store_path.store.root), "a Zarr group without OME-Zarr levels"),
+        (lambda p: "nowhere://x/y", "cannot open nowhere://x/y"),
+    ],
+)
+def test_what_is_no_volume_is_refused_in_one_line(tmp_path: Path, make, message) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
+        open_volume(make(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chunk_that_cannot_be_decoded_is_a_clear_error(tmp_path: Path) -> None:
+    path = make_volume(tmp_path / "raw.zarr", (4, 32, 32))
+    shard = next(file for file in (path / "0" / "c").rglob("*") if file.is_file())
+    shard.write_bytes(shard.read_bytes()[:40])
+    with pytest.raises(SourceError, match="cannot read 0:4,0:32,0:32 of"):
+        open_volume(str(path)).read(Box.of_shape((4, 32, 32)))
+
+
+def test_identity_tells_volumes_apart_and_not_paths(tmp_path: Path) -> None:
+    voxels = blobs((5, 40, 40))
+    same = [make_volume(tmp_path / f"{n}.zarr", voxels.shape, voxels=voxels, chunk=(n, 16, 16)) for n in (1, 5)]
+    other = make_volume(tmp_path / "other.zarr", voxels.shape, voxels=voxels + np.uint8(1))
+    first, second, third = (source_identity(open_volume(str(path))) for path in (*same, other))
+    assert first == second != third
+
+
+def test_statistics_of_sections_and_volume_are_those_of_the_voxels(tmp_path: Path) -> None:
+    voxels = blobs((5, 40, 50))
+    volume = open_volume(str(make_volume(tmp_path / "raw.zarr", voxels.shape, voxels=voxels)))
+    sections = volume_statistics(volume, Normalization("section", (0.0, 1.0)))
+    np.testing.assert_allclose(sections, [moments(section) for section in voxels])
+    (whole,) = volume_statistics(volume, Normalization("volume", (0.0, 1.0)))
+    np.testing.assert_allclose(whole, moments(voxels))
+    assert volume_statistics(volume, Normalization("fixed", (3.0, 4.0))) == ((3.0, 4.0),)
+
+
+def test_statistics_of_wide_sections_are_sampled(tmp_path: Path) -> None:
+    voxels = blobs((1, 16, 3000))
+    volume = open_volume(str(make_volume(tmp_path / "raw.zarr", voxels.shape, voxels=voxels, chunk=(1, 16, 128))))
+    ((mean, std),) = volume_statistics(volume, Normalization("section", (0.0, 1.0)))
+    assert (mean, std) != moments(voxels)
+    assert mean == pytest.approx(voxels.mean(), rel=0.1)
