@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from volseg.blocks import mirror_index
 from volseg.errors import BlockError
 from volseg.ops import normalize, to_uint8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from volseg.blocks import BlockGrid, Box, Tiling
+    from volseg.blocks import BlockGrid, Box, Tiling, Zyx
     from volseg.ops import Statistics
 
 
@@ -83,7 +84,7 @@ def process_block(number: int, journey: Journey) -> BlockReport:
     write_box = journey.grid.box(number)
     read_box = journey.tiling.read_box(write_box)
     raw = journey.source.read(read_box)
-    refuse_non_finite(raw, read_box, number)
+    refuse_non_finite(raw, read_box, journey.grid.shape, number)
     normalized = normalize(raw, journey.statistics, first_section=read_box.start[0])
     before = time.perf_counter()
     probability = journey.predict(normalized, write_box)
@@ -97,8 +98,14 @@ def process_block(number: int, journey: Journey) -> BlockReport:
     return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, predicted)
 
 
-def refuse_non_finite(raw: NDArray[Any], box: Box, number: int) -> None:
-    """Refuse NaN and infinity in a float source, naming the first voxel.
+def refuse_non_finite(raw: NDArray[Any], box: Box, shape: Zyx, number: int) -> None:
+    """Refuse NaN and infinity in a float source, naming one such voxel.
+
+    Args:
+        raw: what was read.
+        box: where; it may leave the volume, where the mirror shows voxels of the volume again.
+        shape: of the volume.
+        number: of the block.
 
     Raises:
         BlockError: there is one.
@@ -108,8 +115,8 @@ def refuse_non_finite(raw: NDArray[Any], box: Box, number: int) -> None:
     finite = np.isfinite(raw)
     if not finite.all():
         place = np.unravel_index(int(np.argmin(finite)), raw.shape)
-        where = tuple(int(at) + start for at, start in zip(place, box.start, strict=True))
+        where = tuple(mirror_index(int(at) + a, n) for at, a, n in zip(place, box.start, shape, strict=True))
         raise BlockError(
-            f"block {number}: {raw.size - int(finite.sum())} voxels of the source are NaN or infinite, the first at "
-            f"{where} (z, y, x); repair them in the source, or leave them out with --roi"
+            f"block {number}: the source holds NaN or infinity, at {where} (z, y, x) for one; repair it, or leave it out "
+            "with --roi"
         )

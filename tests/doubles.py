@@ -1,0 +1,86 @@
+"""An identity network: it tests grids, halos, crops and the run itself without weights."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volseg.blocks import BlockGrid, Box, Footprint, Tiling
+from volseg.errors import BlockError, SourceError
+from volseg.pipeline import BlockReport, Journey, process_block
+from volseg.storage import open_target, open_volume
+
+FOOTPRINT = Footprint((0, 1, 1), (0, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), (0, 1, 1))
+
+
+class Identity:
+    """Gives back the middle of what it was given, as probability: raw / 255 where constants are (0, 255)."""
+
+    def __init__(self, tiling: Tiling) -> None:
+        self._tiling = tiling
+
+    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> NDArray[np.float32]:
+        return normalized[write_box.relative_to(self._tiling.read_box(write_box).start).slices]
+
+
+@lru_cache(maxsize=2)
+def identity_journey(source: str, target: str, block: tuple[int, int, int]) -> Journey:
+    """A journey that copies a uint8 volume, by way of probability."""
+    volume, sink = open_volume(source), open_target(Path(target))
+    tiling = Tiling(FOOTPRINT, block, (0, 1, 1))
+    grid = BlockGrid.over(volume.shape, block, sink.shard)
+    return Journey(grid, tiling, ((0.0, 255.0),), volume, Identity(tiling), sink)
+
+
+def copy_block(number: int, source: str, target: str, block: tuple[int, int, int]) -> BlockReport:
+    """One block of the identity network, as a worker does it."""
+    return process_block(number, identity_journey(source, target, block))
+
+
+def report(number: int) -> BlockReport:
+    """A block that takes no work."""
+    return BlockReport(number, 1, "", 0.0, 0.0)
+
+
+def fails_once_a_worker(number: int, folder: str) -> BlockReport:
+    """Fails on the first worker that tries a block, succeeds on any other."""
+    first = Path(folder) / f"first-{number}"
+    me = str(os.getpid())
+    try:
+        first.touch(exist_ok=False)
+        first.write_text(me)
+    except FileExistsError:
+        if first.read_text() != me:
+            return report(number)
+    raise SourceError(f"a disk hiccup at block {number}")
+
+
+def fails_at_three(number: int) -> BlockReport:
+    """Fails for good at block 3, with an error that no worker could avoid."""
+    if number == 3:
+        raise BlockError("block 3: 7 voxels of the source are NaN")
+    return report(number)
+
+
+def breaks_at_three(number: int) -> BlockReport:
+    """Meets a bug at block 3."""
+    return report(number) if number != 3 else report({}["missing"])
+
+
+def dies_at_three(number: int) -> BlockReport:
+    """Takes its worker down at block 3."""
+    if number == 3:
+        os._exit(11)
+    return report(number)
+
+
+def naps(number: int, seconds: float = 0.05) -> Any:
+    """Takes a while."""
+    time.sleep(seconds)
+    return report(number)

@@ -1,0 +1,70 @@
+"""One block's journey, with test doubles for source, network and sink."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.doubles import FOOTPRINT, Identity
+from tests.makers import blobs
+from volseg.blocks import BlockGrid, Box, Tiling
+from volseg.errors import BlockError
+from volseg.ops import mirrored
+from volseg.pipeline import Journey, process_block
+
+
+class Memory:
+    """A volume in memory, as source and as sink; it keeps the order of what is done to it."""
+
+    def __init__(self, raw: np.ndarray) -> None:
+        self.raw = raw
+        self.out = np.zeros(raw.shape, np.uint8)
+        self.calls: list[str] = []
+
+    def read(self, box: Box) -> np.ndarray:
+        self.calls.append("read")
+        return mirrored(self.raw, box.start, box.stop)
+
+    def write(self, box: Box, voxels: np.ndarray) -> str:
+        self.calls.append("write")
+        self.out[box.slices] = voxels
+        return "digest"
+
+
+def journey(memory: Memory, block=(2, 16, 16)) -> Journey:
+    tiling = Tiling(FOOTPRINT, (1, *block[1:]), (0, 3, 3))
+    grid = BlockGrid.over(memory.raw.shape, block, block)
+    return Journey(grid, tiling, ((0.0, 255.0),), memory, Identity(tiling), memory)
+
+
+def test_the_identity_network_copies_the_volume() -> None:
+    memory = Memory(blobs((5, 37, 41)))
+    trip = journey(memory)
+    reports = [process_block(number, trip) for number in trip.grid.numbers()]
+    np.testing.assert_array_equal(memory.out, memory.raw)
+    assert sum(report.voxels for report in reports) == memory.raw.size
+    assert [report.number for report in reports] == list(range(trip.grid.count))
+    assert memory.calls[:2] == ["read", "write"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_voxel_that_is_no_number_fails_its_block_and_is_named(bad: float) -> None:
+    memory = Memory(blobs((2, 20, 20), dtype="float32"))
+    memory.raw[1, 18, 5] = bad
+    trip = journey(memory)
+    with pytest.raises(BlockError, match=r"block 2: the source holds NaN or infinity, at \(1, 18, 5\) .*--roi"):
+        process_block(2, trip)
+    assert memory.calls == ["read"]
+    process_block(1, trip)
+
+
+def test_an_output_that_is_no_number_fails_its_block() -> None:
+    memory = Memory(blobs((2, 16, 16)))
+    trip = journey(memory)
+
+    def broken(normalized: np.ndarray, write_box: Box) -> np.ndarray:
+        return np.full(write_box.shape, np.nan, np.float32)
+
+    with pytest.raises(BlockError, match="the network's output is not finite.*--precision float32"):
+        process_block(0, Journey(trip.grid, trip.tiling, trip.statistics, memory, broken, memory))
+    assert memory.calls == ["read"]

@@ -1,0 +1,87 @@
+"""The plan refuses what does not fit, with what would."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from volseg.blocks import Box, Footprint
+from volseg.errors import GridError, ModelError
+from volseg.ops import Normalization
+from volseg.pipeline import Request, plan_run
+from volseg.pipeline.plan import refuse_other_type, refuse_other_voxels
+
+FUSIONNET = Footprint((0, 245, 245), (0, 245, 245), (1, 16, 16), (0, 0, 0), (1, 16, 16), (0, 235, 235))
+UNET = Footprint((0, 107, 107), (0, 107, 107), (1, 16, 16), (0, 92, 92), (1, 188, 188), (0, 96, 96))
+
+
+@given(st.tuples(*[st.integers(1, 5000)] * 3), st.tuples(*[st.integers(1, 200)] * 3), st.sampled_from([FUSIONNET, UNET]))
+def test_what_the_plan_chooses_always_fits(shape: tuple, chunk: tuple, footprint: Footprint) -> None:
+    plan = plan_run(shape, chunk, footprint, Request())
+    for block, shard, inner, stride in zip(plan.grid.block, plan.shard, plan.chunk, footprint.stride, strict=True):
+        assert block % stride == 0
+        assert block % shard == 0
+        assert shard % inner == 0
+    assert plan.halo == footprint.exact_halo()
+    assert not plan.warnings
+    for tiling in list(plan.tilings())[:6]:
+        assert all(n >= s for n, s in zip(tiling.input_shape, footprint.smallest, strict=True))
+
+
+def test_tiles_go_from_the_whole_block_to_small_ones() -> None:
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), FUSIONNET, Request(block=(16, 512, 1024)))
+    cores = [tiling.core for tiling in plan.tilings()]
+    assert cores[0] == (1, 512, 1024)
+    assert cores[1] == (1, 256, 512)
+    assert cores[-1] == (1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request(block=(16, 500, 512)), r"block \(16, 500, 512\) is off .* use --block 16,512,512"),
+        (Request(block=(16, 512, 0)), "at least one voxel"),
+        (Request(block=(16, 512, 512), shard=(16, 192, 512)), "is not made of whole shards"),
+        (Request(block=(16, 512, 512), chunk=(16, 100, 512)), "chunk .* does not divide the shard"),
+        (Request(halo=(0, 17, 16)), r"halo \(0, 17, 16\) is off .* use --halo 0,32,16"),
+        (Request(region=Box((0, 0, 0), (40, 10, 10))), "not inside the volume|leaves the volume"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_would(request_: Request, message: str) -> None:
+    with pytest.raises(GridError, match=message):
+        plan_run((32, 2000, 2000), (16, 128, 128), FUSIONNET, request_)
+
+
+def test_a_halo_below_the_reach_runs_with_one_warning() -> None:
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), FUSIONNET, Request(halo=(0, 64, 64)))
+    assert plan.halo == (0, 64, 64)
+    assert len(plan.warnings) == 1
+    assert "(0, 240, 240)" in plan.warnings[0]
+
+
+def test_a_halo_below_an_unpadded_networks_margin_is_refused() -> None:
+    with pytest.raises(GridError, match="below the margin"):
+        plan_run((32, 2000, 2000), (16, 128, 128), UNET, Request(halo=(0, 64, 64)))
+
+
+def test_a_region_that_grows_is_told() -> None:
+    request = Request(block=(16, 512, 512), region=Box((3, 600, 600), (5, 700, 700)))
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), FUSIONNET, request)
+    assert plan.grid.region == Box((0, 512, 512), (16, 1024, 1024))
+    assert plan.warnings == (
+        "region 3:5,600:700,600:700 grows to 0:16,512:1024,512:1024: blocks write whole shards of (16, 512, 512)",
+    )
+
+
+def test_other_voxels_are_refused_along_the_axes_that_the_network_sees() -> None:
+    refuse_other_voxels((30.0, 4.1, 4.0), (50.0, 4.0, 4.0), FUSIONNET)
+    refuse_other_voxels(None, (50.0, 4.0, 4.0), FUSIONNET)
+    with pytest.raises(ModelError, match="30 x 6 x 6 nm, the model was trained on 50 x 4 x 4 nm.*--ignore-voxel-size"):
+        refuse_other_voxels((30.0, 6.0, 6.0), (50.0, 4.0, 4.0), FUSIONNET)
+
+
+def test_fixed_constants_hold_for_the_trainings_type_alone() -> None:
+    refuse_other_type("uint16", Normalization("section", (1.0, 1.0), "uint8"))
+    with pytest.raises(ModelError, match="holds uint16, but this model's fixed normalisation was made for uint8"):
+        refuse_other_type("uint16", Normalization("fixed", (1.0, 1.0), "uint8"))
