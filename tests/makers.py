@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
@@ -17,6 +15,11 @@ from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
 from volseg.storage import open_volume
 from volseg.storage.target import create_volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 VOXEL_NM = (30.0, 6.0, 6.0)
 

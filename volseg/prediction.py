@@ -20,7 +20,7 @@ import numpy as np
 from volseg.blocks import BlockSet, Box, parse_roi
 from volseg.cluster import Cluster, Outcome, Progress, connect, run_blocks, visible_gpus
 from volseg.errors import ClusterError, TargetError
-from volseg.inference import Load, TileChoice, WorkerFacts, choose_precision, choose_tile, worker_facts
+from volseg.inference import Load, TileChoice, WorkerFacts, choose_precision, choose_tile, threads_each, worker_facts
 from volseg.journey import RunTicket, compute_block
 from volseg.models import read_card, resolve_model
 from volseg.pipeline import Plan, Request, plan_run
@@ -292,6 +292,6 @@ def _settings(prepared: Prepared, cluster: Cluster, facts: list[WorkerFacts]) ->
         batch=load.batch,
         device=device,
         precision=precision,
-        threads=was.threads if was else max(1, min(fact.cores for fact in facts) // per_host),
+        threads=was.threads if was else threads_each(facts),
         statistics=was.statistics if was else volume_statistics(volume, normalization),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from volseg.blocks import Box, BlockSet, parse_roi, parse_zyx
+from volseg.blocks import BlockSet, Box, parse_roi, parse_zyx
 from volseg.errors import ConfigError, GridError
 
 

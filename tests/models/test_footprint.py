@@ -64,7 +64,9 @@ def test_reach_is_what_an_impulse_shows_at_every_stride_phase(name: str, argumen
     assert (before, after) == (reach_before, reach_after)
 
 
-@pytest.mark.parametrize(("name", "arguments"), [*SMALL, ("fusionnet", {"width": 2, "depth": 4}), ("unet", {"width": 2})])
+@pytest.mark.parametrize(
+    ("name", "arguments"), [*SMALL, ("fusionnet", {"width": 2, "depth": 4}), ("unet", {"width": 2})]
+)
 def test_changing_a_voxel_beyond_the_reach_changes_nothing(name: str, arguments: dict[str, Any]) -> None:
     network = random_network(name, arguments)
     footprint = network_footprint(network)
@@ -86,7 +88,11 @@ def test_changing_a_voxel_beyond_the_reach_changes_nothing(name: str, arguments:
 def test_stride_is_the_shift_under_which_the_network_commutes(name: str, arguments: dict[str, Any]) -> None:
     network = random_network(name, arguments)
     footprint = network_footprint(network)
-    stride, reach, margin = footprint.stride[1], max(footprint.reach_before[1], footprint.reach_after[1]), footprint.margin[1]
+    stride, reach, margin = (
+        footprint.stride[1],
+        max(footprint.reach_before[1], footprint.reach_after[1]),
+        footprint.margin[1],
+    )
     side = footprint.smallest[1] + stride * (2 * reach // stride + 6)
     raw = torch.randn(1, 1, side + stride, side + stride, generator=torch.Generator().manual_seed(1))
     inside = slice(reach - margin + stride, side - reach - margin - stride)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ from tests.makers import make_model, random_network
 from volseg.errors import ModelError
 from volseg.models import read_card, resolve_model
 from volseg.models.model import load_model_file, save_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(

@@ -42,13 +42,13 @@ def test_unet_concatenates_the_centre_crop() -> None:
 
 def test_unets_drop_out_stands_at_the_end_of_the_contracting_path() -> None:
     network = UNet(width=2)
-    assert isinstance(network.bottom[-1], nn.Dropout)
+    assert isinstance(network.get_submodule("bottom.1"), nn.Dropout)
     assert sum(isinstance(m, nn.Dropout) for m in network.modules()) == 1
 
 
 def test_weights_are_drawn_as_the_unet_paper_says() -> None:
     torch.manual_seed(0)
-    layer = UNet(width=64, depth=1).down[0][2]
+    layer = UNet(width=64, depth=1).get_submodule("down.0.2")
     assert isinstance(layer, nn.Conv2d)
     assert layer.weight.std().item() == pytest.approx((2 / 576) ** 0.5, rel=0.02)
 

@@ -27,7 +27,7 @@ def test_sections_outside_the_volume_take_the_constants_of_their_mirror_image(rn
 
 
 def test_each_section_gets_mean_zero_and_deviation_one(rng: np.random.Generator) -> None:
-    raw = rng.integers(1, 255, (3, 64, 64)).astype(np.uint16) * np.uint16([[[1]], [[2]], [[3]]])
+    raw = rng.integers(1, 255, (3, 64, 64)).astype(np.uint16) * np.array([[[1]], [[2]], [[3]]], np.uint16)
     made = normalize(raw, section_moments(raw))
     np.testing.assert_allclose(made.mean(axis=(1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(made.std(axis=(1, 2)), 1, atol=1e-5)

@@ -10,9 +10,7 @@ from volseg.ops import mirrored
 
 
 @given(st.tuples(*[st.integers(1, 6)] * 3), st.tuples(*[st.integers(0, 20)] * 3), st.tuples(*[st.integers(0, 20)] * 3))
-def test_mirrored_is_numpys_reflect(
-    shape: tuple[int, ...], before: tuple[int, ...], after: tuple[int, ...]
-) -> None:
+def test_mirrored_is_numpys_reflect(shape: tuple[int, ...], before: tuple[int, ...], after: tuple[int, ...]) -> None:
     array = np.arange(np.prod(shape)).reshape(shape)
     padded = np.pad(array, list(zip(before, after, strict=True)), mode="reflect")
     start, stop = [-b for b in before], [n + a for n, a in zip(shape, after, strict=True)]

@@ -16,7 +16,9 @@ FUSIONNET = Footprint((0, 245, 245), (0, 245, 245), (1, 16, 16), (0, 0, 0), (1, 
 UNET = Footprint((0, 107, 107), (0, 107, 107), (1, 16, 16), (0, 92, 92), (1, 188, 188), (0, 96, 96))
 
 
-@given(st.tuples(*[st.integers(1, 5000)] * 3), st.tuples(*[st.integers(1, 200)] * 3), st.sampled_from([FUSIONNET, UNET]))
+@given(
+    st.tuples(*[st.integers(1, 5000)] * 3), st.tuples(*[st.integers(1, 200)] * 3), st.sampled_from([FUSIONNET, UNET])
+)
 def test_what_the_plan_chooses_always_fits(shape: tuple, chunk: tuple, footprint: Footprint) -> None:
     plan = plan_run(shape, chunk, footprint, Request())
     for block, shard, inner, stride in zip(plan.grid.block, plan.shard, plan.chunk, footprint.stride, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from PIL import Image
 from tests.makers import blobs, stored
 from volseg.errors import SourceError, TargetError
 from volseg.storage import convert_stack, is_stack, open_stack, open_volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from volseg.errors import TargetError
 from volseg.storage import Journal, Mark, read_marks
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def mark(number: int) -> Mark:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +15,9 @@ from volseg.blocks import Box
 from volseg.errors import TargetError
 from volseg.storage import open_target, remove_target
 from volseg.storage.target import create_volume, digest_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def make(path: Path, shape=(6, 40, 40), shard=(4, 32, 32), chunk=(2, 16, 16)):
@@ -44,7 +47,9 @@ def test_an_all_zero_block_is_stored_so_that_a_lost_one_shows(tmp_path: Path) ->
     assert (tmp_path / "t.zarr" / "0" / "c" / "1" / "1" / "1").is_file()
 
 
-@pytest.mark.parametrize("box", [Box((0, 0, 0), (4, 32, 16)), Box((0, 16, 0), (4, 32, 32)), Box((0, 0, 0), (3, 32, 32))])
+@pytest.mark.parametrize(
+    "box", [Box((0, 0, 0), (4, 32, 16)), Box((0, 16, 0), (4, 32, 32)), Box((0, 0, 0), (3, 32, 32))]
+)
 def test_a_box_that_shares_a_shard_is_refused(tmp_path: Path, box: Box) -> None:
     target = make(tmp_path / "t.zarr")
     with pytest.raises(TargetError, match="is not made of whole shards"):

@@ -61,6 +61,8 @@ class BlockGrid:
             )
         whole = Box.of_shape(shape)
         asked = whole if region is None else region
+        if not whole.contains(asked):
+            raise GridError(f"region {asked} leaves the volume of shape {shape}; choose bounds inside it")
         start = tuple(floor_to(a, s) for a, s in zip3(asked.start, shard))
         stop = tuple(min(ceil_to(b, s), n) for (b, s), n in zip(zip3(asked.stop, shard), shape, strict=True))
         return cls(shape, block, Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))

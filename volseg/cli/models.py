@@ -31,6 +31,7 @@ def models(name: str | None, as_json: bool) -> None:
     elif name is None:
         _print_table("network", found["networks"])
         _print_table("packaged model", found["packaged"])
+        click.echo("An exact halo may be up to a stride below the reach: cores of tiles sit on the stride.")
     else:
         for key, value in found.items():
             click.echo(f"{key.replace('_', ' '):>16}  {value}")

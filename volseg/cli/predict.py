@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("target")
 @click.option("--model", required=True, metavar="MODEL", help="A model file, or the name of a packaged model.")
 @click.option("--block", type=ZyxType(), help="What one task writes, in voxels.  [default: slabs of 1024 x 1024]")
-@click.option("--halo", type=HaloType(), default="auto", show_default=True,
+@click.option("--halo", type=HaloType(), metavar="auto|exact|Z,Y,X", default="auto", show_default=True,
               help="Context read around a block. exact: no seams. auto: exact.")  # fmt: skip
 @click.option("--shard", type=ZyxType(), help="The target's unit of storage.  [default: the block]")
 @click.option("--chunk", type=ZyxType(), help="What viewers fetch at once.  [default: about 64^3 voxels]")
@@ -46,7 +46,7 @@ def predict(dry_run: bool, as_json: bool, **options: Any) -> None:
     Examples:
       volseg predict raw.zarr membrane.zarr --model model.safetensors
       volseg predict raw.zarr membrane.zarr --model model.safetensors --resume
-      volseg predict raw.zarr corner.zarr --model model.safetensors --roi 0:16,0:512,0:512
+      volseg predict raw.zarr corner.zarr --model model.safetensors --roi 0:16,:,:
       volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786
     """
     from volseg.cluster import Shown
@@ -95,6 +95,9 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
 
     if as_json:
         echo_json(asdict(summary))
+        return
+    if not summary.done and not summary.failed:
+        click.echo(f"{summary.target}: all {summary.blocks} blocks were done before; nothing was left to do")
         return
     rate = summary.voxels / max(summary.seconds, 1e-9) / 1e6
     before = f" ({summary.already_done} were done before)" if summary.already_done else ""

@@ -32,7 +32,7 @@ class TrainingScreen:
 
     def note(self, line: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(line, highlight=False, markup=False)
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._bar.start()

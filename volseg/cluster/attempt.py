@@ -22,11 +22,13 @@ class Failure:
         message: one line.
         again: whether another attempt could go better.
         trace: the worker's traceback; empty for errors that volseg raises on purpose.
+        lost: whether the worker died.
     """
 
     message: str
     again: bool
     trace: str = ""
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ SLOT = "slot"
 """The Dask resource: how many blocks a worker holds at once, so that reading, predicting and writing overlap."""
 SLOTS = 2
 CONNECT_SECONDS = 5
+GRACE_SECONDS = 10
+"""How long a joined scheduler may be without workers: in a batch job they start beside the driver."""
 _REFRESH_SECONDS = 5.0
 
 
@@ -40,9 +42,16 @@ class Cluster:
     slots: int = 1
     _looked: float = 0.0
 
-    def refresh(self) -> None:
-        """See which workers have come or gone, at most every few seconds."""
-        if self.client is None or time.monotonic() - self._looked < _REFRESH_SECONDS:
+    def others(self, tried: tuple[str, ...]) -> list[str]:
+        """Workers that are there now and have not tried a block yet; none for a block that nobody tried."""
+        if not tried:
+            return []
+        self.refresh(now=True)
+        return [name for name in self.names if name not in tried]
+
+    def refresh(self, *, now: bool = False) -> None:
+        """See which workers have come or gone, at most every few seconds unless it must be `now`."""
+        if self.client is None or (not now and time.monotonic() - self._looked < _REFRESH_SECONDS):
             return
         self._looked = time.monotonic()
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
@@ -125,12 +134,39 @@ def _local(workers: int | None, gpus: tuple[str, ...]) -> Iterator[Cluster]:
     address = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     scheduler = {"cls": Scheduler, "options": address}
     with (
-        dask.config.set({"distributed.scheduler.work-stealing": False, "distributed.worker.daemon": True}),
-        SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.ERROR, name="volseg") as started,
+        dask.config.set(_LOCAL_CONFIG),
+        _started(
+            SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="volseg"
+        ) as started,
         Client(started, timeout=60) as client,
     ):
         client.wait_for_workers(count, timeout=120)
         yield _described(client, "the local cluster")
+
+
+_LOCAL_CONFIG = {
+    # The driver sends the blocks of a lost worker again, one by one; Dask would blame whatever ran beside the culprit.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.work-stealing": False,
+}
+
+
+@contextlib.contextmanager
+def _started(kind: Callable[..., Any], **options: Any) -> Iterator[Any]:
+    """Start worker processes.
+
+    Raises:
+        ClusterError: they did not come up.
+    """
+    try:
+        cluster = kind(**options)
+    except RuntimeError as error:
+        raise ClusterError(
+            f"the local worker processes did not start ({error}); in a script, call volseg under "
+            'if __name__ == "__main__":, for workers read the script too; or use cluster="serial"'
+        ) from None
+    with cluster:
+        yield cluster
 
 
 def _worker_environment(number: int, gpus: tuple[str, ...]) -> dict[str, str]:
@@ -158,11 +194,13 @@ def _joined(address: str) -> Iterator[Cluster]:
 
 def _described(client: Client, where: str) -> Cluster:
     cluster = Cluster(client, where, names=(), slots=0)
+    waited = time.monotonic() + GRACE_SECONDS
+    while not (count := len(client.scheduler_info(n_workers=-1)["workers"])) and time.monotonic() < waited:
+        time.sleep(0.2)
     cluster.refresh()
     if not cluster.slots:
-        count = len(client.scheduler_info(n_workers=-1)["workers"])
         raise ClusterError(
             f"{where} has {count} workers, none with the resource {SLOT!r}, so that tasks would wait for ever; "
-            f"start workers with: dask worker ADDRESS --nthreads {SLOTS} --resources {SLOT}={SLOTS}"
+            f"start workers with: dask worker ADDRESS --nthreads {SLOTS} --resources {SLOT}={SLOTS} --memory-limit 0"
         )
     return cluster

@@ -70,7 +70,7 @@ class Shown:
 
     def note(self, line: str) -> None:
         """Print a line above the bar."""
-        self._console.print(line, style="yellow", highlight=False, markup=False)
+        self._console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._bar.start()

@@ -75,17 +75,29 @@ def run_blocks(
 
 
 class _Queue:
-    """Blocks to start: those that failed and wait for another worker first, then new ones."""
+    """Blocks to start: those that failed and wait for another worker first, then new ones.
+
+    Suspects go one at a time, so that a block that takes workers down is found out, and not what ran beside it.
+    """
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self._new = iter(numbers)
         self.again: deque[_Job] = deque()
+        self.suspects: deque[_Job] = deque()
+        self._questioned: _Job | None = None
 
     def take(self) -> _Job | None:
         if self.again:
             return self.again.popleft()
+        if self.suspects and self._questioned is None:
+            self._questioned = self.suspects.popleft()
+            return self._questioned
         number = next(self._new, None)
         return None if number is None else _Job(number)
+
+    def came_back(self, job: _Job) -> None:
+        if job is self._questioned:
+            self._questioned = None
 
 
 def _handle_failure(
@@ -93,7 +105,10 @@ def _handle_failure(
 ) -> None:
     if failure.again and job.attempt < ATTEMPTS:
         progress.note(f"block {job.number}: attempt {job.attempt} failed on {worker}: {failure.message}; sent again")
-        jobs.again.append(_Job(job.number, job.attempt + 1, (*job.tried, worker)))
+        if failure.lost:
+            jobs.suspects.append(_Job(job.number, job.attempt + 1, job.tried))
+        else:
+            jobs.again.append(_Job(job.number, job.attempt + 1, (*job.tried, worker)))
         return
     outcome.failed[job.number] = failure.message
     progress.note(f"block {job.number} failed for good: {failure.message}")
@@ -124,7 +139,7 @@ def _dask_attempts(
     def refill() -> None:
         cluster.refresh()
         while len(in_flight) < _AHEAD * cluster.slots and (job := jobs.take()) is not None:
-            others = [name for name in cluster.names if name not in job.tried]
+            others = cluster.others(job.tried)
             future = client.submit(
                 task,
                 job.number,
@@ -132,8 +147,8 @@ def _dask_attempts(
                 pure=False,
                 resources={SLOT: 1},
                 # Only a wish: were the other workers gone, the one that failed may try again.
-                workers=others if job.tried and others else None,
-                allow_other_workers=bool(job.tried and others),
+                workers=others or None,
+                allow_other_workers=bool(others),
             )
             in_flight[future.key] = job
             completed.add(future)
@@ -145,6 +160,7 @@ def _dask_attempts(
         job = in_flight.pop(future.key)
         attempt = _result(future, job)
         future.release()
+        jobs.came_back(job)
         yield job, attempt
         refill()
 
@@ -163,4 +179,6 @@ def _result(future: Any, job: _Job) -> Attempt:
         result: Attempt = future.result()
         return result
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return Attempt(job.number, "a worker that was lost", Failure(f"{type(error).__name__}: {message}", again=True))
+    return Attempt(
+        job.number, "a worker that was lost", Failure(f"{type(error).__name__}: {message}", again=True, lost=True)
+    )

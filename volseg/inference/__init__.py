@@ -5,7 +5,7 @@ What is exported here loads torch only when it is called.
 
 from volseg.inference.choose import TileChoice, choose_tile
 from volseg.inference.engine import Engine, open_predictor
-from volseg.inference.facts import Device, Precision, WorkerFacts, choose_precision, worker_facts
+from volseg.inference.facts import Device, Precision, WorkerFacts, choose_precision, threads_each, worker_facts
 from volseg.inference.memory import Load, MemoryPlan
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "choose_precision",
     "choose_tile",
     "open_predictor",
+    "threads_each",
     "worker_facts",
 ]

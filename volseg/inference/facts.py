@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import psutil
@@ -24,15 +25,15 @@ class WorkerFacts:
 
     Attributes:
         host: its name.
-        cores: that the process may use.
-        memory: bytes that were free for the process.
+        cpus: that the process may use.
+        memory: bytes that were free for the process, on the machine and in its control group.
         device: `cuda` where a GPU is visible.
         device_memory: bytes that were free on it; 0 on a CPU.
         fast_bfloat16: whether bfloat16 is computed in hardware.
     """
 
     host: str
-    cores: int
+    cpus: frozenset[int]
     memory: int
     device: Device
     device_memory: int
@@ -52,18 +53,44 @@ def worker_facts(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerFacts
         raise ConfigError(f"--device cuda: no CUDA device is visible on {socket.gethostname()}; use --device cpu")
     return WorkerFacts(
         host=socket.gethostname(),
-        cores=len(os.sched_getaffinity(0)),
-        memory=psutil.virtual_memory().available,
+        cpus=frozenset(os.sched_getaffinity(0)),
+        memory=min(psutil.virtual_memory().available, _free_in_control_group()),
         device="cuda" if gpu else "cpu",
         device_memory=torch.cuda.mem_get_info()[0] if gpu else 0,
         fast_bfloat16=torch.cuda.is_bf16_supported() if gpu else _cpu_has_bfloat16(),
     )
 
 
+def _free_in_control_group() -> int:
+    """What a batch system or a container leaves this process, in bytes; very much where nothing limits it."""
+    free = 1 << 62
+    try:
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].strip("/")
+    except OSError:
+        return free
+    for folder in (Path("/sys/fs/cgroup") / group, *(Path("/sys/fs/cgroup") / group).parents):
+        try:
+            limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        except OSError:
+            continue
+        if limit != "max":
+            free = min(free, int(limit) - int(used))
+    return max(free, 0)
+
+
+def threads_each(workers: Sequence[WorkerFacts]) -> int:
+    """Threads of a forward pass, such that the workers of a host together never exceed its cores."""
+    hosts: dict[str, list[WorkerFacts]] = {}
+    for worker in workers:
+        hosts.setdefault(worker.host, []).append(worker)
+    shares = (len(frozenset().union(*(w.cpus for w in group))) // len(group) for group in hosts.values())
+    return max(1, min(shares))
+
+
 def _cpu_has_bfloat16() -> bool:
     """AVX512-BF16 or AMX, by the flags that Linux states."""
     try:
-        with open("/proc/cpuinfo") as lines:  # noqa: PTH123 - a kernel file, not a path of ours
+        with Path("/proc/cpuinfo").open() as lines:
             flags = next((line for line in lines if line.startswith("flags")), "")
     except OSError:
         return False

@@ -117,6 +117,6 @@ def refuse_non_finite(raw: NDArray[Any], box: Box, shape: Zyx, number: int) -> N
         place = np.unravel_index(int(np.argmin(finite)), raw.shape)
         where = tuple(mirror_index(int(at) + a, n) for at, a, n in zip(place, box.start, shape, strict=True))
         raise BlockError(
-            f"block {number}: the source holds NaN or infinity, at {where} (z, y, x) for one; repair it, or leave it out "
-            "with --roi"
+            f"block {number}: the source holds NaN or infinity, at {where} (z, y, x) for one; "
+            "repair it, or leave it out with --roi"
         )

@@ -114,7 +114,10 @@ def _open_tiff(path: Path) -> TiffStack:
     except Exception as error:  # tifffile raises errors of many kinds on what is no TIFF
         raise SourceError(f"{path} cannot be read as a TIFF: {error}") from error
     if colours != 1 or len(shape) != 2 or dtype is None:
-        raise SourceError(f"{path} has pages of shape {shape}; sections must be grey, one value a voxel")
+        raise SourceError(
+            f"{path} has pages of shape {shape}; sections must be grey, one value a voxel and a page each "
+            '(with tifffile, write them with photometric="minisblack")'
+        )
     if int(np.prod(series.shape)) != pages * shape[0] * shape[1]:
         raise SourceError(
             f"{path} holds one image of shape {series.shape} in {pages} page(s); write it with one page a section"

@@ -131,7 +131,9 @@ def _voxel_nm_of_array(array: zarr.Array[Any], parent: str, name: str) -> ZyxFlo
 
 def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
     store = _store(location)
-    with warnings.catch_warnings(), zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+    # Behind a URL zarr's own pipeline fetches chunks side by side without holding Python up; zarrs would.
+    pipeline = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if isinstance(store, LocalStore) else {}
+    with warnings.catch_warnings(), zarr.config.set(pipeline):
         # zarrs reads halo boxes faster; for a codec it does not know it warns and uses zarr's own pipeline.
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
         try:
@@ -146,9 +148,11 @@ def _store(location: str) -> LocalStore | ObjectStore[Any]:
     scheme, separator, path = location.partition("://")
     if separator and scheme != "file":
         try:
-            return ObjectStore(obstore.store.from_url(location.rstrip("/")), read_only=True)
+            options: Any = {"client_options": {"allow_http": True}} if scheme == "http" else {}
+            return ObjectStore(obstore.store.from_url(location.rstrip("/"), **options), read_only=True)
         except Exception as error:  # obstore's own errors have no public root
-            raise SourceError(f"cannot open {location}: {error}") from error
+            reason = str(error).partition("Debug source:")[0]
+            raise SourceError(f"cannot open {location}: {reason}; check the URL") from error
     local = Path(path if separator else location)
     if not local.exists():
         raise SourceError(f"source {local} does not exist; check the path, or the mount")
