@@ -41,4 +41,4 @@ def test_what_was_not_imaged_does_not_count() -> None:
 
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ConfigError, match="'block' is not one of"):
-        Normalization("block", (0.0, 1.0))  # type: ignore[arg-type]
+        Normalization("block", (0.0, 1.0))
