@@ -28,7 +28,7 @@ def positive(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.constant_(module.weight, 1 / module.weight[0].numel())
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all have one
+            nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.reset_parameters()

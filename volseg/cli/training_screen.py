@@ -27,7 +27,8 @@ class TrainingScreen:
         self._task = self._bar.add_task("train", total=1.0, step=0, loss=float("nan"))
 
     def step(self, step: int, loss: float, share: float) -> None:
-        """Move the bar."""
+        """Move the bar; it appears with the first step, so that a refusal stands alone."""
+        self._bar.start()
         self._bar.update(self._task, completed=share, step=step, loss=loss)
 
     def note(self, line: str) -> None:
@@ -35,7 +36,6 @@ class TrainingScreen:
         self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import time
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import ClusterError, ConfigError
@@ -159,7 +161,14 @@ def _started(kind: Callable[..., Any], **options: Any) -> Iterator[Any]:
         ClusterError: they did not come up.
     """
     try:
-        cluster = kind(**options)
+        # Threads and processes that are started now never see Ctrl-C: it is the driver's to stop them in order. The
+        # tracker goes first, for its start would unblock the signal again.
+        resource_tracker.ensure_running()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            cluster = kind(**options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     except RuntimeError as error:
         raise ClusterError(
             f"the local worker processes did not start ({error}); in a script, call volseg under "

@@ -1,0 +1,99 @@
+"""The network made ready computes what the plain one does, within what its precision allows."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.makers import blobs, make_model, random_network
+from volseg.blocks import Box, Tiling
+from volseg.errors import ModelError
+from volseg.inference import Engine, open_predictor
+from volseg.inference.prepare import prepared
+from volseg.models import read_card
+from volseg.models.model import load_model_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [("fusionnet", {}), ("unet", {"padded": True, "batch_norm": True})])
+def test_preparing_changes_nothing_but_speed(kind: str, arguments: dict) -> None:
+    network = random_network(kind, {"width": 4, "depth": 2, **arguments})
+    ready = prepared(network, "cpu", "float32")
+    x = torch.from_numpy(blobs((1, 64, 64)).astype(np.float32) / 60 - 2)[:, None]
+    with torch.inference_mode():
+        torch.testing.assert_close(ready(x), network(x), rtol=0, atol=1e-5)
+
+
+def test_a_batch_norm_behind_a_convolution_is_folded_away() -> None:
+    network = random_network("unet", {"width": 2, "depth": 1, "padded": True, "batch_norm": True})
+    ready = prepared(network, "cpu", "float32")
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in ready.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", 0), ("bfloat16", 16)])
+def test_lower_precision_costs_little(small_model: Path, precision, allowed: int) -> None:
+    header = read_card(small_model)
+    tiling = Tiling(header.card.footprint, (1, 64, 64), header.card.footprint.exact_halo())
+    box = Box((0, 0, 0), (2, 64, 64))
+    raw = blobs(tiling.read_box(box).shape).astype(np.float32) / np.float32(60) - np.float32(2)
+    exact, made = (
+        open_predictor(str(small_model), header.digest, tiling, Engine("cpu", kind, 1, 1))(raw, box)
+        for kind in ("float32", precision)
+    )
+    steps = np.abs(exact - made) * 255
+    assert steps.max() <= allowed
+    assert (steps.max() > 0) == (precision != "float32")
+
+
+def test_blocks_of_several_threads_do_not_mix(small_model: Path) -> None:
+    header = read_card(small_model)
+    tiling = Tiling(header.card.footprint, (1, 32, 32), header.card.footprint.exact_halo())
+    predict = open_predictor(str(small_model), header.digest, tiling, Engine("cpu", "float32", 2, 1))
+    box = Box((0, 0, 0), (3, 32, 32))
+    inputs = [blobs(tiling.read_box(box).shape, seed).astype(np.float32) / np.float32(60) for seed in range(4)]
+    expected = [predict(raw, box) for raw in inputs]
+    made: list[np.ndarray] = [np.empty(0)] * 4
+
+    def work(index: int) -> None:
+        for _ in range(3):
+            made[index] = predict(inputs[index], box)
+            load_model_file(small_model)  # traces a network, which patches modules for all threads
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(made, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_another_model_than_the_runs_is_refused(small_model: Path, tmp_path: Path) -> None:
+    header = read_card(small_model)
+    other = make_model(tmp_path / "other.safetensors", seed=3)
+    tiling = Tiling(header.card.footprint, (1, 32, 32), header.card.footprint.exact_halo())
+    with pytest.raises(ModelError, match="is not the model that this run was begun with"):
+        open_predictor(str(other), header.digest, tiling, Engine("cpu", "float32", 1, 1))
+
+
+@pytest.mark.gpu
+def test_a_gpu_agrees_with_the_cpu(small_model: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    header = read_card(small_model)
+    tiling = Tiling(header.card.footprint, (1, 64, 64), header.card.footprint.exact_halo())
+    box = Box((0, 0, 0), (5, 64, 64))
+    raw = blobs(tiling.read_box(box).shape).astype(np.float32) / np.float32(60) - np.float32(2)
+    on_cpu, on_gpu = (
+        open_predictor(str(small_model), header.digest, tiling, Engine(device, "float32", 2, 1))(raw, box)
+        for device in ("cpu", "cuda")
+    )
+    assert np.abs(on_cpu - on_gpu).max() * 255 <= 1

@@ -1,0 +1,249 @@
+"""Law 8: each refusal is one line that names the value and the way out, before torch or Dask are loaded."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+
+from tests.makers import VOXEL_NM, blobs, make_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+WITHOUT = """
+import sys
+from volseg.cli.main import main
+try:
+    main(sys.argv[1:], prog_name="volseg")
+finally:
+    loaded = [name for name in ("torch", "distributed", "dask") if name in sys.modules]
+    assert not loaded, loaded
+"""
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    """Exit code and error of a command that must load neither torch nor Dask."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT, *arguments], capture_output=True, text=True, check=False)
+    assert "AssertionError" not in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    assert not done.stdout
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, done.stderr
+    return done.returncode, lines[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path, small_model: Path) -> Path:
+    """A folder with a volume, a model, and things that are neither."""
+    make_volume(tmp_path / "raw.zarr", (4, 64, 64), chunk=(2, 32, 32))
+    (tmp_path / "model.safetensors").write_bytes(small_model.read_bytes())
+    (tmp_path / "cut.safetensors").write_bytes(small_model.read_bytes()[:5000])
+    changed = bytearray(small_model.read_bytes())
+    changed[-9] ^= 1
+    (tmp_path / "changed.safetensors").write_bytes(bytes(changed))
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "pickled.pt")
+    (tmp_path / "folder").mkdir()
+    zarr.create_array(tmp_path / "flat.zarr", shape=(64, 64), chunks=(64, 64), dtype="uint8")
+    zarr.create_array(tmp_path / "rgb.zarr", shape=(3, 4, 64, 64), chunks=(3, 4, 64, 64), dtype="uint8")
+    make_volume(tmp_path / "there.zarr", (2, 32, 32))
+    make_volume(tmp_path / "coarse.zarr", (2, 32, 32), voxel_nm=(30.0, 12.0, 12.0))
+    tifffile.imwrite(tmp_path / "stack.tif", blobs((4, 64, 64)), photometric="minisblack")
+    return tmp_path
+
+
+PREDICT: list[tuple[list[str], int, str]] = [
+    (["none.zarr", "out.zarr"], 1, "source .*none.zarr does not exist; check the path"),
+    (["folder", "out.zarr"], 1, "folder is not a Zarr; .*volseg convert"),
+    (["stack.tif", "out.zarr"], 1, "stack.tif is a file, not a Zarr; .*volseg convert"),
+    (["flat.zarr", "out.zarr"], 1, r"shape \(64, 64\), which is not one volume of axes \(z, y, x\)"),
+    (["rgb.zarr", "out.zarr"], 1, r"shape \(3, 4, 64, 64\), which is not one volume"),
+    (["raw.zarr", "there.zarr"], 1, "there.zarr exists already; give --resume to finish it, --overwrite"),
+    (["raw.zarr", "there.zarr", "--resume"], 1, "there.zarr holds no run of volseg to resume"),
+    (["raw.zarr", "out.zarr", "--resume", "--overwrite"], 1, "contradict each other"),
+    (["raw.zarr", "s3://bucket/out.zarr"], 1, "target s3://bucket/out.zarr is a URL; write to a local"),
+    (["raw.zarr", "out.zarr", "--halo", "0,17,16"], 2, r"halo \(0, 17, 16\) is off .*use --halo 0,20,16"),
+    (["raw.zarr", "out.zarr", "--halo", "wide"], 2, "--halo 'wide' is not three whole numbers; .*or auto, or exact"),
+    (["raw.zarr", "out.zarr", "--halo=-1,0,0"], 2, "a halo cannot be negative"),
+    (["raw.zarr", "out.zarr", "--block", "2,30,32"], 2, r"block \(2, 30, 32\) is off .*use --block 2,32,32"),
+    (["raw.zarr", "out.zarr", "--block", "2,48,32", "--shard", "2,32,32"], 2, "is not made of whole shards"),
+    (["raw.zarr", "out.zarr", "--block", "2,32,32", "--chunk", "2,20,32"], 2, "chunk .* does not divide the shard"),
+    (["raw.zarr", "out.zarr", "--block", "2,32"], 2, "--block '2,32' is not three whole numbers; write it as Z,Y,X"),
+    (["raw.zarr", "out.zarr", "--roi", "0:4,0:64,0:65"], 2, r"leaves the volume of shape \(4, 64, 64\)"),
+    (["raw.zarr", "out.zarr", "--roi", "0:4"], 2, "--roi '0:4' is not a region"),
+    (["raw.zarr", "out.zarr", "--workers", "0"], 2, "Invalid value for '--workers'"),
+    (["raw.zarr", "out.zarr", "--precision", "int8"], 2, "'int8' is not one of"),
+    (["raw.zarr", "out.zarr", "--cluster", "slurm"], 2, "--cluster 'slurm' is not one of serial, local"),
+    (["coarse.zarr", "out.zarr"], 1, "30 x 12 x 12 nm, the model was trained on 30 x 6 x 6 nm .*--ignore-voxel-size"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), PREDICT, ids=[" ".join(row[0]) for row in PREDICT])
+def test_predict_refuses_in_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(here)
+    got, line = refused("predict", *arguments, "--model", "model.safetensors")
+    assert got == code
+    assert re.search(message, line), line
+    assert not (here / "out.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("fusionnet-mars", "'fusionnet-mars' is neither a file nor a packaged model"),
+        ("cut.safetensors", "cut.safetensors is not a complete .safetensors model file"),
+        ("changed.safetensors", "changed.safetensors has changed since it was written"),
+        ("pickled.pt", "pickled.pt is a pickled PyTorch file, which could run code and is never loaded"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, model: str, message: str
+) -> None:
+    monkeypatch.chdir(here)
+    code, line = refused("predict", "raw.zarr", "out.zarr", "--model", model)
+    assert (code, message in line) == (1, True), line
+
+
+@pytest.fixture
+def read_only(tmp_path: Path, here: Path) -> Path:
+    """A folder on a read-only mount: file modes would not stop root."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mount.returncode:
+        folder.chmod(0o500)
+        if (folder / "x").parent.stat().st_uid == 0:
+            pytest.skip("this user can neither mount nor be kept from writing")
+    return folder
+
+
+def test_a_target_on_a_read_only_mount_is_refused(here: Path, read_only: Path) -> None:
+    try:
+        code, line = refused(
+            "predict", str(here / "raw.zarr"), str(read_only / "a" / "out.zarr"), "--model", str(here / "model.safetensors")
+        )  # fmt: skip
+    finally:
+        subprocess.run(["umount", str(read_only)], capture_output=True, check=False)
+    assert code == 1
+    assert f"cannot be written: {read_only} is read-only for you; choose another folder" in line
+
+
+def test_an_unreachable_scheduler_is_refused_within_seconds(here: Path) -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "volseg", "predict", str(here / "raw.zarr"), str(here / "out.zarr"),
+         "--model", str(here / "model.safetensors"), "--cluster", "tcp://127.0.0.1:9"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no scheduler answers at tcp://127.0.0.1:9 within 5 s" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 25
+    assert not (here / "out.zarr").exists()
+
+
+def test_nan_in_a_float_source_is_a_failed_block_and_the_rest_is_done(here: Path) -> None:
+    voxels = blobs((4, 128, 128), dtype="float32")
+    voxels[2, 5, 5] = np.nan
+    make_volume(here / "nan.zarr", voxels.shape, voxels=voxels, chunk=(1, 64, 64))
+    command = [sys.executable, "-m", "volseg", "predict", str(here / "nan.zarr"), str(here / "out.zarr")]
+    more = ["--model", str(here / "model.safetensors"), "--block", "1,32,32", "--halo", "0,4,4", "--cluster", "serial"]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert (
+        "failed: block 32: the source holds NaN or infinity, at (2, 5, 5) (z, y, x) for one; repair it" in done.stderr
+    )
+    assert "63 of 64 blocks" in done.stdout
+    assert "1 blocks failed; mend the cause and give --resume" in done.stderr
+    assert "sent again" not in done.stderr
+
+
+OTHERS: list[tuple[list[str], int, str]] = [
+    (["convert", "none.tif", "v.zarr", "--voxel-size", "1,1,1"], 1, "none.tif does not exist"),
+    (["convert", "stack.tif", "v.zarr"], 2, "Missing option '--voxel-size'"),
+    (["convert", "stack.tif", "v.zarr", "--voxel-size", "1,1"], 2, "write nanometres as Z,Y,X"),
+    (["convert", "stack.tif", "v.zarr", "--voxel-size", "1,0,1"], 2, "each size must be above 0 nm"),
+    (["convert", "stack.tif", "there.zarr", "--voxel-size", "1,1,1"], 1, "there.zarr exists already"),
+    (["convert", "stack.tif", "folder", "--voxel-size", "1,1,1", "--overwrite"], 1, "is not a Zarr, so --overwrite"),
+    (["evaluate", "raw.zarr", "none.tif"], 1, "does not exist"),
+    (["evaluate", "raw.zarr", "there.zarr"], 1, "prediction .* is .*, truth .* is .*: not alike"),
+    (["evaluate", "raw.zarr", "raw.zarr"], 2, "so there is nothing to score; check which labels are membrane"),
+    (["evaluate", "raw.zarr", "stack.tif", "--threshold", "2"], 2, "threshold 2.0 is not between 0 and 1"),
+    (["train", "none.toml"], 2, "cannot read run file none.toml"),
+    (["models", "vgg"], 1, "'vgg' is neither a file nor a packaged model"),
+    (["view", "none.zarr"], 1, "none.zarr"),
+    (["fly"], 2, "No such command 'fly'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), OTHERS, ids=[" ".join(row[0]) for row in OTHERS])
+def test_the_other_commands_refuse_in_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(here)
+    got, line = refused(*arguments) if arguments[0] != "train" else refused_train(arguments)
+    assert got == code
+    assert re.search(message, line), line
+
+
+def refused_train(arguments: list[str]) -> tuple[int, str]:
+    """A training loads torch to start with; its refusals are one line all the same."""
+    done = subprocess.run([sys.executable, "-m", "volseg", *arguments], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.strip()
+
+
+RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\nfolder = "o"\n'
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text + "[fit]\nstep = 3\n", "does not know 'fit.step'; it knows steps, minutes"),
+        (lambda text: text + "[fit]\nsteps = 0\n", r"fit.steps: .*greater than or equal to 1 \(given: 0\)"),
+        (lambda text: text.replace('raw = "raw.zarr"\n', ""), "data.raw: Field required"),
+        (lambda text: text + "[fit\n", "is not TOML"),
+        (lambda text: text.replace("[0, 2]", "[3, 9]"), "sections 3 to 9 are not in a volume of 4"),
+        (lambda text: text.replace("stack.tif", "flat.zarr"), "not one volume"),
+        (lambda text: text.replace("stack.tif", "there.zarr"), "they must be alike"),
+        (lambda text: text + "[fit]\npatch = 30\n", "fit.patch 30 is off the network's stride 16; use 32"),
+        (lambda text: text + '[network]\nname = "vgg"\n', "there is no network 'vgg'; choose from fusionnet, unet"),
+        (lambda text: text.replace("train =", 'membrane = "nonzero"\ntrain ='), "call 100% of sections"),
+    ],
+)
+def test_bad_run_files_are_refused_in_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str], message: str
+) -> None:
+    monkeypatch.chdir(here)
+    labels = np.ones((4, 64, 64), np.uint8)
+    if "nonzero" not in change(RUN):
+        labels[:, ::8] = 0
+    tifffile.imwrite(here / "stack.tif", labels, photometric="minisblack")
+    (here / "run.toml").write_text(change(RUN))
+    code, line = refused_train(["train", "run.toml"])
+    assert code in (1, 2)
+    assert "\n" not in line
+    assert re.search(message, line), line
+    assert not (here / "o" / "model.safetensors").exists()
+
+
+def test_voxel_sizes_of_the_fixture_suit(here: Path) -> None:
+    """Else every refusal above might be for the voxel size alone."""
+    done = subprocess.run(
+        [sys.executable, "-m", "volseg", "predict", str(here / "raw.zarr"), str(here / "out.zarr"),
+         "--model", str(here / "model.safetensors"), "--cluster", "serial"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert VOXEL_NM == (30.0, 6.0, 6.0)

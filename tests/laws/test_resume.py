@@ -1,0 +1,236 @@
+"""Law 6: a run killed anywhere and resumed gives the bytes of one never killed; another run's target is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import volseg
+from tests.makers import blobs, make_model, make_volume
+from volseg.errors import ResumeError, TargetError
+from volseg.storage import Mark, open_target, read_marks, read_record
+from volseg.storage.target import digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+
+    from volseg.blocks import Box
+
+BLOCK = "1,32,32"
+BLOCKS = 6 * 3 * 3
+
+
+def files(target: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(target)): p.read_bytes() for p in sorted((target / "0" / "c").rglob("*")) if p.is_file()}
+
+
+def marks_of(target: Path) -> list[Mark]:
+    return list(read_marks(target / "0" / ".volseg"))
+
+
+def start(raw: Path, target: Path, model: Path, *more: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "volseg",
+        "predict",
+        str(raw),
+        str(target),
+        "--model",
+        str(model),
+        "--block",
+        BLOCK,
+    ]
+    return subprocess.Popen(
+        [*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def wait_for_marks(target: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if (target / "0" / ".volseg").is_dir() and len(marks_of(target)) >= count:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"no {count} marks came")
+
+
+@pytest.fixture
+def never_killed(raw: Path, small_model: Path, tmp_path: Path) -> Path:
+    volseg.predict(str(raw), str(tmp_path / "whole.zarr"), model=str(small_model), block=(1, 32, 32), cluster="serial")
+    return tmp_path / "whole.zarr"
+
+
+@pytest.mark.parametrize(("cluster", "after"), [("serial", 0), ("serial", 7), ("local", 5)])
+def test_a_run_killed_and_resumed_gives_the_bytes_of_one_never_killed(
+    raw: Path, small_model: Path, tmp_path: Path, never_killed: Path, cluster: str, after: int
+) -> None:
+    target = tmp_path / "killed.zarr"
+    # The frozen record of the run that was never killed: same threads, same statistics.
+    from tests.laws.test_no_seams import freeze_like
+
+    freeze_like(never_killed, target)
+    process = start(raw, target, small_model, "--cluster", cluster, "--resume")
+    wait_for_marks(target, after, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = len(marks_of(target))
+    assert after <= before < BLOCKS
+    # What a kill in mid-write leaves: a shard cut short that was not marked, and half a line in the journal.
+    marked = {mark.block for mark in marks_of(target)}
+    victim = next(number for number in range(BLOCKS) if number not in marked)
+    box = read_record(target).grid.box(victim)
+    shard = target / "0" / "c" / "/".join(str(a // b) for a, b in zip(box.start, (1, 32, 32), strict=True))
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    shard.write_bytes(b"half a shard")
+    with next(iter((target / "0" / ".volseg").glob("*.jsonl"))).open("a") as segment:
+        segment.write(f'{{"block":{victim},"dig')
+    code, out, err = finish(start(raw, target, small_model, "--cluster", "serial", "--resume", "--json"))
+    assert code == 0, err
+    summary = json.loads(out)
+    assert (summary["already_done"], summary["done"]) == (before, BLOCKS - before)
+    assert files(target) == files(never_killed)
+
+
+def test_ctrl_c_leaves_a_target_that_resume_finishes(
+    raw: Path, small_model: Path, tmp_path: Path, never_killed: Path
+) -> None:
+    target = tmp_path / "stopped.zarr"
+    process = start(raw, target, small_model, "--cluster", "local", "--workers", "2", "--precision", "float32")
+    wait_for_marks(target, 3, process)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches workers too
+    code, _, err = finish(process)
+    assert code == 1
+    assert "Give the same command with --resume" in err
+    assert "Traceback" not in err
+    code, out, err = finish(start(raw, target, small_model, "--cluster", "serial", "--resume"))
+    assert code == 0, err
+    assert {mark.block for mark in marks_of(target)} == set(range(BLOCKS))
+    code, out, _ = finish(start(raw, target, small_model, "--cluster", "serial", "--resume"))
+    assert (code, "nothing was left to do" in out) == (0, True)
+
+
+def test_a_batch_systems_sigterm_is_ctrl_c(raw: Path, small_model: Path, tmp_path: Path) -> None:
+    process = start(raw, tmp_path / "t.zarr", small_model, "--cluster", "serial")
+    wait_for_marks(tmp_path / "t.zarr", 2, process)
+    process.terminate()
+    code, _, err = finish(process)
+    assert (code, "with --resume" in err) == (1, True)
+
+
+def test_each_mark_carries_the_digest_of_the_voxels_written(never_killed: Path) -> None:
+    target, grid = open_target(never_killed), read_record(never_killed).grid
+    marks = marks_of(never_killed)
+    assert sorted(mark.block for mark in marks) == list(range(BLOCKS))
+    for mark in marks:
+        assert mark.digest == digest_of(target.read(grid.box(mark.block)))
+        assert (mark.attempt, mark.worker) == (1, "this process")
+        assert mark.seconds > 0
+
+
+def test_a_block_whose_data_was_not_written_has_no_mark(
+    raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from volseg.storage.target import Target
+
+    write = Target.write
+
+    def full(self: Target, box: Box, voxels: np.ndarray) -> str:
+        if box.start[0] == 4:
+            raise TargetError(f"cannot write {box}: no space left on device")
+        return write(self, box, voxels)
+
+    monkeypatch.setattr(Target, "write", full)
+    where: Any = {"model": str(small_model), "block": (1, 32, 32), "cluster": "serial"}
+    summary = volseg.predict(str(raw), str(tmp_path / "t.zarr"), **where)
+    grid = read_record(tmp_path / "t.zarr").grid
+    unwritten = {number for number in grid.numbers() if grid.box(number).start[0] == 4}
+    assert set(summary.failed) == unwritten
+    assert {mark.block for mark in marks_of(tmp_path / "t.zarr")} == set(grid.numbers()) - unwritten
+    monkeypatch.undo()
+    summary = volseg.predict(str(raw), str(tmp_path / "t.zarr"), **where, resume=True)
+    assert (summary.done, summary.failed) == (len(unwritten), {})
+
+
+def test_marks_are_no_file_a_block(never_killed: Path) -> None:
+    assert sorted(p.name for p in (never_killed / "0" / ".volseg").iterdir()) == ["journal-0001.jsonl", "lock"]
+
+
+def test_a_resume_of_nothing_starts(raw: Path, small_model: Path, tmp_path: Path) -> None:
+    summary = volseg.predict(
+        str(raw), str(tmp_path / "new.zarr"), model=str(small_model), cluster="serial", resume=True
+    )
+    assert summary.done == summary.blocks > 0
+
+
+def other_weights(options: dict[str, Any], folder: Path) -> None:
+    options["model"] = str(make_model(folder / "other.safetensors", seed=9))
+
+
+def other_source(options: dict[str, Any], folder: Path) -> None:
+    options["source"] = str(make_volume(folder / "other.zarr", (6, 70, 90), voxels=blobs((6, 70, 90), seed=4)))
+
+
+def setting(**changed: Any) -> Callable[[dict[str, Any], Path], None]:
+    return lambda options, folder: options.update(changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (other_weights, "another model"),
+        (other_source, "another source"),
+        (setting(block=(2, 32, 32)), "another block"),
+        (setting(halo=(0, 8, 8)), "another halo"),
+        (setting(precision="float32"), "another precision"),
+        (setting(roi="0:2,:,:"), "another region"),
+        (setting(chunk=(1, 16, 16)), "another chunk"),
+    ],
+)
+def test_a_resume_of_another_run_is_refused(
+    raw: Path, small_model: Path, tmp_path: Path, change: Callable[[dict[str, Any], Path], None], named: str
+) -> None:
+    options: dict[str, Any] = {
+        "source": str(raw), "target": str(tmp_path / "t.zarr"), "model": str(small_model), "block": (1, 32, 32),
+        "precision": "bfloat16", "cluster": "serial",
+    }  # fmt: skip
+    volseg.predict(**options)
+    before = files(tmp_path / "t.zarr")
+    change(options, tmp_path)
+    with pytest.raises(ResumeError, match=f"was begun with {named} .*--overwrite"):
+        volseg.predict(**options, resume=True)
+    assert files(tmp_path / "t.zarr") == before
+
+
+def test_what_is_not_asked_for_is_taken_from_the_record(raw: Path, small_model: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"model": str(small_model), "cluster": "serial"}
+    shape: dict[str, Any] = {"block": (1, 32, 32), "halo": (0, 8, 8), "roi": "0:2,:,:", "chunk": (1, 16, 16)}
+    volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options, **shape, precision="float32")
+    summary = volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options, resume=True)
+    assert (summary.done, summary.already_done) == (0, 18)
+
+
+def test_the_source_may_have_moved(raw: Path, small_model: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
+    volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options)
+    for mark_file in (tmp_path / "t.zarr" / "0" / ".volseg").glob("*.jsonl"):
+        mark_file.write_text("".join(mark_file.read_text().splitlines(keepends=True)[:10]))
+    moved = raw.rename(tmp_path / "moved.zarr")
+    summary = volseg.predict(str(moved), str(tmp_path / "t.zarr"), **options, resume=True)
+    assert (summary.already_done, summary.done, summary.failed) == (10, BLOCKS - 10, {})
