@@ -130,9 +130,8 @@ def read_only(tmp_path: Path, here: Path) -> Path:
 
 def test_a_target_on_a_read_only_mount_is_refused(here: Path, read_only: Path) -> None:
     try:
-        code, line = refused(
-            "predict", str(here / "raw.zarr"), str(read_only / "a" / "out.zarr"), "--model", str(here / "model.safetensors")
-        )  # fmt: skip
+        model = str(here / "model.safetensors")
+        code, line = refused("predict", str(here / "raw.zarr"), str(read_only / "a" / "out.zarr"), "--model", model)
     finally:
         subprocess.run(["umount", str(read_only)], capture_output=True, check=False)
     assert code == 1

@@ -1,0 +1,1 @@
+"""Measurements: figures go to benchmarks/results as JSON."""

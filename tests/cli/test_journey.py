@@ -1,0 +1,140 @@
+"""The whole journey through the command line, on small volumes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+import yaozarrs
+from click.testing import CliRunner
+
+from tests.makers import blobs, stored, whole_pass_stored
+from volseg.cli.main import main
+from volseg.storage import read_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def converted(tmp_path: Path) -> Path:
+    tifffile.imwrite(tmp_path / "stack.tif", blobs((4, 50, 60)), photometric="minisblack")
+    out = run("convert", str(tmp_path / "stack.tif"), str(tmp_path / "raw.zarr"), "--voxel-size", "30,6,6")
+    assert "4 sections of 50 x 60, uint8, voxels of 30 x 6 x 6 nm" in out
+    return tmp_path / "raw.zarr"
+
+
+def test_convert_predict_evaluate(converted: Path, small_model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "p.zarr"
+    summary = json.loads(
+        run("predict", str(converted), str(target), "--model", str(small_model), "--block", "2,32,32",
+            "--precision", "float32", "--cluster", "serial", "--json")
+    )  # fmt: skip
+    assert (summary["blocks"], summary["done"], summary["failed"]) == (8, 8, {})
+    np.testing.assert_allclose(stored(target), whole_pass_stored(small_model, converted), atol=1)
+    yaozarrs.validate_zarr_store(str(target))
+    record = read_record(target)
+    assert record.settings.halo == (0, 52, 52)
+    assert record.settings.statistics
+    assert record.source.voxel_nm == (30.0, 6.0, 6.0)
+    truth = (stored(target) < 128).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "truth.tif", truth, photometric="minisblack")
+    scores = json.loads(run("evaluate", str(target), str(tmp_path / "truth.tif"), "--json"))
+    assert scores["f1"] == 1.0
+    assert "best threshold" in run("evaluate", str(target), str(tmp_path / "truth.tif"), "--roi", "1:3,:,:")
+
+
+def test_a_dry_run_writes_nothing(converted: Path, small_model: Path, tmp_path: Path) -> None:
+    arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--dry-run"]
+    figures = json.loads(run(*arguments, "--block", "2,32,32", "--json"))
+    assert (figures["blocks"], figures["halo"], figures["voxels_to_write"]) == (8, [0, 52, 52], 4 * 50 * 60)
+    assert figures["read_for_each_written"] == pytest.approx((32 + 104) ** 2 / 32**2, abs=0.01)
+    assert "blocks" in run(*arguments)
+    assert not (tmp_path / "p.zarr").exists()
+
+
+def test_a_region_keeps_the_sources_shape_and_grows_to_whole_shards(
+    converted: Path, small_model: Path, tmp_path: Path
+) -> None:
+    arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--block", "2,32,32"]
+    result = CliRunner().invoke(
+        main, [*arguments, "--precision", "float32", "--cluster", "serial", "--roi", "1:2,40:45,0:10"]
+    )
+    assert result.exit_code == 0
+    assert "Warning: region 1:2,40:45,0:10 grows to 0:2,32:50,0:32" in result.stderr
+    made = stored(tmp_path / "p.zarr")
+    assert made.shape == (4, 50, 60)
+    whole = whole_pass_stored(small_model, converted)
+    np.testing.assert_allclose(made[0:2, 32:, :32], whole[0:2, 32:, :32], atol=1)
+    assert not made[2:].any()
+    assert not made[:, :32].any()
+    assert not made[:, :, 32:].any()
+
+
+def test_overwrite_replaces(converted: Path, small_model: Path, tmp_path: Path) -> None:
+    arguments = [
+        "predict",
+        str(converted),
+        str(tmp_path / "p.zarr"),
+        "--model",
+        str(small_model),
+        "--cluster",
+        "serial",
+    ]
+    run(*arguments)
+    (tmp_path / "p.zarr" / "0" / "left-over").touch()
+    run(*arguments, "--overwrite")
+    assert not (tmp_path / "p.zarr" / "0" / "left-over").exists()
+
+
+def test_a_small_halo_warns_once(converted: Path, small_model: Path, tmp_path: Path) -> None:
+    arguments = [
+        "predict",
+        str(converted),
+        str(tmp_path / "p.zarr"),
+        "--model",
+        str(small_model),
+        "--cluster",
+        "serial",
+    ]
+    result = CliRunner().invoke(main, [*arguments, "--halo", "0,16,16"])
+    assert result.exit_code == 0
+    assert result.stderr.count("Warning: halo (0, 16, 16) is below the (0, 52, 52)") == 1
+
+
+def test_train_writes_a_model_that_predicts(converted: Path, tmp_path: Path) -> None:
+    labels = (blobs((4, 50, 60)) > 110).astype(np.uint8) * 255
+    tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack")
+    (tmp_path / "run.toml").write_text(
+        f'[data]\nraw = "{converted}"\nlabels = "{tmp_path}/labels.tif"\ntrain = [0, 3]\nvalidation = [3, 4]\n'
+        "[network]\narguments = { width = 4, depth = 1 }\n"
+        "[fit]\nsteps = 30\npatch = 32\nvalidate_every = 15\nlearning_rate = 0.01\n"
+        f'[output]\nfolder = "{tmp_path}/out"\nname = "net"\n'
+    )
+    out = run("train", str(tmp_path / "run.toml"))
+    assert "net.safetensors: 30 steps" in out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "net.safetensors",
+        "log.jsonl",
+        "curves.png",
+        "validation.png",
+    }
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert sum("loss" in entry for entry in log) == 30
+    assert sum("validation_f1" in entry for entry in log) == 2
+    model = str(tmp_path / "out" / "net.safetensors")
+    run("predict", str(converted), str(tmp_path / "p.zarr"), "--model", model, "--cluster", "serial")
+    scores = json.loads(run("evaluate", str(tmp_path / "p.zarr"), str(tmp_path / "labels.tif"), "--json"))
+    assert scores["best_f1"] > 0.8
+    assert "fusionnet" in run("models", model)
+    again = CliRunner().invoke(main, ["train", str(tmp_path / "run.toml")])
+    assert (again.exit_code, "exists already; choose another output.name" in again.stderr) == (1, True)
