@@ -8,6 +8,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -207,6 +208,23 @@ def test_a_joined_cluster_does_the_work_and_outlives_it(free_scheduler: str) -> 
     finally:
         process.kill()
         process.wait()
+
+
+def test_predict_runs_on_a_joined_cluster(free_scheduler: str, raw: Path, small_model: Path, tmp_path: Path) -> None:
+    import volseg
+
+    options: Any = {"model": str(small_model), "block": (2, 32, 32), "precision": "float32"}
+    volseg.predict(str(raw), str(tmp_path / "serial.zarr"), **options, cluster="serial")
+    process = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2")
+    try:
+        # The worker may still be on its way: a driver that starts beside it waits a little.
+        summary = volseg.predict(str(raw), str(tmp_path / "joined.zarr"), **options, cluster=free_scheduler)
+    finally:
+        process.kill()
+        process.wait()
+    assert (summary.done, summary.failed) == (27, {})
+    assert set(summary.workers) != {"this process"}
+    assert np.abs(stored(tmp_path / "joined.zarr").astype(int) - stored(tmp_path / "serial.zarr")).max() <= 1
 
 
 def joined(address: str):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +21,7 @@ from volseg.ops import Normalization, moments
 from volseg.storage import open_volume, source_identity, volume_statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 from typing import Any
 
@@ -118,6 +122,42 @@ def test_what_is_no_volume_is_refused_in_one_line(tmp_path: Path, make, message)
     with pytest.raises(SourceError, match=message) as caught:
         open_volume(make(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A folder behind http on this machine."""
+
+    class Silent(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=tmp_path)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_volume_behind_a_url_is_read(tmp_path: Path, web: str, zarr_format: Any) -> None:
+    voxels = blobs((4, 20, 20))
+    group = zarr.open_group(tmp_path / "v.zarr", mode="w", zarr_format=zarr_format)
+    group.create_array("s0", shape=voxels.shape, chunks=(2, 8, 8), dtype="uint8")[:] = voxels
+    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+    transforms = [{"type": "scale", "scale": [50.0, 4.0, 4.0]}]
+    scales: dict[str, Any] = {
+        "multiscales": [{"axes": axes, "datasets": [{"path": "s0", "coordinateTransformations": transforms}]}]
+    }
+    group.attrs.update(scales if zarr_format == 2 else {"ome": {"version": "0.5", **scales}})
+    for location in (f"{web}/v.zarr", f"{web}/v.zarr/s0"):
+        volume = open_volume(location)
+        assert volume.voxel_nm == (50.0, 4.0, 4.0)
+        expected = np.pad(voxels, [(1, 0), (2, 0), (0, 0)], mode="reflect")[:, :, 3:]
+        np.testing.assert_array_equal(volume.read(Box((-1, -2, 3), (4, 20, 20))), expected)
+    with pytest.raises(SourceError, match="none.zarr is not a Zarr"):
+        open_volume(f"{web}/none.zarr")
 
 
 def test_a_chunk_that_cannot_be_decoded_is_a_clear_error(tmp_path: Path) -> None:
