@@ -8,8 +8,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
