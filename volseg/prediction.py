@@ -126,6 +126,7 @@ def prepare(config: PredictConfig) -> Prepared:
     target = Path(config.target).absolute()
     _refuse_target(target, config)
     volume = open_volume(config.source)
+    _refuse_overlap(volume.location, target)
     model = read_card(resolve_model(config.model))
     card = model.card
     if not config.ignore_voxel_size:
@@ -165,8 +166,22 @@ def _refuse_target(target: Path, config: PredictConfig) -> None:
     if target.exists() and config.resume and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
     standing = next(folder for folder in target.parents if folder.exists())
+    if not standing.is_dir():
+        raise TargetError(f"target {target} cannot be written: {standing} is a file; choose another folder")
     if not os.access(standing, os.W_OK) or _read_only(standing):
         raise TargetError(f"target {target} cannot be written: {standing} is read-only for you; choose another folder")
+
+
+def _refuse_overlap(location: str, target: Path) -> None:
+    """Refuse to write into the source, or over it.
+
+    Raises:
+        TargetError: one lies in the other.
+    """
+    source = Path(location)
+    real = target.resolve()
+    if "://" not in location and (source.is_relative_to(real) or real.is_relative_to(source)):
+        raise TargetError(f"target {target} and source {location} lie in one another; choose a path outside the source")
 
 
 def _read_only(folder: Path) -> bool:

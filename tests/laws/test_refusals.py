@@ -14,7 +14,7 @@ import tifffile
 import torch
 import zarr
 
-from tests.makers import VOXEL_NM, blobs, make_volume
+from tests.makers import VOXEL_NM, blobs, make_volume, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,11 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["raw.zarr", "there.zarr"], 1, "there.zarr exists already; give --resume to finish it, --overwrite"),
     (["raw.zarr", "there.zarr", "--resume"], 1, "there.zarr holds no run of volseg to resume"),
     (["raw.zarr", "out.zarr", "--resume", "--overwrite"], 1, "contradict each other"),
+    (["raw.zarr", "raw.zarr", "--overwrite"], 1, "lie in one another; choose a path outside the source"),
+    (["raw.zarr/0", "raw.zarr", "--overwrite"], 1, "lie in one another"),
+    (["raw.zarr", "raw.zarr/0/map.zarr"], 1, "lie in one another"),
+    (["raw.zarr", "stack.tif"], 1, "stack.tif exists already"),
+    (["raw.zarr", "stack.tif/out.zarr"], 1, "cannot be written"),
     (["raw.zarr", "s3://bucket/out.zarr"], 1, "target s3://bucket/out.zarr is a URL; write to a local"),
     (["raw.zarr", "out.zarr", "--halo", "0,17,16"], 2, r"halo \(0, 17, 16\) is off .*use --halo 0,20,16"),
     (["raw.zarr", "out.zarr", "--halo", "wide"], 2, "--halo 'wide' is not three whole numbers; .*or auto, or exact"),
@@ -79,6 +84,7 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["raw.zarr", "out.zarr", "--block", "2,32,32", "--chunk", "2,20,32"], 2, "chunk .* does not divide the shard"),
     (["raw.zarr", "out.zarr", "--block", "2,32"], 2, "--block '2,32' is not three whole numbers; write it as Z,Y,X"),
     (["raw.zarr", "out.zarr", "--roi", "0:4,0:64,0:65"], 2, r"leaves the volume of shape \(4, 64, 64\)"),
+    (["raw.zarr", "out.zarr", "--roi", "::,:,:"], 2, "--roi '::,:,:' is not a region"),
     (["raw.zarr", "out.zarr", "--roi", "0:4"], 2, "--roi '0:4' is not a region"),
     (["raw.zarr", "out.zarr", "--workers", "0"], 2, "Invalid value for '--workers'"),
     (["raw.zarr", "out.zarr", "--precision", "int8"], 2, "'int8' is not one of"),
@@ -96,12 +102,14 @@ def test_predict_refuses_in_one_line(
     assert got == code
     assert re.search(message, line), line
     assert not (here / "out.zarr").exists()
+    np.testing.assert_array_equal(stored(here / "raw.zarr"), blobs((4, 64, 64)))
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         ("fusionnet-mars", "'fusionnet-mars' is neither a file nor a packaged model"),
+        ("folder", "'folder' is neither a file nor a packaged model"),
         ("cut.safetensors", "cut.safetensors is not a complete .safetensors model file"),
         ("changed.safetensors", "changed.safetensors has changed since it was written"),
         ("pickled.pt", "pickled.pt is a pickled PyTorch file, which could run code and is never loaded"),

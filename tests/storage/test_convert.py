@@ -101,6 +101,20 @@ def test_an_existing_volume_is_kept(tmp_path: Path) -> None:
         convert_stack(open_stack(tmp_path / "s.tif"), tmp_path / "v.zarr", (1.0, 1.0, 1.0))
 
 
+def test_overwrite_replaces_once_the_new_volume_is_whole(tmp_path: Path) -> None:
+    old, new = blobs((2, 8, 8)), blobs((2, 8, 8), seed=1)
+    for name, voxels in (("old.tif", old), ("new.tif", new)):
+        tifffile.imwrite(tmp_path / name, voxels, photometric="minisblack")
+    convert_stack(open_stack(tmp_path / "old.tif"), tmp_path / "v.zarr", (1.0, 1.0, 1.0))
+    broken = open_stack(tmp_path / "new.tif")
+    (tmp_path / "new.tif").rename(tmp_path / "moved.tif")
+    with pytest.raises(SourceError):
+        convert_stack(broken, tmp_path / "v.zarr", (1.0, 1.0, 1.0), overwrite=True)
+    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), old)
+    convert_stack(open_stack(tmp_path / "moved.tif"), tmp_path / "v.zarr", (1.0, 1.0, 1.0), overwrite=True)
+    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), new)
+
+
 def test_a_zarr_is_not_taken_for_a_folder_of_sections(raw: Path) -> None:
     assert not is_stack(raw)
     assert is_stack(raw.parent)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.makers import make_volume, stored
 from volseg.errors import TargetError
-from volseg.storage import Journal, Mark, read_marks
+from volseg.storage import Journal, Mark, read_marks, remove_target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,3 +57,12 @@ def test_a_second_driver_is_refused_while_the_first_writes(tmp_path: Path) -> No
     with Journal(folder), pytest.raises(TargetError, match="another run is writing into .*t.zarr"):
         Journal(folder)
     Journal(folder).close()
+
+
+def test_overwrite_waits_for_a_run_that_is_writing(tmp_path: Path) -> None:
+    path = make_volume(tmp_path / "t.zarr", (2, 32, 32))
+    with Journal(path / "0" / ".volseg"), pytest.raises(TargetError, match="another run is writing into .*t.zarr"):
+        remove_target(path)
+    assert stored(path).any()
+    remove_target(path)
+    assert not path.exists()

@@ -33,12 +33,11 @@ def convert(source: Path, target: Path, voxel_size: ZyxFloat, overwrite: bool) -
     from rich.progress import track
 
     from volseg.errors import TargetError
-    from volseg.storage import convert_stack, open_stack, remove_target
+    from volseg.storage import convert_stack, open_stack
 
     stack = open_stack(source)
     if target.exists() and not overwrite:
         raise TargetError(f"target {target} exists already; choose another path, or give --overwrite")
-    remove_target(target)
     console = Console(stderr=True)
     steps = iter(track(range(stack.shape[0]), "convert", console=console, transient=True))
 
@@ -46,5 +45,5 @@ def convert(source: Path, target: Path, voxel_size: ZyxFloat, overwrite: bool) -
         while next(steps, done) < done - 1:
             pass
 
-    convert_stack(stack, target, voxel_size, advance)
+    convert_stack(stack, target, voxel_size, advance, overwrite=overwrite)
     click.echo(f"{target}: {count_text(stack)}, voxels of {' x '.join(f'{v:g}' for v in voxel_size)} nm (z, y, x)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
 from volseg.errors import TargetError
-from volseg.storage.target import Target, create_volume, open_target
+from volseg.storage.target import Target, create_volume, open_target, refuse_other_than_zarr, remove_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,12 @@ _SHARD_CHUNKS_Z = 2
 
 
 def convert_stack(
-    stack: Stack, path: Path, voxel_nm: ZyxFloat, on_sections: Callable[[int], None] = lambda done: None
+    stack: Stack,
+    path: Path,
+    voxel_nm: ZyxFloat,
+    on_sections: Callable[[int], None] = lambda done: None,
+    *,
+    overwrite: bool = False,
 ) -> Target:
     """Write a stack as an OME-Zarr 0.5 volume of the same type.
 
@@ -32,13 +37,15 @@ def convert_stack(
         path: the volume to make.
         voxel_nm: its voxel size (z, y, x) in nanometres.
         on_sections: told how many sections are written.
+        overwrite: replace a Zarr that stands there, once the new one is whole.
 
     Raises:
         TargetError: the path exists or cannot be written.
         SourceError: a section cannot be read.
     """
-    if path.exists():
+    if path.exists() and not overwrite:
         raise TargetError(f"{path} exists already; choose another path, or give --overwrite")
+    refuse_other_than_zarr(path)
     building = path.with_name(f".{path.name}.{os.getpid()}.partial")
     chunk = chunk_for(voxel_nm)
     z, y, x = stack.shape
@@ -61,6 +68,7 @@ def convert_stack(
             stop = min(first + shard[0], z)
             target.write(Box((first, 0, 0), (stop, y, x)), stack.read(first, stop))
             on_sections(stop)
+        remove_target(path)
         building.rename(path)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)

@@ -63,20 +63,27 @@ class Journal:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise TargetError(
-                f"another run is writing into {folder.parent.parent}; wait for it, or stop it first"
-            ) from None
+            raise _busy(folder) from None
         number = len(_segments(folder)) + 1
         self._segment = (folder / f"journal-{number:04d}.jsonl").open("x")
         self._synced = time.monotonic()
 
     def mark(self, mark: Mark) -> None:
-        """Append a mark; it outlives this process at once, and a power cut within two seconds."""
-        self._segment.write(json.dumps(asdict(mark), separators=(",", ":")) + "\n")
-        self._segment.flush()
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            os.fsync(self._segment.fileno())
-            self._synced = time.monotonic()
+        """Append a mark; it outlives this process at once, and a power cut within two seconds.
+
+        Raises:
+            TargetError: the disk does not take it.
+        """
+        try:
+            self._segment.write(json.dumps(asdict(mark), separators=(",", ":")) + "\n")
+            self._segment.flush()
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fsync(self._segment.fileno())
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise TargetError(
+                f"cannot write the journal {self._segment.name}: {error.strerror}; make room, then give --resume"
+            ) from error
 
     def close(self) -> None:
         """Write what is left and let the lock go."""
@@ -91,6 +98,23 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def refuse_if_written(folder: Path) -> None:
+    """Refuse to touch a target that another driver is writing.
+
+    Raises:
+        TargetError: its lock is held.
+    """
+    try:
+        lock = (folder / "lock").open("a+")
+    except OSError:
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise _busy(folder) from None
 
 
 def _segments(folder: Path) -> list[Path]:

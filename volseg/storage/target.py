@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from volseg.errors import TargetError
+from volseg.storage.journal import refuse_if_written
 from volseg.storage.ome import image_attributes
 from volseg.storage.record import RunRecord
 
@@ -168,16 +169,26 @@ def _attributes_json(path: Path) -> str:
     return json.dumps(attributes["volseg"])
 
 
+def refuse_other_than_zarr(path: Path) -> None:
+    """Refuse to replace what stands at a path, unless it is a Zarr.
+
+    Raises:
+        TargetError: it is a file, or a folder of something else.
+    """
+    if path.exists() and not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise TargetError(f"{path} is not a Zarr, so --overwrite leaves it alone; delete it yourself if you mean it")
+
+
 def remove_target(path: Path) -> None:
     """Delete a volume to make room for a new one.
 
     Raises:
-        TargetError: what stands there is not a Zarr, or cannot be deleted.
+        TargetError: what stands there is not a Zarr, is being written by another run, or cannot be deleted.
     """
     if not path.exists():
         return
-    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
-        raise TargetError(f"{path} is not a Zarr, so --overwrite leaves it alone; delete it yourself if you mean it")
+    refuse_other_than_zarr(path)
+    refuse_if_written(path / "0" / ".volseg")
     try:
         shutil.rmtree(path)
     except OSError as error:
