@@ -27,8 +27,17 @@ def test_the_demo_takes_the_whole_journey(tmp_path: Path, monkeypatch: pytest.Mo
     f1 = float(result.stdout.partition("F1 ")[2].partition(",")[0])
     assert f1 > 0.6
     assert stored(folder / "unseen-membrane.zarr").shape == (4, 224, 224)
+    (folder / "mine.txt").write_text("precious")
+    volseg.demo.DemoFolder(folder).clear(overwrite=True)
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
     again = CliRunner().invoke(main, ["demo", str(folder)])
     assert (again.exit_code, "is not empty; give --overwrite" in again.stderr) == (1, True)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    result = CliRunner().invoke(main, ["demo", str(tmp_path / "thesis.txt"), "--overwrite"])
+    assert (result.exit_code, "holds no earlier demo" in result.stderr) == (1, True)
 
 
 def test_overwrite_leaves_other_folders_alone(tmp_path: Path) -> None:

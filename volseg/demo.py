@@ -33,6 +33,11 @@ _UNSEEN_SHAPE: Zyx = (16, 448, 448)
 _CHUNK: Zyx = (8, 64, 64)
 _SHARD: Zyx = (8, 448, 448)
 _BLOCK: Zyx = (4, 224, 224)
+_MADE = (
+    *(f"{name}-{kind}.zarr" for name in ("learn", "unseen") for kind in ("raw", "truth", "membrane")),
+    *("unseen.png", "demo.safetensors", "log.jsonl", "curves.png", "validation.png"),
+)
+"""What a demo leaves, and the next may replace; nothing else in its folder is touched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +72,17 @@ class DemoFolder:
         Raises:
             TargetError: something is there and may not be replaced, or is no demo's.
         """
-        if self.folder.exists() and any(self.folder.iterdir()):
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             if not overwrite:
                 raise TargetError(f"{self.folder} is not empty; give --overwrite, or another folder")
-            if not self.raw.exists():
+            if not self.raw.is_dir():
                 raise TargetError(f"{self.folder} holds no earlier demo, so --overwrite leaves it alone; name another")
-            shutil.rmtree(self.folder)
+        for name in _MADE:
+            made = self.folder / name
+            if made.is_dir():
+                shutil.rmtree(made)
+            else:
+                made.unlink(missing_ok=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

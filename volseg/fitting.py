@@ -42,7 +42,13 @@ def train(config: TrainConfig, screen: Screen) -> tuple[ModelHeader, Trained]:
     folder = Path(config.output.folder)
     model_file = folder / f"{config.output.name}.safetensors"
     if model_file.exists():
-        raise TrainingError(f"{model_file} exists already; choose another output.name, or move it away")
+        raise TrainingError(
+            f"{model_file} exists already; choose another output.name and output.folder, or move it away"
+        )
+    if (folder / "log.jsonl").exists():
+        raise TrainingError(
+            f"{folder} holds the log of another training; choose another output.folder, or move it away"
+        )
     whole = load_labelled(config.data)
     learned = whole.sections(*config.data.train)
     held_out = None if config.data.validation is None else whole.sections(*config.data.validation)

@@ -21,6 +21,9 @@ from volseg.inference import Engine
 from volseg.models import ModelHeader, read_card, resolve_model
 from volseg.ops import Statistics, normalize, unfolded
 from volseg.ops.normalize import moments
+from volseg.pipeline.block import refuse_non_finite
+from volseg.pipeline.plan import refuse_other_type
+from volseg.storage import GREY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +43,10 @@ def lazy_probability(array: da.Array, model: str, halo: str | Sequence[int]) -> 
     """See `volseg.membrane_probability`."""
     if array.ndim != 3 or any(np.isnan(n) for n in array.shape):
         raise SourceError(f"array of shape {array.shape} is not a volume; pass a Dask array of axes (z, y, x)")
+    if array.dtype.name not in GREY:
+        raise SourceError(f"array holds {array.dtype.name}; volseg reads {', '.join(GREY)}")
     header = read_card(resolve_model(model))
+    refuse_other_type(array.dtype.name, header.card.normalization)
     footprint = header.card.footprint
     halo_zyx = _halo(halo, footprint)
     statistics = _statistics(array, header)
@@ -104,6 +110,7 @@ def _predict_block(
 ) -> NDArray[np.float32]:
     read_box = tiling.read_box(write_box)
     raw = unfolded(held, low, read_box.start, read_box.stop, shape)
+    refuse_non_finite(raw, read_box, shape, f"block {write_box}")
     return _predictor(model_file, tiling)(normalize(raw, statistics, read_box.start[0]), write_box)
 
 

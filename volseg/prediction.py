@@ -10,84 +10,38 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from volseg.blocks import BlockSet, Box, parse_roi
 from volseg.cluster import Cluster, Outcome, Progress, connect, run_blocks, visible_gpus
-from volseg.errors import ClusterError, TargetError
-from volseg.inference import Load, TileChoice, WorkerFacts, choose_precision, choose_tile, threads_each, worker_facts
+from volseg.errors import ConfigError, ResumeError, TargetError
+from volseg.freezing import Prepared, freeze
 from volseg.journey import RunTicket, compute_block
 from volseg.models import read_card, resolve_model
-from volseg.pipeline import Plan, Request, plan_run
+from volseg.pipeline import Request, plan_run
 from volseg.pipeline.plan import refuse_other_type, refuse_other_voxels
 from volseg.storage import (
     Journal,
     Mark,
-    ModelEntry,
     RunRecord,
-    Settings,
-    SourceEntry,
     create_target,
     is_target,
     open_target,
     open_volume,
     read_marks,
     read_record,
-    remove_target,
-    source_identity,
-    volume_statistics,
+    refuse_other_than_zarr,
 )
-from volseg.storage.record import refuse_if_different
-from volseg.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Literal
 
     from volseg.blocks import Zyx
-    from volseg.models.card import ModelHeader
     from volseg.pipeline import BlockReport
     from volseg.runfiles import PredictConfig
-    from volseg.storage import Volume
-
-_BATCH = {"cpu": 1, "cuda": 4}
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run that was found sound before anything was started or written."""
-
-    config: PredictConfig
-    volume: Volume
-    model: ModelHeader
-    plan: Plan
-    target: Path
-    recorded: RunRecord | None
-    """The record of the run to go on with; None for a new one."""
-
-    def figures(self) -> dict[str, object]:
-        """What the run would do, in numbers; voxels are those of the source's blocks and halos, tiles aside."""
-        grid, halo = self.plan.grid, self.plan.halo
-        whole = max((grid.box(number) for number in (0, grid.count - 1)), key=lambda box: box.voxels)
-        return {
-            "source": self.volume.location,
-            "shape": list(self.volume.shape),
-            "target": str(self.target),
-            "model": self.model.card.name,
-            "blocks": grid.count,
-            "block": list(grid.block),
-            "shard": list(self.plan.shard),
-            "chunk": list(self.plan.chunk),
-            "halo": list(halo),
-            "region": str(grid.region),
-            "voxels_to_write": grid.region.voxels,
-            "read_for_each_written": round(whole.grown(halo).voxels / whole.voxels, 2),
-        }
 
 
 @dataclass(frozen=True)
@@ -123,16 +77,25 @@ def prepare(config: PredictConfig) -> Prepared:
     Raises:
         VolsegError: the first thing that does not fit.
     """
+    if config.workers is not None and config.cluster != "local":
+        raise ConfigError(f"--workers {config.workers} is for --cluster local; leave it out with {config.cluster}")
     target = Path(config.target).absolute()
     _refuse_target(target, config)
     volume = open_volume(config.source)
-    _refuse_overlap(volume.location, target)
+    _refuse_overlap("source", volume.location, target)
     model = read_card(resolve_model(config.model))
+    _refuse_overlap("model", model.path, target)
     card = model.card
     if not config.ignore_voxel_size:
         refuse_other_voxels(volume.voxel_nm, card.voxel_nm, card.footprint)
     refuse_other_type(volume.dtype, card.normalization)
     recorded = read_record(target) if config.resume and target.exists() else None
+    if recorded is not None and recorded.source.shape != volume.shape:
+        raise ResumeError(
+            f"{target} was begun with another source, of shape {recorded.source.shape}, not {volume.shape}"
+        )
+    if recorded is not None and recorded.model.digest != model.digest:
+        raise ResumeError(f"{target} was begun with another model ({recorded.model.name}); give that, or --overwrite")
     plan = plan_run(volume.shape, volume.chunk, card.footprint, _request(config, volume.shape, recorded))
     return Prepared(config, volume, model, plan, target, recorded)
 
@@ -163,6 +126,8 @@ def _refuse_target(target: Path, config: PredictConfig) -> None:
         raise TargetError(
             f"target {target} exists already; give --resume to finish it, --overwrite to replace it, or another path"
         )
+    if config.overwrite:
+        refuse_other_than_zarr(target)
     if target.exists() and config.resume and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
     standing = next(folder for folder in target.parents if folder.exists())
@@ -172,16 +137,15 @@ def _refuse_target(target: Path, config: PredictConfig) -> None:
         raise TargetError(f"target {target} cannot be written: {standing} is read-only for you; choose another folder")
 
 
-def _refuse_overlap(location: str, target: Path) -> None:
-    """Refuse to write into the source, or over it.
+def _refuse_overlap(what: str, location: str, target: Path) -> None:
+    """Refuse to write into what is read, or over it.
 
     Raises:
         TargetError: one lies in the other.
     """
-    source = Path(location)
-    real = target.resolve()
-    if "://" not in location and (source.is_relative_to(real) or real.is_relative_to(source)):
-        raise TargetError(f"target {target} and source {location} lie in one another; choose a path outside the source")
+    read, real = Path(location).resolve(), target.resolve()
+    if "://" not in location and (read.is_relative_to(real) or real.is_relative_to(read)):
+        raise TargetError(f"target {target} and {what} {location} lie in one another; choose a path outside the {what}")
 
 
 def _read_only(folder: Path) -> bool:
@@ -202,11 +166,9 @@ def execute(prepared: Prepared, progress: Progress, numbers: Iterable[int] | Non
     """
     config = prepared.config
     with connect(config.cluster, config.workers, visible_gpus(config.device)) as cluster:
-        record = freeze(prepared, cluster)
+        record = freeze(prepared, cluster, progress)
         path = prepared.target
         if prepared.recorded is None:
-            if config.overwrite:
-                remove_target(path)
             create_target(path, record, prepared.volume.voxel_nm or prepared.model.card.voxel_nm)
         ticket = RunTicket(str(path), record.digest, prepared.volume.location, prepared.model.path)
         return _run(cluster, record, ticket, progress, record.grid.numbers() if numbers is None else numbers)
@@ -238,75 +200,4 @@ def _run(cluster: Cluster, record: RunRecord, ticket: RunTicket, progress: Progr
         seconds=time.perf_counter() - started,
         workers=dict(workers),
         peak_in_flight=outcome.peak_in_flight,
-    )
-
-
-def freeze(prepared: Prepared, cluster: Cluster) -> RunRecord:
-    """Decide all that the bytes depend on, with what the workers say of themselves.
-
-    What was left to volseg is taken from the record of a run that goes on.
-
-    Raises:
-        ResumeError: the recorded run had other weights, settings or source.
-    """
-    volume, card, recorded = prepared.volume, prepared.model.card, prepared.recorded
-    facts: list[WorkerFacts] = cluster.on_each(worker_facts, prepared.config.device)
-    asked = RunRecord(
-        source=SourceEntry(
-            location=volume.location,
-            shape=volume.shape,
-            dtype=volume.dtype,
-            voxel_nm=volume.voxel_nm,
-            identity=source_identity(volume),
-        ),
-        model=ModelEntry(
-            location=prepared.model.path,
-            name=card.name,
-            digest=prepared.model.digest,
-            footprint=card.footprint,
-            normalization=card.normalization.mode,
-        ),
-        settings=_settings(prepared, cluster, facts),
-        version=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    if recorded is None:
-        return asked
-    refuse_if_different(recorded, asked, str(prepared.target))
-    return recorded
-
-
-def _settings(prepared: Prepared, cluster: Cluster, facts: list[WorkerFacts]) -> Settings:
-    recorded = prepared.recorded
-    config, plan, volume = prepared.config, prepared.plan, prepared.volume
-    was = recorded.settings if recorded else None
-    devices = {fact.device for fact in facts}
-    if len(devices) > 1:
-        raise ClusterError(f"{cluster.where} mixes workers with and without GPUs; choose --device cpu or cuda")
-    device = devices.pop()
-    precision = was.precision if was and config.precision == "auto" else choose_precision(config.precision, facts)
-    per_host = max(Counter(fact.host for fact in facts).values())
-    load = Load(
-        batch=was.batch if was else _BATCH[device],
-        precision=precision,
-        source_item=int(np.dtype(volume.dtype).itemsize),
-        slots=cluster.slots_each,
-        device=device,
-    )
-    free = (min(fact.memory for fact in facts) // per_host, min(fact.device_memory for fact in facts))
-    tilings = (recorded.tiling,) if recorded else tuple(plan.tilings())
-    choice: TileChoice = cluster.on_one(choose_tile, prepared.model.path, plan.grid, tilings, load, free)
-    normalization = prepared.model.card.normalization
-    return Settings(
-        block=plan.grid.block,
-        shard=plan.shard,
-        chunk=plan.chunk,
-        region=plan.grid.region,
-        halo=plan.halo,
-        tile=choice.core,
-        batch=load.batch,
-        device=device,
-        precision=precision,
-        threads=was.threads if was else threads_each(facts),
-        statistics=was.statistics if was else volume_statistics(volume, normalization),
     )

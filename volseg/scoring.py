@@ -11,7 +11,7 @@ from volseg.blocks import Box, parse_roi
 from volseg.errors import SourceError
 from volseg.evaluation import PixelCounts, PixelScores, membrane_of, pixel_scores
 from volseg.ops import to_uint8
-from volseg.storage import Volume, is_stack, open_stack, open_volume
+from volseg.storage import LABELS, Volume, is_stack, open_stack, open_volume
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from volseg.storage import Stack
 
 _SLAB = 16
-_LABELS = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "bool")
 
 
 def score(
@@ -30,7 +29,7 @@ def score(
     roi: str | None = None,
     threshold: float = 0.5,
 ) -> PixelScores:
-    """Pixel scores of a map; memory does not grow with the volume.
+    """Pixel scores of a map; memory holds sixteen sections at a time.
 
     Args:
         prediction: a uint8 (probability x 255) or float32 (0 to 1) volume.
@@ -60,7 +59,11 @@ def score(
 
 def _open(truth: str) -> Volume | Stack:
     path = Path(truth)
-    return open_stack(path) if "://" not in truth and path.exists() and is_stack(path) else open_volume(truth, _LABELS)
+    return (
+        open_stack(path, LABELS)
+        if "://" not in truth and path.exists() and is_stack(path)
+        else open_volume(truth, LABELS)
+    )
 
 
 def _read(labels: Volume | Stack, box: Box) -> NDArray[Any]:

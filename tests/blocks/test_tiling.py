@@ -19,7 +19,8 @@ def tilings(draw: st.DrawFn) -> Tiling:
     footprint = draw(st.sampled_from([PADDED, UNPADDED]))
     core = (draw(st.integers(1, 3)), 4 * draw(st.integers(1, 5)), 4 * draw(st.integers(1, 5)))
     more = draw(st.integers(0, 3))
-    return Tiling(footprint, core, tuple(m + s * more for m, s in zip(footprint.margin, footprint.stride, strict=True)))
+    _, y, x = (m + s * more for m, s in zip(footprint.margin, footprint.stride, strict=True))
+    return Tiling(footprint, core, (0, y, x))
 
 
 @st.composite
@@ -68,6 +69,11 @@ def test_a_halo_off_the_stride_is_refused_with_the_next_that_fits() -> None:
 def test_a_halo_below_an_unpadded_networks_margin_is_refused() -> None:
     with pytest.raises(GridError, match=r"below the margin \(0, 20, 20\)"):
         UNPADDED.checked_halo((0, 16, 20))
+
+
+def test_a_halo_along_an_axis_that_the_network_does_not_see_is_refused() -> None:
+    with pytest.raises(GridError, match=r"does not look along; use --halo 0,20,20"):
+        PADDED.checked_halo((2, 20, 20))
 
 
 def test_a_core_off_the_stride_is_refused() -> None:

@@ -19,12 +19,11 @@ from tests.makers import blobs, make_volume, stored
 from volseg.cluster import Cluster, Quiet, connect, run_blocks
 from volseg.cluster.connect import SLOTS
 from volseg.errors import ClusterError, ConfigError
+from volseg.pipeline import BlockReport
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from volseg.pipeline import BlockReport
 
 
 class Marks:
@@ -145,6 +144,69 @@ def test_the_numbers_are_consumed_as_the_window_moves(two_workers: Cluster) -> N
     with pytest.raises(EnoughError):
         run_blocks(two_workers, numbers(), report, stop_early, Quiet())
     assert len(taken) < 20 + 4 * 2 * SLOTS
+
+
+def mine(number: int, name: str) -> BlockReport:
+    return BlockReport(number, 1, name, 0.0, 0.0)
+
+
+def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: Cluster) -> None:
+    assert two_workers.client is not None
+    import threading
+
+    from distributed import Client
+
+    digests: dict[str, list[str]] = {"a": [], "b": []}
+
+    def drive(name: str, client: Client) -> None:
+        cluster = Cluster(client, names=two_workers.names, slots=two_workers.slots)
+        keep = lambda block, attempt, worker: digests[name].append(block.digest)  # noqa: E731
+        run_blocks(cluster, range(60), partial(mine, name=name), keep, Quiet())
+
+    with Client(two_workers.client.scheduler_info()["address"]) as other:
+        threads = [threading.Thread(target=drive, args=pair) for pair in (("a", two_workers.client), ("b", other))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert digests == {"a": ["a"] * 60, "b": ["b"] * 60}
+
+
+def test_a_scheduler_that_dies_is_one_clear_error(free_scheduler: str) -> None:
+    process = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2")
+    try:
+        with joined(free_scheduler) as cluster:
+            assert cluster.client is not None
+            pid = cluster.client.run_on_scheduler(os.getpid)
+
+            def kill_early(block: BlockReport, attempt: int, worker: str) -> None:
+                if block.number == 2:
+                    os.kill(pid, 9)
+
+            with pytest.raises(ClusterError, match="lost; start it again and give --resume"):
+                run_blocks(cluster, range(10_000), naps, kill_early, Quiet())
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_without_workers_left_is_said_and_given_up(
+    free_scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import volseg.cluster.run as running
+
+    monkeypatch.setattr(running, "_LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(running, "_WITHOUT_WORKERS_SECONDS", 2.0)
+    process, notes = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2"), Notes()
+
+    def kill_early(block: BlockReport, attempt: int, worker: str) -> None:
+        if block.number == 2:
+            process.kill()
+            process.wait()
+
+    with pytest.raises(ClusterError, match="has had no workers for .* minutes"), joined(free_scheduler) as cluster:
+        run_blocks(cluster, range(10_000), naps, kill_early, notes)
+    assert any("no workers left; waiting" in line for line in notes.lines)
 
 
 def test_work_is_shared_out(two_workers: Cluster) -> None:

@@ -11,7 +11,7 @@ from volseg.inference import WorkerFacts, choose_precision, threads_each, worker
 
 
 def facts(host: str = "a", cpus: int = 8, first: int = 0, device="cpu", fast: bool = False) -> WorkerFacts:
-    return WorkerFacts(host, frozenset(range(first, first + cpus)), 1 << 30, device, 0, fast)
+    return WorkerFacts(host, frozenset(range(first, first + cpus)), 1 << 30, device, "", 0, fast)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,10 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["raw.zarr", "out.zarr", "--resume", "--overwrite"], 1, "contradict each other"),
     (["raw.zarr", "raw.zarr", "--overwrite"], 1, "lie in one another; choose a path outside the source"),
     (["raw.zarr/0", "raw.zarr", "--overwrite"], 1, "lie in one another"),
+    (["file://raw.zarr", "raw.zarr", "--overwrite"], 1, "lie in one another"),
+    (["raw.zarr", "folder", "--overwrite"], 1, "folder is not a Zarr, so --overwrite leaves it alone"),
+    (["raw.zarr", "out.zarr", "--cluster", "serial", "--workers", "3"], 2, "--workers 3 is for --cluster local"),
+    (["raw.zarr", "out.zarr", "--halo", "2,16,16"], 2, "does not look along; use --halo 0,16,16"),
     (["raw.zarr", "raw.zarr/0/map.zarr"], 1, "lie in one another"),
     (["raw.zarr", "stack.tif"], 1, "stack.tif exists already"),
     (["raw.zarr", "stack.tif/out.zarr"], 1, "cannot be written"),
@@ -226,7 +230,10 @@ RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\
         (lambda text: text.replace("stack.tif", "there.zarr"), "they must be alike"),
         (lambda text: text + "[fit]\npatch = 30\n", "fit.patch 30 is off the network's stride 16; use 32"),
         (lambda text: text + '[network]\nname = "vgg"\n', "there is no network 'vgg'; choose from fusionnet, unet"),
-        (lambda text: text.replace("train =", 'membrane = "nonzero"\ntrain ='), "call 100% of sections"),
+        (
+            lambda text: text.replace("train =", 'membrane = "nonzero"\ntrain ='),
+            "call 100% of the sections",
+        ),
     ],
 )
 def test_bad_run_files_are_refused_in_one_line(

@@ -117,7 +117,7 @@ def test_ctrl_c_leaves_a_target_that_resume_finishes(
     os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches workers too
     code, _, err = finish(process)
     assert code == 1
-    assert "Give the same command with --resume" in err
+    assert "give the same command with --resume" in err
     assert "Traceback" not in err
     code, out, err = finish(start(raw, target, small_model, "--cluster", "serial", "--resume"))
     assert code == 0, err
@@ -213,7 +213,7 @@ def test_a_resume_of_another_run_is_refused(
     volseg.predict(**options)
     before = files(tmp_path / "t.zarr")
     change(options, tmp_path)
-    with pytest.raises(ResumeError, match=f"was begun with {named} .*--overwrite"):
+    with pytest.raises(ResumeError, match=f"was begun with {named}.*--overwrite"):
         volseg.predict(**options, resume=True)
     assert files(tmp_path / "t.zarr") == before
 

@@ -81,7 +81,7 @@ def test_what_is_no_stack_is_refused(tmp_path: Path, make, message) -> None:
 
 def test_doubles_are_refused_by_name(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "d.tif", np.zeros((2, 8, 8)), photometric="minisblack")
-    with pytest.raises(SourceError, match="holds float64; volseg reads uint8"):
+    with pytest.raises(SourceError, match="holds float64; what suits here is uint8"):
         open_stack(tmp_path / "d.tif")
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.makers import make_volume, stored
 from volseg.errors import TargetError
-from volseg.storage import Journal, Mark, read_marks, remove_target
+from volseg.storage import Journal, Mark, read_marks
+from volseg.storage.target import replace_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,8 @@ def test_a_second_driver_is_refused_while_the_first_writes(tmp_path: Path) -> No
 def test_overwrite_waits_for_a_run_that_is_writing(tmp_path: Path) -> None:
     path = make_volume(tmp_path / "t.zarr", (2, 32, 32))
     with Journal(path / "0" / ".volseg"), pytest.raises(TargetError, match="another run is writing into .*t.zarr"):
-        remove_target(path)
-    assert stored(path).any()
-    remove_target(path)
-    assert not path.exists()
+        replace_volume(make_volume(tmp_path / "new.zarr", (2, 16, 16)), path)
+    assert stored(path).shape == (2, 32, 32)
+    replace_volume(tmp_path / "new.zarr", path)
+    assert stored(path).shape == (2, 16, 16)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.zarr"]

@@ -13,8 +13,8 @@ import zarr
 from tests.makers import blobs, make_volume
 from volseg.blocks import Box
 from volseg.errors import TargetError
-from volseg.storage import open_target, remove_target
-from volseg.storage.target import create_volume, digest_of
+from volseg.storage import open_target
+from volseg.storage.target import create_volume, digest_of, refuse_other_than_zarr, replace_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,11 +90,11 @@ def test_overwrite_deletes_zarrs_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "only-copy.txt").write_text("precious")
     with pytest.raises(TargetError, match="is not a Zarr, so --overwrite leaves it alone"):
-        remove_target(tmp_path / "thesis")
+        refuse_other_than_zarr(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "only-copy.txt").read_text() == "precious"
-    make(tmp_path / "t.zarr")
-    remove_target(tmp_path / "t.zarr")
-    assert not (tmp_path / "t.zarr").exists()
+    with pytest.raises(TargetError, match="is not a Zarr"):
+        replace_volume(make(tmp_path / "t.zarr").path, tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "only-copy.txt").exists()
 
 
 def test_what_is_no_target_is_not_opened(tmp_path: Path) -> None:

@@ -50,8 +50,15 @@ class Footprint:
         """A halo that keeps tile origins on the stride.
 
         Raises:
-            GridError: a halo below the margin of an unpadded network, or off the stride.
+            GridError: a halo along an axis that the network does not see, below the margin of an unpadded network, or
+                off the stride.
         """
+        unseen = [not (a or b or m) for a, b, m in zip(self.reach_before, self.reach_after, self.margin, strict=True)]
+        if any(h and u for h, u in zip(halo, unseen, strict=True)):
+            z, y, x = (0 if u else h for h, u in zip(halo, unseen, strict=True))
+            raise GridError(
+                f"halo {halo} is along an axis that this network does not look along; use --halo {_text((z, y, x))}"
+            )
         below = [h for h, m in zip3(halo, self.margin) if h < m]
         if below:
             raise GridError(

@@ -11,7 +11,8 @@ import click
 from volseg.cli.options import HaloType, ZyxType
 
 if TYPE_CHECKING:
-    from volseg.prediction import Prepared, Summary
+    from volseg.freezing import Prepared
+    from volseg.prediction import Summary
 
 
 @click.command()
@@ -64,7 +65,10 @@ def predict(dry_run: bool, as_json: bool, **options: Any) -> None:
         with Shown() as shown:
             summary = execute(prepared, shown)
     except KeyboardInterrupt:
-        click.echo(f"Stopped. Give the same command with --resume to finish {options['target']}.", err=True)
+        click.echo(
+            f"Stopped. To finish {options['target']}, give the same command with --resume (and without --overwrite).",
+            err=True,
+        )
         raise SystemExit(1) from None
     _print_summary(summary, as_json=as_json)
     raise SystemExit(3 if summary.failed else 0)
@@ -106,6 +110,6 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
         f"{summary.seconds:.1f} s, {rate:.2f} Mvoxel/s"
     )
     for number, reason in summary.failed.items():
-        click.echo(f"failed: {reason if str(number) in reason else f'block {number}: {reason}'}", err=True)
+        click.echo(f"failed: {reason if f'block {number}' in reason else f'block {number}: {reason}'}", err=True)
     if summary.failed:
         click.echo(f"{len(summary.failed)} blocks failed; mend the cause and give --resume", err=True)

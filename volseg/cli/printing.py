@@ -11,8 +11,3 @@ import click
 def echo_json(value: Any) -> None:
     """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2))
-
-
-def zyx_text(values: tuple[float, ...]) -> str:
-    """Three numbers as people write them."""
-    return ",".join(f"{value:g}" for value in values)

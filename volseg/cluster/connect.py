@@ -36,12 +36,14 @@ class Cluster:
         where: what to call it in messages.
         names: of the workers.
         slots: blocks that may be in flight on all of them.
+        slots_each: blocks that may be in flight on one of them, at the most.
     """
 
     client: Client | None
     where: str = "this process"
     names: tuple[str, ...] = ("this process",)
     slots: int = 1
+    slots_each: int = 1
     _looked: float = 0.0
 
     def others(self, tried: tuple[str, ...]) -> list[str]:
@@ -56,15 +58,17 @@ class Cluster:
         if self.client is None or (not now and time.monotonic() - self._looked < _REFRESH_SECONDS):
             return
         self._looked = time.monotonic()
-        workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        able = {name: int(w["resources"][SLOT]) for name, w in workers.items() if w["resources"].get(SLOT)}
-        if able:
-            self.names, self.slots = tuple(able), sum(able.values())
+        if able := self._able():
+            self.names, self.slots, self.slots_each = tuple(able), sum(able.values()), max(able.values())
 
-    @property
-    def slots_each(self) -> int:
-        """Blocks in flight on one worker."""
-        return max(1, self.slots // max(1, len(self.names)))
+    def alive(self) -> bool:
+        """Whether there is any worker to do a block, asked now."""
+        return self.client is None or bool(self._able())
+
+    def _able(self) -> dict[str, int]:
+        """Slots of each worker that has some."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"] if self.client else {}
+        return {name: int(w["resources"][SLOT]) for name, w in workers.items() if w["resources"].get(SLOT)}
 
     def on_each(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Call a function once on every worker."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from volseg.cluster.attempt import Attempt, Failure, attempted
 from volseg.cluster.connect import SLOT, Cluster
+from volseg.errors import ClusterError
 from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 """How often a block is tried before the run goes on without it."""
+_LOOK_SECONDS = 5.0
+"""How long no block may come back before the driver looks whether there are workers at all."""
+_WITHOUT_WORKERS_SECONDS = 300.0
 _AHEAD = 2
 """Blocks in the window for each slot: one that runs and one that waits, so that no worker waits for the driver."""
 
@@ -63,8 +70,8 @@ def run_blocks(
         progress: shows how far the run is.
     """
     outcome = Outcome()
-    jobs = _Queue(numbers)
-    for job, attempt in _attempts(cluster, jobs, compute, outcome):
+    jobs = _Jobs(numbers)
+    for job, attempt in _attempts(cluster, jobs, compute, outcome, progress):
         if isinstance(attempt.result, BlockReport):
             on_done(attempt.result, job.attempt, attempt.worker)
             outcome.done += 1
@@ -74,7 +81,7 @@ def run_blocks(
     return outcome
 
 
-class _Queue:
+class _Jobs:
     """Blocks to start: those that failed and wait for another worker first, then new ones.
 
     Suspects go one at a time, so that a block that takes workers down is found out, and not what ran beside it.
@@ -101,7 +108,7 @@ class _Queue:
 
 
 def _handle_failure(
-    job: _Job, worker: str, failure: Failure, jobs: _Queue, outcome: Outcome, progress: Progress
+    job: _Job, worker: str, failure: Failure, jobs: _Jobs, outcome: Outcome, progress: Progress
 ) -> None:
     if failure.again and job.attempt < ATTEMPTS:
         progress.note(f"block {job.number}: attempt {job.attempt} failed on {worker}: {failure.message}; sent again")
@@ -117,23 +124,28 @@ def _handle_failure(
 
 
 def _attempts(
-    cluster: Cluster, jobs: _Queue, compute: Callable[[int], BlockReport], outcome: Outcome
+    cluster: Cluster, jobs: _Jobs, compute: Callable[[int], BlockReport], outcome: Outcome, progress: Progress
 ) -> Iterator[tuple[_Job, Attempt]]:
     if cluster.client is None:
         outcome.peak_in_flight = 1
         while (job := jobs.take()) is not None:
             yield job, attempted(job.number, compute, cluster.names[0])
     else:
-        yield from _dask_attempts(cluster, cluster.client, jobs, compute, outcome)
+        yield from _dask_attempts(cluster, cluster.client, jobs, compute, outcome, progress)
 
 
 def _dask_attempts(
-    cluster: Cluster, client: Client, jobs: _Queue, compute: Callable[[int], BlockReport], outcome: Outcome
+    cluster: Cluster,
+    client: Client,
+    jobs: _Jobs,
+    compute: Callable[[int], BlockReport],
+    outcome: Outcome,
+    progress: Progress,
 ) -> Iterator[tuple[_Job, Attempt]]:
-    from distributed import as_completed  # noqa: PLC0415 - half a second that `serial` need not pay
-
     in_flight: dict[Any, _Job] = {}  # by the future's key
-    completed = as_completed()
+    completed: Queue[Any] = Queue()
+    # A scheduler takes tasks of one key for one task, whoever sends them: two runs must never share a key.
+    run = uuid4().hex[:12]
     task = partial(on_worker, compute=compute)
 
     def refill() -> None:
@@ -143,7 +155,7 @@ def _dask_attempts(
             future = client.submit(
                 task,
                 job.number,
-                key=f"block-{job.number}-{job.attempt}",
+                key=f"volseg-{run}-{job.number}-{job.attempt}",
                 pure=False,
                 resources={SLOT: 1},
                 # Only a wish: were the other workers gone, the one that failed may try again.
@@ -151,18 +163,42 @@ def _dask_attempts(
                 allow_other_workers=bool(others),
             )
             in_flight[future.key] = job
-            completed.add(future)
+            future.add_done_callback(completed.put)
         outcome.peak_in_flight = max(outcome.peak_in_flight, len(in_flight))
 
     refill()
     while in_flight:
-        future = next(completed)
+        future = _next(completed, cluster, progress)
         job = in_flight.pop(future.key)
         attempt = _result(future, job)
         future.release()
         jobs.came_back(job)
         yield job, attempt
         refill()
+
+
+def _next(completed: Queue[Any], cluster: Cluster, progress: Progress) -> Any:
+    """The next future that is done.
+
+    Raises:
+        ClusterError: there has been no worker for minutes.
+    """
+    without_since: float | None = None
+    while True:
+        try:
+            return completed.get(timeout=_LOOK_SECONDS)
+        except Empty:
+            if cluster.alive():
+                without_since = None
+                continue
+        if without_since is None:
+            without_since = time.monotonic()
+            progress.note(f"{cluster.where} has no workers left; waiting for some to come")
+        if time.monotonic() - without_since > _WITHOUT_WORKERS_SECONDS:
+            raise ClusterError(
+                f"{cluster.where} has had no workers for {_WITHOUT_WORKERS_SECONDS / 60:g} minutes; start some, "
+                "then give --resume instead of --overwrite"
+            )
 
 
 def on_worker(number: int, compute: Callable[[int], BlockReport]) -> Attempt:
@@ -173,7 +209,13 @@ def on_worker(number: int, compute: Callable[[int], BlockReport]) -> Attempt:
 
 
 def _result(future: Any, job: _Job) -> Attempt:
-    """The attempt a future holds, or the failure that Dask itself met: a worker that died again and again."""
+    """The attempt a future holds, or the failure that Dask itself met: a worker that died.
+
+    Raises:
+        ClusterError: the scheduler is gone, and its tasks with it.
+    """
+    if future.cancelled():
+        raise ClusterError("the scheduler was lost; start it again and give --resume instead of --overwrite")
     error = future.exception()
     if error is None:
         result: Attempt = future.result()

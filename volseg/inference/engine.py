@@ -48,6 +48,9 @@ def open_predictor(model_file: str, digest: str, tiling: Tiling, engine: Engine)
         raise ModelError(f"{model_file} is not the model that this run was begun with; put that one back")
     if engine.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("this run computes on CUDA, and this worker has no GPU; give its slots to workers that have")
-    torch.set_num_threads(engine.threads)
+    if engine.device == "cuda":
+        # Else "float32" convolutions keep ten bits of the mantissa on Ampere and later.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
     network = prepared(model.network, engine.device, engine.precision)
     return TiledPredictor(network, model.activate, tiling, engine)

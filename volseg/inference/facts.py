@@ -28,6 +28,7 @@ class WorkerFacts:
         cpus: that the process may use.
         memory: bytes that were free for the process, on the machine and in its control group.
         device: `cuda` where a GPU is visible.
+        gpu: which one; empty on a CPU.
         device_memory: bytes that were free on it; 0 on a CPU.
         fast_bfloat16: whether bfloat16 is computed in hardware.
     """
@@ -36,6 +37,7 @@ class WorkerFacts:
     cpus: frozenset[int]
     memory: int
     device: Device
+    gpu: str
     device_memory: int
     fast_bfloat16: bool
 
@@ -56,8 +58,9 @@ def worker_facts(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerFacts
         cpus=frozenset(os.sched_getaffinity(0)),
         memory=min(psutil.virtual_memory().available, _free_in_control_group()),
         device="cuda" if gpu else "cpu",
+        gpu=str(torch.cuda.get_device_properties(0).uuid) if gpu else "",
         device_memory=torch.cuda.mem_get_info()[0] if gpu else 0,
-        fast_bfloat16=torch.cuda.is_bf16_supported() if gpu else _cpu_has_bfloat16(),
+        fast_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bfloat16(),
     )
 
 

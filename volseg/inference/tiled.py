@@ -68,6 +68,9 @@ class TiledPredictor:
         """Send tiles (N, 1, y, x) through a 2-D network; yields the cores as (1, y, x)."""
         _, rows, columns = self._tiling.crop.slices
         with EXCLUSIVE, torch.inference_mode():
+            # Each thread of a process has its own count, and another run may have left another.
+            if self._engine.threads and torch.get_num_threads() != self._engine.threads:
+                torch.set_num_threads(self._engine.threads)
             device_input: Tensor = torch.from_numpy(inputs).to(
                 device=self._engine.device, dtype=DTYPES[self._engine.precision], memory_format=torch.channels_last
             )

@@ -59,11 +59,17 @@ def moments(raw: NDArray[Any]) -> tuple[float, float]:
     >>> moments(np.uint8([[0, 0], [10, 30]]))
     (20.0, 10.0)
     """
+    mean, std, _ = imaged_moments(raw)
+    return mean, std or 1.0
+
+
+def imaged_moments(raw: NDArray[Any]) -> tuple[float, float, int]:
+    """Mean, true standard deviation and number of the voxels that count; (0, 0, 0) where none does."""
     values = raw.astype(np.float64).ravel()
     imaged = values[np.isfinite(values) & (values != 0)]
     if not imaged.size:
-        return 0.0, 1.0
-    return float(imaged.mean()), float(imaged.std()) or 1.0
+        return 0.0, 0.0, 0
+    return float(imaged.mean()), float(imaged.std()), int(imaged.size)
 
 
 def section_moments(raw: NDArray[Any]) -> Statistics:

@@ -84,7 +84,7 @@ def process_block(number: int, journey: Journey) -> BlockReport:
     write_box = journey.grid.box(number)
     read_box = journey.tiling.read_box(write_box)
     raw = journey.source.read(read_box)
-    refuse_non_finite(raw, read_box, journey.grid.shape, number)
+    refuse_non_finite(raw, read_box, journey.grid.shape, f"block {number}")
     normalized = normalize(raw, journey.statistics, first_section=read_box.start[0])
     before = time.perf_counter()
     probability = journey.predict(normalized, write_box)
@@ -98,14 +98,14 @@ def process_block(number: int, journey: Journey) -> BlockReport:
     return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, predicted)
 
 
-def refuse_non_finite(raw: NDArray[Any], box: Box, shape: Zyx, number: int) -> None:
+def refuse_non_finite(raw: NDArray[Any], box: Box, shape: Zyx, name: str) -> None:
     """Refuse NaN and infinity in a float source, naming one such voxel.
 
     Args:
         raw: what was read.
         box: where; it may leave the volume, where the mirror shows voxels of the volume again.
         shape: of the volume.
-        number: of the block.
+        name: of the block.
 
     Raises:
         BlockError: there is one.
@@ -117,6 +117,6 @@ def refuse_non_finite(raw: NDArray[Any], box: Box, shape: Zyx, number: int) -> N
         place = np.unravel_index(int(np.argmin(finite)), raw.shape)
         where = tuple(mirror_index(int(at) + a, n) for at, a, n in zip(place, box.start, shape, strict=True))
         raise BlockError(
-            f"block {number}: the source holds NaN or infinity, at {where} (z, y, x) for one; "
+            f"{name}: the source holds NaN or infinity, at {where} (z, y, x) for one; "
             "repair it, or leave it out with --roi"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 from typing import TYPE_CHECKING, Literal
 
 from volseg.blocks import BlockGrid, Box, Tiling, Zyx, ZyxFloat, ceil_to
@@ -62,7 +63,9 @@ class Plan:
 
     def tilings(self) -> Iterator[Tiling]:
         """Ways to cut a block into tiles, from the largest tile (the least halo computed twice) to the smallest."""
-        (_, sy, sx), (bz, by, bx) = self.footprint.stride, self.grid.block
+        (_, sy, sx) = self.footprint.stride
+        # No wider than what there is to write: the rest of a block beyond the volume is never computed.
+        bz, by, bx = (min(b, n) for b, n in zip3(self.grid.block, self.grid.region.shape))
         # A network that sees one section takes sections one by one: a batch is many of them, a tile is one.
         depth = bz if self.footprint.reach_before[0] else 1
         seen: set[Zyx] = set()
@@ -118,9 +121,11 @@ def _block(shape: Zyx, chunk: Zyx, footprint: Footprint, request: Request) -> Zy
 def _default_block(shape: Zyx, chunk: Zyx, footprint: Footprint, shard: Zyx | None) -> Zyx:
     """Slabs of whole source chunks along z; wide along y and x, where the halo would else be computed twice."""
     depth = chunk[0] * max(1, _BLOCK_Z // chunk[0]) if chunk[0] <= 2 * _BLOCK_Z else _BLOCK_Z
-    wanted = (min(depth, shape[0]), min(_BLOCK_YX, shape[1]), min(_BLOCK_YX, shape[2]))
+    # Blocks of one size: a narrow last one would cost as much as a wide one, for tiles have one shape.
+    even = tuple(-(-n // -(-n // _BLOCK_YX)) for n in shape[1:])
+    wanted = (min(depth, shape[0]), *even)
     steps = zip3(footprint.stride, shard or (1, 1, 1))
-    z, y, x = (ceil_to(ceil_to(w, s), k) for w, (s, k) in zip(wanted, steps, strict=True))
+    z, y, x = (ceil_to(w, lcm(max(s, 1), max(k, 1))) for w, (s, k) in zip(wanted, steps, strict=True))
     return z, y, x
 
 

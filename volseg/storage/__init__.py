@@ -6,10 +6,12 @@ from volseg.storage.journal import Journal, Mark, read_marks
 from volseg.storage.record import ModelEntry, RunRecord, Settings, SourceEntry
 from volseg.storage.stacks import Stack, is_stack, open_stack
 from volseg.storage.statistics import volume_statistics
-from volseg.storage.target import Target, create_target, is_target, open_target, read_record, remove_target
-from volseg.storage.volume import Volume, open_volume
+from volseg.storage.target import Target, create_target, is_target, open_target, read_record, refuse_other_than_zarr
+from volseg.storage.volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
+    "GREY",
+    "LABELS",
     "Journal",
     "Mark",
     "ModelEntry",
@@ -28,7 +30,7 @@ __all__ = [
     "open_volume",
     "read_marks",
     "read_record",
-    "remove_target",
+    "refuse_other_than_zarr",
     "source_identity",
     "volume_statistics",
 ]

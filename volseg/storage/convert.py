@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
 from volseg.errors import TargetError
-from volseg.storage.target import Target, create_volume, open_target, refuse_other_than_zarr, remove_target
+from volseg.storage.target import Target, create_volume, open_target, refuse_other_than_zarr, replace_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,8 +68,7 @@ def convert_stack(
             stop = min(first + shard[0], z)
             target.write(Box((first, 0, 0), (stop, y, x)), stack.read(first, stop))
             on_sections(stop)
-        remove_target(path)
-        building.rename(path)
+        replace_volume(building, path)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise

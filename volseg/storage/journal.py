@@ -59,17 +59,13 @@ class Journal:
             self._lock: TextIO = (folder / "lock").open("a+")
         except OSError as error:
             raise TargetError(f"cannot write the journal in {folder}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise _busy(folder) from None
-        number = len(_segments(folder)) + 1
-        self._segment = (folder / f"journal-{number:04d}.jsonl").open("x")
+        _take(self._lock, folder)
+        last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
+        self._segment = (folder / f"journal-{last + 1:04d}.jsonl").open("x")
         self._synced = time.monotonic()
 
     def mark(self, mark: Mark) -> None:
-        """Append a mark; it outlives this process at once, and a power cut within two seconds.
+        """Append a mark; it outlives this process at once. It is flushed to the disk every two seconds of marks.
 
         Raises:
             TargetError: the disk does not take it.
@@ -106,15 +102,24 @@ def refuse_if_written(folder: Path) -> None:
     Raises:
         TargetError: its lock is held.
     """
+    if (folder / "lock").is_file():
+        with (folder / "lock").open("a+") as lock:
+            _take(lock, folder)
+
+
+def _take(lock: TextIO, folder: Path) -> None:
+    """Take the lock, or close it and say why not."""
     try:
-        lock = (folder / "lock").open("a+")
-    except OSError:
-        return
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise _busy(folder) from None
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        if isinstance(error, BlockingIOError):
+            target = folder.parent.parent
+            raise TargetError(f"another run is writing into {target}; wait for it, or stop it first") from None
+        raise TargetError(
+            f"the file system of {folder} gives no locks ({error.strerror}); mount it with locks (Lustre: -o flock), "
+            "or write to another one"
+        ) from error
 
 
 def _segments(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from volseg.errors import SourceError
+from volseg.storage.volume import GREY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 
 _TIFF = (".tif", ".tiff")
 _IMAGES = (*_TIFF, ".png")
-_DTYPES = ("uint8", "uint16", "int16", "float32")
 
 
 class Stack(Protocol):
-    """Sections that can be read a few at a time, so that a stack may be larger than memory."""
+    """Sections that can be read a slab at a time, so that a stack may be larger than memory."""
 
     @property
     def shape(self) -> Zyx:
@@ -88,8 +88,12 @@ def is_stack(path: Path) -> bool:
     return path.suffix.lower() in _TIFF
 
 
-def open_stack(path: Path) -> Stack:
+def open_stack(path: Path, dtypes: tuple[str, ...] = GREY) -> Stack:
     """Open a stack of sections; reads only what tells its shape.
+
+    Args:
+        path: a TIFF file, or a folder of TIFF or PNG sections.
+        dtypes: the types that suit; those of grey values by default.
 
     Raises:
         SourceError: nothing there, no images, or images that are no sections of a volume.
@@ -97,8 +101,8 @@ def open_stack(path: Path) -> Stack:
     if not path.exists():
         raise SourceError(f"source {path} does not exist; check the path, or the mount")
     stack = _open_folder(path) if path.is_dir() else _open_tiff(path)
-    if stack.dtype not in _DTYPES:
-        raise SourceError(f"{path} holds {stack.dtype}; volseg reads {', '.join(_DTYPES)}")
+    if stack.dtype not in dtypes:
+        raise SourceError(f"{path} holds {stack.dtype}; what suits here is {', '.join(dtypes)}")
     return stack
 
 

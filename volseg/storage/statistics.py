@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volseg.blocks import Box
-from volseg.ops import Normalization, Statistics, moments
+from volseg.ops.normalize import imaged_moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from volseg.ops import Normalization, Statistics
     from volseg.storage.volume import Volume
 
 _WHOLE = 1024
 """Axes up to this length are read whole."""
 _WINDOWS = 8
 _WINDOW = 128
+_DEEPEST = 64
+"""Sections that are held at once."""
 
 
 def volume_statistics(
@@ -37,25 +40,24 @@ def volume_statistics(
     """
     if normalization.mode == "fixed":
         return (normalization.training,)
-    sections: list[tuple[float, float]] = []
-    counts: list[int] = []
-    depth = volume.chunk[0]
+    sections: list[tuple[float, float, int]] = []
+    depth = min(volume.chunk[0], _DEEPEST)
     for first in range(0, volume.shape[0], depth):
-        slab = _sampled(volume, first, min(first + depth, volume.shape[0]))
-        sections += [moments(section) for section in slab]
-        counts += [int(np.count_nonzero(np.isfinite(section) & (section != 0))) for section in slab]
+        sections += [
+            imaged_moments(section) for section in _sampled(volume, first, min(first + depth, volume.shape[0]))
+        ]
         on_section(len(sections))
     if normalization.mode == "section":
-        return tuple(sections)
-    return (_pooled(sections, counts),)
+        return tuple((mean, std or 1.0) for mean, std, _ in sections)
+    return (_pooled(sections),)
 
 
-def _pooled(sections: list[tuple[float, float]], counts: list[int]) -> tuple[float, float]:
+def _pooled(sections: list[tuple[float, float, int]]) -> tuple[float, float]:
     """Moments of all sections together, from each one's own and the voxels that count in it."""
-    if not any(counts):
+    mean, std, count = np.asarray(sections, np.float64).T
+    if not count.any():
         return 0.0, 1.0
-    weight = np.asarray(counts, np.float64) / sum(counts)
-    mean, std = (np.asarray([pair[i] for pair in sections]) for i in (0, 1))
+    weight = count / count.sum()
     whole = float((weight * mean).sum())
     variance = float((weight * (std**2 + (mean - whole) ** 2)).sum())
     return whole, variance**0.5 or 1.0

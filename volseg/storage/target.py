@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -114,18 +115,45 @@ def create_volume(
 
 
 def create_target(path: Path, record: RunRecord, voxel_nm: ZyxFloat) -> Target:
-    """Create the target of a run, its record inside."""
-    settings = record.settings
-    target = create_volume(
-        path,
+    """Create the target of a run, its record inside; it takes the place of a Zarr that stands there.
+
+    It is built beside its path and renamed, so that a kill leaves the old volume, or the new one whole.
+
+    Raises:
+        TargetError: what stands there is no Zarr or is being written, or the path cannot be written.
+    """
+    refuse_other_than_zarr(path)
+    building = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    create_volume(
+        building,
         shape=record.source.shape,
-        shard=settings.shard,
-        chunk=settings.chunk,
+        shard=record.settings.shard,
+        chunk=record.settings.chunk,
         dtype="uint8",
         voxel_nm=voxel_nm,
+        name=path.name.removesuffix(".zarr"),
     )
-    zarr.open_group(path, mode="r+").attrs["volseg"] = record.to_attributes()
-    return target
+    zarr.open_group(building, mode="r+").attrs["volseg"] = record.to_attributes()
+    replace_volume(building, path)
+    return open_target(path)
+
+
+def replace_volume(made: Path, path: Path) -> None:
+    """Put a volume that was made beside a path into its place; what stood there is deleted last.
+
+    Raises:
+        TargetError: what stands there is no Zarr, is being written, or cannot be moved.
+    """
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        if path.exists():
+            refuse_other_than_zarr(path)
+            refuse_if_written(path / "0" / ".volseg")
+            path.rename(old)
+        made.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise TargetError(f"cannot replace {path}: {error.strerror or error}") from error
 
 
 def open_target(path: Path) -> Target:
@@ -143,7 +171,10 @@ def open_target(path: Path) -> Target:
 
 def is_target(path: Path) -> bool:
     """Whether a run was begun at this path."""
-    return (path / "zarr.json").is_file() and "volseg" in zarr.open_group(path, mode="r").attrs
+    try:
+        return "volseg" in json.loads((path / "zarr.json").read_text())["attributes"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
 
 
 def read_record(path: Path) -> RunRecord:
@@ -154,7 +185,7 @@ def read_record(path: Path) -> RunRecord:
     """
     try:
         return RunRecord.model_validate_json(_attributes_json(path))
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise TargetError(f"{path} holds no run of volseg; name the target of a `volseg predict`") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -177,19 +208,3 @@ def refuse_other_than_zarr(path: Path) -> None:
     """
     if path.exists() and not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
         raise TargetError(f"{path} is not a Zarr, so --overwrite leaves it alone; delete it yourself if you mean it")
-
-
-def remove_target(path: Path) -> None:
-    """Delete a volume to make room for a new one.
-
-    Raises:
-        TargetError: what stands there is not a Zarr, is being written by another run, or cannot be deleted.
-    """
-    if not path.exists():
-        return
-    refuse_other_than_zarr(path)
-    refuse_if_written(path / "0" / ".volseg")
-    try:
-        shutil.rmtree(path)
-    except OSError as error:
-        raise TargetError(f"cannot delete {path}: {error.strerror}") from error

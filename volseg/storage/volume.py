@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GREY = ("uint8", "uint16", "int16", "float32")
+LABELS = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "bool")
 _WAY_OUT = "name a Zarr array or an OME-Zarr group, or make one with: volseg convert"
 
 
@@ -68,8 +69,8 @@ class Volume:
             raise SourceError(f"cannot read {box} of {self.location}: {type(error).__name__}: {error}") from error
         return unfolded(held, [low for low, _ in spans], box.start, box.stop, self.shape)
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return open_volume, (self.location,)
+    def __reduce__(self) -> tuple[Any, tuple[str, tuple[str]]]:
+        return open_volume, (self.location, (self.dtype,))
 
 
 def open_volume(location: str, dtypes: tuple[str, ...] = GREY) -> Volume:
@@ -83,6 +84,7 @@ def open_volume(location: str, dtypes: tuple[str, ...] = GREY) -> Volume:
     Raises:
         SourceError: nothing there, not a Zarr, or not a volume with axes (z, y, x).
     """
+    location = location.removeprefix("file://")
     node = _open_node(location)
     if isinstance(node, zarr.Array):
         parent, _, name = location.rstrip("/").rpartition("/")
@@ -94,14 +96,19 @@ def open_volume(location: str, dtypes: tuple[str, ...] = GREY) -> Volume:
             f"{location} is a Zarr group without OME-Zarr levels; name one of its arrays"
             + (f": {', '.join(inside[:8])}" if inside else "")
         )
-    path = ome.level_paths(multiscale)[0]
-    names = ome.axis_names(multiscale)
+    try:
+        path, names = ome.level_paths(multiscale)[0], ome.axis_names(multiscale)
+        voxel_nm = ome.level_voxel_nm(multiscale, path)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{location} has OME-Zarr metadata that make no sense ({error!r}); name one of its arrays"
+        ) from None
     if names and names[-3:] != ["z", "y", "x"]:
         raise SourceError(f"{location} has axes {', '.join(names)}; volseg reads volumes whose last axes are z, y, x")
     array = _open_node(f"{location.rstrip('/')}/{path}")
     if not isinstance(array, zarr.Array):
         raise SourceError(f"{location}/{path} is not an array, though the group's metadata names it as a level")
-    return _checked(f"{location.rstrip('/')}/{path}", array, ome.level_voxel_nm(multiscale, path), dtypes)
+    return _checked(f"{location.rstrip('/')}/{path}", array, voxel_nm, dtypes)
 
 
 def _checked(location: str, array: zarr.Array[Any], voxel_nm: ZyxFloat | None, dtypes: tuple[str, ...]) -> Volume:
@@ -125,8 +132,11 @@ def _voxel_nm_of_array(array: zarr.Array[Any], parent: str, name: str) -> ZyxFlo
         group = _open_node(parent)
     except SourceError:
         return None
-    multiscale = ome.multiscale_of(dict(group.attrs))
-    return None if multiscale is None else ome.level_voxel_nm(multiscale, name)
+    try:
+        multiscale = ome.multiscale_of(dict(group.attrs))
+        return None if multiscale is None else ome.level_voxel_nm(multiscale, name)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
@@ -145,15 +155,15 @@ def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
 
 
 def _store(location: str) -> LocalStore | ObjectStore[Any]:
-    scheme, separator, path = location.partition("://")
-    if separator and scheme != "file":
+    scheme, separator, _ = location.partition("://")
+    if separator:
         try:
             options: Any = {"client_options": {"allow_http": True}} if scheme == "http" else {}
             return ObjectStore(obstore.store.from_url(location.rstrip("/"), **options), read_only=True)
         except Exception as error:  # obstore's own errors have no public root
             reason = str(error).partition("Debug source:")[0]
             raise SourceError(f"cannot open {location}: {reason}; check the URL") from error
-    local = Path(path if separator else location)
+    local = Path(location)
     if not local.exists():
         raise SourceError(f"source {local} does not exist; check the path, or the mount")
     if not local.is_dir():

@@ -11,7 +11,7 @@ import numpy as np
 from volseg.blocks import Box
 from volseg.errors import TrainingError
 from volseg.ops import mirrored, normalize
-from volseg.storage import is_stack, open_stack, open_volume
+from volseg.storage import GREY, LABELS, is_stack, open_stack, open_volume
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,31 +53,34 @@ def load_labelled(data: DataSettings) -> LabelledVolume:
         SourceError: a volume that cannot be read.
         TrainingError: shapes that differ, labels of one kind only, or no voxel size.
     """
-    raw, stated_nm = _read(data.raw)
-    labels, _ = _read(data.labels)
+    raw, stated_nm = _read(data.raw, GREY)
+    labels, _ = _read(data.labels, LABELS)
     if raw.shape != labels.shape:
         raise TrainingError(
             f"raw {data.raw} is {raw.shape}, labels {data.labels} are {labels.shape}; they must be alike"
         )
-    membrane = labels == 0 if data.membrane == "zero" else labels != 0
-    share = float(membrane[slice(*data.train)].mean()) if membrane[slice(*data.train)].size else 0.0
-    if share in (0.0, 1.0):
-        raise TrainingError(
-            f"labels {data.labels} call {share:.0%} of sections {data.train[0]} to {data.train[1]} membrane; "
-            'check data.train and data.membrane ("zero" or "nonzero")'
-        )
+    if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+        raise TrainingError(f"{data.raw} holds NaN or infinity; repair it before training")
     voxel_nm = data.voxel_nm or stated_nm
     if voxel_nm is None:
         raise TrainingError(f"{data.raw} states no voxel size; give data.voxel_nm = [Z, Y, X] in nanometres")
-    return LabelledVolume(raw, membrane, voxel_nm)
+    volume = LabelledVolume(raw, labels == 0 if data.membrane == "zero" else labels != 0, voxel_nm)
+    for name, sections in (("train", data.train), ("validation", data.validation)):
+        share = None if sections is None else float(volume.sections(*sections).membrane.mean())
+        if share in (0.0, 1.0):
+            raise TrainingError(
+                f"labels {data.labels} call {share:.0%} of the sections of data.{name} {sections} membrane; "
+                'check them and data.membrane ("zero" or "nonzero")'
+            )
+    return volume
 
 
-def _read(location: str) -> tuple[NDArray[Any], ZyxFloat | None]:
+def _read(location: str, dtypes: tuple[str, ...]) -> tuple[NDArray[Any], ZyxFloat | None]:
     path = Path(location)
     if "://" not in location and path.exists() and is_stack(path):
-        stack = open_stack(path)
+        stack = open_stack(path, dtypes)
         return stack.read(0, stack.shape[0]), None
-    volume = open_volume(location)
+    volume = open_volume(location, dtypes)
     return volume.read(Box.of_shape(volume.shape)), volume.voxel_nm
 
 

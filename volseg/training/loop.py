@@ -93,7 +93,7 @@ def fit(
     torch.manual_seed(settings.seed)
     facts = worker_facts(settings.device)
     precision = choose_precision(settings.precision, [facts])
-    network = build_network(choice.name, choice.arguments)
+    network = _fresh(choice)
     normalization = Normalization(choice.normalization, moments(train.raw), train.raw.dtype.name)
     card = card_for(
         network,
@@ -145,6 +145,12 @@ class _Selection:
             return False
         self.scores, self.state = scores, copy.deepcopy(network.state_dict())
         return True
+
+
+def _fresh(choice: NetworkSettings) -> nn.Module:
+    if choice.arguments.get("in_channels", 1) != 1:
+        raise TrainingError("network.arguments.in_channels must be 1: a section has one grey value a pixel")
+    return build_network(choice.name, choice.arguments)
 
 
 def _learn(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, step: int) -> float:

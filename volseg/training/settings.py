@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from volseg.blocks import ZyxFloat
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 
 class _Frozen(BaseModel):
@@ -22,7 +20,7 @@ class DataSettings(_Frozen):
     """Ground truth of the same shape, in the same kinds of file."""
     membrane: Literal["zero", "nonzero"] = "zero"
     """Which labels are membrane: `zero` where cells carry ids or 255, `nonzero` for a membrane mask."""
-    voxel_nm: ZyxFloat | None = None
+    voxel_nm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Voxel size (z, y, x) in nanometres; needed where the raw volume does not state it."""
     train: tuple[int, int]
     """Sections [first, stop) to train on."""
