@@ -160,7 +160,10 @@ def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: C
 
     def drive(name: str, client: Client) -> None:
         cluster = Cluster(client, names=two_workers.names, slots=two_workers.slots)
-        keep = lambda block, attempt, worker: digests[name].append(block.digest)  # noqa: E731
+
+        def keep(block: BlockReport, attempt: int, worker: str) -> None:
+            digests[name].append(block.digest)
+
         run_blocks(cluster, range(60), partial(mine, name=name), keep, Quiet())
 
     with Client(two_workers.client.scheduler_info()["address"]) as other:
