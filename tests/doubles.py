@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling
+from volseg.cluster import Quiet
 from volseg.errors import BlockError, SourceError
 from volseg.pipeline import BlockReport, Journey, process_block
 from volseg.storage import open_target, open_volume
@@ -85,3 +86,24 @@ def naps(number: int, seconds: float = 0.05) -> Any:
     """Takes a while."""
     time.sleep(seconds)
     return report(number)
+
+
+class Marks:
+    """Keeps what the journal would be told."""
+
+    def __init__(self) -> None:
+        self.done: dict[int, tuple[int, str]] = {}
+
+    def __call__(self, block: BlockReport, attempt: int, worker: str) -> None:
+        assert block.number not in self.done
+        self.done[block.number] = (attempt, worker)
+
+
+class Notes(Quiet):
+    """Keeps what the user would be told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)

@@ -93,16 +93,16 @@ def test_several_tiles_a_block_and_several_tiles_a_batch_change_nothing(model_fi
     np.testing.assert_allclose(made, truth, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("cluster", "workers", "block"), [("serial", None, 0), ("local", 1, 1), ("local", 2, 2)])
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize(("cluster", "workers"), [("serial", None), ("local", 1), ("local", 2)])
 def test_any_cluster_writes_the_whole_pass(model_file, raw_path, truth, tmp_path, cluster, workers, block) -> None:
     summary = volseg.predict(
-        str(raw_path), str(tmp_path / "p.zarr"), model=str(model_file), block=BLOCKS[block], precision="float32",
+        str(raw_path), str(tmp_path / "p.zarr"), model=str(model_file), block=block, precision="float32",
         cluster=cluster, workers=workers,
     )  # fmt: skip
     assert not summary.failed
-    steps = np.abs(stored(tmp_path / "p.zarr") - truth * 255)
-    assert steps.max() <= 1
-    assert np.mean(steps > 0.5 + 255e-5) < 1e-4
+    # A byte is the nearest to its probability, so being off by at most 1e-5 before rounding shows as half a step more.
+    assert np.abs(stored(tmp_path / "p.zarr") - truth * 255).max() <= 0.5 + 255 * 1.01e-5
 
 
 def test_the_lazy_form_equals_the_whole_pass(model_file, raw_path, truth) -> None:

@@ -1,0 +1,168 @@
+"""Clusters that are joined: refused where they cannot work, used, and left as they were."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.doubles import (
+    Marks,
+    Notes,
+    naps,
+    report,
+)
+from tests.makers import stored
+from volseg.cluster import Quiet, connect, run_blocks
+from volseg.cluster.connect import SLOTS
+from volseg.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from volseg.pipeline import BlockReport
+
+
+def test_a_scheduler_that_dies_is_one_clear_error(free_scheduler: str) -> None:
+    process = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2")
+    try:
+        with joined(free_scheduler) as cluster:
+            assert cluster.client is not None
+            pid = cluster.client.run_on_scheduler(os.getpid)
+
+            def kill_early(block: BlockReport, attempt: int, worker: str) -> None:
+                if block.number == 2:
+                    os.kill(pid, 9)
+
+            with pytest.raises(ClusterError, match="lost; start it again and give --resume"):
+                run_blocks(cluster, range(10_000), naps, kill_early, Quiet())
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_without_workers_left_is_said_and_given_up(
+    free_scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import volseg.cluster.run as running
+
+    monkeypatch.setattr(running, "_LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(running, "_WITHOUT_WORKERS_SECONDS", 2.0)
+    process, notes = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2"), Notes()
+
+    def kill_early(block: BlockReport, attempt: int, worker: str) -> None:
+        if block.number == 2:
+            process.kill()
+            process.wait()
+
+    with pytest.raises(ClusterError, match="has had no workers for .* minutes"), joined(free_scheduler) as cluster:
+        run_blocks(cluster, range(10_000), naps, kill_early, notes)
+    assert any("no workers left; waiting" in line for line in notes.lines)
+
+
+@pytest.fixture
+def free_scheduler() -> Iterator[str]:
+    """A scheduler without workers."""
+    code = (
+        "import asyncio; from distributed import Scheduler\n"
+        "async def main():\n"
+        "    async with Scheduler(host='127.0.0.1', port=0, dashboard_address='127.0.0.1:0') as s:\n"
+        "        print(s.address, flush=True); await s.finished()\n"
+        "asyncio.run(main())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def start_worker(address: str, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard", "--no-nanny", *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_a_cluster_without_the_resource_is_refused(free_scheduler: str, worker: bool) -> None:
+    process = start_worker(free_scheduler, "--nthreads", "1") if worker else None
+    try:
+        time.sleep(4 if worker else 0)
+        with (
+            pytest.raises(ClusterError, match=r"none with the resource 'slot'.*--resources slot=2"),
+            connect(free_scheduler, None),
+        ):
+            pass
+    finally:
+        if process:
+            process.kill()
+            process.wait()
+
+
+def test_a_joined_cluster_does_the_work_and_outlives_it(free_scheduler: str) -> None:
+    process = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2")
+    try:
+        for _ in range(2):
+            with joined(free_scheduler) as cluster:
+                marks = Marks()
+                run_blocks(cluster, range(10), report, marks, Quiet())
+                assert sorted(marks.done) == list(range(10))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_predict_runs_on_a_joined_cluster(free_scheduler: str, raw: Path, small_model: Path, tmp_path: Path) -> None:
+    import volseg
+
+    options: Any = {"model": str(small_model), "block": (2, 32, 32), "precision": "float32"}
+    volseg.predict(str(raw), str(tmp_path / "serial.zarr"), **options, cluster="serial")
+    process = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2")
+    try:
+        # The worker may still be on its way: a driver that starts beside it waits a little.
+        summary = volseg.predict(str(raw), str(tmp_path / "joined.zarr"), **options, cluster=free_scheduler)
+    finally:
+        process.kill()
+        process.wait()
+    assert (summary.done, summary.failed) == (27, {})
+    assert set(summary.workers) != {"this process"}
+    assert np.abs(stored(tmp_path / "joined.zarr").astype(int) - stored(tmp_path / "serial.zarr")).max() <= 1
+
+
+def joined(address: str):
+    """Connect once the worker has come up."""
+    for _ in range(60):
+        try:
+            connection = connect(address, None)
+            cluster = connection.__enter__()
+        except ClusterError:
+            time.sleep(0.5)
+        else:
+            connection.__exit__(None, None, None)
+            assert cluster.slots == SLOTS
+            return connect(address, None)
+    raise AssertionError("no worker came up")
+
+
+def test_an_unreachable_scheduler_is_refused_within_seconds() -> None:
+    started = time.monotonic()
+    with (
+        pytest.raises(ClusterError, match="no scheduler answers at tcp://127.0.0.1:9 within 5 s"),
+        connect("tcp://127.0.0.1:9", None),
+    ):
+        pass
+    assert time.monotonic() - started < 9
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--cluster 'slurm' is not one of serial, local"), connect("slurm", None):
+        pass
