@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from volseg.blocks.align import ceil_to
 from volseg.blocks.box import Zyx, zip3
@@ -21,6 +22,7 @@ class Footprint:
         smallest: the smallest input it takes; all others are whole strides larger.
         context: how far beyond a core that sits on the stride the network looks. It is up to a stride less than the
             reach: a voxel looks furthest from the middle of a pooling cell, which a core never cuts.
+        dimensions: 3, or 2 for a network that makes one section at a time (of one section, or of a few as channels).
     """
 
     reach_before: Zyx
@@ -29,21 +31,22 @@ class Footprint:
     margin: Zyx
     smallest: Zyx
     context: Zyx
+    dimensions: Literal[2, 3] = 2
 
     @property
     def padded(self) -> bool:
-        """Whether the output is as large as the input."""
-        return not any(self.margin)
+        """Whether a section of the output is as large as one of the input."""
+        return not any(self.margin[1:])
 
     def exact_halo(self) -> Zyx:
         """The smallest halo with which blocks leave no seam.
 
-        Padded networks take their context, rounded up to the stride. Unpadded ones take their margin: they make an
-        output voxel from real input voxels only, so more would change nothing.
+        Along an axis that the network pads, that is its context, rounded up to the stride. Along one that it does not
+        pad it is the margin: an output voxel is made from real input voxels only, so more would change nothing.
         """
-        if not self.padded:
-            return self.margin
-        z, y, x = (ceil_to(c, s) for c, s in zip3(self.context, self.stride))
+        z, y, x = (
+            m or ceil_to(c, s) for c, s, m in zip(self.context, self.stride, self.margin, strict=True)
+        )
         return z, y, x
 
     def checked_halo(self, halo: Zyx) -> Zyx:
@@ -75,7 +78,7 @@ class Footprint:
 
     def sees_beyond(self, halo: Zyx) -> bool:
         """Whether the network looks further than this halo, so that seams are possible."""
-        return self.padded and any(c > h for c, h in zip3(self.context, halo))
+        return any(not m and c > h for c, h, m in zip(self.context, halo, self.margin, strict=True))
 
     def input_shape(self, core: Zyx, halo: Zyx) -> Zyx:
         """The network input that yields `core` voxels with `halo` around them, rounded up to a size it takes.

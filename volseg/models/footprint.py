@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import Footprint
 from volseg.errors import ModelError
-from volseg.models.graph import AxisGraph, SizeError
+from volseg.models.graph import AxisGraph, SizeError, dimensions, sections_seen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,20 +16,33 @@ _LONGEST = 4096
 
 
 def network_footprint(network: nn.Module) -> Footprint:
-    """Derive the footprint of a 2-D network; along z it sees one section.
+    """Derive the footprint of a network.
+
+    A 2-D network that takes neighbouring sections as channels loses half of them on each side along z, like one that
+    pads nothing.
 
     Raises:
-        ModelError: a layer whose reach is not known, or sizes that no rule fits.
+        ModelError: a layer whose reach is not known, sizes that no rule fits, or an even number of sections.
     """
-    (y, x) = (_along(AxisGraph(network, axis)) for axis in (0, 1))
+    flat = dimensions(network) == 2
+    axes = [_along(AxisGraph(network, axis)) for axis in range(dimensions(network))]
+    z, y, x = [_across_sections(sections_seen(network)), *axes] if flat else axes
     return Footprint(
-        reach_before=(0, y[0], x[0]),
-        reach_after=(0, y[1], x[1]),
-        stride=(1, y[2], x[2]),
-        margin=(0, y[3], x[3]),
-        smallest=(1, y[4], x[4]),
-        context=(0, y[5], x[5]),
+        reach_before=(z[0], y[0], x[0]),
+        reach_after=(z[1], y[1], x[1]),
+        stride=(z[2], y[2], x[2]),
+        margin=(z[3], y[3], x[3]),
+        smallest=(z[4], y[4], x[4]),
+        context=(z[5], y[5], x[5]),
+        dimensions=2 if flat else 3,
     )
+
+
+def _across_sections(sections: int) -> tuple[int, int, int, int, int, int]:
+    if sections % 2 == 0:
+        raise ModelError(f"a network that takes {sections} sections as channels has none in the middle; use 1, 3, 5 ..")
+    half = sections // 2
+    return half, half, 1, half, sections, half
 
 
 def _along(graph: AxisGraph) -> tuple[int, int, int, int, int, int]:
@@ -49,6 +62,9 @@ def _along(graph: AxisGraph) -> tuple[int, int, int, int, int, int]:
     at = middle + margin
     before = [at + phase - first for phase, (first, _) in enumerate(seen)]
     after = [last - (at + phase) for phase, (_, last) in enumerate(seen)]
+    if not margin and smallest % stride:
+        # Cores do not end where the input does, so a flipped tile's cores start at another phase: any may come first.
+        return max(before), max(after), stride, margin, smallest, max(*before, *after)
     # A core starts at phase 0 and ends at the last phase: its other voxels look further, but stand further inside.
     beyond_start = max(reach - phase for phase, reach in enumerate(before))
     beyond_end = max(reach - (stride - 1 - phase) for phase, reach in enumerate(after))

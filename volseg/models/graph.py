@@ -16,7 +16,16 @@ import torch
 from torch import fx, nn
 
 from volseg.errors import ModelError
-from volseg.models.layers import CropConcat, crop_offset
+from volseg.models.layers import (
+    CONVOLUTIONS,
+    DECONVOLUTIONS,
+    NORMS,
+    POOLINGS,
+    Crop,
+    CropConcat,
+    Unpool,
+    crop_offset,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +33,11 @@ if TYPE_CHECKING:
 Interval: TypeAlias = tuple[int, int]
 """First and last place, both included."""
 
-_POINTWISE = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity, nn.Sigmoid)
+_LEAVES = (CropConcat, Crop, Unpool)
+_POINTWISE = (nn.ReLU, nn.Dropout, nn.Identity, nn.Sigmoid, *NORMS)
 _SUMS = (operator.add, torch.add)
+_PASSED_ON = (*_SUMS, operator.getitem)
+_SWITCH_BYTES = 8
 
 
 EXCLUSIVE = threading.RLock()
@@ -38,7 +50,28 @@ class SizeError(Exception):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, CropConcat) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+
+def dimensions(network: nn.Module) -> int:
+    """How many spatial axes a network has: 2, or 3.
+
+    Raises:
+        ModelError: it has no convolution.
+    """
+    return len(_first_convolution(network).kernel_size)
+
+
+def sections_seen(network: nn.Module) -> int:
+    """How many neighbouring sections a 2-D network takes as its input's channels; 1 for a 3-D one."""
+    return _first_convolution(network).in_channels if dimensions(network) == 2 else 1
+
+
+def _first_convolution(network: nn.Module) -> Any:
+    found = next((module for module in network.modules() if isinstance(module, CONVOLUTIONS)), None)
+    if found is None:
+        raise ModelError(f"{type(network).__name__} has no convolution, so its axes are not known")
+    return found
 
 
 class AxisGraph:
@@ -48,13 +81,14 @@ class AxisGraph:
         """Trace a network.
 
         Args:
-            network: a 2-D network.
-            axis: 0 for y, 1 for x.
+            network: a 2-D or 3-D network.
+            axis: among its own: 0 for y and 1 for x of a 2-D network; 0, 1, 2 for z, y, x of a 3-D one.
         """
         self.axis = axis
         with EXCLUSIVE:
             self.nodes = list(_Tracer().trace(network).nodes)
         self.modules = dict(network.named_modules())
+        self._channels_in = int(_first_convolution(network).in_channels)
 
     def module(self, node: fx.Node) -> nn.Module:
         """The module that a node calls; an identity for what is no module, such as a sum."""
@@ -74,24 +108,28 @@ class AxisGraph:
 
     def _size(self, node: fx.Node, inputs: list[int]) -> int:
         module = self.module(node)
-        if isinstance(module, CropConcat):
-            skip, upsampled = inputs
-            if skip < upsampled or (skip - upsampled) % 2:
-                raise SizeError
-            return upsampled
+        if isinstance(module, CropConcat | Crop):
+            return self._cropped(module, *inputs)
         if len(set(inputs)) != 1:
             raise SizeError
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        if isinstance(module, CONVOLUTIONS + POOLINGS):
             kernel, stride, padding, dilation = self._window(module)
             span = inputs[0] + 2 * padding - dilation * (kernel - 1) - 1
             # A pooling or a strided convolution that leaves a rest would shift the grid of what follows.
             if span < 0 or span % stride:
                 raise SizeError
             return span // stride + 1
-        if isinstance(module, nn.ConvTranspose2d):
+        if isinstance(module, DECONVOLUTIONS):
             kernel, stride, padding, _ = self._window(module)
             return (inputs[0] - 1) * stride - 2 * padding + kernel + self._along(module.output_padding)
-        return inputs[0]
+        return inputs[0] * (module.pool if isinstance(module, Unpool) else 1)
+
+    def _cropped(self, module: CropConcat | Crop, larger: int, kept: int) -> int:
+        left = larger - kept - (module.offset if isinstance(module, Crop) else 0)
+        # The centre of an odd rest would lie off the grid of the map that it is joined to.
+        if left < 0 or (isinstance(module, CropConcat) and left % 2):
+            raise SizeError
+        return kept
 
     def channels(self) -> dict[fx.Node, int]:
         """The channels of every node's output."""
@@ -99,18 +137,25 @@ class AxisGraph:
         for node in self.nodes:
             module = self.module(node)
             inputs = [channels[source] for source in node.all_input_nodes]
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if isinstance(module, CONVOLUTIONS + DECONVOLUTIONS):
                 channels[node] = module.out_channels
             elif isinstance(module, CropConcat):
                 channels[node] = sum(inputs)
             else:
-                channels[node] = inputs[0] if inputs else _first_channels(self.modules)
+                channels[node] = inputs[0] if inputs else self._channels_in
         return channels
 
     def in_place(self, node: fx.Node) -> bool:
         """Whether a node's output takes its input's place in memory."""
         module = self.module(node)
-        return node.op == "output" or isinstance(module, nn.Dropout) or bool(getattr(module, "inplace", False))
+        passed = node.op == "output" or node.target is operator.getitem
+        return passed or isinstance(module, nn.Dropout | Crop) or bool(getattr(module, "inplace", False))
+
+    def item_bytes(self, node: fx.Node, item: int) -> int:
+        """Bytes of one element of a node's output, switches included, where an activation takes `item`."""
+        if node.target is operator.getitem:
+            return _SWITCH_BYTES if node.args[1] == 1 else item
+        return item + (_SWITCH_BYTES if getattr(self.module(node), "return_indices", False) else 0)
 
     def stride(self) -> int:
         """The product of the poolings on the way down."""
@@ -118,10 +163,14 @@ class AxisGraph:
         for node in self.nodes:
             module = self.module(node)
             here = lcm(*(scale[source] for source in node.all_input_nodes)) if node.all_input_nodes else 1
-            if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+            if isinstance(module, CONVOLUTIONS + POOLINGS):
                 here *= self._window(module)[1]
-            elif isinstance(module, nn.ConvTranspose2d):
+            elif isinstance(module, DECONVOLUTIONS):
                 here //= self._window(module)[1]
+            elif isinstance(module, Unpool):
+                here //= module.pool
+            elif isinstance(module, Crop):
+                here = scale[node.all_input_nodes[0]]
             scale[node] = here
         return lcm(*scale.values())
 
@@ -132,6 +181,8 @@ class AxisGraph:
         for node in reversed(self.nodes):
             if node.op == "output":
                 wanted[node] = (place, place)
+            if node not in wanted:
+                continue
             for source, interval in self._sources(node, wanted[node], sizes):
                 known = wanted.get(source, interval)
                 wanted[source] = (min(known[0], interval[0]), max(known[1], interval[1]))
@@ -143,26 +194,31 @@ class AxisGraph:
             skip, upsampled = node.all_input_nodes
             offset = crop_offset(sizes[skip], sizes[upsampled])
             return [(skip, (wanted[0] + offset, wanted[1] + offset)), (upsampled, wanted)]
+        if isinstance(module, Crop):
+            # Of the other map only the size counts, which is the same wherever a tile lies.
+            return [(node.all_input_nodes[0], (wanted[0] + module.offset, wanted[1] + module.offset))]
         return [(source, self._backwards(node, module, wanted)) for source in node.all_input_nodes]
 
     def _backwards(self, node: fx.Node, module: nn.Module, wanted: Interval) -> Interval:
         first, last = wanted
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        if isinstance(module, CONVOLUTIONS + POOLINGS):
             kernel, stride, padding, dilation = self._window(module)
             return first * stride - padding, last * stride - padding + dilation * (kernel - 1)
-        if isinstance(module, nn.ConvTranspose2d):
+        if isinstance(module, DECONVOLUTIONS):
             kernel, stride, padding, dilation = self._window(module)
             return -((dilation * (kernel - 1) - first - padding) // stride), (last + padding) // stride
+        if isinstance(module, Unpool):
+            return first // module.pool, last // module.pool
         known = node.op in ("placeholder", "output") or isinstance(module, _POINTWISE)
         if node.op == "call_function":
-            known = node.target in _SUMS
+            known = node.target in _PASSED_ON
         if not known:
             raise ModelError(
                 f"the reach of {node.target} ({type(module).__name__}) is not known; teach volseg.models.graph its rule"
             )
         return wanted
 
-    def _window(self, module: nn.Conv2d | nn.MaxPool2d | nn.ConvTranspose2d) -> tuple[int, int, int, int]:
+    def _window(self, module: Any) -> tuple[int, int, int, int]:
         """Kernel, stride, padding and dilation along the axis."""
         along: Callable[[object], int] = self._along
         return along(module.kernel_size), along(module.stride), along(module.padding), along(module.dilation)
@@ -176,7 +232,3 @@ def _checked(size: int) -> int:
     if size < 1:
         raise SizeError
     return size
-
-
-def _first_channels(modules: dict[str, nn.Module]) -> int:
-    return next(module.in_channels for module in modules.values() if isinstance(module, nn.Conv2d))

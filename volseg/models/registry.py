@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 NETWORKS = {
+    "deconvnet": "volseg.models.deconvnet:DeconvNet",
+    "fcn16s": "volseg.models.fcn:FCN16s",
+    "fcn32s": "volseg.models.fcn:FCN32s",
+    "fcn8s": "volseg.models.fcn:FCN8s",
     "fusionnet": "volseg.models.fusionnet:FusionNet",
+    "fusionnet_chain": "volseg.models.fusionnet:FusionNetChain",
+    "sliding_window": "volseg.models.sliding_window:SlidingWindow",
     "unet": "volseg.models.unet:UNet",
 }
 
