@@ -50,7 +50,9 @@ class Silent:
 def scored(trained: Trained, volume: LabelledVolume, threshold: float = 0.5) -> tuple[PixelScores, float]:
     """Scores of a network on a volume, and kvoxel/s of its prediction with the exact halo."""
     started = time.perf_counter()
-    probability = predict_sections(Model(trained.network, trained.card, ""), volume.raw, "bfloat16", worker_facts("cpu"))
+    probability = predict_sections(
+        Model(trained.network, trained.card, ""), volume.raw, "bfloat16", worker_facts("cpu")
+    )
     rate = volume.raw.size / (time.perf_counter() - started) / 1e3
     counts = PixelCounts()
     counts.add(to_uint8(probability), volume.membrane)

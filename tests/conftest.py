@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import settings
 from tests.makers import make_model, make_volume
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What one test measures, none must find.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="volseg-cache-")
 # The same examples every time, and no failure because a machine is busy.
 settings.register_profile("volseg", deadline=None, derandomize=True)
 settings.load_profile("volseg")

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling
 from volseg.cluster import Quiet
 from volseg.errors import BlockError, SourceError
-from volseg.pipeline import BlockReport, Journey, process_block
+from volseg.journey import Volumes
+from volseg.pipeline import BlockReport, Journey, Member, process_block
 from volseg.storage import open_target, open_volume
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -27,8 +30,8 @@ class Identity:
     def __init__(self, tiling: Tiling) -> None:
         self._tiling = tiling
 
-    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> NDArray[np.float32]:
-        return normalized[write_box.relative_to(self._tiling.read_box(write_box).start).slices]
+    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> Iterator[NDArray[np.float32]]:
+        yield normalized[write_box.relative_to(self._tiling.read_box(write_box).start).slices][None]
 
 
 @lru_cache(maxsize=2)
@@ -37,7 +40,8 @@ def identity_journey(source: str, target: str, block: tuple[int, int, int]) -> J
     volume, sink = open_volume(source), open_target(Path(target))
     tiling = Tiling(FOOTPRINT, block, (0, 1, 1))
     grid = BlockGrid.over(volume.shape, block, sink.shard)
-    return Journey(grid, tiling, ((0.0, 255.0),), volume, Identity(tiling), sink)
+    member = Member(tiling, ((0.0, 255.0),), Identity(tiling))
+    return Journey(grid, (member,), volume, Volumes((sink,)))
 
 
 def copy_block(number: int, source: str, target: str, block: tuple[int, int, int]) -> BlockReport:

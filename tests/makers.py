@@ -10,6 +10,8 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from volseg.blocks import Box
+from volseg.models.footprint import network_footprint
+from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.model import Model, card_for, load_model_file, save_model
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
@@ -54,19 +56,27 @@ def random_network(kind: str, arguments: dict[str, Any], seed: int = 0) -> nn.Mo
     """
     torch.manual_seed(seed)
     network = build_network(kind, arguments)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, NORMS)]
     for norm in norms:
         norm.momentum = None  # a plain mean over all that it sees
         nn.init.uniform_(norm.weight, 0.5, 1.0)
         nn.init.normal_(norm.bias, std=0.2)
     for convolution in network.modules():
-        if norms and isinstance(convolution, nn.Conv2d) and convolution.bias is not None:
+        if norms and isinstance(convolution, CONVOLUTIONS + DECONVOLUTIONS) and convolution.bias is not None:
             nn.init.constant_(convolution.bias, 2.0)
     if norms and next(network.parameters()).device.type != "meta":
         network.train()
         with torch.no_grad():
-            network(torch.from_numpy(blobs((2, 128, 128)).astype(np.float32) / 60 - 2)[:, None])
+            network(_seen_in_training(network))
     return network.eval()
+
+
+def _seen_in_training(network: nn.Module) -> torch.Tensor:
+    """Two tiles of blobs, of a size that the network takes."""
+    footprint = network_footprint(network)
+    z, y, x = footprint.input_shape((1, 128, 128) if footprint.dimensions == 2 else (4, 32, 32), footprint.margin)
+    tiles = torch.from_numpy(blobs((2 * z, y, x)).astype(np.float32) / 60 - 2).reshape(2, z, y, x)
+    return tiles if footprint.dimensions == 2 else tiles[:, None]
 
 
 def make_model(

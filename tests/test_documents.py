@@ -15,6 +15,7 @@ import pytest
 
 import volseg
 from volseg.cli.main import COMMANDS, main
+from volseg.cli.models import Models
 from volseg.cluster.connect import SLOT
 from volseg.runfiles import PredictConfig, TrainConfig, checked, read_toml
 
@@ -76,7 +77,12 @@ def _understand(words: list[str]) -> None:
     command = main.get_command(context, words[0])
     if command is None:
         raise click.UsageError(f"there is no command {words[0]!r}")
-    _, left, _ = command.make_parser(click.Context(command, parent=context)).parse_args(words[1:])
+    context, given = click.Context(command, parent=context), words[1:]
+    if isinstance(command, Models):
+        name, *given = command.with_command(given, context)
+        command = command.get_command(context, name)
+        assert command is not None
+    _, left, _ = command.make_parser(click.Context(command, parent=context)).parse_args(given)
     if left:
         raise click.UsageError(f"{words[0]} does not take {left}")
 

@@ -16,17 +16,23 @@ if TYPE_CHECKING:
 
 
 def predict(
-    source: str, target: str, *, model: str, progress: Progress | None = None, **options: Unpack[PredictOptions]
+    source: str,
+    target: str,
+    *,
+    model: str | Sequence[str],
+    progress: Progress | None = None,
+    **options: Unpack[PredictOptions],
 ) -> Summary:
     """Write the membrane probability map of a volume; the same as `volseg predict`.
 
     Args:
         source: a Zarr 2 or 3 array or an OME-Zarr, axes (z, y, x), local or behind a URL.
         target: the OME-Zarr 0.5 to make: uint8, probability x 255, same shape as the source.
-        model: a model file or the name of a packaged model.
+        model: a model file or the name of a packaged model; of several the estimates are averaged.
         progress: told how far the run is; nothing is shown by default.
-        options: block, halo, shard, chunk (voxels along z, y, x), roi, ignore_voxel_size, device, precision, cluster,
-            workers, resume, overwrite. As on the command line.
+        options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, orientations, classes, uncertainty,
+            roi, scale_level, ignore_voxel_size, device, precision, cluster, workers, resume, overwrite. As on the
+            command line.
 
     Returns:
         What was done, with the reason of each block that failed.

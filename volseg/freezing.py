@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from volseg.errors import ClusterError
-from volseg.inference import Load, TileChoice, WorkerFacts, choose_precision, choose_tile, threads_each, worker_facts
-from volseg.storage import ModelEntry, RunRecord, Settings, SourceEntry, source_identity, volume_statistics
+from volseg.halos import HaloChoice, Sampled, choose_halo
+from volseg.inference import (
+    ORIENTATIONS,
+    Engine,
+    Load,
+    TileChoice,
+    WorkerFacts,
+    choose_precision,
+    choose_tiles,
+    threads_each,
+    worker_facts,
+)
+from volseg.storage import (
+    HaloPoint,
+    ModelEntry,
+    RunRecord,
+    Settings,
+    SourceEntry,
+    source_identity,
+    volume_statistics,
+)
 from volseg.storage.record import refuse_if_different
 from volseg.version import __version__
 
@@ -22,6 +41,7 @@ if TYPE_CHECKING:
 
     from volseg.cluster import Cluster, Progress
     from volseg.models import ModelHeader
+    from volseg.ops import Statistics
     from volseg.pipeline import Plan
     from volseg.runfiles import PredictConfig
     from volseg.storage import Volume
@@ -32,15 +52,30 @@ _BATCH = {"cpu": 1, "cuda": 4}
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that was found sound before anything was started or written."""
+    """A run that was found sound before anything was started or written.
+
+    Attributes:
+        config: what the user asked for.
+        volume: the source.
+        models: the networks whose estimates are averaged.
+        classes: what is written of theirs.
+        plan: the blocks; its halos are exact where they are still to be measured.
+        target: where.
+        recorded: the record of the run to go on with; None for a new one.
+    """
 
     config: PredictConfig
     volume: Volume
-    model: ModelHeader
+    models: tuple[ModelHeader, ...]
+    classes: tuple[str, ...]
     plan: Plan
     target: Path
     recorded: RunRecord | None
-    """The record of the run to go on with; None for a new one."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether the halo is still to be measured, on a worker."""
+        return self.config.halo == "auto" and self.recorded is None
 
     def figures(self) -> dict[str, object]:
         """What the run would do, in numbers; voxels are those of the source's blocks and halos, tiles aside."""
@@ -50,16 +85,24 @@ class Prepared:
             "source": self.volume.location,
             "shape": list(self.volume.shape),
             "target": str(self.target),
-            "model": self.model.card.name,
+            "model": ", ".join(model.card.name for model in self.models),
+            "classes": list(self.classes),
+            "estimates_averaged": self.estimates,
             "blocks": grid.count,
             "block": list(grid.block),
             "shard": list(self.plan.shard),
             "chunk": list(self.plan.chunk),
             "halo": list(halo),
+            "halo_is": "at most; measured on a worker when the run starts" if self.measures else "as it will be",
             "region": str(grid.region),
-            "voxels_to_write": grid.region.voxels,
+            "voxels_to_write": grid.region.voxels * len(self.classes),
             "read_for_each_written": round(whole.grown(halo).voxels / whole.voxels, 2),
         }
+
+    @property
+    def estimates(self) -> int:
+        """How many estimates of each voxel are averaged."""
+        return len(self.models) * len(ORIENTATIONS[self.config.orientations])
 
 
 def freeze(prepared: Prepared, cluster: Cluster, progress: Progress) -> RunRecord:
@@ -70,24 +113,20 @@ def freeze(prepared: Prepared, cluster: Cluster, progress: Progress) -> RunRecor
     Raises:
         ResumeError: the recorded run had other weights, settings or source.
     """
-    volume, card, recorded = prepared.volume, prepared.model.card, prepared.recorded
+    volume, recorded = prepared.volume, prepared.recorded
     facts: list[WorkerFacts] = cluster.on_each(worker_facts, prepared.config.device)
+    source = SourceEntry(
+        location=volume.location,
+        shape=volume.shape,
+        dtype=volume.dtype,
+        voxel_nm=volume.voxel_nm,
+        identity=source_identity(volume),
+    )
+    settings = _settings(prepared, cluster, facts)
     asked = RunRecord(
-        source=SourceEntry(
-            location=volume.location,
-            shape=volume.shape,
-            dtype=volume.dtype,
-            voxel_nm=volume.voxel_nm,
-            identity=source_identity(volume),
-        ),
-        model=ModelEntry(
-            location=prepared.model.path,
-            name=card.name,
-            digest=prepared.model.digest,
-            footprint=card.footprint,
-            normalization=card.normalization.mode,
-        ),
-        settings=_settings(prepared, cluster, facts, progress),
+        source=source,
+        models=_models(prepared, settings, source.identity, cluster, facts, progress),
+        settings=settings,
         version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -95,6 +134,107 @@ def freeze(prepared: Prepared, cluster: Cluster, progress: Progress) -> RunRecor
         return asked
     refuse_if_different(recorded, asked, str(prepared.target))
     return recorded
+
+
+def _settings(prepared: Prepared, cluster: Cluster, facts: list[WorkerFacts]) -> Settings:
+    """How the run computes, apart from what each network needs for itself."""
+    config, plan = prepared.config, prepared.plan
+    was = prepared.recorded.settings if prepared.recorded else None
+    devices = {fact.device for fact in facts}
+    if len(devices) > 1:
+        raise ClusterError(f"{cluster.where} mixes workers with and without GPUs; choose --device cpu or cuda")
+    device = devices.pop()
+    return Settings(
+        block=plan.grid.block,
+        shard=plan.shard,
+        chunk=plan.chunk,
+        region=plan.grid.region,
+        batch=was.batch if was else _BATCH[device],
+        device=device,
+        precision=was.precision if was and config.precision == "auto" else choose_precision(config.precision, facts),
+        threads=was.threads if was else threads_each(facts),
+        orientations=config.orientations,
+        classes=prepared.classes,
+        uncertainty=config.uncertainty,
+    )
+
+
+def _models(
+    prepared: Prepared,
+    settings: Settings,
+    identity: str,
+    cluster: Cluster,
+    facts: list[WorkerFacts],
+    progress: Progress,
+) -> tuple[ModelEntry, ...]:
+    """What each network is run with: its constants, its halo, its tile."""
+    recorded, plan = prepared.recorded, prepared.plan
+    statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(prepared, progress)
+    load, free = _load(prepared, settings, cluster), _free(facts)
+    choices = [HaloChoice(halo, (), "") for halo in plan.halos]
+    if prepared.measures:
+        engine = Engine(settings.device, settings.precision, batch=1, threads=settings.threads)
+        for number, (model, constants) in enumerate(zip(prepared.models, statistics, strict=True)):
+            sampled = Sampled(
+                prepared.volume.location, model.path, model.digest, model.card.footprint, constants, engine,
+                settings.classes, load, free,
+            )  # fmt: skip
+            choices[number] = choose_halo(
+                sampled, plan.grid, prepared.config.halo_tolerance, identity, cluster, progress
+            )
+            progress.note(f"halo {choices[number].halo} for {model.card.name}: {choices[number].reason}")
+    plan = plan.with_halos(tuple(choice.halo for choice in choices))
+    tilings = [
+        (recorded.models[number].tiling,) if recorded else tuple(plan.tilings(number))
+        for number in range(len(prepared.models))
+    ]
+    tiles: tuple[TileChoice, ...] = cluster.on_one(
+        choose_tiles, [model.path for model in prepared.models], plan.grid, tilings, load, free
+    )
+    return tuple(
+        ModelEntry(
+            location=model.path,
+            name=model.card.name,
+            digest=model.digest,
+            footprint=model.card.footprint,
+            normalization=model.card.normalization.mode,
+            halo=choice.halo,
+            halo_curve=tuple(HaloPoint(**asdict(point)) for point in choice.curve),
+            tile=tile.core,
+            statistics=constants,
+        )
+        for model, choice, tile, constants in zip(prepared.models, choices, tiles, statistics, strict=True)
+    )
+
+
+def _statistics(prepared: Prepared, progress: Progress) -> list[Statistics]:
+    """The constants of each network's input; networks that normalise alike share one pass over the volume."""
+    volume, known = prepared.volume, {}
+    for model in prepared.models:
+        how = model.card.normalization
+        if how not in known:
+            known[how] = volume_statistics(volume, how, _told(progress, volume.shape[0]))
+    return [known[model.card.normalization] for model in prepared.models]
+
+
+def _load(prepared: Prepared, settings: Settings, cluster: Cluster) -> Load:
+    return Load(
+        batch=settings.batch,
+        precision=settings.precision,
+        source_item=int(np.dtype(prepared.volume.dtype).itemsize),
+        slots=cluster.slots_each,
+        device=settings.device,
+        classes=len(settings.classes),
+        estimates=prepared.estimates,
+        spread=settings.uncertainty,
+    )
+
+
+def _free(facts: list[WorkerFacts]) -> tuple[int, int]:
+    """Bytes that each worker may take of its host's memory and of its GPU's, shared among those that use it."""
+    per_host = max(Counter(fact.host for fact in facts).values())
+    per_gpu = max(Counter((fact.host, fact.gpu) for fact in facts).values())
+    return min(fact.memory for fact in facts) // per_host, min(fact.device_memory for fact in facts) // per_gpu
 
 
 def _told(progress: Progress, sections: int) -> Callable[[int], None]:
@@ -110,42 +250,3 @@ def _told(progress: Progress, sections: int) -> Callable[[int], None]:
             progress.note(f"grey values of {done} of {sections} sections measured, {left:.0f} s left")
 
     return tell
-
-
-def _settings(prepared: Prepared, cluster: Cluster, facts: list[WorkerFacts], progress: Progress) -> Settings:
-    recorded = prepared.recorded
-    config, plan, volume = prepared.config, prepared.plan, prepared.volume
-    was = recorded.settings if recorded else None
-    devices = {fact.device for fact in facts}
-    if len(devices) > 1:
-        raise ClusterError(f"{cluster.where} mixes workers with and without GPUs; choose --device cpu or cuda")
-    device = devices.pop()
-    precision = was.precision if was and config.precision == "auto" else choose_precision(config.precision, facts)
-    per_host = max(Counter(fact.host for fact in facts).values())
-    load = Load(
-        batch=was.batch if was else _BATCH[device],
-        precision=precision,
-        source_item=int(np.dtype(volume.dtype).itemsize),
-        slots=cluster.slots_each,
-        device=device,
-    )
-    per_gpu = max(Counter((fact.host, fact.gpu) for fact in facts).values())
-    free = (min(fact.memory for fact in facts) // per_host, min(fact.device_memory for fact in facts) // per_gpu)
-    tilings = (recorded.tiling,) if recorded else tuple(plan.tilings())
-    choice: TileChoice = cluster.on_one(choose_tile, prepared.model.path, plan.grid, tilings, load, free)
-    normalization, _tell = prepared.model.card.normalization, _told(progress, volume.shape[0])
-    return Settings(
-        block=plan.grid.block,
-        shard=plan.shard,
-        chunk=plan.chunk,
-        region=plan.grid.region,
-        halo=plan.halo,
-        tile=choice.core,
-        batch=load.batch,
-        device=device,
-        precision=precision,
-        threads=was.threads if was else threads_each(facts),
-        statistics=was.statistics
-        if was
-        else volume_statistics(volume, normalization, _told(progress, volume.shape[0])),
-    )

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.errors import TargetError
 from volseg.inference import Engine, open_predictor
-from volseg.pipeline import BlockReport, Journey, process_block
-from volseg.storage import open_target, open_volume, read_record
+from volseg.pipeline import BlockReport, Journey, Member, process_block
+from volseg.storage import UNCERTAINTY, open_target, open_volume, read_record
 
 if TYPE_CHECKING:
-    from volseg.storage import RunRecord
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Box
+    from volseg.storage import RunRecord, Target
 
 _KEPT = 2
 _opened: dict[RunTicket, Journey] = {}
@@ -31,13 +38,13 @@ class RunTicket:
         target: path of the target, whose attributes hold the run record.
         digest: of that record.
         source: where this driver found the source.
-        model: where it found the model file.
+        models: where it found the model files.
     """
 
     target: str
     digest: str
     source: str
-    model: str
+    models: tuple[str, ...]
 
 
 def compute_block(number: int, ticket: RunTicket) -> BlockReport:
@@ -62,17 +69,32 @@ def _open(ticket: RunTicket) -> Journey:
         raise TargetError(
             f"{path} holds another run than the one that sent this block; use a path that is the same everywhere"
         )
-    return Journey(
-        grid=record.grid,
-        tiling=record.tiling,
-        statistics=record.settings.statistics,
-        source=open_volume(ticket.source),
-        predict=open_predictor(ticket.model, record.model.digest, record.tiling, engine_of(record)),
-        sink=open_target(path),
+    engine, classes = engine_of(record), record.settings.classes
+    members = tuple(
+        Member(entry.tiling, entry.statistics, open_predictor(file, entry.digest, entry.tiling, engine, classes))
+        for entry, file in zip(record.models, ticket.models, strict=True)
     )
+    spread = record.settings.uncertainty
+    volumes = [open_target(path), *([open_target(path / UNCERTAINTY)] if spread else [])]
+    return Journey(record.grid, members, open_volume(ticket.source), Volumes(tuple(volumes)), spread=spread)
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """The sink of a run: its probabilities, and their spread in a second volume where that is asked for."""
+
+    targets: tuple[Target, ...]
+
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
+        """Write each volume's (classes, z, y, x); returns one digest of all."""
+        digests = [
+            target.write(box, voxels if target.channels else voxels[0])
+            for target, voxels in zip(self.targets, volumes, strict=True)
+        ]
+        return digests[0] if len(digests) == 1 else blake2b("".join(digests).encode(), digest_size=16).hexdigest()
 
 
 def engine_of(record: RunRecord) -> Engine:
     """How a run's record says that the network is run."""
     settings = record.settings
-    return Engine(settings.device, settings.precision, settings.batch, settings.threads)
+    return Engine(settings.device, settings.precision, settings.batch, settings.threads, settings.orientations)

@@ -85,7 +85,7 @@ def _core(write_box: Box, footprint: Footprint) -> Zyx:
     """One tile over the block's y and x, a section at a time for a network that sees one section."""
     start = tuple(floor_to(a, s) for a, s in zip(write_box.start, footprint.stride, strict=True))
     z, y, x = (ceil_to(b - a, s) for a, b, s in zip(start, write_box.stop, footprint.stride, strict=True))
-    return (z if footprint.reach_before[0] else 1), y, x
+    return (1 if footprint.dimensions == 2 else z), y, x
 
 
 def _statistics(array: da.Array, header: ModelHeader) -> Any:
@@ -111,7 +111,9 @@ def _predict_block(
     read_box = tiling.read_box(write_box)
     raw = unfolded(held, low, read_box.start, read_box.stop, shape)
     refuse_non_finite(raw, read_box, shape, f"block {write_box}")
-    return _predictor(model_file, tiling)(normalize(raw, statistics, read_box.start[0]), write_box)
+    (probability,) = _predictor(model_file, tiling)(normalize(raw, statistics, read_box.start[0]), write_box)
+    membrane: NDArray[np.float32] = probability[0]
+    return membrane
 
 
 @lru_cache(maxsize=4)

@@ -18,10 +18,11 @@ from volseg.blocks import BlockSet, Box, parse_roi
 from volseg.cluster import Cluster, Outcome, Progress, connect, run_blocks, visible_gpus
 from volseg.errors import ConfigError, ResumeError, TargetError
 from volseg.freezing import Prepared, freeze
+from volseg.halos import halo_lines, halo_rows
 from volseg.journey import RunTicket, compute_block
-from volseg.models import read_card, resolve_model
+from volseg.models import ModelHeader, read_card, resolve_model
 from volseg.pipeline import Request, plan_run
-from volseg.pipeline.plan import refuse_other_type, refuse_other_voxels
+from volseg.pipeline.plan import refuse_other_type, refuse_other_voxels, refuse_uneven
 from volseg.storage import (
     Journal,
     Mark,
@@ -34,10 +35,10 @@ from volseg.storage import (
     read_record,
     refuse_other_than_zarr,
 )
+from volseg.view.curves import save_halo_curve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Literal
+    from collections.abc import Iterable, Sequence
 
     from volseg.blocks import Zyx
     from volseg.pipeline import BlockReport
@@ -81,23 +82,61 @@ def prepare(config: PredictConfig) -> Prepared:
         raise ConfigError(f"--workers {config.workers} is for --cluster local; leave it out with {config.cluster}")
     target = Path(config.target).absolute()
     _refuse_target(target, config)
-    volume = open_volume(config.source)
+    volume = open_volume(config.source, level=config.scale_level)
     _refuse_overlap("source", volume.location, target)
-    model = read_card(resolve_model(config.model))
-    _refuse_overlap("model", model.path, target)
-    card = model.card
-    if not config.ignore_voxel_size:
-        refuse_other_voxels(volume.voxel_nm, card.voxel_nm, card.footprint)
-    refuse_other_type(volume.dtype, card.normalization)
+    models = tuple(read_card(resolve_model(name)) for name in config.model)
+    for model in models:
+        _refuse_overlap("model", model.path, target)
+        if not config.ignore_voxel_size:
+            refuse_other_voxels(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, volume.levels_nm)
+        refuse_other_type(volume.dtype, model.card.normalization)
+        if config.orientations == "all":
+            refuse_uneven(model.card.footprint)
+    classes = _classes(models, config.classes)
+    _refuse_lone_estimate(models, config)
     recorded = read_record(target) if config.resume and target.exists() else None
     if recorded is not None and recorded.source.shape != volume.shape:
         raise ResumeError(
             f"{target} was begun with another source, of shape {recorded.source.shape}, not {volume.shape}"
         )
-    if recorded is not None and recorded.model.digest != model.digest:
-        raise ResumeError(f"{target} was begun with another model ({recorded.model.name}); give that, or --overwrite")
-    plan = plan_run(volume.shape, volume.chunk, card.footprint, _request(config, volume.shape, recorded))
-    return Prepared(config, volume, model, plan, target, recorded)
+    if recorded is not None and [was.digest for was in recorded.models] != [model.digest for model in models]:
+        names = ", ".join(was.name for was in recorded.models)
+        raise ResumeError(f"{target} was begun with another model ({names}); give that, or --overwrite")
+    footprints = tuple(model.card.footprint for model in models)
+    plan = plan_run(volume.shape, volume.chunk, footprints, _request(config, volume.shape, recorded))
+    return Prepared(config, volume, models, classes, plan, target, recorded)
+
+
+def _classes(models: Sequence[ModelHeader], asked: str) -> tuple[str, ...]:
+    """What is written: `auto` is membrane where all models know it, else all classes.
+
+    Raises:
+        ModelError: a model does not know a class that was asked for.
+    """
+    known = [model.card.classes for model in models]
+    if asked == "auto":
+        asked = "membrane" if all("membrane" in each for each in known) else "all"
+    classes = known[0] if asked == "all" else tuple(part.strip() for part in asked.split(","))
+    for model in models:
+        model.card.channels_of(classes)
+    return classes
+
+
+def _refuse_lone_estimate(models: Sequence[ModelHeader], config: PredictConfig) -> None:
+    """Refuse the spread of a single estimate, and one network given twice.
+
+    Raises:
+        ConfigError: there is one estimate only, or a model is given more than once.
+    """
+    if config.uncertainty and len(models) == 1 and config.orientations == "one":
+        raise ConfigError(
+            "--uncertainty is the spread of several estimates, and there is one; give --orientations flips or all, "
+            "or several --model"
+        )
+    twice = [name for name, times in Counter(model.digest for model in models).items() if times > 1]
+    if twice:
+        name = next(model.path for model in models if model.digest == twice[0])
+        raise ConfigError(f"--model {name} is given more than once; an ensemble averages different models")
 
 
 def _request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> Request:
@@ -106,13 +145,14 @@ def _request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> R
     region: Box | None = was.region if was else None
     if config.roi is not None:
         region = parse_roi(config.roi, shape)
-    # The smallest halo that is enough is measured by no version yet; exact always is.
-    automatic: Zyx | Literal["exact"] = was.halo if was else "exact"
+    frozen = tuple(entry.halo for entry in recorded.models) if recorded and config.halo == "auto" else None
     return Request(
         block=config.block or (was.block if was else None),
         shard=config.shard or (was.shard if was else None),
         chunk=config.chunk or (was.chunk if was else None),
-        halo=automatic if config.halo == "auto" else config.halo,
+        # What is to be measured is planned for at its largest.
+        halo="exact" if config.halo == "auto" else config.halo,
+        halos=frozen,
         region=region,
     )
 
@@ -169,9 +209,24 @@ def execute(prepared: Prepared, progress: Progress, numbers: Iterable[int] | Non
         record = freeze(prepared, cluster, progress)
         path = prepared.target
         if prepared.recorded is None:
-            create_target(path, record, prepared.volume.voxel_nm or prepared.model.card.voxel_nm)
-        ticket = RunTicket(str(path), record.digest, prepared.volume.location, prepared.model.path)
+            create_target(path, record, prepared.volume.voxel_nm or prepared.models[0].card.voxel_nm)
+            _draw_halos(record, progress, path)
+        files = tuple(model.path for model in prepared.models)
+        ticket = RunTicket(str(path), record.digest, prepared.volume.location, files)
         return _run(cluster, record, ticket, progress, record.grid.numbers() if numbers is None else numbers)
+
+
+def _draw_halos(record: RunRecord, progress: Progress, path: Path) -> None:
+    """Show what a measured halo was chosen by, as a table and as a picture in the target."""
+    for number, entry in enumerate(record.models):
+        if not entry.halo_curve:
+            continue
+        progress.note("\n".join(halo_lines(entry, record.grid)))
+        picture = open_target(path).journal / f"halo-{number}.png"
+        picture.parent.mkdir(exist_ok=True)
+        rows = [(each.halo, each.greatest, each.share, computed) for each, computed in halo_rows(entry, record.grid)]
+        save_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
+        progress.note(f"the curve is drawn in {picture}")
 
 
 def _run(cluster: Cluster, record: RunRecord, ticket: RunTicket, progress: Progress, numbers: Iterable[int]) -> Summary:

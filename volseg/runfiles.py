@@ -6,10 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from volseg.blocks import Zyx
 from volseg.errors import ConfigError
+from volseg.pipeline.halo import Tolerance
 from volseg.training import DataSettings, FitSettings, NetworkSettings
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -24,6 +25,11 @@ class PredictOptions(TypedDict, total=False):
 
     block: Zyx | None
     halo: Literal["auto", "exact"] | Zyx
+    halo_tolerance: Tolerance
+    orientations: Literal["one", "flips", "all"]
+    classes: str
+    uncertainty: bool
+    scale_level: int | None
     shard: Zyx | None
     chunk: Zyx | None
     roi: str | None
@@ -41,9 +47,16 @@ class PredictConfig(_Frozen):
 
     source: str
     target: str
-    model: str
+    model: tuple[str, ...] = Field(min_length=1)
+    """One model, or several whose estimates are averaged."""
     block: Zyx | None = None
     halo: Literal["auto", "exact"] | Zyx = "auto"
+    halo_tolerance: Tolerance = Tolerance()
+    orientations: Literal["one", "flips", "all"] = "one"
+    classes: str = Field(default="auto", min_length=1)
+    """`auto`, `all`, or names with commas between them."""
+    uncertainty: bool = False
+    scale_level: int | None = Field(default=None, ge=0)
     shard: Zyx | None = None
     chunk: Zyx | None = None
     roi: str | None = None
@@ -54,6 +67,11 @@ class PredictConfig(_Frozen):
     workers: int | None = Field(default=None, ge=1, le=4096)
     resume: bool = False
     overwrite: bool = False
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class OutputConfig(_Frozen):

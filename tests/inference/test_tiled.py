@@ -45,7 +45,7 @@ def test_lower_precision_costs_little(small_model: Path, precision, allowed: int
     box = Box((0, 0, 0), (2, 64, 64))
     raw = blobs(tiling.read_box(box).shape).astype(np.float32) / np.float32(60) - np.float32(2)
     exact, made = (
-        open_predictor(str(small_model), header.digest, tiling, Engine("cpu", kind, 1, 1))(raw, box)
+        next(open_predictor(str(small_model), header.digest, tiling, Engine("cpu", kind, 1, 1))(raw, box))
         for kind in ("float32", precision)
     )
     steps = np.abs(exact - made) * 255
@@ -59,12 +59,12 @@ def test_blocks_of_several_threads_do_not_mix(small_model: Path) -> None:
     predict = open_predictor(str(small_model), header.digest, tiling, Engine("cpu", "float32", 2, 1))
     box = Box((0, 0, 0), (3, 32, 32))
     inputs = [blobs(tiling.read_box(box).shape, seed).astype(np.float32) / np.float32(60) for seed in range(4)]
-    expected = [predict(raw, box) for raw in inputs]
+    expected = [next(predict(raw, box)) for raw in inputs]
     made: list[np.ndarray] = [np.empty(0)] * 4
 
     def work(index: int) -> None:
         for _ in range(3):
-            made[index] = predict(inputs[index], box)
+            made[index] = next(predict(inputs[index], box))
             load_model_file(small_model)  # traces a network, which patches modules for all threads
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
@@ -86,7 +86,7 @@ def test_the_records_threads_reach_every_thread_of_a_worker(small_model: Path) -
 
     def work() -> None:
         torch.set_num_threads(2)  # as another run left it
-        predict(raw, box)
+        next(predict(raw, box))
         seen.append(torch.get_num_threads())
 
     thread = threading.Thread(target=work)
@@ -112,7 +112,7 @@ def test_a_gpu_agrees_with_the_cpu(small_model: Path) -> None:
     box = Box((0, 0, 0), (5, 64, 64))
     raw = blobs(tiling.read_box(box).shape).astype(np.float32) / np.float32(60) - np.float32(2)
     on_cpu, on_gpu = (
-        open_predictor(str(small_model), header.digest, tiling, Engine(device, "float32", 2, 1))(raw, box)
+        next(open_predictor(str(small_model), header.digest, tiling, Engine(device, "float32", 2, 1))(raw, box))
         for device in ("cpu", "cuda")
     )
     assert np.abs(on_cpu - on_gpu).max() * 255 <= 1

@@ -17,12 +17,13 @@ from volseg.errors import GridError
 from volseg.inference import Engine, open_predictor
 from volseg.models import read_card
 from volseg.models.model import load_model_file
-from volseg.pipeline import Journey, Request, plan_run, process_block
+from volseg.pipeline import Journey, Member, Request, plan_run, process_block
 from volseg.prediction import execute, prepare
 from volseg.runfiles import PredictConfig
 from volseg.storage import open_volume, volume_statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,12 +59,12 @@ class Keep:
         self.whole = np.full(SHAPE, np.nan, np.float32)
         self._predict = predict
 
-    def __call__(self, normalized: np.ndarray, write_box: Any) -> np.ndarray:
-        made = self._predict(normalized, write_box)
-        self.whole[write_box.slices] = made
-        return made
+    def __call__(self, normalized: np.ndarray, write_box: Any) -> Iterator[np.ndarray]:
+        for made in self._predict(normalized, write_box):
+            self.whole[write_box.slices] = made[0]
+            yield made
 
-    def write(self, box: Any, voxels: np.ndarray) -> str:
+    def write(self, box: Any, volumes: Any) -> str:
         return ""
 
 
@@ -72,12 +73,12 @@ def in_blocks(
 ) -> np.ndarray:
     """Probabilities of the whole volume, block by block, in float32."""
     volume, header = open_volume(str(raw_path)), read_card(model_file)
-    plan = plan_run(volume.shape, volume.chunk, header.card.footprint, Request(block=block))
+    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), Request(block=block))
     tiling = list(itertools.islice(plan.tilings(), parts + 1))[-1]
     predict = open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", batch, 1))
     keep = Keep(predict)
     statistics = volume_statistics(volume, header.card.normalization)
-    journey = Journey(plan.grid, tiling, statistics, volume, keep, keep)
+    journey = Journey(plan.grid, (Member(tiling, statistics, keep),), volume, keep)
     for number in plan.grid.numbers():
         process_block(number, journey)
     return keep.whole
@@ -97,7 +98,7 @@ def test_several_tiles_a_block_and_several_tiles_a_batch_change_nothing(model_fi
 @pytest.mark.parametrize(("cluster", "workers"), [("serial", None), ("local", 1), ("local", 2)])
 def test_any_cluster_writes_the_whole_pass(model_file, raw_path, truth, tmp_path, cluster, workers, block) -> None:
     summary = volseg.predict(
-        str(raw_path), str(tmp_path / "p.zarr"), model=str(model_file), block=block, precision="float32",
+        str(raw_path), str(tmp_path / "p.zarr"), model=str(model_file), block=block, precision="float32", halo="exact",
         cluster=cluster, workers=workers,
     )  # fmt: skip
     assert not summary.failed
@@ -125,7 +126,8 @@ def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth) -> No
     tiling = Tiling(footprint, (1, 32, 32), (0, 0, 0))
     keep = Keep(open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", 1, 1)))
     grid = BlockGrid.over(SHAPE, (1, 32, 32), (1, 32, 32))
-    journey = Journey(grid, tiling, volume_statistics(volume, header.card.normalization), volume, keep, keep)
+    statistics = volume_statistics(volume, header.card.normalization)
+    journey = Journey(grid, (Member(tiling, statistics, keep),), volume, keep)
     for number in grid.numbers():
         process_block(number, journey)
     assert np.abs(keep.whole - truth).max() > 1e-3
@@ -165,13 +167,13 @@ def freeze_like(first: Path, target: Path) -> None:
 def test_statistics_and_not_the_block_decide_the_input(raw_path: Path, small_model: Path) -> None:
     """Law 3: the same voxels with other constants give another result; with the same constants, the same."""
     volume, header = open_volume(str(raw_path)), read_card(small_model)
-    plan = plan_run(volume.shape, volume.chunk, header.card.footprint, Request(block=(3, 64, 64)))
+    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), Request(block=(3, 64, 64)))
     tiling = next(plan.tilings())
     keep = Keep(open_predictor(str(small_model), header.digest, tiling, Engine("cpu", "float32", 1, 1)))
-    journey = Journey(plan.grid, tiling, ((128.0, 60.0),), volume, keep, keep)
+    journey = Journey(plan.grid, (Member(tiling, ((128.0, 60.0),), keep),), volume, keep)
     process_block(0, journey)
     first = keep.whole.copy()
-    process_block(0, replace(journey, statistics=((90.0, 30.0),)))
+    process_block(0, replace(journey, members=(Member(tiling, ((90.0, 30.0),), keep),)))
     assert np.nanmax(np.abs(keep.whole - first)) > 1e-3
 
 
@@ -187,4 +189,4 @@ def test_batch_norm_uses_the_trainings_statistics(small_model: Path) -> None:
     write_box = Box((0, 0, 0), (4, 32, 32))
     raw = blobs(tiling.read_box(write_box).shape).astype(np.float32) / np.float32(128) - np.float32(1)
     raw[1:] *= np.float32(7)
-    np.testing.assert_allclose(alone(raw, write_box), together(raw, write_box), atol=1e-5)
+    np.testing.assert_allclose(next(alone(raw, write_box)), next(together(raw, write_box)), atol=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,11 @@ from torch import nn
 from tests.makers import random_network
 from volseg.errors import ModelError
 from volseg.models.footprint import network_footprint
+from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
+from volseg.models.registry import NETWORKS
+
+if TYPE_CHECKING:
+    from volseg.blocks import Footprint
 
 SMALL: list[tuple[str, dict[str, Any]]] = [
     ("fusionnet", {"width": 2, "depth": 1}),
@@ -19,69 +24,142 @@ SMALL: list[tuple[str, dict[str, Any]]] = [
     ("unet", {"width": 4, "depth": 2, "padded": True, "batch_norm": True}),
     ("unet", {"width": 4, "depth": 2}),
 ]
-"""Small enough to look at every pixel; the arithmetic is the same at full depth."""
+"""Small enough to shift by every pixel of the stride."""
+
+ANISOTROPIC = {"kernel": [[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]], "pool": [[1, 2, 2]] * 3 + [[2, 2, 2]]}
+
+NARROW: list[tuple[str, dict[str, Any]]] = [
+    *((name, {"width": 1}) for name in sorted(NETWORKS)),
+    ("unet", {"width": 1, "padded": True, "batch_norm": True}),
+    ("fcn32s", {"width": 1, "padded": True}),
+    ("fcn8s", {"width": 1, "padded": True}),
+    ("sliding_window", {"width": 1, "window": 65}),
+    ("fusionnet", {"width": 1, "depth": 2, "kernel": [3, 3, 3], "pool": [2, 2, 2]}),
+    ("fusionnet", {"width": 1, "depth": 2, "kernel": [3, 3, 5], "pool": [[1, 2, 2], [1, 2, 3]]}),
+    ("fusionnet", {"width": 1, **ANISOTROPIC}),
+    ("unet", {"width": 1, "depth": 1, "kernel": [3, 3, 3], "pool": [2, 2, 2]}),
+    ("unet", {"width": 1, "depth": 2, "kernel": [1, 3, 3], "pool": [1, 2, 2]}),
+    ("unet", {"width": 1, "padded": True, **ANISOTROPIC}),
+]
+"""Every network at full depth, and 3-D ones: a single channel looks as far as sixty-four."""
+
+
+def test_every_network_is_proven() -> None:
+    assert {name for name, _ in NARROW} == set(NETWORKS)
+
+
+def _called(case: tuple[str, dict[str, Any]]) -> str:
+    return f"{case[0]}-{'-'.join(f'{k}={v}' for k, v in case[1].items() if k != 'width')}".replace(" ", "")
 
 
 def positive(network: nn.Module) -> nn.Module:
-    """Positive weights, no biases, batch norms that change nothing: what one voxel does can never cancel out."""
+    """Positive weights, no biases, batch norms that change nothing: what one voxel does can never cancel out.
+
+    A sigmoid looks at its own voxel alone, but would round small traces away.
+    """
     network = network.double().eval()
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, CONVOLUTIONS + DECONVOLUTIONS):
             nn.init.constant_(module.weight, 1 / module.weight[0].numel())
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, NORMS):
             module.reset_running_stats()
             module.reset_parameters()
+    if hasattr(network, "squash"):
+        network.squash = nn.Identity()
     return network
 
 
-def influenced(network: nn.Module, side: int, at: int, axis: int) -> tuple[int, int]:
-    """First and last output place that an impulse at an input place changes, along one axis."""
-    impulse = torch.zeros(1, 1, side, side, dtype=torch.float64)
-    place = [side // 2, side // 2]
-    place[axis] = at
-    impulse[0, 0, place[0], place[1]] = 1.0
+def along(footprint: Footprint, axis: int) -> tuple[int, int, int, int, int]:
+    """Reach before and after, stride, margin and a length that holds a voxel's whole reach, along an axis."""
+    before, after, stride, margin, smallest = (
+        getattr(footprint, name)[axis] for name in ("reach_before", "reach_after", "stride", "margin", "smallest")
+    )
+    return before, after, stride, margin, smallest + stride * (2 * max(before, after) // stride + 4)
+
+
+def shape_along(footprint: Footprint, axis: int, length: int) -> list[int]:
+    """An input that is long along one axis and as small as may be along the others."""
+    sides = list(footprint.smallest)
+    sides[axis] = length
+    return sides[3 - footprint.dimensions :]
+
+
+CASES = [
+    # A DeconvNet takes no input below 224 x 224 voxels, and its y is as its x.
+    pytest.param(name, arguments, axis, id=f"{_called((name, arguments))}-{'zyx'[axis]}",
+                 marks=[pytest.mark.slow] if (name, axis) == ("deconvnet", 1) else [])
+    for name, arguments in NARROW
+    for axis in range(3)
+    if axis or "kernel" in arguments
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arguments", "axis"), CASES)
+def test_reach_is_what_an_impulse_shows_at_every_stride_phase(name: str, arguments: dict[str, Any], axis: int) -> None:
+    network = positive(random_network(name, arguments))
+    footprint = network_footprint(network)
+    reach_before, reach_after, stride, margin, length = along(footprint, axis)
+    shape = shape_along(footprint, axis, length)
+    line = len(shape) - 3 + axis
+    before = after = 0
+    for phase in range(stride):
+        at = length // 2 // stride * stride + phase
+        for faint in (0.0, 1e-200) if name == "deconvnet" else (0.0,):
+            first, last = influenced(network, shape, line, at, faint)
+            # An output at p looks at input p + margin; what a later output sees of an earlier input is reach before it.
+            before, after = max(before, last + margin - at), max(after, at - (first + margin))
+    assert (before, after) == (reach_before, reach_after)
+
+
+def influenced(network: nn.Module, shape: list[int], line: int, at: int, faint: float) -> tuple[int, int]:
+    """First and last output place along an axis that an impulse at an input place changes.
+
+    Where all is zero a pooling's switch points at a cell's first voxel; a faint slope makes it point at the last.
+    """
+    others = [axis for axis in range(2 + len(shape)) if axis != 2 + line]
+    slope = torch.arange(shape[line], dtype=torch.float64).reshape([-1 if a == line else 1 for a in range(len(shape))])
+    empty = (slope * faint).expand(1, 1, *shape)
+    impulse = empty.clone()
+    place = [side // 2 for side in shape]
+    place[line] = at
+    impulse[(0, 0, *place)] = 1.0
     with torch.inference_mode():
-        changed = (network(impulse) - network(torch.zeros_like(impulse)))[0].abs().amax(dim=(0, 2 - axis)) > 0
+        changed = (network(impulse) - network(empty)).abs().amax(dim=others) > 0
     places = np.flatnonzero(changed.numpy())
     return int(places[0]), int(places[-1])
 
 
-@pytest.mark.parametrize(("name", "arguments"), SMALL)
-@pytest.mark.parametrize("axis", [0, 1])
-def test_reach_is_what_an_impulse_shows_at_every_stride_phase(name: str, arguments: dict[str, Any], axis: int) -> None:
-    network = positive(random_network(name, arguments))
+@pytest.mark.parametrize(("name", "arguments", "axis"), CASES)
+def test_changing_voxels_beyond_the_reach_changes_nothing(name: str, arguments: dict[str, Any], axis: int) -> None:
+    network = random_network(name, {**arguments, "width": 2})
     footprint = network_footprint(network)
-    stride, margin = footprint.stride[1 + axis], footprint.margin[1 + axis]
-    reach_before, reach_after = footprint.reach_before[1 + axis], footprint.reach_after[1 + axis]
-    side = footprint.smallest[1] + stride * (2 * max(reach_before, reach_after) // stride + 4)
-    before = after = 0
-    for phase in range(stride):
-        at = side // 2 // stride * stride + phase
-        first, last = influenced(network, side, at, axis)
-        # An output at p looks at input p + margin; what a later output sees of an earlier input is reach before it.
-        before, after = max(before, last + margin - at), max(after, at - (first + margin))
-    assert (before, after) == (reach_before, reach_after)
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"), [*SMALL, ("fusionnet", {"width": 2, "depth": 4}), ("unet", {"width": 2})]
-)
-def test_changing_a_voxel_beyond_the_reach_changes_nothing(name: str, arguments: dict[str, Any]) -> None:
-    network = random_network(name, arguments)
-    footprint = network_footprint(network)
-    _, stride, _ = footprint.stride
-    before, after, margin = footprint.reach_before[1], footprint.reach_after[1], footprint.margin[1]
-    side = footprint.smallest[1] + stride * ((before + after) // stride + 4)
-    raw = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(0))
+    before, after, stride, margin, length = along(footprint, axis)
+    shape = shape_along(footprint, axis, length)
+    line = len(shape) - 3 + axis
+    raw = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(0))
     for phase in sorted({0, 1, stride - 1}):
-        at = (side // 2) // stride * stride + phase  # an input place; the output there is at - margin
+        at = length // 2 // stride * stride + phase  # an input place; the output there is at - margin
         changed = raw.clone()
-        changed[:, :, : at - before] += 9.0
-        changed[:, :, at + after + 1 :] -= 9.0
+        changed.narrow(2 + line, 0, at - before).add_(9.0)
+        changed.narrow(2 + line, at + after + 1, length - at - after - 1).sub_(9.0)
         with torch.inference_mode():
-            one, other = network(raw)[0, :, at - margin], network(changed)[0, :, at - margin]
+            one, other = (network(x).select(2 + line, at - margin) for x in (raw, changed))
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_neighbouring_sections_as_channels_are_a_margin_along_z() -> None:
+    footprint = network_footprint(random_network("unet", {"width": 1, "depth": 1, "padded": True, "in_channels": 5}))
+    assert (footprint.dimensions, footprint.stride[0]) == (2, 1)
+    assert (footprint.reach_before[0], footprint.reach_after[0], footprint.margin[0], footprint.smallest[0]) == (
+        2,
+        2,
+        2,
+        5,
+    )
+    with pytest.raises(ModelError, match="takes 4 sections as channels has none in the middle"):
+        network_footprint(random_network("unet", {"width": 1, "depth": 1, "in_channels": 4}))
 
 
 @pytest.mark.parametrize(("name", "arguments"), SMALL)

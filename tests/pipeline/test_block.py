@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,10 @@ from tests.makers import blobs
 from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.errors import BlockError
 from volseg.ops import mirrored
-from volseg.pipeline import Journey, process_block
+from volseg.pipeline import Journey, Member, process_block
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 class Memory:
@@ -20,21 +26,23 @@ class Memory:
         self.raw = raw
         self.out = np.zeros(raw.shape, np.uint8)
         self.calls: list[str] = []
+        self.spread: np.ndarray | None = None
 
     def read(self, box: Box) -> np.ndarray:
         self.calls.append("read")
         return mirrored(self.raw, box.start, box.stop)
 
-    def write(self, box: Box, voxels: np.ndarray) -> str:
+    def write(self, box: Box, volumes: Sequence[np.ndarray]) -> str:
         self.calls.append("write")
-        self.out[box.slices] = voxels
+        self.out[box.slices] = volumes[0][0]
+        self.spread = volumes[1][0] if len(volumes) > 1 else None
         return "digest"
 
 
 def journey(memory: Memory, block=(2, 16, 16)) -> Journey:
     tiling = Tiling(FOOTPRINT, (1, *block[1:]), (0, 3, 3))
     grid = BlockGrid.over(memory.raw.shape, block, block)
-    return Journey(grid, tiling, ((0.0, 255.0),), memory, Identity(tiling), memory)
+    return Journey(grid, (Member(tiling, ((0.0, 255.0),), Identity(tiling)),), memory, memory)
 
 
 def test_the_identity_network_copies_the_volume() -> None:
@@ -62,9 +70,22 @@ def test_an_output_that_is_no_number_fails_its_block() -> None:
     memory = Memory(blobs((2, 16, 16)))
     trip = journey(memory)
 
-    def broken(normalized: np.ndarray, write_box: Box) -> np.ndarray:
-        return np.full(write_box.shape, np.nan, np.float32)
+    def broken(normalized: np.ndarray, write_box: Box) -> Iterator[np.ndarray]:
+        yield np.full((1, *write_box.shape), np.nan, np.float32)
 
     with pytest.raises(BlockError, match="the network's output is not finite.*--precision float32"):
-        process_block(0, Journey(trip.grid, trip.tiling, trip.statistics, memory, broken, memory))
+        process_block(0, replace(trip, members=(replace(trip.members[0], predict=broken),)))
     assert memory.calls == ["read"]
+
+
+def test_several_networks_are_averaged_each_with_its_own_constants_and_halo() -> None:
+    memory = Memory(np.full((2, 16, 16), 200, np.uint8))
+    grid = BlockGrid.over(memory.raw.shape, (2, 16, 16), (2, 16, 16))
+    near, far = (Tiling(FOOTPRINT, (1, 16, 16), (0, halo, halo)) for halo in (1, 5))
+    members = (Member(near, ((0.0, 255.0),), Identity(near)), Member(far, ((0.0, 510.0),), Identity(far)))
+    trip = Journey(grid, members, memory, memory, spread=True)
+    assert trip.read_box(grid.box(0)) == far.read_box(grid.box(0))
+    process_block(0, trip)
+    assert (memory.out == 150).all()
+    assert memory.spread is not None
+    assert (memory.spread == 50).all()

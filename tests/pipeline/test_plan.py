@@ -20,7 +20,7 @@ UNET = Footprint((0, 107, 107), (0, 107, 107), (1, 16, 16), (0, 92, 92), (1, 188
     st.tuples(*[st.integers(1, 5000)] * 3), st.tuples(*[st.integers(1, 200)] * 3), st.sampled_from([FUSIONNET, UNET])
 )
 def test_what_the_plan_chooses_always_fits(shape: tuple, chunk: tuple, footprint: Footprint) -> None:
-    plan = plan_run(shape, chunk, footprint, Request())
+    plan = plan_run(shape, chunk, (footprint,), Request())
     for block, shard, inner, stride in zip(plan.grid.block, plan.shard, plan.chunk, footprint.stride, strict=True):
         assert block % stride == 0
         assert block % shard == 0
@@ -32,7 +32,7 @@ def test_what_the_plan_chooses_always_fits(shape: tuple, chunk: tuple, footprint
 
 
 def test_tiles_go_from_the_whole_block_to_small_ones() -> None:
-    plan = plan_run((32, 2000, 2000), (16, 128, 128), FUSIONNET, Request(block=(16, 512, 1024)))
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), Request(block=(16, 512, 1024)))
     cores = [tiling.core for tiling in plan.tilings()]
     assert cores[0] == (1, 512, 1024)
     assert cores[1] == (1, 256, 512)
@@ -52,11 +52,11 @@ def test_tiles_go_from_the_whole_block_to_small_ones() -> None:
 )
 def test_what_does_not_fit_is_refused_with_what_would(request_: Request, message: str) -> None:
     with pytest.raises(GridError, match=message):
-        plan_run((32, 2000, 2000), (16, 128, 128), FUSIONNET, request_)
+        plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), request_)
 
 
 def test_a_halo_below_the_reach_runs_with_one_warning() -> None:
-    plan = plan_run((32, 2000, 2000), (16, 128, 128), FUSIONNET, Request(halo=(0, 64, 64)))
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), Request(halo=(0, 64, 64)))
     assert plan.halo == (0, 64, 64)
     assert len(plan.warnings) == 1
     assert "(0, 240, 240)" in plan.warnings[0]
@@ -64,12 +64,12 @@ def test_a_halo_below_the_reach_runs_with_one_warning() -> None:
 
 def test_a_halo_below_an_unpadded_networks_margin_is_refused() -> None:
     with pytest.raises(GridError, match="below the margin"):
-        plan_run((32, 2000, 2000), (16, 128, 128), UNET, Request(halo=(0, 64, 64)))
+        plan_run((32, 2000, 2000), (16, 128, 128), (UNET,), Request(halo=(0, 64, 64)))
 
 
 def test_a_region_that_grows_is_told() -> None:
     request = Request(block=(16, 512, 512), region=Box((3, 600, 600), (5, 700, 700)))
-    plan = plan_run((32, 2000, 2000), (16, 128, 128), FUSIONNET, request)
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), request)
     assert plan.grid.region == Box((0, 512, 512), (16, 1024, 1024))
     assert plan.warnings == (
         "region 3:5,600:700,600:700 grows to 0:16,512:1024,512:1024: blocks write whole shards of (16, 512, 512)",

@@ -29,27 +29,29 @@ def a_record(shape: Zyx) -> RunRecord:
     one, none = (1, 1, 1), (0, 0, 0)
     return RunRecord(
         source=SourceEntry(location="/raw.zarr/0", shape=shape, dtype="uint8", voxel_nm=(30, 6, 6), identity="i"),
-        model=ModelEntry(
-            location="m.safetensors",
-            name="m",
-            digest="d",
-            footprint=Footprint(
-                reach_before=none, reach_after=none, stride=one, margin=none, smallest=one, context=none
+        models=(
+            ModelEntry(
+                location="m.safetensors",
+                name="m",
+                digest="d",
+                footprint=Footprint(
+                    reach_before=none, reach_after=none, stride=one, margin=none, smallest=one, context=none
+                ),
+                normalization="fixed",
+                halo=none,
+                tile=shape,
+                statistics=((0.0, 1.0),),
             ),
-            normalization="fixed",
         ),
         settings=Settings(
             block=shape,
             shard=shape,
             chunk=CHUNK,
             region=Box.of_shape(shape),
-            halo=none,
-            tile=shape,
             batch=1,
             device="cpu",
             precision="float32",
             threads=1,
-            statistics=((0.0, 1.0),),
         ),
         version="0",
         created="2026-01-01T00:00:00Z",

@@ -81,6 +81,11 @@ class Box:
         stop = _triple(tuple(min(a, b) for a, b in zip3(self.stop, other.stop)))
         return Box(start, _triple(tuple(max(a, b) for a, b in zip3(start, stop))))
 
+    def union(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        start = _triple(tuple(min(a, b) for a, b in zip3(self.start, other.start)))
+        return Box(start, _triple(tuple(max(a, b) for a, b in zip3(self.stop, other.stop))))
+
     def contains(self, other: Box) -> bool:
         """Whether every voxel of `other` is in this box."""
         return all(a <= b for a, b in zip3(self.start, other.start)) and all(

@@ -44,9 +44,7 @@ class Footprint:
         Along an axis that the network pads, that is its context, rounded up to the stride. Along one that it does not
         pad it is the margin: an output voxel is made from real input voxels only, so more would change nothing.
         """
-        z, y, x = (
-            m or ceil_to(c, s) for c, s, m in zip(self.context, self.stride, self.margin, strict=True)
-        )
+        z, y, x = (m or ceil_to(c, s) for c, s, m in zip(self.context, self.stride, self.margin, strict=True))
         return z, y, x
 
     def checked_halo(self, halo: Zyx) -> Zyx:

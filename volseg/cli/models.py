@@ -1,26 +1,68 @@
-"""`volseg models`."""
+"""`volseg models`: what there is; importing and exporting are commands of their own."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import click
 
 
-@click.command()
-@click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def models(name: str | None, as_json: bool) -> None:
-    """List the networks and the packaged models, or say all of one.
+class Models(click.Group):
+    """A group whose words are a command's, or else what `show` takes: `volseg models unet`."""
+
+    exchanges = ("import", "export")
+
+    def with_command(self, words: list[str], ctx: click.Context) -> list[str]:
+        """The words, with the command that they leave out."""
+        named = words[:1] and (words[0] in self.exchanges or words[0] in ctx.help_option_names)
+        return words if named else ["show", *words]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words."""
+        return super().parse_args(ctx, self.with_command(args, ctx))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Those that --help lists."""
+        return list(self.exchanges)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, loaded when it is asked for."""
+        if cmd_name == "show":
+            return show
+        if cmd_name not in self.exchanges:
+            return None
+        command: click.Command = getattr(import_module(f"volseg.cli.models_{cmd_name}"), f"{cmd_name}_")
+        return command
+
+
+@click.group(cls=Models, subcommand_metavar="[NAME] [--json] | COMMAND ...")
+def models() -> None:
+    """List the networks and the packaged models, say all of one, or exchange models with other tools.
 
     NAME is a network, a packaged model or a model file. Reach is how far from a voxel the network looks, stride the
-    product of its poolings, both in voxels along z, y, x.
+    product of its poolings, both in voxels along z, y, x. --json prints them as JSON.
 
     \b
     Examples:
       volseg models
       volseg models fusionnet
       volseg models runs/isbi/model.safetensors
+      volseg models import weights.pt --network unet --voxel-size 50,4,4 --output unet.safetensors
+      volseg models export unet.safetensors unet.onnx
+    """
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(name: str | None, as_json: bool) -> None:
+    """List the networks and the packaged models, or say all of one.
+
+    \b
+    Examples:
+      volseg models
+      volseg models fusionnet
     """
     from volseg.catalogue import catalogue, one_model
     from volseg.cli.printing import echo_json

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from volseg.blocks import Zyx, ZyxFloat, parse_zyx
 from volseg.errors import ConfigError
+from volseg.pipeline.halo import Tolerance
 
 if TYPE_CHECKING:
     from volseg.storage import Stack
@@ -48,6 +50,23 @@ class HaloType(click.ParamType[Any]):
         return zyx
 
 
+class ToleranceType(click.ParamType[Any]):
+    """A percentage of voxels and a number of grey levels."""
+
+    name = "PERCENT,LEVELS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Tolerance:
+        """Read the text."""
+        try:
+            percent, levels = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers; write PERCENT,LEVELS, such as 99.9,8", param, ctx)
+        try:
+            return Tolerance(percent / 100, levels)
+        except ConfigError as error:
+            raise click.UsageError(str(error), ctx) from None
+
+
 class NanometresType(click.ParamType[Any]):
     """Three lengths in nanometres, Z,Y,X."""
 
@@ -62,6 +81,36 @@ class NanometresType(click.ParamType[Any]):
         if not all(math.isfinite(size) and size > 0 for size in (z, y, x)):
             self.fail(f"{value!r}: each size must be above 0 nm", param, ctx)
         return z, y, x
+
+
+class KeyValueType(click.ParamType[Any]):
+    """A name and a TOML value, KEY=VALUE."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Read the text."""
+        key, sign, text = str(value).partition("=")
+        try:
+            read = tomllib.loads(f"value = {text}")
+        except tomllib.TOMLDecodeError:
+            read = {}
+        if not (key.strip().isidentifier() and sign and read.keys() == {"value"}):
+            self.fail(f"{value!r} is not KEY=VALUE, such as width=32, padded=true or kernel=[1,3,3]", param, ctx)
+        return key.strip(), read["value"]
+
+
+class NamesType(click.ParamType[Any]):
+    """Names that differ, a,b,c."""
+
+    name = "a,b,c"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Read the text."""
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not all(names) or len(set(names)) != len(names):
+            self.fail(f"{value!r} is not a list of names, each once, such as cell,membrane", param, ctx)
+        return names
 
 
 def count_text(stack: Stack) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volseg.cli.options import HaloType, ZyxType
+from volseg.cli.options import HaloType, ToleranceType, ZyxType
 
 if TYPE_CHECKING:
     from volseg.freezing import Prepared
@@ -18,10 +18,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source")
 @click.argument("target")
-@click.option("--model", required=True, metavar="MODEL", help="A model file, or the name of a packaged model.")
+@click.option("--model", required=True, multiple=True, metavar="MODEL",
+              help="A model file, or the name of a packaged model; several are averaged.")  # fmt: skip
 @click.option("--block", type=ZyxType(), help="What one task writes, in voxels.  [default: slabs of 1024 x 1024]")
 @click.option("--halo", type=HaloType(), metavar="auto|exact|Z,Y,X", default="auto", show_default=True,
-              help="Context read around a block. exact: no seams. auto: exact.")  # fmt: skip
+              help="Context read around a block. exact: no seams. auto: the smallest that is good enough.")  # fmt: skip
+@click.option("--halo-tolerance", type=ToleranceType(), metavar="PERCENT,LEVELS", default="99.9,8", show_default=True,
+              help="For auto: voxels within one grey level of exact, and the most that any may be off.")  # fmt: skip
+@click.option("--orientations", type=click.Choice(["one", "flips", "all"]), default="one", show_default=True,
+              help="Average over the section's 4 flips, or all 8 orientations.")  # fmt: skip
+@click.option("--classes", metavar="auto|all|NAME,..", default="auto", show_default=True,
+              help="What to write; several along a channel axis. auto: membrane, or all without it.")  # fmt: skip
+@click.option("--uncertainty", is_flag=True,
+              help="Write TARGET/uncertainty too: the estimates' standard deviation, x 255.")  # fmt: skip
+@click.option("--scale-level", type=click.IntRange(min=0), help="Read this level of an OME-Zarr SOURCE.  [default: 0]")
 @click.option("--shard", type=ZyxType(), help="The target's unit of storage.  [default: the block]")
 @click.option("--chunk", type=ZyxType(), help="What viewers fetch at once.  [default: about 64^3 voxels]")
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Do this region only; it grows to whole shards.")
@@ -48,6 +58,7 @@ def predict(dry_run: bool, as_json: bool, **options: Any) -> None:
       volseg predict raw.zarr membrane.zarr --model model.safetensors
       volseg predict raw.zarr membrane.zarr --model model.safetensors --resume
       volseg predict raw.zarr corner.zarr --model model.safetensors --roi 0:16,:,:
+      volseg predict raw.zarr mean.zarr --model a.safetensors --model b.safetensors --orientations all --uncertainty
       volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786
     """
     from volseg.cluster import Shown

@@ -10,11 +10,12 @@ import time
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from volseg.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from distributed import Client
 
@@ -82,6 +83,21 @@ class Cluster:
         if self.client is None:
             return call(*arguments)
         return self.client.run(call, *arguments, workers=[self.names[0]])[self.names[0]]
+
+    def each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        """Call a function on a few items, side by side on any workers; yields results as they come.
+
+        Raises:
+            VolsegError: what the function raised, whichever item was the first.
+        """
+        if self.client is None:
+            yield from map(call, items)
+            return
+        from distributed import as_completed  # noqa: PLC0415 - a serial run needs no Dask
+
+        futures = self.client.map(call, items, pure=False, resources={SLOT: 1}, key=f"each-{uuid4().hex}")
+        for future in as_completed(futures):
+            yield future.result()
 
 
 @contextlib.contextmanager

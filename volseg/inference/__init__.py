@@ -3,21 +3,24 @@
 What is exported here loads torch only when it is called.
 """
 
-from volseg.inference.choose import TileChoice, choose_tile
+from volseg.inference.choose import TileChoice, choose_tiles
 from volseg.inference.engine import Engine, open_predictor
 from volseg.inference.facts import Device, Precision, WorkerFacts, choose_precision, threads_each, worker_facts
 from volseg.inference.memory import Load, MemoryPlan
+from volseg.inference.orientations import ORIENTATIONS, Orientations
 
 __all__ = [
+    "ORIENTATIONS",
     "Device",
     "Engine",
     "Load",
     "MemoryPlan",
+    "Orientations",
     "Precision",
     "TileChoice",
     "WorkerFacts",
     "choose_precision",
-    "choose_tile",
+    "choose_tiles",
     "open_predictor",
     "threads_each",
     "worker_facts",

@@ -1,4 +1,4 @@
-"""The tile of a run, chosen on a worker by what its memory holds."""
+"""The tiles of a run, chosen on a worker by what its memory holds."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ from typing import TYPE_CHECKING
 from volseg.inference.memory import Load, MemoryPlan, largest_that_fits, plan_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from volseg.blocks import BlockGrid, Tiling, Zyx
 
 
 @dataclass(frozen=True, slots=True)
 class TileChoice:
-    """The tile of a run and the peak that was predicted with it."""
+    """The tile of one network of a run and the peak that was predicted with it."""
 
     core: Zyx
     memory: MemoryPlan
 
 
-def choose_tile(
-    model_file: str, grid: BlockGrid, tilings: tuple[Tiling, ...], load: Load, free: tuple[int, int]
-) -> TileChoice:
-    """Choose the largest tile that fits: the larger a tile, the less halo is computed twice.
+def choose_tiles(
+    model_files: Sequence[str],
+    grid: BlockGrid,
+    tilings: Sequence[Sequence[Tiling]],
+    load: Load,
+    free: tuple[int, int],
+) -> tuple[TileChoice, ...]:
+    """Choose the largest tile that fits, for each network: the larger a tile, the less halo is computed twice.
+
+    All networks stay loaded, one of them runs at a time.
 
     Args:
-        model_file: the model.
+        model_files: the models.
         grid: the run's blocks.
-        tilings: candidates, largest tile first.
+        tilings: candidates for each model, largest tile first.
         load: what a worker is asked to hold.
         free: bytes free for a worker in main memory and on its device.
 
@@ -36,7 +44,11 @@ def choose_tile(
     """
     from volseg.models.model import load_model_file  # noqa: PLC0415 - the driver imports this module without torch
 
-    network = load_model_file(model_file).network
-    plans = ((tiling, plan_memory(network, grid, tiling, load)) for tiling in tilings)
-    tiling, memory = largest_that_fits(plans, *free)
-    return TileChoice(tiling.core, memory)
+    networks = [load_model_file(file).network for file in model_files]
+    weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
+    chosen = []
+    for network, candidates in zip(networks, tilings, strict=True):
+        plans = ((tiling, plan_memory(network, grid, tiling, load, weights)) for tiling in candidates)
+        tiling, memory = largest_that_fits(plans, *free)
+        chosen.append(TileChoice(tiling.core, memory))
+    return tuple(chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from volseg.errors import ConfigError, ModelError
@@ -10,6 +11,7 @@ from volseg.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from volseg.blocks import Tiling
     from volseg.inference.facts import Device, Precision
+    from volseg.inference.orientations import Orientations
     from volseg.inference.tiled import TiledPredictor
 
 
@@ -22,16 +24,27 @@ class Engine:
         precision: of weights and activations.
         batch: tiles a forward pass.
         threads: of one forward pass on a CPU.
+        orientations: that each tile is seen in, and averaged over.
     """
 
     device: Device
     precision: Precision
     batch: int
     threads: int
+    orientations: Orientations = "one"
 
 
-def open_predictor(model_file: str, digest: str, tiling: Tiling, engine: Engine) -> TiledPredictor:
+def open_predictor(
+    model_file: str, digest: str, tiling: Tiling, engine: Engine, classes: tuple[str, ...] = ("membrane",)
+) -> TiledPredictor:
     """Load a model and make it ready to predict blocks in this process.
+
+    Args:
+        model_file: where it is.
+        digest: the model's, as recorded.
+        tiling: how blocks are cut.
+        engine: how the network is run.
+        classes: which of the model's classes to predict.
 
     Raises:
         ModelError: the file is not the model that the run recorded.
@@ -53,4 +66,4 @@ def open_predictor(model_file: str, digest: str, tiling: Tiling, engine: Engine)
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
     network = prepared(model.network, engine.device, engine.precision)
-    return TiledPredictor(network, model.activate, tiling, engine)
+    return TiledPredictor(network, partial(model.probabilities, classes=classes), tiling, engine)

@@ -63,6 +63,9 @@ class Load:
         source_item: bytes of a voxel of the source.
         slots: blocks in flight.
         device: where the network runs.
+        classes: volumes of probability that are made.
+        estimates: of each, which are averaged.
+        spread: whether their standard deviation is made too.
     """
 
     batch: int
@@ -70,15 +73,19 @@ class Load:
     source_item: int
     slots: int
     device: Device
+    classes: int = 1
+    estimates: int = 1
+    spread: bool = False
 
 
-def block_bytes(grid: BlockGrid, tiling: Tiling, source_item: int) -> int:
+def block_bytes(grid: BlockGrid, tiling: Tiling, load: Load) -> int:
     """What one block holds at its fullest, in bytes: its read box and its write box, each in several forms."""
     whole = _largest_block(grid)
-    read, write = tiling.read_box(whole).voxels, whole.voxels
+    read, write = tiling.read_box(whole).voxels, whole.voxels * load.classes
     # Normalising holds raw voxels, their float32 copy and its result; later the probabilities, their scaled copy and
-    # the bytes stand beside the normalised voxels.
-    return max(read * (source_item + 8), read * (source_item + 4) + write * 9)
+    # the bytes stand beside the normalised voxels. Of several estimates there are two besides their mean, and sums.
+    kept = 9 + (8 if load.estimates > 1 else 0) + (9 if load.spread else 0)
+    return max(read * (load.source_item + 8), read * (load.source_item + 4) + write * kept)
 
 
 def _largest_block(grid: BlockGrid) -> Box:
@@ -86,45 +93,57 @@ def _largest_block(grid: BlockGrid) -> Box:
 
 
 def activation_bytes(network: nn.Module, input_shape: tuple[int, int, int], batch: int, item: int) -> int:
-    """The most that one forward pass of a 2-D network holds at once, in bytes, by walking its graph.
+    """The most that one forward pass holds at once, in bytes, by walking the network's graph.
 
     Each output lives from the node that makes it to the last that uses it.
 
     Args:
         network: the network.
-        input_shape: of one tile, (z, y, x) with z = 1.
+        input_shape: of one tile, (z, y, x); the sections of a 2-D network's tile are its channels.
         batch: tiles a pass.
         item: bytes of one activation.
     """
-    from volseg.models.graph import AxisGraph  # noqa: PLC0415 - torch is not needed to plan geometry
+    from volseg.models.graph import AxisGraph, dimensions  # noqa: PLC0415 - torch is not needed to plan geometry
 
-    rows, columns = (AxisGraph(network, axis) for axis in (0, 1))
-    heights, widths = rows.sizes(input_shape[1]), columns.sizes(input_shape[2])
-    channels = rows.channels()
-    column_of = dict(zip(rows.nodes, columns.nodes, strict=True))
-    nodes = rows.nodes
+    axes = [AxisGraph(network, axis) for axis in range(dimensions(network))]
+    first, channels, nodes = axes[0], axes[0].channels(), axes[0].nodes
+    lengths = [list(axis.sizes(n).values()) for axis, n in zip(axes, input_shape[-len(axes) :], strict=True)]
+    voxels = [prod(each) for each in zip(*lengths, strict=True)]
+    sizes = {
+        node: channels[node] * count * batch * first.item_bytes(node, item)
+        for node, count in zip(nodes, voxels, strict=True)
+    }
     last_use = {source: at for at, node in enumerate(nodes) for source in node.all_input_nodes}
-    sizes = {node: channels[node] * heights[node] * widths[column_of[node]] * batch * item for node in nodes}
     live = peak = 0
     for at, node in enumerate(nodes):
-        live += 0 if rows.in_place(node) else sizes[node]
+        live += 0 if first.in_place(node) else sizes[node]
         # A convolution's library may hold its input in another layout meanwhile.
         peak = max(peak, live + max((sizes[source] for source in node.all_input_nodes), default=0))
         owners = {source for source in node.all_input_nodes if last_use[source] == at}
-        live -= sum(sizes[source] for source in owners if not rows.in_place(node))
+        live -= sum(sizes[source] for source in owners if not first.in_place(node))
     return peak
 
 
-def plan_memory(network: nn.Module, grid: BlockGrid, tiling: Tiling, load: Load) -> MemoryPlan:
-    """Predict the peak of a worker; it depends on block, tile and network, never on the volume."""
+def plan_memory(
+    network: nn.Module, grid: BlockGrid, tiling: Tiling, load: Load, weights: int | None = None
+) -> MemoryPlan:
+    """Predict the peak of a worker; it depends on block, tile and network, never on the volume.
+
+    Args:
+        network: the network that runs.
+        grid: the run's blocks.
+        tiling: how blocks are cut.
+        load: what a worker is asked to hold.
+        weights: numbers that the networks of the run have in all; those of this one by default.
+    """
     item = ITEM_BYTES[load.precision]
     inputs = prod(tiling.input_shape) * load.batch * 8
     return MemoryPlan(
         process=_PROCESS,
         # The network as loaded, in float32, and the copy that is made ready.
-        weights=sum(p.numel() for p in network.parameters()) * (item + 4),
+        weights=(sum(p.numel() for p in network.parameters()) if weights is None else weights) * (item + 4),
         activations=activation_bytes(network, tiling.input_shape, load.batch, item) + inputs,
-        blocks=load.slots * block_bytes(grid, tiling, load.source_item),
+        blocks=load.slots * block_bytes(grid, tiling, load),
         device=load.device,
     )
 

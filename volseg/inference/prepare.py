@@ -9,6 +9,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from volseg.models.graph import dimensions
+from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
+
 if TYPE_CHECKING:
     from volseg.inference.facts import Device, Precision
 
@@ -23,7 +26,8 @@ def prepared(network: nn.Module, device: Device, precision: Precision) -> nn.Mod
     ready = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     fold_batch_norms(ready)
     placed: nn.Module = ready.to(device=device, dtype=DTYPES[precision])
-    return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
+    layout = torch.channels_last if dimensions(network) == 2 else torch.channels_last_3d
+    return placed.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
 
 
 def fold_batch_norms(network: nn.Module) -> None:
@@ -33,6 +37,7 @@ def fold_batch_norms(network: nn.Module) -> None:
             continue
         for at in range(len(module) - 1):
             convolution, norm = module[at], module[at + 1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[at] = fuse_conv_bn_eval(convolution, norm)
+            if isinstance(convolution, CONVOLUTIONS + DECONVOLUTIONS) and isinstance(norm, NORMS):
+                transposed = isinstance(convolution, DECONVOLUTIONS)
+                module[at] = fuse_conv_bn_eval(convolution, norm, transpose=transposed)
                 module[at + 1] = nn.Identity()

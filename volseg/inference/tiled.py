@@ -1,4 +1,4 @@
-"""Predict a block: cut it into tiles, send batches through the network, put the cores back together."""
+"""A block predicted tile by tile."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from volseg.inference.orientations import ORIENTATIONS, Orientation
 from volseg.inference.prepare import DTYPES
 from volseg.models.graph import EXCLUSIVE
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TiledPredictor:
-    """Membrane probability of a block, tile by tile; the same bytes whichever block comes before it.
+    """Probabilities of a block, tile by tile; the same bytes whichever block comes before it.
 
     A batch holds tiles of one block only, in order, so that what a tile is computed together with never depends on
     the order of blocks. One forward pass runs at a time in a process: it has the device to itself.
@@ -35,7 +36,7 @@ class TiledPredictor:
 
         Args:
             network: as `prepared` made it for the engine's device and precision.
-            activate: makes membrane probability (N, 1, y, x) of the network's output.
+            activate: makes probabilities (N, classes, ..) of the network's output (N, channels, ..).
             tiling: how blocks are cut.
             engine: how the network is run.
         """
@@ -44,36 +45,46 @@ class TiledPredictor:
         self._tiling = tiling
         self._engine = engine
 
-    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> NDArray[np.float32]:
+    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> Iterator[NDArray[np.float32]]:
         """Predict one block.
 
         Args:
             normalized: the read box of the write box (as the tiling states it), (z, y, x).
             write_box: what to predict.
 
-        Returns:
-            Membrane probability of the write box, in [0, 1].
+        Yields:
+            Probabilities of the write box, (classes, z, y, x) in [0, 1], once for each orientation.
         """
+        for orientation in ORIENTATIONS[self._engine.orientations]:
+            yield self._seen(normalized, write_box, orientation)
+
+    def _seen(self, normalized: NDArray[np.float32], write_box: Box, orientation: Orientation) -> NDArray[np.float32]:
         origin = self._tiling.read_box(write_box).start
-        probability = np.empty(write_box.shape, np.float32)
+        whole: NDArray[np.float32] | None = None
         cores = self._tiling.cores(write_box)
         while batch := tuple(islice(cores, self._engine.batch)):
             inputs = [normalized[self._tiling.input_box(core).relative_to(origin).slices] for core in batch]
-            for core, made in zip(batch, self._forward(np.stack(inputs)), strict=True):
+            for core, made in zip(batch, self._forward(np.stack(inputs), orientation), strict=True):
+                if whole is None:
+                    whole = np.empty((len(made), *write_box.shape), np.float32)
                 kept = core.intersection(write_box)
-                probability[kept.relative_to(write_box.start).slices] = made[kept.relative_to(core.start).slices]
-        return probability
+                whole[:, *kept.relative_to(write_box.start).slices] = made[:, *kept.relative_to(core.start).slices]
+        assert whole is not None, "a write box has at least one tile"
+        return whole
 
-    def _forward(self, inputs: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        """Send tiles (N, 1, y, x) through a 2-D network; yields the cores as (1, y, x)."""
-        _, rows, columns = self._tiling.crop.slices
+    def _forward(self, inputs: NDArray[np.float32], orientation: Orientation) -> NDArray[np.float32]:
+        """Send tiles (N, z, y, x) through the network; returns the cores (N, classes, z, y, x)."""
+        flat = self._tiling.footprint.dimensions == 2
+        crop = self._tiling.crop.slices
         with EXCLUSIVE, torch.inference_mode():
             # Each thread of a process has its own count, and another run may have left another.
             if self._engine.threads and torch.get_num_threads() != self._engine.threads:
                 torch.set_num_threads(self._engine.threads)
-            device_input: Tensor = torch.from_numpy(inputs).to(
-                device=self._engine.device, dtype=DTYPES[self._engine.precision], memory_format=torch.channels_last
-            )
-            output = self._network(device_input)[..., rows, columns]
-            made = self._activate(output).cpu().numpy()
-        yield from made
+            tiles = torch.from_numpy(inputs).to(device=self._engine.device, dtype=DTYPES[self._engine.precision])
+            # A 2-D network takes a tile's sections as its channels; a 3-D one has a single channel.
+            seen = orientation.turn(tiles if flat else tiles[:, None])
+            layout = torch.channels_last if flat else torch.channels_last_3d
+            output = orientation.back(self._network(seen.contiguous(memory_format=layout)))
+            cores = output[:, :, None] if flat else output
+            made: NDArray[np.float32] = self._activate(cores[:, :, *crop]).cpu().numpy()
+        return made

@@ -38,7 +38,7 @@ class ModelCard(BaseModel):
     normalization: Normalization
     activation: Literal["sigmoid", "softmax"]
     classes: tuple[str, ...]
-    """What each output channel stands for; one of them is `membrane`."""
+    """What each output channel stands for; a map is made of the one called `membrane`."""
     voxel_nm: ZyxFloat
     """Voxel size of the training data, (z, y, x) in nanometres."""
     parameters: int
@@ -49,8 +49,26 @@ class ModelCard(BaseModel):
 
     @property
     def membrane_channel(self) -> int:
-        """The output channel that holds membrane."""
-        return self.classes.index("membrane")
+        """The output channel that holds membrane.
+
+        Raises:
+            ModelError: no class is called membrane.
+        """
+        return self.channels_of(("membrane",))[0]
+
+    def channels_of(self, classes: tuple[str, ...]) -> list[int]:
+        """The output channels that hold these classes.
+
+        Raises:
+            ModelError: there is no such class.
+        """
+        for name in classes:
+            if name not in self.classes:
+                raise ModelError(
+                    f"model {self.name!r} has no class {name!r}; choose from {', '.join(self.classes)} "
+                    "(`volseg models import --classes` names them)"
+                )
+        return [self.classes.index(name) for name in classes]
 
 
 class ModelHeader(BaseModel):
@@ -90,7 +108,7 @@ def read_card(path: str | Path) -> ModelHeader:
     except KeyError:
         raise ModelError(
             f"{path} holds weights without a volseg card, so network and normalisation are unknown; "
-            "use a file that `volseg train` wrote"
+            "use a file that `volseg train` wrote, or make one of it with `volseg models import`"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
@@ -106,7 +124,7 @@ def _split(path: Path, content: bytes) -> tuple[dict[str, str], memoryview]:
     if content.startswith(_PICKLES):
         raise ModelError(
             f"{path} is a pickled PyTorch file, which could run code and is never loaded; "
-            "use a .safetensors file that `volseg train` wrote"
+            "make a .safetensors model file of its weights with `volseg models import`"
         )
     size = int.from_bytes(content[:8], "little")
     broken = ModelError(f"{path} is not a complete .safetensors model file; copy it again from its source")

@@ -59,7 +59,7 @@ def bilinear(channels: int, factor: int, *, padded: bool) -> nn.ConvTranspose2d:
     ramp = 1 - (torch.arange(2 * factor) - (factor - 0.5)).abs() / factor
     with torch.no_grad():
         layer.weight.copy_(torch.outer(ramp, ramp).expand_as(layer.weight))
-    layer.weight.requires_grad_(requires_grad=False)
+    layer.weight.requires_grad = False
     return layer
 
 

@@ -32,26 +32,28 @@ NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 def convolution(channels_in: int, channels_out: int, kernel: Size, *, padded: bool = True) -> nn.Module:
     """A convolution; padded ("same"), its output is as large as its input."""
     padding = tuple(side // 2 for side in kernel) if padded else 0
-    return _kind(CONVOLUTIONS, kernel)(channels_in, channels_out, kernel, padding=padding)
+    return _made(CONVOLUTIONS, kernel, channels_in, channels_out, kernel, padding=padding)
 
 
 def upconvolution(channels_in: int, channels_out: int, pool: Size) -> nn.Module:
     """A transposed convolution that undoes a pooling's scale, one kernel a cell."""
-    return _kind(DECONVOLUTIONS, pool)(channels_in, channels_out, kernel_size=pool, stride=pool)
+    return _made(DECONVOLUTIONS, pool, channels_in, channels_out, kernel_size=pool, stride=pool)
 
 
 def pooling(pool: Size) -> nn.Module:
     """A max-pooling of cells side by side."""
-    return _kind(POOLINGS, pool)(pool)
+    return _made(POOLINGS, pool, pool)
 
 
 def batch_norm(channels: int, kernel: Size) -> nn.Module:
     """Batch normalisation for the dimensions of a kernel."""
-    return _kind(NORMS, kernel)(channels)
+    return _made(NORMS, kernel, channels)
 
 
-def _kind(kinds: tuple[Any, ...], size: Size) -> Any:
-    return kinds[len(size) - 2]
+def _made(kinds: tuple[Any, ...], size: Size, *arguments: Any, **more: Any) -> nn.Module:
+    """A layer of the kind that has as many dimensions as a size."""
+    layer: nn.Module = kinds[len(size) - 2](*arguments, **more)
+    return layer
 
 
 class CropConcat(nn.Module):
@@ -87,7 +89,7 @@ class Unpool(nn.Module):
 
     def forward(self, pooled: Tensor, switches: Tensor) -> Tensor:
         """Undo the pooling of (N, C, y, x): `pool` times as large, each value at its switch."""
-        return nn.functional.max_unpool2d(pooled, switches, self.pool)
+        return nn.functional.max_unpool2d(pooled, switches, (self.pool, self.pool))
 
 
 def crop_offset(larger: int, smaller: int) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors.torch import load, save
 
-from volseg.errors import ModelError
+from volseg.errors import ConfigError, ModelError
 from volseg.models.card import CARD_KEY, ModelCard, ModelHeader, read_card, weights_digest
 from volseg.models.footprint import network_footprint
 from volseg.models.registry import build_network
@@ -49,12 +49,25 @@ class Model:
 
     def activate(self, output: Tensor) -> Tensor:
         """The membrane probability (N, 1, y, x) of the network's output (N, classes, y, x), in float32."""
-        output, channel = output.float(), self.card.membrane_channel
+        return self.probabilities(output, ("membrane",))
+
+    def probabilities(self, output: Tensor, classes: tuple[str, ...] = ()) -> Tensor:
+        """The probabilities (N, classes, ..) of the network's output (N, channels, ..), in float32.
+
+        Args:
+            output: the network's.
+            classes: which, in this order; all of the model's by default.
+
+        Raises:
+            ModelError: the model has no class of such a name.
+        """
+        output = output.float()
         made = output.softmax(dim=1) if self.card.activation == "softmax" else output.sigmoid()
-        return made[:, channel : channel + 1]
+        channels = self.card.channels_of(classes or self.card.classes)
+        return made if channels == list(range(made.shape[1])) else made[:, channels]
 
 
-def card_for(
+def card_for(  # noqa: PLR0913 - each is a field of the card
     network: nn.Module,
     *,
     name: str,
@@ -62,9 +75,11 @@ def card_for(
     arguments: dict[str, Any],
     normalization: Normalization,
     voxel_nm: ZyxFloat,
+    classes: tuple[str, ...] | None = None,
+    activation: Literal["sigmoid", "softmax"] | None = None,
     **more: Any,
 ) -> ModelCard:
-    """The card of a network; reach, stride and activation are derived from the network itself.
+    """The card of a network; reach and stride are derived from the network itself.
 
     Args:
         network: the network.
@@ -73,16 +88,28 @@ def card_for(
         arguments: what it was made with.
         normalization: how its input is made.
         voxel_nm: voxel size of its training data, (z, y, x) in nanometres.
+        classes: what each output channel stands for; by default membrane, or cell and membrane where there are two.
+        activation: what makes probability of the output; by default sigmoid for one class, softmax for more.
         more: further fields of the card: training, license.
+
+    Raises:
+        ConfigError: another number of classes than the network has output channels.
     """
-    classes = ("membrane",) if int(arguments.get("out_channels", _channels(network))) == 1 else ("cell", "membrane")
+    channels = _channels(network)
+    if classes is None:
+        classes = ("membrane",) if channels == 1 else ("cell", "membrane")
+    if len(classes) != channels:
+        raise ConfigError(
+            f"{len(classes)} classes ({', '.join(classes)}) do not name the {channels} output channels of this "
+            "network; give one name a channel, in their order"
+        )
     return ModelCard(
         name=name,
         network=kind,
         arguments=arguments,
         footprint=network_footprint(network),
         normalization=normalization,
-        activation="sigmoid" if len(classes) == 1 else "softmax",
+        activation=activation or ("sigmoid" if len(classes) == 1 else "softmax"),
         classes=classes,
         voxel_nm=voxel_nm,
         parameters=sum(parameter.numel() for parameter in network.parameters()),

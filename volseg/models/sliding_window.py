@@ -84,8 +84,12 @@ class SlidingWindow(nn.Module):
         """
         x = windows
         for convolve in self.convolutions:
-            assert isinstance(convolve, nn.Conv2d)
-            x = F.max_pool2d(torch.relu(F.conv2d(x, convolve.weight, convolve.bias)), 2)
-        x = torch.relu(F.conv2d(x, self.connected.weight, self.connected.bias))
+            x = F.max_pool2d(torch.relu(F.conv2d(x, *_weights(convolve))), 2)
+        x = torch.relu(F.conv2d(x, *_weights(self.connected)))
         out: Tensor = self.head(x)[..., 0, 0]
         return out
+
+
+def _weights(convolution: nn.Module) -> tuple[Tensor, Tensor]:
+    """Kernel and bias, for a convolution that is to be applied without its dilation."""
+    return convolution.get_parameter("weight"), convolution.get_parameter("bias")

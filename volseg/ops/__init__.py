@@ -1,10 +1,12 @@
 """Pure array functions: numpy in, numpy out."""
 
+from volseg.ops.consensus import Consensus
 from volseg.ops.normalize import Normalization, Statistics, moments, normalize, section_moments
 from volseg.ops.pad import mirrored, unfolded
 from volseg.ops.quantize import to_probability, to_uint8
 
 __all__ = [
+    "Consensus",
     "Normalization",
     "Statistics",
     "mirrored",

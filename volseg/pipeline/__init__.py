@@ -1,11 +1,12 @@
 """One block's journey and the plan of a run, over Protocols: no torch, no Dask."""
 
-from volseg.pipeline.block import BlockReport, Journey, Predictor, Sink, Source, process_block
+from volseg.pipeline.block import BlockReport, Journey, Member, Predictor, Sink, Source, process_block
 from volseg.pipeline.plan import Plan, Request, plan_run
 
 __all__ = [
     "BlockReport",
     "Journey",
+    "Member",
     "Plan",
     "Predictor",
     "Request",

@@ -1,26 +1,29 @@
 """One block's journey.
 
 read box from the source, mirrored where it leaves the volume
--> normalise with the run's frozen constants -> predict (tiles, device, network, crop) -> uint8
--> write whole shards -> report, which the driver's journal marks (last)
+-> for each network: normalise with the run's frozen constants -> predict (tiles, device, network, crop)
+-> mean, and spread where asked for -> uint8 -> write whole shards -> report, which the driver's journal marks (last)
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from volseg.blocks import mirror_index
+from volseg.blocks import Box, mirror_index
 from volseg.errors import BlockError
-from volseg.ops import normalize, to_uint8
+from volseg.ops import Consensus, normalize, to_uint8
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
-    from volseg.blocks import BlockGrid, Box, Tiling, Zyx
+    from volseg.blocks import BlockGrid, Tiling, Zyx
     from volseg.ops import Statistics
 
 
@@ -31,27 +34,52 @@ class Source(Protocol):
 
 
 class Predictor(Protocol):
-    """Anything that makes membrane probability: normalised voxels of a read box in, those of the write box out."""
+    """Anything that makes probabilities: normalised voxels of a read box in, (classes, z, y, x) of the write box out.
 
-    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> NDArray[np.float32]: ...
+    It may give several estimates of the same box, such as one for each orientation.
+    """
+
+    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> Iterator[NDArray[np.float32]]: ...
 
 
 class Sink(Protocol):
     """Anything that takes the bytes of a write box and returns their digest."""
 
-    def write(self, box: Box, voxels: NDArray[np.uint8]) -> str: ...
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
+        """Take (classes, z, y, x) of each volume: the probabilities, then their spread where it is asked for."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a run: how it is tiled, what its input is made with, and the network itself."""
+
+    tiling: Tiling
+    statistics: Statistics
+    predict: Predictor
 
 
 @dataclass(frozen=True)
 class Journey:
-    """What a worker holds to do any block of a run."""
+    """What a worker holds to do any block of a run.
+
+    Attributes:
+        grid: the run's blocks.
+        members: its networks; what they say is averaged.
+        source: where grey values come from.
+        sink: where probabilities go.
+        spread: whether the standard deviation of the estimates is written too.
+    """
 
     grid: BlockGrid
-    tiling: Tiling
-    statistics: Statistics
+    members: tuple[Member, ...]
     source: Source
-    predict: Predictor
     sink: Sink
+    spread: bool = False
+
+    def read_box(self, write_box: Box) -> Box:
+        """What a block reads: enough for every network."""
+        first, *others = (member.tiling.read_box(write_box) for member in self.members)
+        return reduce(Box.union, others, first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +110,28 @@ def process_block(number: int, journey: Journey) -> BlockReport:
     """
     started = time.perf_counter()
     write_box = journey.grid.box(number)
-    read_box = journey.tiling.read_box(write_box)
+    read_box = journey.read_box(write_box)
     raw = journey.source.read(read_box)
     refuse_non_finite(raw, read_box, journey.grid.shape, f"block {number}")
-    normalized = normalize(raw, journey.statistics, first_section=read_box.start[0])
-    before = time.perf_counter()
-    probability = journey.predict(normalized, write_box)
-    predicted = time.perf_counter() - before
-    if not np.isfinite(probability).all():
-        raise BlockError(
-            f"block {number} ({write_box}): the network's output is not finite; its input lies between "
-            f"{normalized.min():.3g} and {normalized.max():.3g}: try --precision float32"
+    estimates, predicted = Consensus(spread=journey.spread), 0.0
+    for member in journey.members:
+        seen = member.tiling.read_box(write_box)
+        normalized = normalize(
+            raw[seen.relative_to(read_box.start).slices], member.statistics, first_section=seen.start[0]
         )
-    digest = journey.sink.write(write_box, to_uint8(probability))
+        before = time.perf_counter()
+        for estimate in member.predict(normalized, write_box):
+            if not np.isfinite(estimate).all():
+                raise BlockError(
+                    f"block {number} ({write_box}): the network's output is not finite; its input lies between "
+                    f"{normalized.min():.3g} and {normalized.max():.3g}: try --precision float32"
+                )
+            estimates.add(estimate)
+        predicted += time.perf_counter() - before
+    volumes = [to_uint8(estimates.mean())]
+    if journey.spread:
+        volumes.append(to_uint8(estimates.deviation()))
+    digest = journey.sink.write(write_box, volumes)
     return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, predicted)
 
 

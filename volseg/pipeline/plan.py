@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ from volseg.blocks.box import zip3
 from volseg.errors import GridError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from volseg.blocks import Footprint
     from volseg.ops import Normalization
@@ -30,7 +30,8 @@ class Request:
         block: what one task writes.
         shard: the target's unit of storage.
         chunk: what readers of the target decode at once.
-        halo: context around a block, or `exact`.
+        halo: context around a block, or `exact`; for all networks of the run.
+        halos: that of each network, where a run goes on whose halos were chosen; before `halo`.
         region: what to do of the volume.
     """
 
@@ -38,6 +39,7 @@ class Request:
     shard: Zyx | None = None
     chunk: Zyx | None = None
     halo: Zyx | Literal["exact"] = "exact"
+    halos: tuple[Zyx, ...] | None = None
     region: Box | None = None
 
 
@@ -49,64 +51,84 @@ class Plan:
         grid: its blocks.
         shard: the target's unit of storage.
         chunk: the target's inner chunk.
-        halo: context around a block.
-        footprint: the network's.
+        footprints: the networks'.
+        halos: context around a block, for each network.
         warnings: what the user should know, a line each.
     """
 
     grid: BlockGrid
     shard: Zyx
     chunk: Zyx
-    halo: Zyx
-    footprint: Footprint
+    footprints: tuple[Footprint, ...]
+    halos: tuple[Zyx, ...]
     warnings: tuple[str, ...]
 
-    def tilings(self) -> Iterator[Tiling]:
+    @property
+    def halo(self) -> Zyx:
+        """What is read around a block: the widest of the networks' halos."""
+        z, y, x = (max(sides) for sides in zip(*self.halos, strict=True))
+        return z, y, x
+
+    def with_halos(self, halos: tuple[Zyx, ...]) -> Plan:
+        """The same blocks with other halos, one for each network."""
+        return replace(self, halos=halos)
+
+    def tilings(self, member: int = 0) -> Iterator[Tiling]:
         """Ways to cut a block into tiles, from the largest tile (the least halo computed twice) to the smallest."""
-        (_, sy, sx) = self.footprint.stride
+        footprint = self.footprints[member]
+        sz, sy, sx = footprint.stride
         # No wider than what there is to write: the rest of a block beyond the volume is never computed.
         bz, by, bx = (min(b, n) for b, n in zip3(self.grid.block, self.grid.region.shape))
-        # A network that sees one section takes sections one by one: a batch is many of them, a tile is one.
-        depth = bz if self.footprint.reach_before[0] else 1
+        flat = footprint.dimensions == 2
+        most = max(by // sy, bx // sx) if flat else max(bz // sz, by // sy, bx // sx)
         seen: set[Zyx] = set()
-        for parts in range(1, max(by // sy, bx // sx) + 1):
+        for parts in range(1, most + 1):
+            # A 2-D network takes sections one by one: a batch is many of them, a tile is one.
+            depth = 1 if flat else ceil_to(-(-bz // parts), sz)
             core = (depth, ceil_to(-(-by // parts), sy), ceil_to(-(-bx // parts), sx))
             if core not in seen:
                 seen.add(core)
-                yield Tiling(self.footprint, core, self.halo)
+                yield Tiling(footprint, core, self.halos[member])
 
 
-def plan_run(shape: Zyx, chunk: Zyx, footprint: Footprint, request: Request) -> Plan:
+def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request: Request) -> Plan:
     """Fit blocks, halo, shards and region together.
 
     Args:
         shape: the source, in voxels.
         chunk: what is decoded at once when the source is read.
-        footprint: the network's.
+        footprints: those of the networks whose estimates are averaged; mostly of one.
         request: what the user asked for.
 
     Raises:
         GridError: sizes that do not fit; the message says which would.
     """
-    block = _block(shape, chunk, footprint, request)
+    block = _block(shape, chunk, _common_stride(footprints), request)
     shard = request.shard or block
     grid = BlockGrid.over(shape, block, shard, request.region)
-    halo = footprint.exact_halo() if request.halo == "exact" else footprint.checked_halo(request.halo)
-    warnings = []
-    if footprint.sees_beyond(halo):
-        warnings.append(
-            f"halo {halo} is below the {footprint.exact_halo()} that this network needs to leave no seam: blocks may "
-            "differ at their borders; use --halo exact to be sure"
-        )
+    halos = request.halos or tuple(
+        each.exact_halo() if request.halo == "exact" else each.checked_halo(request.halo) for each in footprints
+    )
+    warnings = [
+        f"halo {halo} is below the {each.exact_halo()} that this network needs to leave no seam: blocks may "
+        "differ at their borders; use --halo exact to be sure"
+        for each, halo in zip(footprints, halos, strict=True)
+        if request.halos is None and each.sees_beyond(halo)
+    ]
     if request.region is not None and grid.region != request.region:
         warnings.append(f"region {request.region} grows to {grid.region}: blocks write whole shards of {shard}")
-    return Plan(grid, shard, _inner_chunk(shard, request.chunk), halo, footprint, tuple(warnings))
+    return Plan(grid, shard, _inner_chunk(shard, request.chunk), footprints, halos, tuple(warnings))
 
 
-def _block(shape: Zyx, chunk: Zyx, footprint: Footprint, request: Request) -> Zyx:
-    stride = footprint.stride
+def _common_stride(footprints: tuple[Footprint, ...]) -> Zyx:
+    """The stride on which the pooling grids of all networks meet."""
+    z, y, x = (lcm(*steps) for steps in zip(*(each.stride for each in footprints), strict=True))
+    return z, y, x
+
+
+def _block(shape: Zyx, chunk: Zyx, stride: Zyx, request: Request) -> Zyx:
     if request.block is None:
-        return _default_block(shape, chunk, footprint, request.shard)
+        return _default_block(shape, chunk, stride, request.shard)
     if min(request.block) < 1:
         raise GridError(f"block {request.block} needs at least one voxel along each axis")
     if any(b % s for b, s in zip3(request.block, stride)):
@@ -118,13 +140,13 @@ def _block(shape: Zyx, chunk: Zyx, footprint: Footprint, request: Request) -> Zy
     return request.block
 
 
-def _default_block(shape: Zyx, chunk: Zyx, footprint: Footprint, shard: Zyx | None) -> Zyx:
+def _default_block(shape: Zyx, chunk: Zyx, stride: Zyx, shard: Zyx | None) -> Zyx:
     """Slabs of whole source chunks along z; wide along y and x, where the halo would else be computed twice."""
     depth = chunk[0] * max(1, _BLOCK_Z // chunk[0]) if chunk[0] <= 2 * _BLOCK_Z else _BLOCK_Z
     # Blocks of one size: a narrow last one would cost as much as a wide one, for tiles have one shape.
     even = tuple(-(-n // -(-n // _BLOCK_YX)) for n in shape[1:])
     wanted = (min(depth, shape[0]), *even)
-    steps = zip3(footprint.stride, shard or (1, 1, 1))
+    steps = zip3(stride, shard or (1, 1, 1))
     z, y, x = (ceil_to(w, lcm(max(s, 1), max(k, 1))) for w, (s, k) in zip(wanted, steps, strict=True))
     return z, y, x
 
@@ -152,20 +174,59 @@ def _divisor(length: int, most: int) -> int:
     return best if best >= min(length, most) // 4 else length
 
 
-def refuse_other_voxels(source_nm: ZyxFloat | None, model_nm: ZyxFloat, footprint: Footprint) -> None:
+def refuse_other_voxels(
+    source_nm: ZyxFloat | None,
+    model_nm: ZyxFloat,
+    footprint: Footprint,
+    levels_nm: Sequence[ZyxFloat | None] = (),
+) -> None:
     """Refuse a source whose voxels differ from the training's by more than 10 %, along the axes the network sees.
 
+    Args:
+        source_nm: voxel size of the source, (z, y, x) in nanometres; None where it is not known.
+        model_nm: that of the training data.
+        footprint: the network's.
+        levels_nm: voxel sizes of the other levels that the source has, finest first.
+
     Raises:
-        ModelError: they differ.
+        ModelError: they differ; names the level that would fit, if there is one.
     """
-    if source_nm is None:
+    if source_nm is None or _alike(source_nm, model_nm, footprint):
         return
-    seen = [r > 0 for r in footprint.reach_before]
-    off = [abs(a / b - 1) > _VOXEL_SIZE_TOLERANCE for a, b in zip(source_nm, model_nm, strict=True)]
-    if any(o and s for o, s in zip(off, seen, strict=True)):
+    fitting = [level for level, size in enumerate(levels_nm) if size and _alike(size, model_nm, footprint)]
+    way = f"use --scale-level {fitting[0]}" if fitting else "use a model trained for this size or another --scale-level"
+    raise ModelError(
+        f"the source's voxels are {_nm(source_nm)} nm, the model was trained on {_nm(model_nm)} nm (z, y, x); "
+        f"{way}, or --ignore-voxel-size"
+    )
+
+
+def _alike(one: ZyxFloat, other: ZyxFloat, footprint: Footprint) -> bool:
+    return all(
+        abs(a / b - 1) <= _VOXEL_SIZE_TOLERANCE or not seen
+        for a, b, seen in zip(one, other, footprint.reach_before, strict=True)
+    )
+
+
+def refuse_uneven(footprint: Footprint) -> None:
+    """Refuse to turn sections by 90 degrees for a network that treats y and x differently.
+
+    Raises:
+        ModelError: it does.
+    """
+    uneven = {
+        name: sizes[1:]
+        for name, sizes in (
+            ("stride", footprint.stride),
+            ("margin", footprint.margin),
+            ("smallest input", footprint.smallest),
+        )
+        if sizes[1] != sizes[2]
+    }
+    for name, sizes in uneven.items():
         raise ModelError(
-            f"the source's voxels are {_nm(source_nm)} nm, the model was trained on {_nm(model_nm)} nm (z, y, x); "
-            "use a model trained for this size, or --ignore-voxel-size"
+            f"--orientations all turns sections by 90 degrees, but this network's {name} differs along y and x "
+            f"{sizes}; use --orientations flips"
         )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from yaozarrs import v05
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from volseg.blocks import ZyxFloat
 
@@ -70,21 +70,36 @@ def plain_voxel_nm(attributes: Mapping[str, Any]) -> ZyxFloat | None:
     return None
 
 
-def image_attributes(name: str, voxel_nm: ZyxFloat) -> dict[str, Any]:
-    """The `ome` attributes (0.5) of an image with one level, `0`, along z, y, x in nanometres."""
+def image_attributes(name: str, voxel_nm: ZyxFloat, channels: Sequence[str] = ()) -> dict[str, Any]:
+    """The `ome` attributes (0.5) of an image with one level, `0`, along z, y, x in nanometres.
+
+    Args:
+        name: the image's.
+        voxel_nm: voxel size (z, y, x).
+        channels: names of what lies along a channel axis in front; none without such an axis.
+    """
+    along = [v05.ChannelAxis(name="c", type="channel")] if channels else []
     image = v05.Image(
         multiscales=[
             v05.Multiscale(
                 name=name,
-                axes=[v05.SpaceAxis(name=axis, unit="nanometer") for axis in ("z", "y", "x")],
+                axes=[*along, *(v05.SpaceAxis(name=axis, unit="nanometer") for axis in ("z", "y", "x"))],
                 datasets=[
                     v05.Dataset(
                         path="0",
-                        coordinateTransformations=[v05.ScaleTransformation(scale=list(voxel_nm))],
+                        coordinateTransformations=[v05.ScaleTransformation(scale=[1.0] * len(along) + list(voxel_nm))],
                     )
                 ],
             )
-        ]
+        ],
+        omero=v05.Omero(channels=[_shown(channel) for channel in channels]) if channels else None,
     )
     attributes: dict[str, Any] = image.model_dump(mode="json", exclude_none=True)
     return {"version": "0.5", **attributes}
+
+
+def _shown(channel: str) -> v05.OmeroChannel:
+    """How viewers name and draw a channel of probabilities: black to white over all bytes."""
+    return v05.OmeroChannel(
+        label=channel, color="FFFFFF", active=True, window=v05.OmeroWindow(start=0, min=0, end=255, max=255)
+    )

@@ -27,8 +27,18 @@ class SourceEntry(_Frozen):
     """A digest of shape, type and sampled voxels: the same volume under another path keeps it."""
 
 
+class HaloPoint(_Frozen):
+    """What a halo was measured to cost and to spoil."""
+
+    halo: Zyx
+    share: float
+    """Of voxels that stay within one grey level of the exact result."""
+    greatest: float
+    """Difference from the exact result, in grey levels."""
+
+
 class ModelEntry(_Frozen):
-    """Which network was run."""
+    """Which network was run, and how."""
 
     location: str
     name: str
@@ -36,6 +46,18 @@ class ModelEntry(_Frozen):
     """A digest over weights and architecture."""
     footprint: Footprint
     normalization: Literal["fixed", "volume", "section"]
+    halo: Zyx
+    halo_curve: tuple[HaloPoint, ...] = ()
+    """What the halo was chosen by, where it was measured."""
+    tile: Zyx
+    """The core of a tile, in voxels."""
+    statistics: tuple[tuple[float, float], ...]
+    """(mean, standard deviation): one pair, or one for each section of the volume."""
+
+    @property
+    def tiling(self) -> Tiling:
+        """How a block is cut into tiles for this network."""
+        return Tiling(self.footprint, self.tile, self.halo)
 
 
 class Settings(_Frozen):
@@ -45,23 +67,25 @@ class Settings(_Frozen):
     shard: Zyx
     chunk: Zyx
     region: Box
-    halo: Zyx
-    tile: Zyx
-    """The core of a tile, in voxels."""
     batch: int
     device: Literal["cpu", "cuda"]
     precision: Literal["float32", "bfloat16", "float16"]
     threads: int
     """Threads of one forward pass."""
-    statistics: tuple[tuple[float, float], ...]
-    """(mean, standard deviation): one pair, or one for each section of the volume."""
+    orientations: Literal["one", "flips", "all"] = "one"
+    """That each tile is seen in and averaged over."""
+    classes: tuple[str, ...] = ("membrane",)
+    """What is written: one class, or several along a channel axis."""
+    uncertainty: bool = False
+    """Whether the standard deviation of the estimates is written too."""
 
 
 class RunRecord(_Frozen):
     """Everything that the bytes of a run depend on."""
 
     source: SourceEntry
-    model: ModelEntry
+    models: tuple[ModelEntry, ...]
+    """The networks whose estimates are averaged, in this order."""
     settings: Settings
     version: str
     """The version of volseg that froze it."""
@@ -72,11 +96,6 @@ class RunRecord(_Frozen):
     def grid(self) -> BlockGrid:
         """The run's blocks."""
         return BlockGrid(self.source.shape, self.settings.block, self.settings.region)
-
-    @property
-    def tiling(self) -> Tiling:
-        """How a block is cut into tiles."""
-        return Tiling(self.model.footprint, self.settings.tile, self.settings.halo)
 
     @property
     def digest(self) -> str:
@@ -99,9 +118,11 @@ def refuse_if_different(recorded: RunRecord, asked: RunRecord, target: str) -> N
     pairs: list[tuple[str, object, object]] = [
         ("source", recorded.source.identity, asked.source.identity),
         ("source shape", recorded.source.shape, asked.source.shape),
-        ("model", recorded.model.digest, asked.model.digest),
+        ("model", [each.digest for each in recorded.models], [each.digest for each in asked.models]),
         ("volseg version", recorded.version, asked.version),
     ]
+    for was_model, model in zip(recorded.models, asked.models, strict=False):
+        pairs += [(name, getattr(was_model, name), getattr(model, name)) for name in ("halo", "tile", "statistics")]
     pairs += [
         (name, getattr(recorded.settings, name), getattr(asked.settings, name))
         for name in type(recorded.settings).model_fields

@@ -20,6 +20,7 @@ from volseg.storage.ome import image_attributes
 from volseg.storage.record import RunRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,9 +28,13 @@ if TYPE_CHECKING:
     from volseg.blocks import Box, Zyx, ZyxFloat
 
 
+UNCERTAINTY = "uncertainty"
+"""The volume inside a target that holds the standard deviation of the estimates."""
+
+
 @dataclass(frozen=True)
 class Target:
-    """A volume to write to, in whole shards."""
+    """A volume to write to, in whole shards; with a channel axis in front where it holds several classes."""
 
     path: Path
     _array: zarr.Array[Any]
@@ -42,11 +47,16 @@ class Target:
     @property
     def shard(self) -> Zyx:
         """The unit of storage, in voxels."""
-        z, y, x = self._array.shards or self._array.chunks
+        z, y, x = (self._array.shards or self._array.chunks)[-3:]
         return z, y, x
 
+    @property
+    def channels(self) -> int:
+        """Volumes along the channel axis; 0 where there is no such axis."""
+        return int(self._array.shape[0]) if len(self._array.shape) > 3 else 0
+
     def write(self, box: Box, voxels: NDArray[Any]) -> str:
-        """Write a box of whole shards; returns a digest of the voxels.
+        """Write a box of whole shards, (z, y, x), or (c, z, y, x) for all channels; returns a digest of the voxels.
 
         What an earlier attempt left is deleted first: zarr reads a shard before it overwrites it, and would
         stumble over a truncated one.
@@ -55,24 +65,26 @@ class Target:
             TargetError: the box is not made of whole shards (two tasks would share one, and lose data silently), or
                 the store does not take it.
         """
-        ends = zip(box.start, box.stop, self.shard, self._array.shape, strict=True)
+        ends = zip(box.start, box.stop, self.shard, self._array.shape[-3:], strict=True)
         if any(a % s or (b % s and b != n) for a, b, s, n in ends):
             raise TargetError(f"box {box} is not made of whole shards {self.shard} of {self.path}")
         try:
             for shard in self._shard_files(box):
                 shard.unlink(missing_ok=True)
-            self._array[box.slices] = voxels
+            self._array[(..., *box.slices)] = voxels
         except OSError as error:
             raise TargetError(f"cannot write {box} of {self.path}: {error}") from error
         return digest_of(voxels)
 
     def read(self, box: Box) -> NDArray[Any]:
         """Read back what was written."""
-        voxels: NDArray[Any] = self._array[box.slices]  # type: ignore[assignment]  # zarr also types scalars here
+        voxels: NDArray[Any] = self._array[(..., *box.slices)]  # type: ignore[assignment]  # zarr also types scalars here
         return voxels
 
     def _shard_files(self, box: Box) -> list[Path]:
-        places = (range(a // s, -(-b // s)) for a, b, s in zip(box.start, box.stop, self.shard, strict=True))
+        channels = [range(self.channels)] if self.channels else []
+        spans = (range(a // s, -(-b // s)) for a, b, s in zip(box.start, box.stop, self.shard, strict=True))
+        places = [*channels, *spans]
         return [self.path / "0" / self._array.metadata.encode_chunk_key(place) for place in product(*places)]
 
 
@@ -81,10 +93,28 @@ def digest_of(voxels: NDArray[Any]) -> str:
     return blake2b(voxels.tobytes(), digest_size=16).hexdigest()
 
 
-def create_volume(
-    path: Path, *, shape: Zyx, shard: Zyx, chunk: Zyx, dtype: str, voxel_nm: ZyxFloat, name: str = ""
+def create_volume(  # noqa: PLR0913 - a volume is these
+    path: Path,
+    *,
+    shape: Zyx,
+    shard: Zyx,
+    chunk: Zyx,
+    dtype: str,
+    voxel_nm: ZyxFloat,
+    name: str = "",
+    channels: Sequence[str] = (),
 ) -> Target:
     """Create an empty OME-Zarr 0.5 volume; its metadata is complete before the first voxel is written.
+
+    Args:
+        path: where.
+        shape: voxels along z, y, x.
+        shard: its unit of storage; a shard holds one channel.
+        chunk: what readers decode at once.
+        dtype: of a voxel.
+        voxel_nm: voxel size (z, y, x).
+        name: the image's; that of the path by default.
+        channels: names of the volumes along a channel axis in front; without any there is no such axis.
 
     Raises:
         TargetError: the path exists, or cannot be written.
@@ -96,17 +126,17 @@ def create_volume(
         group = zarr.open_group(path, mode="w-", zarr_format=3)
         array = group.create_array(
             "0",
-            shape=shape,
-            shards=shard,
-            chunks=chunk,
+            shape=((len(channels),) if channels else ()) + shape,
+            shards=(1,) * bool(channels) + shard,
+            chunks=(1,) * bool(channels) + chunk,
             dtype=dtype,
             fill_value=0,
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
-            dimension_names=("z", "y", "x"),
+            dimension_names=(("c",) if channels else ()) + ("z", "y", "x"),
             # Else an all-zero block and a lost one would look alike.
             config={"write_empty_chunks": True},
         )
-        group.attrs["ome"] = image_attributes(name or path.name.removesuffix(".zarr"), voxel_nm)
+        group.attrs["ome"] = image_attributes(name or path.name.removesuffix(".zarr"), voxel_nm, channels)
     except OSError as error:
         raise TargetError(
             f"cannot create {path}: {error.strerror or error}; choose a folder that can be written"
@@ -124,15 +154,19 @@ def create_target(path: Path, record: RunRecord, voxel_nm: ZyxFloat) -> Target:
     """
     refuse_other_than_zarr(path)
     building = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    create_volume(
-        building,
-        shape=record.source.shape,
-        shard=record.settings.shard,
-        chunk=record.settings.chunk,
-        dtype="uint8",
-        voxel_nm=voxel_nm,
-        name=path.name.removesuffix(".zarr"),
-    )
+    name, settings = path.name.removesuffix(".zarr"), record.settings
+    volumes = {building: name} | ({building / UNCERTAINTY: f"{name} {UNCERTAINTY}"} if settings.uncertainty else {})
+    for place, called in volumes.items():
+        create_volume(
+            place,
+            shape=record.source.shape,
+            shard=settings.shard,
+            chunk=settings.chunk,
+            dtype="uint8",
+            voxel_nm=voxel_nm,
+            name=called,
+            channels=settings.classes if len(settings.classes) > 1 else (),
+        )
     zarr.open_group(building, mode="r+").attrs["volseg"] = record.to_attributes()
     replace_volume(building, path)
     return open_target(path)

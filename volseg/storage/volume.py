@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,13 @@ class Volume:
     Attributes:
         location: where it is: an absolute path or a URL, down to the array.
         voxel_nm: its voxel size in nanometres; None where nothing states it.
+        levels_nm: voxel sizes of all levels of the OME-Zarr that it is a level of, finest first; empty without one.
     """
 
     location: str
     voxel_nm: ZyxFloat | None
     _array: zarr.Array[Any]
+    levels_nm: tuple[ZyxFloat | None, ...] = ()
 
     @property
     def shape(self) -> Zyx:
@@ -73,20 +75,23 @@ class Volume:
         return open_volume, (self.location, (self.dtype,))
 
 
-def open_volume(location: str, dtypes: tuple[str, ...] = GREY) -> Volume:
+def open_volume(location: str, dtypes: tuple[str, ...] = GREY, level: int | None = None) -> Volume:
     """Open a volume for reading.
 
     Args:
         location: a path or a URL (http, https, s3, gs, az, file) of a Zarr 2 or 3 array, or of an OME-Zarr group,
             whose finest level is taken. Leading axes of length 1 (time, channel) are skipped.
         dtypes: the types that suit; those of grey values by default.
+        level: which level of an OME-Zarr, counted from the finest, 0.
 
     Raises:
-        SourceError: nothing there, not a Zarr, or not a volume with axes (z, y, x).
+        SourceError: nothing there, not a Zarr, not a volume with axes (z, y, x), or no such level.
     """
     location = location.removeprefix("file://")
     node = _open_node(location)
     if isinstance(node, zarr.Array):
+        if level is not None:
+            raise SourceError(f"{location} is one array, so it has no level {level}; name the OME-Zarr group above it")
         parent, _, name = location.rstrip("/").rpartition("/")
         return _checked(location, node, _voxel_nm_of_array(node, parent, name), dtypes)
     multiscale = ome.multiscale_of(dict(node.attrs))
@@ -97,18 +102,21 @@ def open_volume(location: str, dtypes: tuple[str, ...] = GREY) -> Volume:
             + (f": {', '.join(inside[:8])}" if inside else "")
         )
     try:
-        path, names = ome.level_paths(multiscale)[0], ome.axis_names(multiscale)
-        voxel_nm = ome.level_voxel_nm(multiscale, path)
+        paths, names = ome.level_paths(multiscale), ome.axis_names(multiscale)
+        levels_nm = tuple(ome.level_voxel_nm(multiscale, path) for path in paths)
+        path, voxel_nm = (paths[level or 0], levels_nm[level or 0]) if (level or 0) < len(paths) else ("", None)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise SourceError(
             f"{location} has OME-Zarr metadata that make no sense ({error!r}); name one of its arrays"
         ) from None
     if names and names[-3:] != ["z", "y", "x"]:
         raise SourceError(f"{location} has axes {', '.join(names)}; volseg reads volumes whose last axes are z, y, x")
+    if not path:
+        raise SourceError(f"{location} has no level {level}; it has levels 0 to {len(paths) - 1}")
     array = _open_node(f"{location.rstrip('/')}/{path}")
     if not isinstance(array, zarr.Array):
         raise SourceError(f"{location}/{path} is not an array, though the group's metadata names it as a level")
-    return _checked(f"{location.rstrip('/')}/{path}", array, voxel_nm, dtypes)
+    return replace(_checked(f"{location.rstrip('/')}/{path}", array, voxel_nm, dtypes), levels_nm=levels_nm)
 
 
 def _checked(location: str, array: zarr.Array[Any], voxel_nm: ZyxFloat | None, dtypes: tuple[str, ...]) -> Volume:

@@ -192,15 +192,17 @@ def predict_sections(model: Model, raw: NDArray[Any], precision: Precision, fact
     """Membrane probability of a small volume in memory, with the exact halo; (z, y, x) in [0, 1]."""
     footprint = model.card.footprint
     whole = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
-    _, y, x = (ceil_to(n, s) for n, s in zip(whole.shape, footprint.stride, strict=True))
-    tiling = Tiling(footprint, (1, y, x), footprint.exact_halo())
+    z, y, x = (ceil_to(n, s) for n, s in zip(whole.shape, footprint.stride, strict=True))
+    tiling = Tiling(footprint, (1 if footprint.dimensions == 2 else z, y, x), footprint.exact_halo())
     read_box = tiling.read_box(whole)
     normalized = normalize(
         mirrored(raw, read_box.start, read_box.stop), model.card.normalization.statistics_of(raw), read_box.start[0]
     )
     engine = Engine(facts.device, precision, batch=1, threads=torch.get_num_threads())
     ready = prepared(model.network, facts.device, precision)
-    return TiledPredictor(ready, model.activate, tiling, engine)(normalized, whole)
+    (probability,) = TiledPredictor(ready, model.activate, tiling, engine)(normalized, whole)
+    membrane: NDArray[np.float32] = probability[0]
+    return membrane
 
 
 def _share(steps: int, seconds: float, settings: FitSettings) -> float:
