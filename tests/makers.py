@@ -19,6 +19,7 @@ from volseg.storage import open_volume
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -86,8 +87,9 @@ def make_model(
     *,
     mode: Any = "section",
     seed: int = 0,
+    **more: Any,
 ) -> Path:
-    """Write a model file with random weights."""
+    """Write a model file with random weights; `more` are fields of its card."""
     arguments = {"width": 4, "depth": 2} if arguments is None else arguments
     network = random_network(kind, arguments, seed)
     card = card_for(
@@ -97,31 +99,66 @@ def make_model(
         arguments=arguments,
         normalization=Normalization(mode, (128.0, 60.0)),
         voxel_nm=VOXEL_NM,
+        **more,
     )
     save_model(path, network, card)
     return path
 
 
-def whole_pass(model: Model, raw: NDArray[Any]) -> NDArray[np.float32]:
-    """The truth of law 1: one float32 pass over the whole mirrored volume, section by section, by nothing of volseg's.
+def whole_pass(
+    model: Model,
+    raw: NDArray[Any],
+    classes: tuple[str, ...] = ("membrane",),
+    turns: Sequence[tuple[int, bool]] = ((0, False),),
+) -> NDArray[np.float32]:
+    """The truth of law 1: one float32 pass over the whole mirrored volume, by nothing of volseg's.
 
     Mirrors by far more than the reach, so that the halo that volseg chooses is not what makes them agree.
+
+    Args:
+        model: the network.
+        raw: grey values (z, y, x).
+        classes: which to give; one gives (z, y, x), several (classes, z, y, x).
+        turns: quarter turns of the section, and whether it is flipped along x after them; their mean is given.
     """
+    estimates = [_one_pass(model, raw, classes, quarters, flipped) for quarters, flipped in turns]
+    mean = np.stack(estimates).mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean[0] if len(classes) == 1 else mean
+
+
+def _one_pass(
+    model: Model, raw: NDArray[Any], classes: tuple[str, ...], quarters: int, flipped: bool
+) -> NDArray[np.float32]:
     footprint = model.card.footprint
-    margin, stride = footprint.margin[1], footprint.stride[1]
-    around = margin if margin else -(-(footprint.reach_before[1] + 1) // stride) * stride + stride
-    normalized = model.normalize(raw)
-    result = np.empty(raw.shape, np.float32)
-    for z, section in enumerate(normalized):
-        sides = [n + 2 * around for n in section.shape]
-        # Valid sizes only: one more stride behind does not move the pooling grid.
-        behind = [around + (-(side - footprint.smallest[1])) % stride for side in sides]
-        seen = np.pad(section, [(around, b) for b in behind], mode="reflect")
-        with torch.inference_mode():
-            made = model.activate(model.network(torch.from_numpy(seen)[None, None]))[0, 0].numpy()
-        first = around - margin
-        result[z] = made[first : first + section.shape[0], first : first + section.shape[1]]
-    return result
+    before, behind = [], []
+    for n, reach, stride, margin, smallest in zip(
+        raw.shape, footprint.reach_before, footprint.stride, footprint.margin, footprint.smallest, strict=True
+    ):
+        around = margin or -(-(reach + 1) // stride) * stride + stride
+        # Valid sizes only: some more behind does not move the pooling grid.
+        behind.append(around + (-(n + 2 * around - smallest)) % stride)
+        before.append(around)
+    if footprint.dimensions == 2:
+        before[0] = behind[0] = footprint.margin[0]
+    seen = np.pad(model.normalize(raw), list(zip(before, behind, strict=True)), mode="reflect")
+    turned = np.rot90(seen, quarters, axes=(1, 2))
+    turned = np.ascontiguousarray(turned[:, :, ::-1] if flipped else turned)
+    with torch.inference_mode():
+        if footprint.dimensions == 2:
+            sections = footprint.smallest[0]
+            made = np.stack(
+                [_classes(model, turned[None, z : z + sections], classes)[0] for z in range(raw.shape[0])], axis=1
+            )
+        else:
+            made = _classes(model, turned[None, None], classes)[0]
+    made = np.rot90(made[..., ::-1] if flipped else made, -quarters, axes=(2, 3))
+    first = [b - m for b, m in zip(before, footprint.margin, strict=True)]
+    return made[:, *(slice(a, a + n) for a, n in zip(first, raw.shape, strict=True))]
+
+
+def _classes(model: Model, tile: NDArray[np.float32], classes: tuple[str, ...]) -> NDArray[np.float32]:
+    dtype = next(model.network.parameters()).dtype
+    return model.probabilities(model.network(torch.from_numpy(tile).to(dtype)), classes).numpy()
 
 
 def stored(path: Path | str) -> NDArray[Any]:

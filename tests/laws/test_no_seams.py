@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 import volseg
 from tests.makers import blobs, make_model, make_volume, stored, whole_pass
@@ -15,7 +16,8 @@ from volseg.blocks import BlockGrid, Tiling
 from volseg.cluster import Quiet
 from volseg.errors import GridError
 from volseg.inference import Engine, open_predictor
-from volseg.models import read_card
+from volseg.inference.prepare import DTYPES, prepared
+from volseg.models import read_card, registry
 from volseg.models.model import load_model_file
 from volseg.pipeline import Journey, Member, Request, plan_run, process_block
 from volseg.prediction import execute, prepare
@@ -33,6 +35,23 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 SHAPE = (3, 70, 131)
 """A multiple of nothing, and smaller than a FusionNet's reach of 245."""
+ANISOTROPIC = {"kernel": [[1, 3, 3], [3, 3, 3], [3, 3, 3]], "pool": [[1, 2, 2], [2, 2, 2]], "depth": 2}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fcn32s": ("fcn32s", {"width": 2}),
+    "fcn16s": ("fcn16s", {"width": 2}),
+    "fcn8s": ("fcn8s", {"width": 2}),
+    "fcn8s-padded": ("fcn8s", {"width": 2, "padded": True}),
+    "deconvnet": ("deconvnet", {"width": 1}),
+    "sliding_window": ("sliding_window", {"width": 3, "hidden": 5}),
+    "fusionnet_chain": ("fusionnet_chain", {"width": 3, "depth": 2}),
+    "unet-3-sections": ("unet", {"width": 3, "depth": 2, "in_channels": 3}),
+    "fusionnet-5-sections": ("fusionnet", {"width": 3, "depth": 2, "in_channels": 5}),
+    "fusionnet-3d": ("fusionnet", {"width": 2, "depth": 1, "kernel": [3, 3, 3], "pool": [2, 2, 2]}),
+    "fusionnet-3d-anisotropic": ("fusionnet", {"width": 2, **ANISOTROPIC}),
+    "unet-3d-anisotropic": ("unet", {"width": 2, "padded": True, "batch_norm": True, **ANISOTROPIC}),
+    "unet-3d-unpadded": ("unet", {"width": 2, "depth": 1, "kernel": [3, 3, 3], "pool": [2, 2, 2]}),
+}
+EIGHT = [(quarters, flipped) for flipped in (False, True) for quarters in range(4)]
 BLOCKS = [(1, 32, 48), (2, 64, 64), (3, 80, 144)]
 
 
@@ -94,8 +113,14 @@ def test_several_tiles_a_block_and_several_tiles_a_batch_change_nothing(model_fi
     np.testing.assert_allclose(made, truth, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize(("cluster", "workers"), [("serial", None), ("local", 1), ("local", 2)])
+@pytest.mark.parametrize(
+    ("cluster", "workers", "block"),
+    [
+        *(("serial", None, block) for block in BLOCKS),
+        *(("local", 2, block) for block in BLOCKS),
+        ("local", 1, BLOCKS[1]),
+    ],
+)
 def test_any_cluster_writes_the_whole_pass(model_file, raw_path, truth, tmp_path, cluster, workers, block) -> None:
     summary = volseg.predict(
         str(raw_path), str(tmp_path / "p.zarr"), model=str(model_file), block=block, precision="float32", halo="exact",
@@ -190,3 +215,111 @@ def test_batch_norm_uses_the_trainings_statistics(small_model: Path) -> None:
     raw = blobs(tiling.read_box(write_box).shape).astype(np.float32) / np.float32(128) - np.float32(1)
     raw[1:] *= np.float32(7)
     np.testing.assert_allclose(next(alone(raw, write_box)), next(together(raw, write_box)), atol=1e-5)
+
+
+def test_every_network_is_among_them() -> None:
+    assert {kind for kind, _ in (NETWORKS | OTHERS).values()} == set(registry.NETWORKS)
+
+
+@pytest.mark.parametrize("name", list(OTHERS))
+def test_every_network_leaves_no_seam(name: str, tmp_path: Path) -> None:
+    kind, arguments = OTHERS[name]
+    raw = blobs((5, 41, 67) if "3d" in name else SHAPE)
+    raw_path = make_volume(tmp_path / "raw.zarr", raw.shape, voxels=raw)
+    path = awake_model(tmp_path, kind, arguments, raw)
+    truth = whole_pass(load_model_file(path), raw)
+    summary = volseg.predict(
+        str(raw_path), str(tmp_path / "p.zarr"), model=str(path), block=(4, 32, 64) if "3d" in name else (2, 64, 64),
+        precision="float32", halo="exact", cluster="serial",
+    )  # fmt: skip
+    assert summary.done > 1
+    assert not summary.failed
+    off = np.abs(stored(tmp_path / "p.zarr") - truth * 255) > 0.5 + 255 * 1.01e-5
+    assert off.mean() <= (1e-3 if name == "deconvnet" else 0)
+
+
+def awake_model(folder: Path, kind: str, arguments: dict[str, Any], raw: np.ndarray) -> Path:
+    """A random network that says something: the narrow ones without batch norm often do not."""
+    for seed in range(20):
+        path = make_model(folder / f"{seed}.safetensors", kind, arguments, seed=seed)
+        if whole_pass(load_model_file(path), raw[:1]).std() > 0.01:
+            return path
+    raise AssertionError(f"no seed wakes {kind}")
+
+
+def test_deconvnets_rare_differences_are_roundings_that_turn_a_switch(raw_path, tmp_path, monkeypatch) -> None:
+    """Where two voxels of a cell are equal but for rounding, either may keep its place; in float64 none differs."""
+    path = make_model(tmp_path / "m.safetensors", "deconvnet", {"width": 1})
+    model = load_model_file(path)
+    monkeypatch.setitem(DTYPES, "float32", torch.float64)
+    truth = whole_pass(replace(model, network=prepared(model.network, "cpu", "float32")), stored(raw_path))
+    np.testing.assert_allclose(in_blocks(path, raw_path, (2, 64, 64)), truth, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("orientations", "turns"), [("flips", [(0, False), (2, False), (0, True), (2, True)]), ("all", EIGHT)]
+)
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("fusionnet", {"width": 3, "depth": 2}),
+        ("unet", {"width": 3, "depth": 2}),
+        ("fcn32s", {"width": 2}),
+        ("unet", {"width": 2, "padded": True, "batch_norm": True, **ANISOTROPIC}),
+    ],
+)
+def test_averages_over_orientations_leave_no_seam(kind, arguments, orientations, turns, tmp_path) -> None:
+    raw_path = make_volume(tmp_path / "raw.zarr", (5, 41, 67) if "kernel" in arguments else (2, 70, 131))
+    path = awake_model(tmp_path, kind, arguments, stored(raw_path))
+    truth = whole_pass(load_model_file(path), stored(raw_path), turns=turns)
+    plain = whole_pass(load_model_file(path), stored(raw_path))
+    volseg.predict(
+        str(raw_path), str(tmp_path / "p.zarr"), model=str(path), block=(4, 32, 64), precision="float32",
+        halo="exact", cluster="serial", orientations=orientations,
+    )  # fmt: skip
+    assert np.abs(stored(tmp_path / "p.zarr") - truth * 255).max() <= 0.5 + 255 * 1.01e-5
+    assert np.abs(truth - plain).max() > 0.01
+
+
+def test_an_ensemble_of_unlike_networks_leaves_no_seam_and_states_its_spread(raw_path: Path, tmp_path: Path) -> None:
+    """Padded and unpadded, of other strides, normalisations, classes: each is tiled for itself."""
+    files = [
+        make_model(tmp_path / "a.safetensors", "fusionnet", {"width": 3, "depth": 2}, mode="fixed"),
+        make_model(tmp_path / "b.safetensors", "unet", {"width": 3, "depth": 3}, seed=1),
+        make_model(tmp_path / "c.safetensors", "sliding_window", {"width": 3, "window": 65}, mode="volume"),
+    ]
+    estimates = np.stack([whole_pass(load_model_file(file), stored(raw_path)) for file in files])
+    written = []
+    for block in [(1, 32, 48), (3, 80, 144)]:
+        target = tmp_path / f"{block[0]}.zarr"
+        volseg.predict(
+            str(raw_path), str(target), model=[str(file) for file in files], block=block, precision="float32",
+            halo="exact", cluster="serial", uncertainty=True,
+        )  # fmt: skip
+        written.append((stored(target), stored(target / "uncertainty")))
+    for mean, spread in written:
+        assert np.abs(mean - estimates.mean(axis=0) * 255).max() <= 0.5 + 255 * 1.01e-5
+        assert np.abs(spread - estimates.std(axis=0) * 255).max() <= 0.5 + 255 * 1.01e-5
+    assert written[0][1].max() > 10
+
+
+def test_several_classes_leave_no_seam_and_are_channels_by_name(tmp_path: Path) -> None:
+    import zarr
+
+    names = ("affinity_z", "affinity_y", "affinity_x")
+    raw_path = make_volume(tmp_path / "raw.zarr", (5, 41, 67))
+    path = make_model(
+        tmp_path / "m.safetensors", "unet", {"width": 2, "out_channels": 3, "padded": True, **ANISOTROPIC},
+        classes=names, activation="sigmoid",
+    )  # fmt: skip
+    truth = whole_pass(load_model_file(path), stored(raw_path), names)
+    common: Any = {"block": (4, 16, 32), "precision": "float32", "halo": "exact", "cluster": "serial"}
+    volseg.predict(str(raw_path), str(tmp_path / "all.zarr"), model=str(path), **common)
+    group = zarr.open_group(tmp_path / "all.zarr", mode="r")
+    whole = np.asarray(group["0"])
+    assert np.abs(whole - truth * 255).max() <= 0.5 + 255 * 1.01e-5
+    image: Any = group.attrs["ome"]
+    assert [axis["name"] for axis in image["multiscales"][0]["axes"]] == ["c", "z", "y", "x"]
+    assert [channel["label"] for channel in image["omero"]["channels"]] == list(names)
+    volseg.predict(str(raw_path), str(tmp_path / "one.zarr"), model=str(path), classes="affinity_y", **common)
+    np.testing.assert_array_equal(stored(tmp_path / "one.zarr"), whole[1])

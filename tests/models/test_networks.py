@@ -129,7 +129,7 @@ def test_fcn_sums_its_scores_one_level_after_the_other() -> None:
 @pytest.mark.parametrize(("name", "fused"), [("fcn32s", 0), ("fcn16s", 1), ("fcn8s", 2)])
 def test_each_finer_fcn_sums_one_more_score(name: str, fused: int) -> None:
     network = build_network(name, {"width": 1})
-    assert len(network.scores) == len(network.doublings) == fused  # type: ignore[arg-type]
+    assert len(network.scores) == len(network.doublings) == fused
     assert network(torch.zeros(1, 1, 90, 90)).shape == (1, 2, 90, 90)
 
 

@@ -1,0 +1,155 @@
+"""Models in and out through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from tests.makers import make_model, make_volume, stored
+from volseg.cli.main import main
+from volseg.models import read_card
+from volseg.models.model import load_model_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A U-Net of cell and membrane, as `volseg train` would leave it."""
+    return make_model(tmp_path_factory.mktemp("model") / "own.safetensors", "unet", {"width": 2, "depth": 1})
+
+
+@pytest.fixture
+def weights(model_file: Path, tmp_path: Path) -> Path:
+    """The weights alone, under other names."""
+    state = load_model_file(model_file).network.state_dict()
+    torch.save({f"layers.{n}.{k.rpartition('.')[2]}": v for n, (k, v) in enumerate(state.items())}, tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+UNET = ["--network", "unet", "--argument", "width=2", "--argument", "depth=1", "--voxel-size", "30,6,6"]
+
+
+def test_imported_weights_make_the_map_that_they_made(model_file: Path, weights: Path, tmp_path: Path) -> None:
+    done = run("models", "import", weights, *UNET, "--output", tmp_path / "m.safetensors", "--license", "CC0-1.0")
+    assert done.exit_code == 0, done.output
+    assert done.stderr == "names differ; 16 tensors matched in order, by shape\n"
+    assert "unet, 0.0 M parameters, classes cell, membrane" in done.stdout
+    one, other = read_card(model_file), read_card(tmp_path / "m.safetensors")
+    assert other.card.footprint == one.card.footprint
+    assert (other.card.name, other.card.license) == ("m", "CC0-1.0")
+    assert other.card.training == {"imported_from": "w.pt", "tensors_matched_by_order": 16}
+    source = make_volume(tmp_path / "raw.zarr", (2, 40, 40))
+    for name, model in (("a.zarr", model_file), ("b.zarr", tmp_path / "m.safetensors")):
+        assert run("predict", source, tmp_path / name, "--model", model, "--cluster", "serial").exit_code == 0
+    np.testing.assert_array_equal(stored(tmp_path / "a.zarr"), stored(tmp_path / "b.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {"classes": ["cell", "membrane"], "activation": "softmax"}),
+        (["--classes", "membrane,cell"], {"classes": ["membrane", "cell"], "activation": "softmax"}),
+        (["--classes", "a,b", "--activation", "sigmoid"], {"classes": ["a", "b"], "activation": "sigmoid"}),
+        (["--normalization", "volume"], {"normalization": {"mode": "volume", "training": [0, 1], "dtype": "uint8"}}),
+        (
+            ["--normalization", "fixed", "--mean", 900, "--std", 80, "--dtype", "uint16"],
+            {"normalization": {"mode": "fixed", "training": [900, 80], "dtype": "uint16"}},
+        ),
+        (["--name", "mine"], {"name": "mine"}),
+    ],
+    ids=["default", "classes", "activation", "volume", "fixed", "name"],
+)
+def test_the_card_says_what_was_said(weights: Path, tmp_path: Path, words: list[str], expected: dict[str, Any]) -> None:
+    done = run("models", "import", weights, *UNET, "--output", tmp_path / "m.safetensors", *words)
+    assert done.exit_code == 0, done.output
+    card = read_card(tmp_path / "m.safetensors").card.model_dump(mode="json")
+    assert {key: card[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--network", "resnet"], "there is no network 'resnet'; choose from"),
+        (["--argument", "wdth=2"], "does not take these arguments: .*wdth"),
+        (["--argument", "width"], "'width' is not KEY=VALUE, such as width=32"),
+        (["--argument", "width=two"], "'width=two' is not KEY=VALUE"),
+        (["--argument", "width=2\nother=3"], "is not KEY=VALUE"),
+        (["--argument", "width=4"], r"does not fit: .*\(2, 1, 3, 3\) stands where .*\(4, 1, 3, 3\)"),
+        (["--argument", "out_channels=1"], r"does not fit: .*\(2, 2, 1, 1\) stands where the network has head.weight"),
+        (["--classes", "a,b,c"], r"3 classes \(a, b, c\) do not name the 2 output channels"),
+        (["--classes", "a,,b"], "'a,,b' is not a list of names, each once"),
+        (["--classes", "a,a"], "'a,a' is not a list of names, each once"),
+        (["--classes", "a", "--activation", "softmax"], "a softmax over one class is 1 everywhere"),
+        (["--normalization", "fixed", "--mean", "3"], "--normalization fixed needs --std"),
+        (["--normalization", "fixed", "--mean", "3", "--std", "0", "--dtype", "uint8"], "the second above 0"),
+        (["--mean", "3"], "--mean is of no use with --normalization section"),
+        (["--voxel-size", "30,6"], "is not three numbers"),
+        (["--output", "m.pt"], "m.pt must end in .safetensors"),
+    ],
+)
+def test_what_does_not_suit_is_refused_in_one_line(
+    weights: Path, tmp_path: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("models", "import", weights, *UNET, "--output", "m.safetensors", *words)
+    assert done.exit_code in (1, 2)
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("Error: ")
+    assert re.search(message, line)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pt"]
+
+
+def test_a_model_file_that_exists_stays(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").write_text("mine")
+    done = run("models", "import", weights, *UNET, "--output", tmp_path / "m.safetensors")
+    assert (done.exit_code, "exists already; choose another name" in done.stderr) == (1, True)
+    assert (tmp_path / "m.safetensors").read_text() == "mine"
+
+
+@pytest.mark.parametrize("words", [["unet"], ["unet", "--json"], ["--json", "unet"]])
+def test_a_name_needs_no_command(words: list[str]) -> None:
+    done = run("models", *words)
+    assert done.exit_code == 0
+    shown = done.stdout
+    assert json.loads(shown)["name"] == "unet" if "--json" in words else "name  unet" in shown
+
+
+def test_a_model_without_membrane_is_exported_as_well(weights: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="exporting needs pip install 'volseg[export]'")
+    model = tmp_path / "m.safetensors"
+    assert run("models", "import", weights, *UNET, "--output", model, "--classes", "a,b").exit_code == 0
+    done = run("models", "export", model, tmp_path / "m.onnx")
+    assert done.exit_code == 0, done.output
+    assert "m.onnx: ONNX Runtime differs from the network by at most" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "message"),
+    [
+        ("own", "m.pb", "ends neither in .onnx nor in .zip; give --format"),
+        ("nowhere", "m.onnx", "'nowhere' is neither a file nor a packaged model"),
+        ("own", "m.zip", "'not stated' is none; give one, such as --license CC-BY-4.0"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    model_file: Path, tmp_path: Path, model: str, output: str, message: str
+) -> None:
+    pytest.importorskip("onnxruntime", reason="exporting needs pip install 'volseg[export]'")
+    done = run("models", "export", model_file if model == "own" else model, tmp_path / output)
+    assert done.exit_code in (1, 2)
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
