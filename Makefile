@@ -39,6 +39,7 @@ format: install ## Put the code in shape
 
 bench: install  ## Measure; figures go to benchmarks/results
 	$(BIN)/python -m benchmarks.scheduler
+	$(BIN)/python -m benchmarks.networks
 
 clean:          ## Remove what was made here
 	rm -rf $(VENV) volseg-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling
 from volseg.errors import MemoryPlanError
 from volseg.inference import Engine, Load, open_predictor
@@ -83,7 +85,7 @@ class HaloChoice:
 
 
 def measure_sample(box: Box, sampled: Sampled) -> Tally | None:
-    """Measure one network on one sample, in whichever process this is called; None where nothing was imaged.
+    """Measure one network on one sample, in whichever process this is called; None where there is no image.
 
     Raises:
         MemoryPlanError: the sample with its halo does not fit into this worker's memory.
@@ -95,7 +97,8 @@ def measure_sample(box: Box, sampled: Sampled) -> Tally | None:
     cut = Tiling(footprint, box.shape, footprint.margin)
     read_box = around.read_box(box)
     raw = volume.read(read_box)
-    if raw.min() == raw.max():
+    # A voxel that is no number fails its block later, and is named there.
+    if raw.min() == raw.max() or not np.isfinite(raw).all():
         return None
     network = load_model_file(sampled.model_file).network
     whole = BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
@@ -129,19 +132,23 @@ def choose_halo(
         return HaloChoice(exact, (), "the only one that suits this network")
     if _work(boxes, footprint) >= grid.region.voxels * overhead(footprint, exact, _tile(grid)):
         return HaloChoice(exact, (), "exact: the region is so small that measuring would cost more than it saves")
-    kept = cached("halo", _key(sampled, grid, identity), partial(_measure, sampled, boxes, cluster, progress))
-    if isinstance(kept, str):
-        return HaloChoice(exact, (), f"exact: {kept}")
+    measure = partial(_measure, sampled, boxes, cluster, progress)
+    try:
+        kept = cached("halo", _key(sampled, grid, identity), measure)
+    except _UndecidedError as why_not:
+        return HaloChoice(exact, (), f"exact: {why_not}")
     points = tuple(Measured(tuple(p["halo"]), p["share"], p["greatest"]) for p in kept)
     best = chosen(points, tolerance, footprint, _tile(grid))
     why = "none smaller is within" if best.halo == exact else "the smallest within"
     return HaloChoice(best.halo, points, f"{why} {tolerance}")
 
 
-def _measure(
-    sampled: Sampled, boxes: Sequence[Box], cluster: Cluster, progress: Progress
-) -> list[dict[str, object]] | str:
-    """The curve in plain values, or why there is none."""
+class _UndecidedError(Exception):
+    """The samples say nothing; the message says why."""
+
+
+def _measure(sampled: Sampled, boxes: Sequence[Box], cluster: Cluster, progress: Progress) -> list[dict[str, object]]:
+    """The curve in plain values."""
     whole: Tally | None = None
     started = time.monotonic()
     measured = cluster.each(partial(measure_sample, sampled=sampled), boxes)
@@ -152,9 +159,9 @@ def _measure(
             if counted is not None:
                 whole = counted if whole is None else whole + counted
     except MemoryPlanError as error:
-        return f"a sample does not fit into a worker's memory ({error})"
+        raise _UndecidedError(f"a sample does not fit into a worker's memory ({error})") from error
     if whole is None:
-        return "the samples show one grey value only"
+        raise _UndecidedError("the samples hold one grey value only, or voxels that are no numbers")
     return [asdict(point) for point in curve(whole, sampled.footprint)]
 
 

@@ -12,6 +12,7 @@ from volseg.errors import SourceError
 from volseg.evaluation import PixelCounts, PixelScores, membrane_of, pixel_scores
 from volseg.ops import to_uint8
 from volseg.storage import LABELS, Volume, is_stack, open_stack, open_volume
+from volseg.storage.volume import channel_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from volseg.storage import Stack
 
 _SLAB = 16
+_MEMBRANE = "membrane"
 
 
 def score(
@@ -28,6 +30,7 @@ def score(
     membrane: Literal["zero", "nonzero"] = "zero",
     roi: str | None = None,
     threshold: float = 0.5,
+    channel: str | int | None = None,
 ) -> PixelScores:
     """Pixel scores of a map; memory holds sixteen sections at a time.
 
@@ -37,12 +40,13 @@ def score(
         membrane: which labels are membrane.
         roi: what to score, as z0:z1,y0:y1,x0:x1; all by default.
         threshold: probability that counts as membrane.
+        channel: which of a prediction's channels, by name or number; by default the one called membrane.
 
     Raises:
-        SourceError: something that cannot be read, or shapes that differ.
+        SourceError: something that cannot be read, no such channel, or shapes that differ.
         ConfigError: a truth of one kind only, or a threshold outside [0, 1].
     """
-    predicted = open_volume(prediction)
+    predicted = _open_prediction(prediction, channel)
     labels = _open(truth)
     if predicted.shape != labels.shape:
         raise SourceError(f"prediction {prediction} is {predicted.shape}, truth {truth} is {labels.shape}: not alike")
@@ -55,6 +59,12 @@ def score(
         box = Box((first, *region.start[1:]), (stop, *region.stop[1:]))
         counts.add(_stored(predicted.read(box)), membrane_of(_read(labels, box), membrane))
     return pixel_scores(counts, threshold)
+
+
+def _open_prediction(prediction: str, channel: str | int | None) -> Volume:
+    if channel is None and _MEMBRANE in channel_names(prediction):
+        channel = _MEMBRANE
+    return open_volume(prediction, channel=channel)
 
 
 def _open(truth: str) -> Volume | Stack:

@@ -125,7 +125,55 @@ def test_a_name_needs_no_command(words: list[str]) -> None:
     done = run("models", *words)
     assert done.exit_code == 0
     shown = done.stdout
-    assert json.loads(shown)["name"] == "unet" if "--json" in words else "name  unet" in shown
+    assert json.loads(shown)["name"] == "unet" if "--json" in words else re.search(r"^name +unet$", shown, re.MULTILINE)
+
+
+def test_all_of_a_model_file_is_shown_in_readable_form(tmp_path: Path) -> None:
+    training = {
+        "fit": {"steps": 600, "learning_rate": 1e-3},
+        "data": {"raw": "a.zarr", "train": [0, 20], "validation": None},
+        "seconds": 12.5,
+        "note": "\x1b[31mred\nnext",
+    }
+    arguments = {"width": 4, "depth": 2, "kernel": [1, 3, 3], "pool": [[1, 2, 2], [2, 2, 2]], "padded": True}
+    path = make_model(tmp_path / "own.safetensors", "unet", arguments, training=training, license="CC0-1.0")
+    header = read_card(path)
+    shown = run("models", path).stdout
+    assert [re.split(" {2,}", line.strip()) for line in shown.splitlines()] == [
+        ["name", "own"],
+        ["network", "unet"],
+        ["arguments"],
+        *(["width", "4"], ["depth", "2"], ["kernel", "1,3,3"], ["pool", "[[1, 2, 2], [2, 2, 2]]"], ["padded", "true"]),
+        *(["reach", "1,23,23"], ["stride", "2,4,4"], ["margin", "0,0,0"], ["exact halo", "0,24,24"]),
+        *(["parameters", "7,914"], ["layers", "13"], ["FLOPs per voxel", "2,880"]),
+        ["format", "1"],
+        ["normalisation"],
+        *(["mode", "section"], ["training mean, std", "128,60"], ["training type", "uint8"]),
+        *(["activation", "softmax"], ["classes", "cell, membrane"], ["voxel size, nm", "30,6,6"]),
+        ["training"],
+        *(["fit"], ["steps", "600"], ["learning rate", "0.001"]),
+        *(["data"], ["raw", "a.zarr"], ["train", "0,20"], ["validation", "none"]),
+        *(["seconds", "12.5"], ["note", r"\x1b[31mred\nnext"]),
+        ["licence", "CC0-1.0"],
+        ["digest", header.digest],
+    ]
+    assert "\n    learning rate  0.001\n" in shown
+    found = json.loads(run("models", path, "--json").stdout)
+    assert {key: found[key] for key in ("training", "arguments", "layers")} == {
+        "training": training, "arguments": arguments, "layers": 13,
+    }  # fmt: skip
+
+
+def test_packaged_models_are_listed_by_their_cards_without_their_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(tmp_path / "ours.safetensors", "unet", {"width": 2, "depth": 1})
+    monkeypatch.setattr("volseg.models.packaged._FOLDER", tmp_path)
+    monkeypatch.setattr("volseg.models.model.load", lambda *_: pytest.fail("weights were loaded"))
+    (ours,) = json.loads(run("models", "--json").stdout)["packaged"]
+    assert (ours["name"], ours["layers"], ours["flops_per_voxel"], ours["stride"]) == ("ours", 8, 456, [1, 2, 2])
+    assert re.search(r"^ours +0,9,9 +1,2,2 +0,8,8 +0,8,8 +8 ", run("models").stdout, re.MULTILINE)
+    assert json.loads(run("models", "ours", "--json").stdout)["digest"] == ours["digest"]
 
 
 def test_a_model_without_membrane_is_exported_as_well(weights: Path, tmp_path: Path) -> None:

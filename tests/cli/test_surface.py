@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import volseg
 from volseg.cli.main import main
+from volseg.models import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +22,11 @@ SURFACE = {
     "convert": ["--overwrite", "--voxel-size", "SOURCE", "TARGET"],
     "train": ["RUN"],
     "predict": [
-        "--block", "--chunk", "--cluster", "--device", "--dry-run", "--halo", "--ignore-voxel-size", "--json",
-        "--model", "--overwrite", "--precision", "--resume", "--roi", "--shard", "--workers", "SOURCE", "TARGET",
+        "--block", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo", "--halo-tolerance",
+        "--ignore-voxel-size", "--json", "--model", "--orientations", "--overwrite", "--precision", "--resume", "--roi",
+        "--scale-level", "--shard", "--uncertainty", "--workers", "SOURCE", "TARGET",
     ],
-    "evaluate": ["--json", "--membrane", "--roi", "--threshold", "PREDICTION", "TRUTH"],
+    "evaluate": ["--channel", "--json", "--membrane", "--roi", "--threshold", "PREDICTION", "TRUTH"],
     "models": ["--json", "NAME"],
     "models import": [
         "--activation", "--argument", "--classes", "--dtype", "--license", "--mean", "--name", "--network",
@@ -91,11 +93,17 @@ def test_what_is_exported_is_what_all_names() -> None:
 
 def test_models_lists_networks_as_json() -> None:
     found = json.loads(CliRunner().invoke(main, ["models", "--json"]).output)
-    assert [entry["name"] for entry in found["networks"]] == ["fusionnet", "unet"]
-    unet = found["networks"][1]
+    networks = {entry["name"]: entry for entry in found["networks"]}
+    assert list(networks) == sorted(NETWORKS)
+    unet = networks["unet"]
     assert (unet["reach"], unet["stride"], unet["margin"]) == ([0, 107, 107], [1, 16, 16], [0, 92, 92])
     assert 31_000_000 < unet["parameters"] < 31_100_000
+    assert (unet["layers"], unet["flops_per_voxel"]) == (23, 1_467_776)
     assert isinstance(found["packaged"], list)
-    table = CliRunner().invoke(main, ["models"]).output
-    assert "0,240,240" in table
-    assert "75.0 M" in table
+
+
+def test_models_is_a_table_that_fits_a_terminal_of_80_columns() -> None:
+    lines = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["models"]).output.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.split()[0] in NETWORKS}
+    assert set(rows) == set(NETWORKS)
+    assert rows["fusionnet"] == ["0,245,245", "1,16,16", "0,0,0", "0,240,240", "50", "75.0", "M", "3163"]

@@ -28,7 +28,8 @@ from volseg.inference import Engine, Load, open_predictor
 from volseg.inference.memory import plan_memory
 from volseg.models import read_card
 from volseg.models.model import load_model_file
-from volseg.pipeline import Journey, process_block
+from volseg.journey import Volumes
+from volseg.pipeline import Journey, Member, process_block
 from volseg.storage import open_volume, open_target
 from volseg.storage.target import create_volume
 from pathlib import Path
@@ -42,7 +43,7 @@ tiling = Tiling(header.card.footprint, (1, 256, 256), header.card.footprint.exac
 create_volume(out, shape=volume.shape, shard=block, chunk=(1, 64, 64), dtype="uint8", voxel_nm=(30.0, 6.0, 6.0))
 plan = plan_memory(load_model_file(model).network, grid, tiling, Load(1, "float32", 1, 1, "cpu"))
 predict = open_predictor(model, header.digest, tiling, Engine("cpu", "float32", 1, 1))
-journey = Journey(grid, tiling, ((128.0, 60.0),), volume, predict, open_target(out))
+journey = Journey(grid, (Member(tiling, ((128.0, 60.0),), predict),), volume, Volumes((open_target(out),)))
 for number in grid.numbers():
     process_block(number, journey)
 print(json.dumps([plan.host_peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))

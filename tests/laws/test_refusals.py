@@ -93,6 +93,14 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["raw.zarr", "out.zarr", "--workers", "0"], 2, "Invalid value for '--workers'"),
     (["raw.zarr", "out.zarr", "--precision", "int8"], 2, "'int8' is not one of"),
     (["raw.zarr", "out.zarr", "--cluster", "slurm"], 2, "--cluster 'slurm' is not one of serial, local"),
+    (["raw.zarr", "out.zarr", "--halo-tolerance", "99.9"], 2, "'99.9' is not two numbers; write PERCENT,LEVELS"),
+    (["raw.zarr", "out.zarr", "--halo-tolerance", "0,8"], 2, "halo tolerance .* makes no sense; .*such as 99.9,8"),
+    (["raw.zarr", "out.zarr", "--classes", "cell"], 1, "has no class 'cell'; choose from membrane"),
+    (["raw.zarr", "out.zarr", "--uncertainty"], 2, "the spread of several estimates.*--orientations flips or all"),
+    (["raw.zarr", "out.zarr", "--model", "model.safetensors"], 2, "is given more than once"),
+    (["raw.zarr", "out.zarr", "--orientations", "six"], 2, "'six' is not one of"),
+    (["raw.zarr", "out.zarr", "--scale-level", "1"], 1, "raw.zarr has no level 1; it has levels 0 to 0"),
+    (["raw.zarr/0", "out.zarr", "--scale-level", "1"], 1, "is one array, so it has no level 1"),
     (["coarse.zarr", "out.zarr"], 1, "30 x 12 x 12 nm, the model was trained on 30 x 6 x 6 nm .*--ignore-voxel-size"),
 ]
 
@@ -229,7 +237,7 @@ RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\
         (lambda text: text.replace("stack.tif", "flat.zarr"), "not one volume"),
         (lambda text: text.replace("stack.tif", "there.zarr"), "they must be alike"),
         (lambda text: text + "[fit]\npatch = 30\n", "fit.patch 30 is off the network's stride 16; use 32"),
-        (lambda text: text + '[network]\nname = "vgg"\n', "there is no network 'vgg'; choose from fusionnet, unet"),
+        (lambda text: text + '[network]\nname = "vgg"\n', "there is no network 'vgg'; choose from deconvnet, .*, unet"),
         (
             lambda text: text.replace("train =", 'membrane = "nonzero"\ntrain ='),
             "call 100% of the sections",

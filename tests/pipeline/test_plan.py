@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from volseg.blocks import Box, Footprint
 from volseg.errors import GridError, ModelError
 from volseg.ops import Normalization
 from volseg.pipeline import Request, plan_run
-from volseg.pipeline.plan import refuse_other_type, refuse_other_voxels
+from volseg.pipeline.plan import refuse_other_type, refuse_other_voxels, refuse_uneven
 
 FUSIONNET = Footprint((0, 245, 245), (0, 245, 245), (1, 16, 16), (0, 0, 0), (1, 16, 16), (0, 235, 235))
 UNET = Footprint((0, 107, 107), (0, 107, 107), (1, 16, 16), (0, 92, 92), (1, 188, 188), (0, 96, 96))
@@ -87,3 +89,28 @@ def test_fixed_constants_hold_for_the_trainings_type_alone() -> None:
     refuse_other_type("uint16", Normalization("section", (1.0, 1.0), "uint8"))
     with pytest.raises(ModelError, match="holds uint16, but this model's fixed normalisation was made for uint8"):
         refuse_other_type("uint16", Normalization("fixed", (1.0, 1.0), "uint8"))
+
+
+def test_a_level_that_fits_is_named_where_the_voxels_differ() -> None:
+    fine, fitting = (30.0, 3.0, 3.0), (30.0, 6.0, 6.0)
+    with pytest.raises(ModelError, match="30 x 3 x 3 nm, .* on 30 x 6 x 6 nm .*use --scale-level 1, or --ignore"):
+        refuse_other_voxels(fine, fitting, FUSIONNET, (fine, fitting))
+    with pytest.raises(ModelError, match="use a model trained for this size or another --scale-level"):
+        refuse_other_voxels(fine, fitting, FUSIONNET, (fine, None))
+    refuse_other_voxels((30.0, 6.5, 5.5), fitting, FUSIONNET)
+    refuse_other_voxels((99.0, 6.0, 6.0), fitting, FUSIONNET)  # it does not look along z
+
+
+def test_a_network_that_treats_y_and_x_differently_is_not_turned() -> None:
+    refuse_uneven(FUSIONNET)
+    with pytest.raises(ModelError, match=r"stride differs along y and x \(16, 32\); use --orientations flips"):
+        refuse_uneven(replace(FUSIONNET, stride=(1, 16, 32)))
+
+
+def test_networks_of_unlike_strides_share_blocks_but_not_tiles() -> None:
+    other = replace(FUSIONNET, stride=(1, 24, 24), smallest=(1, 24, 24), context=(0, 40, 40))
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET, other), Request())
+    assert all(b % 48 == 0 for b in plan.grid.block[1:])
+    assert plan.halos == (FUSIONNET.exact_halo(), (0, 48, 48))
+    assert plan.halo == FUSIONNET.exact_halo()
+    assert next(plan.tilings(1)).halo == (0, 48, 48)

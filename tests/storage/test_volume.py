@@ -19,6 +19,8 @@ from volseg.blocks import Box
 from volseg.errors import SourceError
 from volseg.ops import Normalization, moments
 from volseg.storage import open_volume, source_identity, volume_statistics
+from volseg.storage.target import create_volume
+from volseg.storage.volume import channel_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +81,54 @@ def test_leading_axes_of_one_are_skipped(tmp_path: Path) -> None:
     array = zarr.create_array(tmp_path / "a", shape=(1, 1, 3, 4, 5), chunks=(1, 1, 3, 4, 5), dtype="uint8")
     array[:] = 7
     assert open_volume(str(tmp_path / "a")).read(Box((0, 0, -1), (3, 4, 6))).shape == (3, 4, 7)
+
+
+NAMES = ("affinity_z", "affinity_y", "affinity_x")
+
+
+@pytest.fixture(scope="module")
+def channels_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three volumes along a channel axis; the voxels of each are all its number."""
+    path, shape = tmp_path_factory.mktemp("channels") / "affinities.zarr", (2, 8, 8)
+    target = create_volume(
+        path, shape=shape, shard=shape, chunk=shape, dtype="uint8", voxel_nm=(30, 6, 6), channels=NAMES
+    )
+    target.write(Box.of_shape(shape), np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones(shape, np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("inside", ["", "/0"])
+@pytest.mark.parametrize(("channel", "held"), [("affinity_x", 2), (1, 1), ("2", 2), ("affinity_z", 0)])
+def test_a_channel_is_a_volume_and_stays_it_in_another_process(channels_path, inside, channel, held) -> None:
+    volume = open_volume(f"{channels_path}{inside}", channel=channel)
+    assert (volume.shape, volume.chunk, volume.voxel_nm) == ((2, 8, 8), (2, 8, 8), (30, 6, 6))
+    for one in (volume, pickle.loads(pickle.dumps(volume))):
+        assert set(one.read(Box((-1, 0, 0), (2, 9, 8))).ravel()) == {held}
+
+
+@pytest.mark.parametrize("inside", ["", "/0"])
+def test_several_channels_are_named_where_one_must_be_chosen(channels_path, inside) -> None:
+    assert channel_names(f"{channels_path}{inside}") == NAMES
+    with pytest.raises(SourceError, match=r"not one volume.*choose one of its channels \(affinity_z, affinity_y, aff"):
+        open_volume(f"{channels_path}{inside}")
+    for absent in ("membrane", 3, -1):
+        with pytest.raises(SourceError, match=f"no channel {absent}; choose from affinity_z, affinity_y, affinity_x"):
+            open_volume(f"{channels_path}{inside}", channel=absent)
+
+
+def test_channels_without_names_are_numbers(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "a", shape=(1, 2, 3, 4, 5), chunks=(1, 2, 3, 4, 5), dtype="uint8")
+    array[:, 1] = 7
+    assert channel_names(str(tmp_path / "a")) == ()
+    assert open_volume(str(tmp_path / "a"), channel=1).read(Box.of_shape((3, 4, 5))).min() == 7
+    with pytest.raises(SourceError, match=r"its channels \(0, 1\)"):
+        open_volume(str(tmp_path / "a"))
+
+
+def test_a_volume_without_channels_has_channel_0_alone(volume_path: Path) -> None:
+    assert open_volume(str(volume_path), channel=0).channel is None
+    with pytest.raises(SourceError, match="no channel membrane; choose from 0"):
+        open_volume(str(volume_path), channel="membrane")
 
 
 def test_a_volume_crosses_to_another_process_as_its_location(volume_path: Path) -> None:

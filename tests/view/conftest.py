@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from volseg.blocks import Box, Footprint, Zyx, ZyxFloat
-from volseg.storage import ModelEntry, RunRecord, Settings, SourceEntry, create_target
+from volseg.storage import UNCERTAINTY, ModelEntry, RunRecord, Settings, SourceEntry, create_target, open_target
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -20,11 +21,18 @@ CHUNK = (4, 32, 32)
 
 class MakeVolume(Protocol):
     def __call__(
-        self, name: str, voxels: NDArray[Any], voxel_nm: ZyxFloat = (30, 6, 6), *, by_run: bool = False
+        self,
+        name: str,
+        voxels: NDArray[Any],
+        voxel_nm: ZyxFloat = (30, 6, 6),
+        *,
+        by_run: bool = False,
+        channels: Sequence[str] = (),
+        uncertainty: NDArray[Any] | None = None,
     ) -> Path: ...
 
 
-def a_record(shape: Zyx) -> RunRecord:
+def a_record(shape: Zyx, channels: Sequence[str] = (), *, uncertainty: bool = False) -> RunRecord:
     """The record of a run that nobody ran."""
     one, none = (1, 1, 1), (0, 0, 0)
     return RunRecord(
@@ -52,6 +60,8 @@ def a_record(shape: Zyx) -> RunRecord:
             device="cpu",
             precision="float32",
             threads=1,
+            classes=tuple(channels) or ("membrane",),
+            uncertainty=uncertainty,
         ),
         version="0",
         created="2026-01-01T00:00:00Z",
@@ -60,16 +70,32 @@ def a_record(shape: Zyx) -> RunRecord:
 
 @pytest.fixture
 def make_volume(tmp_path: Path) -> MakeVolume:
-    def make(name: str, voxels: NDArray[Any], voxel_nm: ZyxFloat = (30, 6, 6), *, by_run: bool = False) -> Path:
-        z, y, x = voxels.shape
+    def make(
+        name: str,
+        voxels: NDArray[Any],
+        voxel_nm: ZyxFloat = (30, 6, 6),
+        *,
+        by_run: bool = False,
+        channels: Sequence[str] = (),
+        uncertainty: NDArray[Any] | None = None,
+    ) -> Path:
+        z, y, x = voxels.shape[-3:]
         shape, path = (z, y, x), tmp_path / name
         if by_run:
-            target = create_target(path, a_record(shape), voxel_nm)
+            target = create_target(path, a_record(shape, channels, uncertainty=uncertainty is not None), voxel_nm)
         else:
             target = create_volume(
-                path, shape=shape, shard=shape, chunk=CHUNK, dtype=voxels.dtype.name, voxel_nm=voxel_nm
+                path,
+                shape=shape,
+                shard=shape,
+                chunk=CHUNK,
+                dtype=voxels.dtype.name,
+                voxel_nm=voxel_nm,
+                channels=channels,
             )
         target.write(Box.of_shape(shape), voxels)
+        if uncertainty is not None:
+            open_target(path / UNCERTAINTY).write(Box.of_shape(shape), uncertainty)
         return path
 
     return make

@@ -122,6 +122,62 @@ def test_raw_is_grey_membranes_are_tinted_and_the_threshold_moves_them(raw, memb
     assert {url.hostname for url in asked if url.scheme.startswith("http")} == {"127.0.0.1"}
 
 
+def test_affinities_are_the_colours_of_one_image_under_the_raw(raw, make_volume, page, tmp_path):
+    """From left to right all hold, z does not, only y does, and only x does."""
+    held = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]], np.uint8) * 255
+    voxels = np.broadcast_to(np.repeat(held, 64, axis=1)[:, None, None, :], (3, *SHAPE)).copy()
+    names = [f"affinity_{axis}" for axis in "zyx"]
+    path = make_volume("affinities.zarr", voxels, by_run=True, channels=names)
+    colours = [np.array(colour) * 255 for colour in ((1, 1, 1), (0, 1, 1), (0, 1, 0), (0, 0, 1))]
+    places = [(96, x) for x in (32, 96, 160, 224)]
+    grey = np.array((127, 127, 127))
+
+    def are(*wanted):
+        return lambda *seen: all(np.abs(a - b).max() < 8 for a, b in zip(seen, wanted, strict=True))
+
+    with open_viewer([str(raw), str(path)]) as session:
+        page.goto(session.url)
+        screen = Screen(page, session, tmp_path / "viewer.png")
+        screen.until(are(*[(colour + grey) / 2 for colour in colours]), *places)
+        with session.viewer.txn() as state:
+            state.layers["raw"].visible = False
+        screen.until(are(*colours), *places)
+        with session.viewer.txn() as state:
+            state.layers["raw"].visible = True
+            for name in names:
+                state.layers[f"affinities: {name}"].visible = False
+        screen.until(are(*[grey] * 4), *places)
+
+
+def test_uncertainty_appears_when_it_is_asked_for(raw, make_volume, page, tmp_path):
+    spread = np.broadcast_to(np.repeat(np.array([0, 64], np.uint8), 128)[None, None, :], SHAPE).copy()
+    path = make_volume("membrane.zarr", np.zeros(SHAPE, np.uint8), by_run=True, uncertainty=spread)
+    with open_viewer([str(raw), str(path)]) as session:
+        page.goto(session.url)
+        screen = Screen(page, session, tmp_path / "viewer.png")
+        places = (96, 64), (96, 192)
+        screen.until(lambda sure, unsure: is_grey(sure, 127) and is_grey(unsure, 127), *places)
+        with session.viewer.txn() as state:
+            state.layers["membrane uncertainty"].visible = True
+        screen.until(lambda sure, unsure: is_grey(sure, 127 * 0.35) and is_tinted(unsure), *places)
+
+
+def test_a_channel_of_a_plain_array_is_that_channel(raw, page, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    voxels = np.broadcast_to(np.array([0, 255, 0], np.uint8)[:, None, None, None], (3, *SHAPE))
+    names = ["c", "z", "y", "x"]
+    zarr.create_array(tmp_path / "a", data=voxels.copy(), chunks=(3, 8, 64, 64), dimension_names=names)
+    with open_viewer([str(raw), str(tmp_path / "a")]) as session:
+        page.goto(session.url)
+        screen = Screen(page, session, tmp_path / "viewer.png")
+        for channel, wanted in ((1, is_tinted), (0, lambda colour: is_grey(colour, 127))):
+            with session.viewer.txn() as state:
+                for place in range(3):
+                    state.layers[f"a: {place}"].visible = place == channel
+                state.layers[f"a: {channel}"].layer.shader_controls = {"color": "#ff5a1f"}
+            screen.until(wanted, (96, 64))
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_plain_array_lies_on_the_voxels_of_its_raw(raw, page, tmp_path, zarr_format):
     zarr = pytest.importorskip("zarr")

@@ -24,5 +24,12 @@ def test_the_middle_of_a_volume_speaks_for_it(make_volume):
     assert sampled_grey_range(path / "0", (4, 32, 64)) == (1000, 3000)
 
 
+def test_each_channel_has_a_contrast_of_its_own(make_volume):
+    ramp = np.broadcast_to(np.arange(1, 65, dtype=np.uint8), (4, 32, 64))
+    path = make_volume("a.zarr", np.stack([ramp, ramp * 2]), channels=("one", "other"))
+    (_, first), (_, second) = (sampled_grey_range(path / "0", (4, 32, 64), channel) or (0, 0) for channel in (0, 1))
+    assert second == 2 * first
+
+
 def test_a_volume_that_cannot_be_read_keeps_the_whole_range(tmp_path):
     assert sampled_grey_range(tmp_path / "absent", (4, 32, 64)) is None

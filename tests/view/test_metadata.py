@@ -79,6 +79,33 @@ def test_leading_axes_are_named_as_neuroglancer_names_them(tmp_path):
     assert (facts.axes, facts.shape) == (("t", "c'", "z", "y", "x"), (4, 32, 32))
 
 
+def test_channels_are_told_by_their_names(make_volume):
+    path = make_volume("a", np.zeros((2, 4, 32, 32), np.uint8), channels=("cell", "membrane"))
+    for facts in (read_facts(path), read_facts(path / "0")):
+        assert (facts.channels, facts.channel_axis, facts.shape) == (("cell", "membrane"), 0, (4, 32, 32))
+    assert read_facts(path).axes == ("c'", "z", "y", "x")
+
+
+def test_channels_without_names_are_counted(tmp_path):
+    leading = ({"name": "t", "type": "time"}, {"name": "c", "type": "channel"})
+    path = ome_group(tmp_path / "a", axes=axes_in("nanometer", *leading), version="0.5", shapes=[(1, 3, 4, 32, 32)])
+    assert (read_facts(path).channels, read_facts(path).channel_axis) == (("0", "1", "2"), 1)
+    zarr.create_array(tmp_path / "b", shape=(2, 4, 8, 8), dtype="uint8", dimension_names=["c", "z", "y", "x"])
+    assert (read_facts(tmp_path / "b").channels, read_facts(tmp_path / "b").channel_axis) == (("0", "1"), 0)
+
+
+def test_a_map_tells_where_its_uncertainty_is(make_volume):
+    voxels = np.zeros((4, 32, 32), np.uint8)
+    path = make_volume("m.zarr", voxels, by_run=True, uncertainty=voxels)
+    beside = path / "uncertainty"
+    for place in (path, path / "0"):
+        assert (read_facts(place).uncertainty, read_facts(place).is_uncertainty) == (beside, False)
+    for place in (beside, beside / "0"):
+        assert (read_facts(place).uncertainty, read_facts(place).is_uncertainty) == (None, True)
+    assert read_facts(make_volume("n.zarr", voxels, by_run=True)).uncertainty is None
+    assert not read_facts(make_volume("uncertainty", voxels)).is_uncertainty
+
+
 @pytest.mark.parametrize(
     ("zarr_format", "named", "axes"),
     [(2, None, ("d0", "d1", "d2")), (3, None, ("dim_0", "dim_1", "dim_2")), (3, ["z", None, "x"], ("z", "dim_1", "x"))],
@@ -102,12 +129,15 @@ def test_what_is_no_volume_is_refused_with_a_way_out(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "zarr.json").write_text("{")
     ome_group(tmp_path / "hollow", axes=axes_in("nanometer"), version="0.5").joinpath("0", "zarr.json").unlink()
+    times = axes_in("nanometer", {"name": "t", "type": "time"})
+    ome_group(tmp_path / "film", axes=times, version="0.5", shapes=[(2, 4, 32, 32)])
     flipped = [{"name": name} for name in "xyz"]
     ome_group(tmp_path / "flipped", axes=flipped, version="0.5")
     for name, said in {
         "absent": "does not exist",
         "empty": "volseg convert",
         "flat": "which is not one volume",
+        "film": r"shape \(2, 4, 32, 32\), which is not one volume.*store one volume by itself",
         "group": "name one of its arrays",
         "broken": "cannot read the metadata",
         "hollow": "is not an array",

@@ -26,8 +26,14 @@ def facts(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changed):
     return Facts(**(known | changed))
 
 
-def layer(name, role, known):
-    return Layer(Source(name, name, role, known), f"zarr3://http://127.0.0.1:1/{name}/")
+def layer(name, role, known, **more):
+    return Layer(Source(name, name, role, known, **more), f"zarr3://http://127.0.0.1:1/{name}/")
+
+
+def affinities(**changed):
+    """The layers of three channels."""
+    known = facts(**{"channels": ("z", "y", "x"), "channel_axis": 0, "axes": ("c'", "z", "y", "x")} | changed)
+    return [layer(name, Role.AFFINITY, known, channel=place) for place, name in enumerate("zyx")]
 
 
 def layers_of(state):
@@ -83,6 +89,48 @@ def test_leading_axes_are_kept_apart():
     transform = scene([layer("raw", Role.RAW, five)])["layers"][0]["source"]["transform"]
     assert list(transform["outputDimensions"]) == ["d0'", "d1'", "z", "y", "x"]
     assert [row[-1] for row in transform["matrix"]] == [0.0] * 5
+
+
+def test_each_channel_is_a_layer_at_its_own_place():
+    shown = layers_of(scene(affinities()))
+    assert [shown[name]["localPosition"] for name in "zyx"] == [[0], [1], [2]]
+    assert "transform" not in shown["z"]["source"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "at"),
+    [
+        ({"is_image": False, "axes": ("c", "z", "y", "x")}, [2.5]),  # corners are whole numbers there
+        ({"axes": ("c", "z", "y", "x")}, [2]),
+        ({"voxel_nm": None, "is_image": True, "axes": ("t", "c'", "z", "y", "x"), "channel_axis": 1}, [0, 2]),
+        ({"axes": ("t", "c'", "z", "y", "x"), "channel_axis": 1}, [2]),
+    ],
+)
+def test_a_layers_own_place_counts_the_axes_that_it_does_not_share(changed, at):
+    assert layers_of(scene(affinities(**changed)))["x"]["localPosition"] == at
+
+
+def test_affinities_add_up_below_a_raw_that_covers_half():
+    state = scene([layer("raw", Role.RAW, facts(shape=(8, 70, 90))), *affinities()])
+    assert list(layers_of(state)) == ["z", "y", "x", "raw"]
+    assert [one.get("blend") for one in state["layers"]] == ["additive"] * 3 + [None]
+    assert [one["opacity"] for one in state["layers"]] == [1, 1, 1, 0.5]
+    assert state["position"] == [4, 35, 45]
+
+
+def test_a_hidden_layer_is_neither_selected_nor_given_the_first_colour():
+    known = facts(channels=("cell", "membrane"), channel_axis=0, axes=("c'", "z", "y", "x"))
+    layers = [layer("membrane", Role.MEMBRANE, known, channel=1), layer("raw", Role.RAW, facts())]
+    alone = layers_of(scene(layers))["membrane"]
+    state = scene([layer("cell", Role.MEMBRANE, known, channel=0, visible=False), *layers])
+    assert layers_of(state)["membrane"] == alone
+    assert layers_of(state)["cell"]["visible"] is False
+    assert (state["selectedLayer"]["layer"], state["title"]) == ("membrane", "volseg: membrane, raw")
+
+
+def test_uncertainty_lies_between_raw_and_membranes():
+    roles = {"m": Role.MEMBRANE, "u": Role.UNCERTAINTY, "raw": Role.RAW}
+    assert list(layers_of(scene([layer(name, role, facts()) for name, role in roles.items()]))) == ["raw", "u", "m"]
 
 
 def test_without_any_voxel_size_lengths_have_no_unit():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from volseg.view.shaders import membrane_shader, raw_shader
+from volseg.view.shaders import affinity_shader, membrane_shader, raw_shader, uncertainty_shader
 
 
 def test_membranes_have_a_threshold_slider_and_a_colour():
@@ -12,6 +12,16 @@ def test_membranes_have_a_threshold_slider_and_a_colour():
 def test_two_membrane_maps_differ_in_colour():
     assert membrane_shader(0) != membrane_shader(1)
     assert membrane_shader(0) == membrane_shader(4)
+
+
+def test_affinities_are_the_three_colours_of_white():
+    colours = [affinity_shader(channel).partition('default="')[2][:7] for channel in range(4)]
+    assert colours == ["#ff0000", "#00ff00", "#0000ff", "#ff0000"]
+
+
+def test_uncertainty_spans_up_to_half_and_is_not_drawn_as_membranes():
+    assert "range=[0, 127]" in uncertainty_shader()
+    assert "threshold" not in uncertainty_shader()
 
 
 def test_the_contrast_control_stays_within_the_type():

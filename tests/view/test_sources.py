@@ -48,6 +48,65 @@ def test_other_volumes_behind_the_raw_go_by_their_name(make_volume, name, dtype,
     assert roles(raw, make_volume(name, np.zeros(SHAPE, dtype))) == [Role.RAW, role]
 
 
+def seen(*locations):
+    """Name, role and visibility of what is shown."""
+    return [(one.name, one.role, one.visible) for one in find_sources([str(location) for location in locations])]
+
+
+def channels(*names):
+    return {"voxels": np.zeros((len(names), *SHAPE), np.uint8), "channels": names}
+
+
+def test_affinities_are_three_colours_at_once_and_those_of_longer_reach_are_hidden(make_volume):
+    names = [f"aff_{axis}{reach}" for reach in (1, 9) for axis in "zyx"]
+    shown = [(f"m: {name}", Role.AFFINITY, place < 3) for place, name in enumerate(names)]
+    assert seen(make_volume("m.zarr", **channels(*names), by_run=True)) == shown
+
+
+@pytest.mark.parametrize("by_run", [True, False])
+def test_of_classes_the_membrane_alone_is_seen_and_without_it_all(make_volume, by_run):
+    raw = make_volume("raw.zarr", np.zeros(SHAPE, np.uint8))
+    classes = make_volume("a.zarr", **channels("cell", "membrane"), by_run=by_run)
+    others = make_volume("b.zarr", **channels("mitochondrion", "vesicle"), by_run=by_run)
+    assert seen(classes, raw, others) == [
+        ("a: cell", Role.MEMBRANE, False),
+        ("a: membrane", Role.MEMBRANE, True),
+        ("raw", Role.RAW, True),
+        ("b: mitochondrion", Role.MEMBRANE, True),
+        ("b: vesicle", Role.MEMBRANE, True),
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "role"), [("uint16", Role.IMAGE), ("uint64", Role.LABELS)])
+def test_of_channels_that_are_no_probabilities_one_is_seen(make_volume, dtype, role):
+    path = make_volume("a.zarr", np.zeros((2, *SHAPE), dtype), channels=("one", "other"))
+    assert seen(path) == [("a: one", role, True), ("a: other", role, False)]
+
+
+def test_the_uncertainty_of_a_map_comes_with_it_hidden(make_volume):
+    voxels = np.zeros(SHAPE, np.uint8)
+    path = make_volume("m.zarr", voxels, by_run=True, uncertainty=voxels)
+    hidden = ("m uncertainty", Role.UNCERTAINTY, False)
+    assert seen(path) == seen(path / "0") == [("m", Role.MEMBRANE, True), hidden]
+    assert seen(path, path) == [("m", Role.MEMBRANE, True), ("m 2", Role.MEMBRANE, True), hidden]
+
+
+def test_an_uncertainty_that_is_named_is_seen_once(make_volume):
+    voxels = np.zeros(SHAPE, np.uint8)
+    path = make_volume("m.zarr", voxels, by_run=True, uncertainty=voxels)
+    shown = ("m uncertainty", Role.UNCERTAINTY, True)
+    assert seen(path, path / "uncertainty") == [("m", Role.MEMBRANE, True), shown]
+    assert seen(path / "uncertainty" / "0") == [shown]
+
+
+def test_the_uncertainty_of_several_classes_has_their_channels(make_volume):
+    of = channels("affinity_y", "affinity_x")
+    path = make_volume("m.zarr", **of, by_run=True, uncertainty=of["voxels"])
+    names = ["m uncertainty: affinity_y", "m uncertainty: affinity_x"]
+    assert seen(path)[2:] == [(name, Role.UNCERTAINTY, False) for name in names]
+    assert seen(path / "uncertainty") == [(names[0], Role.UNCERTAINTY, True), (names[1], Role.UNCERTAINTY, False)]
+
+
 def test_urls_go_by_place_and_name_without_being_opened():
     urls = ["s3://b/em.zarr", "https://h/membrane.zarr/|zarr3:", "gs://b/truth", "gs://b/other"]
     assert roles(*urls) == [Role.RAW, Role.MEMBRANE, Role.LABELS, Role.UNKNOWN]

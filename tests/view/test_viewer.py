@@ -69,6 +69,22 @@ def test_each_volume_is_a_layer_and_the_state_is_neuroglancers(raw, membrane):
         assert list(state.position) == [2, 16, 32]
 
 
+def test_the_channels_of_a_volume_are_layers_that_share_its_files(make_volume):
+    voxels = np.zeros((2, *SHAPE), np.uint8)
+    path = make_volume("m.zarr", voxels, by_run=True, channels=("cell", "membrane"), uncertainty=voxels)
+    with open_viewer([str(path)]) as session:
+        state = session.viewer.state
+        shown = {one.name: (one.visible, list(one.layer.local_position)) for one in state.layers}
+        assert shown == {
+            "m uncertainty: cell": (False, [0]),
+            "m uncertainty: membrane": (False, [1]),
+            "m: cell": (False, [0]),
+            "m: membrane": (True, [1]),
+        }
+        assert served(session, 0) == served(session, 1) != served(session, 2) == served(session, 3)
+        assert asked(served(session, 2), "/zarr.json")[0] == 200
+
+
 def test_the_client_comes_from_this_machine(raw):
     with open_viewer([str(raw)]) as session:
         status, _, page = asked(session.url)

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LABELS = {
+    "flops_per_voxel": "FLOPs per voxel",
+    "voxel_nm": "voxel size, nm",
+    "normalization": "normalisation",
+    "normalization.training": "training mean, std",
+    "normalization.dtype": "training type",
+    "license": "licence",
+}
+"""How keys are called where the key itself with spaces would not do, by their place in the card."""
+_LARGE = ("parameters", "flops_per_voxel")
+"""Numbers whose digits need grouping."""
 
 
 class Models(click.Group):
@@ -74,9 +90,34 @@ def show(name: str | None, as_json: bool) -> None:
         _print_table("network", found["networks"])
         _print_table("packaged model", found["packaged"])
         click.echo("An exact halo may be up to a stride below the reach: cores of tiles sit on the stride.")
+        click.echo("GFLOP/Mvoxel is the cost of a large tile without its halo; a multiply-add counts as two.")
     else:
-        for key, value in found.items():
-            click.echo(f"{key.replace('_', ' '):>16}  {value}")
+        click.echo("\n".join(card_lines(found)))
+
+
+def card_lines(values: dict[str, Any], within: str = "") -> Iterator[str]:
+    """A card for people: one line a fact, what is nested indented."""
+    labels = {key: _LABELS.get(within + key, key.replace("_", " ")) for key in values}
+    width = max(map(len, labels.values()), default=0)
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield labels[key]
+            yield from (f"  {line}" for line in card_lines(value, f"{within}{key}."))
+        else:
+            shown = f"{value:,.0f}" if within + key in _LARGE else _text(value)
+            yield f"{labels[key]:<{width}}  {shown}"
+
+
+def _text(value: Any) -> str:
+    """A value as people type it; a file's own words cannot steer the terminal."""
+    if isinstance(value, dict) or value is None:
+        return "none"
+    if isinstance(value, list) and not any(isinstance(part, list | dict) for part in value):
+        return (", " if any(isinstance(part, str) for part in value) else ",").join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:.8g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
@@ -86,8 +127,13 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     if not rows:
         click.echo(f"no {title}s")
         return
-    table = Table(title, "reach", "stride", "margin", "exact halo", "parameters", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in (title, "reach", "stride", "margin", "exact\nhalo"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("layers", "parameters", "GFLOP/\nMvoxel"):
+        table.add_column(heading, no_wrap=True, justify="right")
     for row in rows:
         sizes = (",".join(map(str, row[key])) for key in ("reach", "stride", "margin", "exact_halo"))
-        table.add_row(row["name"], *sizes, f"{row['parameters'] / 1e6:.1f} M")
+        cost = (str(row["layers"]), f"{row['parameters'] / 1e6:.1f} M", f"{row['flops_per_voxel'] / 1e3:.0f}")
+        table.add_row(row["name"], *sizes, *cost)
     Console().print(table)

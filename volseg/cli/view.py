@@ -17,13 +17,16 @@ import click
 def view(sources: tuple[str, ...], bind: str, port: int, host: str | None, no_browser: bool) -> None:
     """Open volumes in Neuroglancer: raw EM first, then probability maps or labels.
 
-    A probability map is laid over the raw volume in colour, with a threshold slider. Everything is served from this
-    machine and works without internet; stop it with Ctrl-C.
+    A probability map is laid over the raw volume in colour, with a threshold slider. Each channel of a map is a layer:
+    affinities are red, green and blue, and of other classes the one called membrane is shown at first. A map's
+    uncertainty is a hidden layer; click its name. Everything is served from this machine and works without internet;
+    stop it with Ctrl-C.
 
     \b
     Examples:
       volseg view raw.zarr membrane.zarr
       volseg view raw.zarr membrane.zarr --no-browser --port 8000
+      volseg view raw.zarr membrane.zarr/uncertainty
     """
     from volseg.view import open_viewer
 

@@ -17,6 +17,8 @@ from volseg.ops import unfolded
 from volseg.storage import ome
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 GREY = ("uint8", "uint16", "int16", "float32")
@@ -32,12 +34,14 @@ class Volume:
         location: where it is: an absolute path or a URL, down to the array.
         voxel_nm: its voxel size in nanometres; None where nothing states it.
         levels_nm: voxel sizes of all levels of the OME-Zarr that it is a level of, finest first; empty without one.
+        channel: which of several along a channel axis in front; None where there is one volume alone.
     """
 
     location: str
     voxel_nm: ZyxFloat | None
     _array: zarr.Array[Any]
     levels_nm: tuple[ZyxFloat | None, ...] = ()
+    channel: int | None = None
 
     @property
     def shape(self) -> Zyx:
@@ -64,18 +68,20 @@ class Volume:
         """
         spans = [mirror_span(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)]
         inner = tuple(slice(low, high) for low, high in spans)
-        leading = (0,) * (len(self._array.shape) - 3)
+        leading = tuple(0 if n == 1 else (self.channel or 0) for n in self._array.shape[:-3])
         try:
             held: Any = self._array[leading + inner]
         except Exception as error:  # each store and codec raises errors of its own
             raise SourceError(f"cannot read {box} of {self.location}: {type(error).__name__}: {error}") from error
         return unfolded(held, [low for low, _ in spans], box.start, box.stop, self.shape)
 
-    def __reduce__(self) -> tuple[Any, tuple[str, tuple[str]]]:
-        return open_volume, (self.location, (self.dtype,))
+    def __reduce__(self) -> tuple[Any, tuple[str, tuple[str], None, int | None]]:
+        return open_volume, (self.location, (self.dtype,), None, self.channel)
 
 
-def open_volume(location: str, dtypes: tuple[str, ...] = GREY, level: int | None = None) -> Volume:
+def open_volume(
+    location: str, dtypes: tuple[str, ...] = GREY, level: int | None = None, channel: str | int | None = None
+) -> Volume:
     """Open a volume for reading.
 
     Args:
@@ -83,17 +89,19 @@ def open_volume(location: str, dtypes: tuple[str, ...] = GREY, level: int | None
             whose finest level is taken. Leading axes of length 1 (time, channel) are skipped.
         dtypes: the types that suit; those of grey values by default.
         level: which level of an OME-Zarr, counted from the finest, 0.
+        channel: which of several along a channel axis in front, by its name in the OME-Zarr metadata or by its number.
 
     Raises:
-        SourceError: nothing there, not a Zarr, not a volume with axes (z, y, x), or no such level.
+        SourceError: nothing there, not a Zarr, not a volume with axes (z, y, x), or no such level or channel.
     """
     location = location.removeprefix("file://")
     node = _open_node(location)
     if isinstance(node, zarr.Array):
         if level is not None:
             raise SourceError(f"{location} is one array, so it has no level {level}; name the OME-Zarr group above it")
-        parent, _, name = location.rstrip("/").rpartition("/")
-        return _checked(location, node, _voxel_nm_of_array(node, parent, name), dtypes)
+        above, name = _attributes_above(location), location.rstrip("/").rpartition("/")[2]
+        volume = _checked(location, node, _voxel_nm_of_array(node, above, name), dtypes)
+        return replace(volume, channel=_place_of(channel, volume.location, node.shape, channel_labels(above)))
     multiscale = ome.multiscale_of(dict(node.attrs))
     if multiscale is None:
         inside = sorted(node.array_keys()) if node.store.supports_listing else []
@@ -116,11 +124,55 @@ def open_volume(location: str, dtypes: tuple[str, ...] = GREY, level: int | None
     array = _open_node(f"{location.rstrip('/')}/{path}")
     if not isinstance(array, zarr.Array):
         raise SourceError(f"{location}/{path} is not an array, though the group's metadata names it as a level")
-    return replace(_checked(f"{location.rstrip('/')}/{path}", array, voxel_nm, dtypes), levels_nm=levels_nm)
+    volume = _checked(f"{location.rstrip('/')}/{path}", array, voxel_nm, dtypes)
+    place = _place_of(channel, location, array.shape, channel_labels(dict(node.attrs)))
+    return replace(volume, levels_nm=levels_nm, channel=place)
+
+
+def channel_names(location: str) -> tuple[str, ...]:
+    """What the OME-Zarr metadata at a location call its channels; nothing where they name none.
+
+    Raises:
+        SourceError: nothing there, or not a Zarr.
+    """
+    location = location.removeprefix("file://")
+    node = _open_node(location)
+    return channel_labels(_attributes_above(location) if isinstance(node, zarr.Array) else dict(node.attrs))
+
+
+def channel_labels(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the channels in a group's attributes, OME-Zarr 0.5 or 0.4; none where one has no name.
+
+    >>> channel_labels({"ome": {"omero": {"channels": [{"label": "cell"}, {"label": "membrane"}]}}})
+    ('cell', 'membrane')
+    """
+    ome_attributes = attributes.get("ome", attributes)
+    omero = ome_attributes.get("omero") if isinstance(ome_attributes, dict) else None
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    labels = [channel.get("label") for channel in channels or [] if isinstance(channel, dict)]
+    return tuple(map(str, labels)) if all(labels) else ()
+
+
+def _place_of(channel: str | int | None, location: str, shape: tuple[int, ...], labels: tuple[str, ...]) -> int | None:
+    """Where along its channel axis a volume lies; None where there is no choice."""
+    count = next((n for n in shape[:-3] if n != 1), 1)
+    names = labels if len(labels) == count else tuple(map(str, range(count)))
+    if channel is None and count == 1:
+        return None
+    if channel is None:
+        raise SourceError(
+            f"{location} has shape {shape}, which is not one volume of axes (z, y, x); choose one of its channels "
+            f"({', '.join(names)}) where there is a --channel, or store it as a volume by itself"
+        )
+    asked = str(channel)
+    place = names.index(asked) if asked in names else int(asked) if asked.isdecimal() else count
+    if place >= count:
+        raise SourceError(f"{location} has no channel {asked}; choose from {', '.join(names)}")
+    return place if count != 1 else None
 
 
 def _checked(location: str, array: zarr.Array[Any], voxel_nm: ZyxFloat | None, dtypes: tuple[str, ...]) -> Volume:
-    if len(array.shape) < 3 or any(n != 1 for n in array.shape[:-3]):
+    if len(array.shape) < 3 or sum(n != 1 for n in array.shape[:-3]) > 1:
         raise SourceError(
             f"{location} has shape {array.shape}, which is not one volume of axes (z, y, x); "
             "stack sections or pick a channel first"
@@ -132,16 +184,21 @@ def _checked(location: str, array: zarr.Array[Any], voxel_nm: ZyxFloat | None, d
     return Volume(location if "://" in location else str(Path(location).resolve()), voxel_nm, array)
 
 
-def _voxel_nm_of_array(array: zarr.Array[Any], parent: str, name: str) -> ZyxFloat | None:
+def _attributes_above(location: str) -> Mapping[str, Any]:
+    """The attributes of the group that an array may be a level of; empty where there is none."""
+    parent = location.rstrip("/").rpartition("/")[0]
+    try:
+        return dict(_open_node(parent).attrs) if parent else {}
+    except SourceError:
+        return {}
+
+
+def _voxel_nm_of_array(array: zarr.Array[Any], above: Mapping[str, Any], name: str) -> ZyxFloat | None:
     stated = ome.plain_voxel_nm(dict(array.attrs))
-    if stated is not None or not parent:
+    if stated is not None:
         return stated
     try:
-        group = _open_node(parent)
-    except SourceError:
-        return None
-    try:
-        multiscale = ome.multiscale_of(dict(group.attrs))
+        multiscale = ome.multiscale_of(above)
         return None if multiscale is None else ome.level_voxel_nm(multiscale, name)
     except (KeyError, IndexError, TypeError, ValueError):
         return None

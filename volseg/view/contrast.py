@@ -38,11 +38,11 @@ def grey_range(values: NDArray[Any]) -> tuple[float, float] | None:
     return (float(low), float(high)) if low < high else None
 
 
-def sampled_grey_range(array: Path, shape: Zyx) -> tuple[float, float] | None:
+def sampled_grey_range(array: Path, shape: Zyx, channel: int | None = None) -> tuple[float, float] | None:
     """The same for a volume on disk, from a window in the section that is shown first; None where it cannot be read."""
     z, y, x = (max(n // 2 - w // 2, 0) for n, w in zip(shape, _WINDOW, strict=True))
     window = Box((z, y, x), (z + _WINDOW[0], y + _WINDOW[1], x + _WINDOW[2])).intersection(Box.of_shape(shape))
     try:
-        return grey_range(open_volume(str(array)).read(window))
+        return grey_range(open_volume(str(array), channel=channel).read(window))
     except SourceError:
         return None  # a codec that only Neuroglancer reads, or a damaged chunk: contrast can be set by hand

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from volseg.errors import SourceError
-from volseg.storage import ome
+from volseg.storage import UNCERTAINTY, ome
+from volseg.storage.volume import channel_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Zyx, ZyxFloat
 
 Format: TypeAlias = Literal["zarr2", "zarr3"]
+_CHANNEL_AXES = ("c", "channel")
 _WAY_OUT = "name a Zarr array or an OME-Zarr group, or make one with: volseg convert"
 
 
@@ -48,14 +50,18 @@ class Facts:
         folder: what to serve: an OME-Zarr group with all its levels, or one array.
         array: the folder of the finest level.
         format: the Zarr version.
-        axes: the names by which Neuroglancer knows its axes; those before z have length 1.
+        axes: the names by which Neuroglancer knows its axes; those before z have length 1, but for one of channels.
         shape: voxels along z, y, x.
         dtype: the type of a voxel, such as `uint8`.
         voxel_nm: the voxel size in nanometres; None where nothing states it.
         coarsest: how many voxels of level 0 one of the coarsest level spans, along x.
         is_image: whether Neuroglancer can take axes and levels from the OME-Zarr metadata.
         moved: whether the metadata moves the volume away from the origin.
-        by_volseg: whether a run of volseg wrote it: then it is a membrane probability map.
+        by_volseg: whether a run of volseg wrote it: then it is a map of probabilities.
+        channels: the names of its channels; none where there is one volume.
+        channel_axis: where among the axes they lie; None where there is one volume.
+        uncertainty: the volume inside a map of volseg that tells how far its estimates lie apart; None without one.
+        is_uncertainty: whether it is that volume of some map.
     """
 
     folder: Path
@@ -69,6 +75,10 @@ class Facts:
     is_image: bool
     moved: bool
     by_volseg: bool
+    channels: tuple[str, ...] = ()
+    channel_axis: int | None = None
+    uncertainty: Path | None = None
+    is_uncertainty: bool = False
 
 
 def read_node(folder: Path) -> Node | None:
@@ -129,12 +139,17 @@ def _facts_of_group(folder: Path, group: Node) -> Facts:
 
 def _facts(folder: Path, array: Path, node: Node, owner: Node, multiscale: Mapping[str, Any] | None = None) -> Facts:
     shape = node.shape or ()
-    if len(shape) < 3 or 0 in shape or any(n != 1 for n in shape[:-3]):
-        raise SourceError(f"{array} has shape {shape}, which is not one volume of axes (z, y, x)")
+    several = [place for place, n in enumerate(shape[:-3]) if n != 1]
+    if len(shape) < 3 or 0 in shape or (several and several != _channel_axes(node, multiscale)):
+        raise SourceError(
+            f"{array} has shape {shape}, which is not one volume of axes (z, y, x), nor channels of one; "
+            "store one volume by itself, or call the axis of its channels c"
+        )
     voxel_nm = ome.plain_voxel_nm(node.attributes)
     if multiscale is not None:
         voxel_nm = ome.level_voxel_nm(multiscale, array.name) or voxel_nm
     is_image = multiscale is not None and folder != array
+    beside = array.parent / UNCERTAINTY
     return Facts(
         folder=folder,
         array=array,
@@ -147,7 +162,29 @@ def _facts(folder: Path, array: Path, node: Node, owner: Node, multiscale: Mappi
         is_image=is_image,
         moved=is_image and '"translation"' in json.dumps(multiscale),
         by_volseg="volseg" in owner.attributes,
+        channels=_channels(owner, shape[several[0]]) if several else (),
+        channel_axis=several[0] if several else None,
+        uncertainty=beside if "volseg" in owner.attributes and beside.is_dir() else None,
+        is_uncertainty=array.parent.name == UNCERTAINTY and _is_map(array.parent.parent),
     )
+
+
+def _channel_axes(node: Node, multiscale: Mapping[str, Any] | None) -> list[int]:
+    stated = [] if multiscale is None else multiscale.get("axes", [])
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in stated or node.axes]
+    return [
+        place for place, axis in enumerate(axes[:-3]) if axis.get("type") == "channel" or axis["name"] in _CHANNEL_AXES
+    ]
+
+
+def _channels(owner: Node, count: int) -> tuple[str, ...]:
+    labels = channel_labels(owner.attributes)
+    return labels if len(labels) == count else tuple(map(str, range(count)))
+
+
+def _is_map(folder: Path) -> bool:
+    group = read_node(folder)
+    return group is not None and "volseg" in group.attributes
 
 
 def _coarsest(multiscale: Mapping[str, Any]) -> float:

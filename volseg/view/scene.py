@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from volseg.view.shaders import membrane_shader, raw_shader
+from volseg.view.shaders import affinity_shader, membrane_shader, raw_shader, uncertainty_shader
 from volseg.view.sources import Role, Source
 
 if TYPE_CHECKING:
@@ -34,25 +34,27 @@ class Layer:
 
 
 def scene(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The state of a new viewer: the middle section of the first volume, the others laid over it.
+    """The state of a new viewer: the middle section of the raw EM or the first volume, the others laid over it.
 
     Positions are along (z, y, x), counted in voxels of the first local volume. Without a voxel size a volume gets
     that of another one of the same shape; else its voxels are 1 nm. Where none states a size, lengths have no unit.
     """
     ordered = sorted(layers, key=lambda layer: _DRAWN_ORDER.index(layer.source.role))
     known = [layer.source.facts for layer in ordered if layer.source.facts is not None]
-    membranes = [layer.source.name for layer in ordered if layer.source.role is Role.MEMBRANE]
+    raw = [layer.source.facts for layer in ordered if layer.source.role is Role.RAW]
+    shown = [layer.source.name for layer in ordered if layer.source.visible]
     unit = "nm" if any(facts.voxel_nm for facts in known) or not known else ""
     state: dict[str, Any] = {
-        "layers": [_layer(layer, known, unit, membranes) for layer in ordered],
+        "layers": [_layer(layer, ordered, known, unit) for layer in ordered],
         "displayDimensions": ["x", "y", "z"],
-        "selectedLayer": {"layer": ordered[-1].source.name, "visible": True, "size": 300},
+        "selectedLayer": {"layer": shown[-1], "visible": True, "size": 300},
         "layout": "xy",
         "showAxisLines": False,
         "crossSectionBackgroundColor": "#202020",
-        "title": "volseg: " + ", ".join(layer.source.name for layer in layers),
+        "title": "volseg: " + ", ".join(layer.source.name for layer in layers if layer.source.visible),
     }
-    return state | (_first_view(known[0], voxel_size(known[0], known), unit) if known else {})
+    first = next((facts for facts in [*raw, *known] if facts is not None), None)
+    return state | ({} if first is None else _first_view(first, voxel_size(first, known), unit))
 
 
 def voxel_size(facts: Facts, known: Sequence[Facts]) -> ZyxFloat:
@@ -71,29 +73,59 @@ def _first_view(facts: Facts, voxel: ZyxFloat, unit: str) -> dict[str, Any]:
     return view if facts.moved else view | {"position": [n // 2 for n in facts.shape]}
 
 
-def _layer(layer: Layer, known: Sequence[Facts], unit: str, membranes: Sequence[str]) -> dict[str, Any]:
-    facts = layer.source.facts
-    source: Any = {"url": layer.url}
-    if facts is not None and (facts.voxel_nm is None or not facts.is_image):
-        source["transform"] = _placed(facts, voxel_size(facts, known), unit)
-    return {"name": layer.source.name, "source": source, **_drawn(layer, membranes)}
+def _layer(layer: Layer, ordered: Sequence[Layer], known: Sequence[Facts], unit: str) -> dict[str, Any]:
+    source, facts = layer.source, layer.source.facts
+    state: dict[str, Any] = {"name": source.name, "source": {"url": layer.url}, **_drawn(layer, ordered)}
+    if not source.visible:
+        state["visible"] = False
+    if facts is None:
+        return state
+    is_placed = facts.voxel_nm is None or not facts.is_image
+    is_placed = is_placed or (facts.channel_axis is not None and not _is_local(facts, facts.channel_axis))
+    if is_placed:
+        state["source"]["transform"] = _placed(facts, voxel_size(facts, known), unit)
+    if source.channel is not None:
+        # One layer a channel: Neuroglancer's shaders read several only where a chunk holds them all.
+        local = [axis for axis in range(len(facts.axes) - 3) if is_placed or _is_local(facts, axis)]
+        centre = 0.0 if facts.is_image else 0.5
+        state["localPosition"] = [centre + (source.channel if axis == facts.channel_axis else 0) for axis in local]
+    return state
 
 
-def _drawn(layer: Layer, membranes: Sequence[str]) -> dict[str, Any]:
-    name, role, facts = layer.source.name, layer.source.role, layer.source.facts
-    if role in (Role.RAW, Role.IMAGE):
-        opacity = 1.0 if role is Role.RAW else 0.5
-        return {
-            "type": "image",
-            "shader": raw_shader(layer.grey, facts.dtype if facts else "uint8"),
-            "opacity": opacity,
-            **_CONTROLS,
-        }
-    if role is Role.MEMBRANE:
-        return {"type": "image", "shader": membrane_shader(membranes.index(name)), "opacity": 0.65, **_CONTROLS}
+def _is_local(facts: Facts, axis: int) -> bool:
+    """Whether Neuroglancer gives each layer a position of its own along an axis."""
+    return facts.axes[axis].endswith("'")
+
+
+def _drawn(layer: Layer, ordered: Sequence[Layer]) -> dict[str, Any]:
+    role = layer.source.role
     if role is Role.LABELS:
         return {"type": "segmentation", "selectedAlpha": 0.25, "segments": [], "tab": "rendering"}
-    return {"type": "auto"}
+    if role is Role.UNKNOWN:
+        return {"type": "auto"}
+    shader, opacity = _look(layer, ordered)
+    blend = {"blend": "additive"} if role is Role.AFFINITY else {}
+    return {"type": "image", "shader": shader, "opacity": opacity, **blend, **_CONTROLS}
+
+
+def _look(layer: Layer, ordered: Sequence[Layer]) -> tuple[str, float]:
+    """The shader of an image, and how much of the layers below it is covered."""
+    source = layer.source
+    if source.role is Role.AFFINITY:
+        return affinity_shader(source.channel or 0), 1.0
+    if source.role is Role.UNCERTAINTY:
+        return uncertainty_shader(), 0.65
+    if source.role is Role.MEMBRANE:
+        return membrane_shader(_membranes(ordered).index(source.name)), 0.65
+    # Affinities lie below the raw: hidden, either leaves the other in its full colours.
+    covers = source.role is Role.RAW and not any(one.source.role is Role.AFFINITY for one in ordered)
+    return raw_shader(layer.grey, source.facts.dtype if source.facts else "uint8"), 1.0 if covers else 0.5
+
+
+def _membranes(ordered: Sequence[Layer]) -> list[str]:
+    """The names of the membrane layers in the order in which they are given colours: those that are seen come first."""
+    membranes = [layer.source for layer in ordered if layer.source.role is Role.MEMBRANE]
+    return [source.name for source in sorted(membranes, key=lambda source: not source.visible)]
 
 
 def _placed(facts: Facts, voxel: ZyxFloat, unit: str) -> dict[str, Any]:

@@ -18,7 +18,21 @@ void main() {
   }
 }
 """
+_UNCERTAINTY = """\
+#uicontrol invlerp spread(range=[0, 127], window=[0, 255])
+void main() {
+  float value = spread();
+  emitRGB(vec3(min(1.0, 2.0 * value), value, max(0.0, 2.0 * value - 1.0)));
+}
+"""
+_AFFINITY = """\
+#uicontrol vec3 color color(default="COLOUR")
+void main() {
+  emitRGB(color * toNormalized(getDataValue()));
+}
+"""
 _COLOURS = ("#ff5a1f", "#00b7ff", "#ffd500", "#d24dff")
+_PRIMARIES = ("#ff0000", "#00ff00", "#0000ff")
 
 
 def membrane_shader(number: int) -> str:
@@ -28,6 +42,20 @@ def membrane_shader(number: int) -> str:
         number: which membrane map of the viewer it is; the first four have colours of their own.
     """
     return _MEMBRANE.replace("COLOUR", _COLOURS[number % len(_COLOURS)])
+
+
+def affinity_shader(channel: int) -> str:
+    """One of three affinities whose colours add up: white where all hold, and a colour is missing where its does not.
+
+    Args:
+        channel: which of the affinities it is.
+    """
+    return _AFFINITY.replace("COLOUR", _PRIMARIES[channel % len(_PRIMARIES)])
+
+
+def uncertainty_shader() -> str:
+    """Standard deviations, from black through orange to white, which is 0.5: no probability spreads further."""
+    return _UNCERTAINTY
 
 
 def raw_shader(grey: tuple[float, float] | None, dtype: str) -> str:

@@ -11,7 +11,8 @@ from volseg.view.scene import Layer, scene
 from volseg.view.sources import Role, Source, find_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import ModuleType
 
 _GREY = (Role.RAW, Role.IMAGE)
@@ -46,10 +47,11 @@ class Session:
 
 
 def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 0, host: str | None = None) -> Session:
-    """Serve volumes and show them in Neuroglancer, one layer each.
+    """Serve volumes and show them in Neuroglancer, one layer each; one layer a channel where there are several.
 
     The raw EM is drawn in grey, membrane maps as a colour over it with a slider for the threshold, labels as
     segments. A volume with a run record of volseg is a membrane map; of the others the first is the raw EM.
+    Affinities are red, green and blue under the raw EM; a map's uncertainty goes from black to orange, hidden at first.
 
     Args:
         sources: paths of OME-Zarr groups or Zarr arrays, or URLs, which Neuroglancer opens by itself.
@@ -67,7 +69,9 @@ def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 
     server = serving.start_server(bind, port)
     try:
         base = f"http://{_in_url(host or _reachable(bind))}:{server.port}"
-        layers = [_layer(serving, server, base, source) for source in found]
+        folders = {source.facts.folder for source in found if source.facts is not None}
+        served = {folder: base + serving.serve_folder(server, folder) for folder in folders}
+        layers = [_layer(source, served) for source in found]
         viewer = serving.start_viewer(server, scene(layers))
     except BaseException:
         server.stop()
@@ -83,12 +87,12 @@ def _serving() -> ModuleType:
     return serving
 
 
-def _layer(serving: ModuleType, server: Any, base: str, source: Source) -> Layer:
+def _layer(source: Source, served: Mapping[Path, str]) -> Layer:
     facts = source.facts
     if facts is None:
         return Layer(source, source.location)
-    url = f"{facts.format}://{base}{serving.serve_folder(server, facts.folder)}"
-    return Layer(source, url, sampled_grey_range(facts.array, facts.shape) if source.role in _GREY else None)
+    grey = sampled_grey_range(facts.array, facts.shape, source.channel) if source.role in _GREY else None
+    return Layer(source, f"{facts.format}://{served[facts.folder]}", grey)
 
 
 def _reachable(bind: str) -> str:

@@ -1,0 +1,119 @@
+"""The tables of docs/networks.md, made from benchmarks/results; needs no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.record import RESULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PAGE = Path(__file__).parents[1] / "docs" / "networks.md"
+COMPARED = ("fcn8s", "unet", "fusionnet", "sliding_window")
+
+
+def results(name: str) -> dict[str, Any] | None:
+    """What a benchmark recorded; None where it did not."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def networks_table(entry: dict[str, Any] | None) -> str:
+    """Every network that benchmarks.networks measured, in figures."""
+    if entry is None:
+        return ""
+    rows = [
+        (
+            f"`{row['network']}`" + (f", {row['variant']}" if row["variant"] else ""),
+            _millions(row["parameters"]),
+            str(row["layers"]),
+            *(",".join(map(str, row[key])) for key in ("reach", "stride", "margin", "exact_halo")),
+            f"{row['flops_per_voxel'] / 1e3:.0f}",
+            *(_rate(row["kvoxel_s"][precision]) for precision in ("float32", "bfloat16")),
+        )
+        for row in sorted(entry["figures"]["networks"], key=lambda row: (row["network"], row["variant"]))
+    ]
+    heads = ["network", "parameters", "layers", "reach", "stride", "margin", "exact halo", "GFLOP/Mvoxel",
+             "kvoxel/s float32", "kvoxel/s bfloat16"]  # fmt: skip
+    figures = entry["figures"]
+    busy = ", with other work on the machine" if figures["busy"] else ""
+    note = f"{_where(entry)}, {figures['threads']} threads, torch {figures['torch']}{busy}."
+    return f"{_markdown(heads, rows)}\n\nMeasured on {note}"
+
+
+def literature_table(entries: Sequence[dict[str, Any]]) -> str:
+    """The networks that benchmarks.literature trained and scored."""
+    if not entries:
+        return ""
+    rows = []
+    for entry in entries:
+        figures, runs = entry["figures"], entry["figures"]["runs"]
+        rows.append(
+            (
+                f"`{entry['benchmark'].removeprefix('literature-')}`",
+                ", ".join(f"{key} {json.dumps(value)}" for key, value in figures["arguments"].items()),
+                _millions(runs[0]["parameters"]),
+                str(figures["steps"]),
+                f"{statistics.mean(run['f1'] for run in runs):.3f}",
+                ", ".join(f"{run['f1']:.3f}" for run in runs),
+                f"{statistics.mean(run['average_precision'] for run in runs):.3f}",
+                f"{statistics.mean(run['seconds'] for run in runs):.0f}",
+                _rate(statistics.median(run["predict_kvoxel_s"] for run in runs)),
+            )
+        )
+    heads = ["network", "arguments", "parameters", "steps", "F1", "F1 of each seed", "average precision",
+             "seconds a training", "predict, kvoxel/s"]  # fmt: skip
+    return f"{_markdown(heads, rows)}\n\nMeasured on {'; '.join(sorted({_where(entry) for entry in entries}))}."
+
+
+def tables() -> dict[str, str]:
+    """Each table of the page, by the name in its marker."""
+    compared = [results(f"literature-{name}") for name in COMPARED]
+    return {
+        "networks": networks_table(results("networks")),
+        "literature": literature_table([entry for entry in compared if entry is not None]),
+    }
+
+
+def filled(page: str, made: dict[str, str]) -> str:
+    """The page with each table between its markers, `<!-- table: NAME -->` and `<!-- end -->`."""
+    for name, table in made.items():
+        begin, end = f"<!-- table: {name} -->", "<!-- end -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if len(pattern.findall(page)) != 1:
+            raise ValueError(f"the page must have {begin} and {end} once")
+        inside = f"\n\n{table}\n\n" if table else "\n"
+        before, after = pattern.split(page)
+        page = f"{before}{begin}{inside}{end}{after}"
+    return page
+
+
+def write_tables() -> None:
+    """Make the page's tables anew."""
+    PAGE.write_text(filled(PAGE.read_text(), tables()))
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.{1 if parameters >= 1e6 else 2}f} M"
+
+
+def _rate(kvoxel_s: float) -> str:
+    """A rate to about three digits, and never in powers of ten."""
+    return f"{kvoxel_s:.{0 if kvoxel_s >= 100 else 1 if kvoxel_s >= 10 else 2}f}"
+
+
+def _where(entry: dict[str, Any]) -> str:
+    machine = entry["machine"]
+    return f"{entry['date'][:10]} on {machine['processor']}, {machine['cores']} cores"
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; columns in which every cell is a number stand to the right."""
+    numbers = [all(re.fullmatch(r"[\d.]+( M)?", row[at]) for row in rows) for at in range(len(heads))]
+    lines = [heads, ["---:" if number else "---" for number in numbers], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,256 @@
+"""Law 2: the halo that is chosen is the smallest that is good enough, measured on samples of the volume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+import volseg
+from tests.makers import VOXEL_NM, blobs, make_model, make_volume, random_network, stored
+from volseg import halos
+from volseg.blocks import BlockGrid, Box, Footprint, Tiling
+from volseg.cluster import Cluster
+from volseg.errors import ConfigError, MemoryPlanError
+from volseg.halos import HaloChoice, Sampled, choose_halo, measure_sample
+from volseg.inference import Engine, Load, open_predictor
+from volseg.models import read_card
+from volseg.models.model import card_for, save_model
+from volseg.ops import Normalization, normalize
+from volseg.pipeline.halo import Measured, Tally, Tolerance, candidate_halos, chosen, curve, sample_boxes, tally
+from volseg.storage import open_volume, read_record, source_identity, volume_statistics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHAPE, BLOCK = (6, 300, 300), (1, 112, 112)
+PLENTY = (64 << 30, 0)
+
+
+class Notes:
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def begin(self, total: int) -> None: ...
+
+    def advance(self, voxels: int) -> None: ...
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="module")
+def raw_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_volume(tmp_path_factory.mktemp("raw") / "raw.zarr", SHAPE, chunk=(1, 128, 128))
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return near_sighted(tmp_path_factory.mktemp("model") / "m.safetensors")
+
+
+def near_sighted(path: Path, seed: int = 0) -> Path:
+    """A FusionNet whose coarse levels say little, as those of a trained one do; a random one sees as far as it can."""
+    arguments = {"width": 4, "depth": 2}
+    network = random_network("fusionnet", arguments, seed)
+    with torch.no_grad():
+        for deconvolution in network.get_submodule("deconvolutions").children():
+            deconvolution.get_parameter("weight").mul_(0.15)
+    card = card_for(
+        network, name="near", kind="fusionnet", arguments=arguments,
+        normalization=Normalization("section", (128.0, 60.0)), voxel_nm=VOXEL_NM,
+    )  # fmt: skip
+    save_model(path, network, card)
+    return path
+
+
+def sampled_for(raw: Path, model: Path, precision: Any = "float32") -> Sampled:
+    header, volume = read_card(model), open_volume(str(raw))
+    statistics = volume_statistics(volume, header.card.normalization)
+    engine, load = Engine("cpu", precision, 1, 1), Load(1, precision, 1, 1, "cpu")
+    return Sampled(
+        volume.location, header.path, header.digest, header.card.footprint, statistics, engine, ("membrane",), load,
+        PLENTY,
+    )  # fmt: skip
+
+
+def grid_over(shape: tuple[int, int, int] = SHAPE) -> BlockGrid:
+    return BlockGrid.over(shape, BLOCK, BLOCK)
+
+
+def choose(raw: Path, model: Path, tolerance: Tolerance = Tolerance(), **changed: Any) -> HaloChoice:  # noqa: B008 - frozen
+    sampled = replace(sampled_for(raw, model), **changed)
+    volume = open_volume(str(raw))
+    return choose_halo(sampled, grid_over(volume.shape), tolerance, source_identity(volume), Cluster(None), Notes())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_one_cut_sample_shows_what_a_block_with_any_halo_would_hold(raw_path, model_file, precision) -> None:
+    """The curve's foundation: at a depth of h inside a cut sample stands what a tile with the halo h makes."""
+    sampled = sampled_for(raw_path, model_file, precision)
+    footprint, volume = sampled.footprint, open_volume(str(raw_path))
+
+    def predicted(box: Box, halo: tuple[int, int, int]) -> np.ndarray:
+        tiling = Tiling(footprint, box.shape, halo)
+        raw = normalize(volume.read(tiling.read_box(box)), sampled.statistics, box.start[0])
+        predict = open_predictor(sampled.model_file, sampled.digest, tiling, sampled.engine)
+        return next(predict(raw, box))[0]
+
+    sample = Box((1, 32, 64), (2, 232, 264))
+    cut = predicted(sample, (0, 0, 0))
+    for halo in (0, 4, 24, 52):
+        inner = sample.grown((0, -halo, -halo))
+        kept = cut[inner.relative_to(sample.start).slices]
+        # In bfloat16 sums that are split differently may round differently.
+        allowed = 1e-5 if precision == "float32" else 0.1
+        assert np.abs(kept - predicted(inner, (0, halo, halo))).max() <= allowed
+
+
+def test_the_chosen_halo_holds_over_the_whole_volume(raw_path: Path, model_file: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    common: Any = {"model": str(model_file), "block": BLOCK, "precision": "float32", "cluster": "serial"}
+    volseg.predict(str(raw_path), str(tmp_path / "auto.zarr"), progress=notes, **common)
+    volseg.predict(str(raw_path), str(tmp_path / "exact.zarr"), halo="exact", **common)
+    entry = read_record(tmp_path / "auto.zarr").models[0]
+    exact = entry.footprint.exact_halo()
+    assert (0, 0, 0) < entry.halo < exact
+    apart = np.abs(stored(tmp_path / "auto.zarr").astype(int) - stored(tmp_path / "exact.zarr"))
+    assert (apart <= 1).mean() >= 0.999
+    assert apart.max() <= 8
+    # One step less was measured as too little, and the picture and the table are there.
+    less = next(point for point in entry.halo_curve if point.halo[2] == entry.halo[2] - entry.footprint.stride[2])
+    assert not Tolerance().holds(Measured(less.halo, less.share, less.greatest))
+    assert (tmp_path / "auto.zarr" / "0" / ".volseg" / "halo-0.png").stat().st_size > 10_000
+    said = "\n".join(notes.lines)
+    assert "<- chosen" in said
+    assert f"the smallest within {Tolerance()}" in said
+    assert "0 s left" in said
+
+
+def test_a_looser_tolerance_takes_a_smaller_halo_from_the_same_curve(raw_path, model_file, monkeypatch) -> None:
+    strict = choose(raw_path, model_file, Tolerance(0.9999, 2))
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("the curve was measured again")
+
+    monkeypatch.setattr(halos, "measure_sample", never)
+    loose = choose(raw_path, model_file, Tolerance(0.9, 60))
+    assert loose.curve == strict.curve
+    assert loose.halo < strict.halo
+
+
+@pytest.mark.parametrize("change", ["weights", "source", "precision"])
+def test_other_weights_another_volume_or_precision_are_measured_anew(
+    raw_path: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    choose(raw_path, model_file)
+    measured: list[Box] = []
+    monkeypatch.setattr(halos, "measure_sample", lambda box, sampled: measured.append(box))
+    if change == "weights":
+        model_file = near_sighted(tmp_path / "m.safetensors", seed=8)
+    if change == "source":
+        raw_path = make_volume(tmp_path / "raw.zarr", SHAPE, voxels=blobs(SHAPE, seed=3), chunk=(1, 128, 128))
+    engine = Engine("cpu", "bfloat16" if change == "precision" else "float32", 1, 1)
+    assert choose(raw_path, model_file, engine=engine).curve == ()
+    assert measured
+
+
+def test_where_sampling_cannot_decide_the_halo_is_exact_and_the_reason_is_said(
+    raw_path: Path, model_file: Path, tmp_path: Path
+) -> None:
+    exact = read_card(model_file).card.footprint.exact_halo()
+    empty = make_volume(tmp_path / "empty.zarr", SHAPE, voxels=np.full(SHAPE, 7, np.uint8), chunk=(1, 128, 128))
+    small = make_volume(tmp_path / "small.zarr", (1, 64, 64))
+    unpadded = make_model(tmp_path / "u.safetensors", "unet", {"width": 2, "depth": 2})
+    scarce = near_sighted(tmp_path / "s.safetensors", seed=5)
+    for choice, reason in [
+        (choose(empty, model_file), "the samples hold one grey value only"),
+        (choose(small, model_file), "the region is so small that measuring would cost more than it saves"),
+        (choose(raw_path, scarce, free=(1 << 20, 0)), "a sample does not fit into a worker's memory"),
+    ]:
+        assert choice.halo == exact
+        assert reason in choice.reason
+    margin = read_card(unpadded).card.footprint.margin
+    assert choose(raw_path, unpadded) == HaloChoice(margin, (), "the only one that suits this network")
+
+
+def test_a_failed_measurement_is_not_remembered(raw_path: Path, tmp_path: Path) -> None:
+    model = near_sighted(tmp_path / "m.safetensors", seed=6)
+    assert choose(raw_path, model, free=(1 << 20, 0)).curve == ()
+    assert choose(raw_path, model).curve
+
+
+def test_a_sample_that_does_not_fit_is_refused_before_it_is_run(raw_path: Path, model_file: Path) -> None:
+    with pytest.raises(MemoryPlanError, match="a worker would need"):
+        measure_sample(Box((0, 0, 0), (1, 112, 112)), replace(sampled_for(raw_path, model_file), free=(1 << 20, 0)))
+
+
+def test_a_resumed_run_keeps_the_halo_that_was_frozen(raw_path: Path, model_file: Path, tmp_path: Path) -> None:
+    common: Any = {"model": str(model_file), "block": BLOCK, "precision": "float32", "cluster": "serial"}
+    volseg.predict(str(raw_path), str(tmp_path / "t.zarr"), halo_tolerance=Tolerance(0.9, 60), **common)
+    before = read_record(tmp_path / "t.zarr").models[0].halo
+    volseg.predict(str(raw_path), str(tmp_path / "t.zarr"), resume=True, **common)
+    assert read_record(tmp_path / "t.zarr").models[0].halo == before
+
+
+FLAT = Footprint((0, 21, 21), (0, 21, 21), (1, 8, 8), (0, 0, 0), (1, 8, 8), (0, 20, 20))
+DEEP = Footprint((5, 21, 21), (5, 21, 21), (2, 8, 8), (0, 0, 0), (2, 8, 8), (4, 20, 20), dimensions=3)
+
+
+def test_candidates_are_on_the_stride_and_end_with_the_exact_halo() -> None:
+    assert candidate_halos(FLAT) == ((0, 0, 0), (0, 8, 8), (0, 16, 16), (0, 24, 24))
+    assert len(candidate_halos(DEEP)) == 3 * 4
+    assert candidate_halos(DEEP)[-1] == DEEP.exact_halo() == (4, 24, 24)
+
+
+@pytest.mark.parametrize("footprint", [FLAT, DEEP])
+def test_errors_are_counted_at_the_depth_where_they_are(footprint: Footprint) -> None:
+    shape = (1 if footprint is FLAT else 12, 64, 64)
+    exact = np.zeros((1, *shape), np.uint8)
+    cut = exact.copy()
+    cut[0, :, 10, 30] = 5  # ten voxels from the nearest face along y
+    points = {p.halo: p for p in curve(tally(cut, exact, footprint), footprint)}
+    for halo, point in points.items():
+        seen = halo[1] <= 10
+        assert point.greatest == (5 if seen else 0)
+        assert (point.share < 1) == seen
+
+
+def test_the_cheapest_halo_within_tolerance_is_chosen_along_all_axes() -> None:
+    enough = {(0, 24, 24), (2, 16, 16), (2, 24, 24), (4, 16, 16), (4, 24, 24)}
+    points = [Measured(halo, 1.0 if halo in enough else 0.5, 0) for halo in candidate_halos(DEEP)]
+    assert chosen(points, Tolerance(), DEEP, (4, 256, 256)).halo == (0, 24, 24)
+    assert chosen(points, Tolerance(), DEEP, (64, 32, 32)).halo == (2, 16, 16)
+
+
+def test_the_exact_halo_is_taken_where_no_smaller_one_will_do() -> None:
+    points = curve(Tally(np.full(4, 100), np.full(4, 50), np.full(4, 90)), FLAT)
+    assert chosen(points, Tolerance(), FLAT, (4, 256, 256)) == Measured(FLAT.exact_halo(), 1.0, 0.0)
+
+
+def test_samples_sit_on_the_stride_inside_the_region_and_differ() -> None:
+    grid = BlockGrid.over((40, 2000, 3000), (16, 512, 512), (16, 512, 512), Box((8, 500, 0), (40, 2000, 3000)))
+    boxes = sample_boxes(grid, FLAT)
+    assert len(set(boxes)) == len(boxes) == 6
+    for box in boxes:
+        assert grid.region.contains(box)
+        assert all(a % s == 0 for a, s in zip(box.start, FLAT.stride, strict=True))
+        assert box.shape == (1, 208, 208)
+    assert len({box.start[0] for box in boxes}) == 6
+
+
+def test_tallies_of_samples_add_up() -> None:
+    one = Tally(np.array([4]), np.array([3]), np.array([7]))
+    both = one + Tally(np.array([6]), np.array([6]), np.array([1]))
+    assert (both.voxels[0], both.within[0], both.greatest[0]) == (10, 9, 7)
+
+
+@pytest.mark.parametrize(("share", "greatest"), [(0, 8), (1.1, 8), (0.9, -1), (0.9, 300)])
+def test_a_tolerance_that_makes_no_sense_is_refused(share: float, greatest: float) -> None:
+    with pytest.raises(ConfigError, match="makes no sense; give a share .* such as 99.9,8"):
+        Tolerance(share, greatest)
