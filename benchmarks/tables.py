@@ -41,8 +41,8 @@ def networks_table(entry: dict[str, Any] | None) -> str:
     heads = ["network", "parameters", "layers", "reach", "stride", "margin", "exact halo", "GFLOP/Mvoxel",
              "kvoxel/s float32", "kvoxel/s bfloat16"]  # fmt: skip
     figures = entry["figures"]
-    busy = ", with other work on the machine" if figures["busy"] else ""
-    note = f"{_where(entry)}, {figures['threads']} threads, torch {figures['torch']}{busy}."
+    busy = ", with other work on the machine, so speeds are rough" if figures["busy"] else ""
+    note = f"{_where(entry)}, {_threads(entry)}, torch {figures['torch']}{busy}."
     return f"{_markdown(heads, rows)}\n\nMeasured on {note}"
 
 
@@ -68,7 +68,8 @@ def literature_table(entries: Sequence[dict[str, Any]]) -> str:
         )
     heads = ["network", "arguments", "parameters", "steps", "F1", "F1 of each seed", "average precision",
              "seconds a training", "predict, kvoxel/s"]  # fmt: skip
-    return f"{_markdown(heads, rows)}\n\nMeasured on {'; '.join(sorted({_where(entry) for entry in entries}))}."
+    places = {f"{_where(entry)}, {_threads(entry)}" for entry in entries}
+    return f"{_markdown(heads, rows)}\n\nMeasured on {'; '.join(sorted(places))}."
 
 
 def tables() -> dict[str, str]:
@@ -110,6 +111,11 @@ def _rate(kvoxel_s: float) -> str:
 def _where(entry: dict[str, Any]) -> str:
     machine = entry["machine"]
     return f"{entry['date'][:10]} on {machine['processor']}, {machine['cores']} cores"
+
+
+def _threads(entry: dict[str, Any]) -> str:
+    threads = entry["figures"]["threads"]
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -164,10 +164,9 @@ def test_run_files_are_read(path: Path):
 @pytest.mark.parametrize("path", MARKDOWN, ids=_name)
 def test_run_files_in_documents_are_read(path: Path):
     for text in _fences(path, "toml"):
-        values = tomllib.loads(text)
-        if set(values) == {"network"}:  # a table by itself, to be put into a run file
-            values |= {"data": {"raw": "", "labels": "", "train": [0, 1]}, "output": {"folder": ""}}
-        network = checked(TrainConfig, values, _name(path)).network
+        needed = {"data": {"raw": "", "labels": "", "train": [0, 1]}, "output": {"folder": ""}}
+        # A table by itself is to be put into a run file that has the others.
+        network = checked(TrainConfig, {**needed, **tomllib.loads(text)}, _name(path)).network
         with torch.device("meta"):
             build_network(network.name, network.arguments)
 

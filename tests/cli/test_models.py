@@ -151,13 +151,13 @@ def test_all_of_a_model_file_is_shown_in_readable_form(tmp_path: Path) -> None:
         *(["mode", "section"], ["training mean, std", "128,60"], ["training type", "uint8"]),
         *(["activation", "softmax"], ["classes", "cell, membrane"], ["voxel size, nm", "30,6,6"]),
         ["training"],
-        *(["fit"], ["steps", "600"], ["learning rate", "0.001"]),
+        *(["fit"], ["steps", "600"], ["learning_rate", "0.001"]),
         *(["data"], ["raw", "a.zarr"], ["train", "0,20"], ["validation", "none"]),
         *(["seconds", "12.5"], ["note", r"\x1b[31mred\nnext"]),
         ["licence", "CC0-1.0"],
         ["digest", header.digest],
     ]
-    assert "\n    learning rate  0.001\n" in shown
+    assert "\n    learning_rate  0.001\n" in shown
     found = json.loads(run("models", path, "--json").stdout)
     assert {key: found[key] for key in ("training", "arguments", "layers")} == {
         "training": training, "arguments": arguments, "layers": 13,

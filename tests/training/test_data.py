@@ -31,7 +31,7 @@ def coordinates(shape: tuple[int, int, int]) -> LabelledVolume:
 
 @pytest.mark.parametrize(("footprint", "seen", "scored"), [(PADDED, 32, 32), (UNPADDED, 72, 32)])
 def test_a_patch_and_its_target_are_the_same_place(footprint: Any, seen: int, scored: int) -> None:
-    sampler = PatchSampler(coordinates((3, 90, 101)), IDENTITY, footprint, 32, seed=0)
+    sampler = PatchSampler(coordinates((3, 90, 101)), IDENTITY, footprint, (1, 32, 32), seed=0)
     inputs, targets = sampler.batch(20)
     assert inputs.shape == (20, 1, seen, seen)
     assert targets.shape == (20, 1, scored, scored)
@@ -39,15 +39,33 @@ def test_a_patch_and_its_target_are_the_same_place(footprint: Any, seen: int, sc
     np.testing.assert_array_equal(inputs[:, :, crop, crop] % 2, targets)
 
 
+@pytest.mark.parametrize(
+    ("network", "arguments", "seen", "scored"),
+    [
+        ("unet", {"in_channels": 3, "padded": True}, (3, 32, 32), (1, 32, 32)),
+        ("unet", {"kernel": [1, 3, 3], "pool": [1, 2, 2], "padded": True}, (1, 4, 32, 32), (1, 4, 32, 32)),
+        ("unet", {"kernel": [3, 3, 3], "pool": [1, 2, 2], "depth": 1}, (1, 16, 48, 48), (1, 4, 32, 32)),
+    ],
+)
+def test_patches_of_several_sections_are_of_one_place_too(network, arguments, seen, scored) -> None:
+    footprint = network_footprint(random_network(network, {"width": 1, "depth": 2, **arguments}))
+    sampler = PatchSampler(coordinates((9, 60, 61)), IDENTITY, footprint, (scored[-3], 32, 32), seed=0)
+    inputs, targets = sampler.batch(6)
+    assert inputs.shape[1:] == seen
+    assert targets.shape[1:] == scored
+    inner = tuple(slice((a - b) // 2, (a - b) // 2 + b) for a, b in zip(seen[-3:], scored[-3:], strict=True))
+    np.testing.assert_array_equal(inputs[(..., *inner)] % 2, targets)
+
+
 def test_sections_smaller_than_a_patch_are_mirrored() -> None:
-    inputs, targets = PatchSampler(coordinates((2, 20, 70)), IDENTITY, PADDED, 32, seed=0).batch(8)
+    inputs, targets = PatchSampler(coordinates((2, 20, 70)), IDENTITY, PADDED, (1, 32, 32), seed=0).batch(8)
     assert inputs.shape == (8, 1, 32, 32)
     np.testing.assert_array_equal(inputs % 2, targets)
 
 
 def test_the_seed_decides_and_places_and_orientations_vary() -> None:
     def draw(seed: int) -> np.ndarray:
-        return PatchSampler(coordinates((4, 60, 60)), IDENTITY, PADDED, 32, seed=seed).batch(30)[0]
+        return PatchSampler(coordinates((4, 60, 60)), IDENTITY, PADDED, (1, 32, 32), seed=seed).batch(30)[0]
 
     np.testing.assert_array_equal(draw(1), draw(1))
     assert not np.array_equal(draw(1), draw(2))

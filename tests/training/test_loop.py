@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from volseg.errors import TrainingError
+from volseg.errors import ModelError, TrainingError
 from volseg.evaluation import PixelScores
 from volseg.training import FitSettings, LabelledVolume, NetworkSettings
 from volseg.training import loop as loop_module
@@ -23,6 +23,9 @@ def stripes(seed: int, shape: tuple[int, int, int] = (4, 96, 96)) -> LabelledVol
     membrane = np.abs(field) < 0.25 * field.std()
     raw = np.where(membrane, 70, 150) + rng.normal(size=shape) * 15
     return LabelledVolume(np.clip(raw, 1, 255).astype(np.uint8), membrane, (30.0, 6.0, 6.0))
+
+
+SOLID = {"kernel": [[1, 3, 3], [3, 3, 3]], "pool": [1, 2, 2]}
 
 
 class Watch:
@@ -63,10 +66,29 @@ def test_the_loop_learns_and_the_card_says_how() -> None:
     assert not trained.network.training
 
 
-@pytest.mark.parametrize("arguments", [{"width": 4, "depth": 1}, {"width": 4, "depth": 1, "padded": True}])
-def test_u_nets_train_too(arguments: dict[str, Any]) -> None:
-    trained, _ = learn(40, name="unet", arguments=arguments, learning_rate=3e-3)
-    assert trained.card.activation == "softmax"
+@pytest.mark.parametrize(
+    ("name", "arguments", "more"),
+    [
+        ("unet", {"width": 4, "depth": 1}, {}),
+        ("unet", {"width": 4, "depth": 1, "padded": True, "in_channels": 3}, {}),
+        (
+            "unet",
+            {"width": 4, "depth": 1, "padded": True, "kernel": [3, 3, 3], "pool": [1, 2, 2]},
+            {"patch_sections": 3},
+        ),
+        (
+            "fusionnet",
+            {"width": 4, "depth": 1, "kernel": [[1, 3, 3], [3, 3, 3]], "pool": [1, 2, 2]},
+            {"patch_sections": 2},
+        ),
+        ("fusionnet_chain", {"width": 4, "depth": 1}, {}),
+        ("fcn8s", {"width": 4, "padded": True, "dropout": 0.0}, {}),
+        ("sliding_window", {"width": 8, "hidden": 16, "window": 65}, {}),
+    ],
+)
+def test_every_kind_of_network_trains(name: str, arguments: dict[str, Any], more: dict[str, Any]) -> None:
+    trained, watch = learn(24, name=name, arguments=arguments, learning_rate=3e-3, **more)
+    assert watch.validations
     assert np.mean(trained.losses[-5:]) < np.mean(trained.losses[:3])
 
 
@@ -132,3 +154,13 @@ def test_one_channel_and_two_channels_agree() -> None:
     two = torch.cat([torch.zeros_like(logits), logits], dim=1)
     torch.testing.assert_close(cross_entropy(logits, targets, 0), cross_entropy(two, targets, 1))
     torch.testing.assert_close(cross_entropy(logits, targets, 0), cross_entropy(two.flip(1), targets, 0))
+
+
+def test_one_value_a_channel_is_refused_in_one_line() -> None:
+    with pytest.raises(TrainingError, match="leaves one value a channel .*; raise fit.batch or fit.patch"):
+        learn(1, arguments={"width": 2, "depth": 5}, batch=1, patch=32)
+
+
+def test_a_3d_network_with_channels_is_refused() -> None:
+    with pytest.raises(ModelError, match="a 3-D network takes one grey value a voxel, not 3 channels"):
+        learn(1, arguments={"width": 2, "depth": 1, "in_channels": 3, "kernel": [3, 3, 3], "pool": [1, 2, 2]})

@@ -19,7 +19,7 @@ _LABELS = {
     "normalization.dtype": "training type",
     "license": "licence",
 }
-"""How keys are called where the key itself with spaces would not do, by their place in the card."""
+"""How keys are called that would not say enough as they are, by their place in the card."""
 _LARGE = ("parameters", "flops_per_voxel")
 """Numbers whose digits need grouping."""
 
@@ -96,8 +96,8 @@ def show(name: str | None, as_json: bool) -> None:
 
 
 def card_lines(values: dict[str, Any], within: str = "") -> Iterator[str]:
-    """A card for people: one line a fact, what is nested indented."""
-    labels = {key: _LABELS.get(within + key, key.replace("_", " ")) for key in values}
+    """A card for people: one line a fact; what is nested is indented, and keeps the names that run files give it."""
+    labels = {key: _LABELS.get(within + key, key if within else key.replace("_", " ")) for key in values}
     width = max(map(len, labels.values()), default=0)
     for key, value in values.items():
         if isinstance(value, dict) and value:

@@ -76,12 +76,12 @@ def flops_per_voxel(network: nn.Module, footprint: Footprint) -> float:
         network: on the meta device, in eval mode.
         footprint: the network's.
     """
-    axes = slice(3 - footprint.dimensions, 3)
-    smallest, stride = footprint.smallest[axes], footprint.stride[axes]
+    first = 3 - footprint.dimensions
+    smallest, stride = list(footprint.smallest)[first:], list(footprint.stride)[first:]
     difference = 0
     for longer in product((0, 1), repeat=footprint.dimensions):
         sides = [n + more * s for n, more, s in zip(smallest, longer, stride, strict=True)]
-        sign = (-1) ** (footprint.dimensions - sum(longer))
+        sign = -1 if (footprint.dimensions - sum(longer)) % 2 else 1
         difference += sign * _flops(network, sides)
     return difference / prod(stride)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import Footprint
 from volseg.errors import ModelError
-from volseg.models.graph import AxisGraph, SizeError, dimensions, sections_seen
+from volseg.models.graph import AxisGraph, SizeError, channels_in, dimensions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,11 +22,14 @@ def network_footprint(network: nn.Module) -> Footprint:
     pads nothing.
 
     Raises:
-        ModelError: a layer whose reach is not known, sizes that no rule fits, or an even number of sections.
+        ModelError: a layer whose reach is not known, sizes that no rule fits, or a number of input channels that no
+            grey volume has.
     """
     flat = dimensions(network) == 2
+    if not flat and channels_in(network) != 1:
+        raise ModelError(f"a 3-D network takes one grey value a voxel, not {channels_in(network)} channels")
     axes = [_along(AxisGraph(network, axis)) for axis in range(dimensions(network))]
-    z, y, x = [_across_sections(sections_seen(network)), *axes] if flat else axes
+    z, y, x = [_across_sections(channels_in(network)), *axes] if flat else axes
     return Footprint(
         reach_before=(z[0], y[0], x[0]),
         reach_after=(z[1], y[1], x[1]),

@@ -62,9 +62,9 @@ def dimensions(network: nn.Module) -> int:
     return len(_first_convolution(network).kernel_size)
 
 
-def sections_seen(network: nn.Module) -> int:
-    """How many neighbouring sections a 2-D network takes as its input's channels; 1 for a 3-D one."""
-    return _first_convolution(network).in_channels if dimensions(network) == 2 else 1
+def channels_in(network: nn.Module) -> int:
+    """How many channels a network takes: of a 2-D one, neighbouring sections."""
+    return int(_first_convolution(network).in_channels)
 
 
 def _first_convolution(network: nn.Module) -> Any:
@@ -88,7 +88,7 @@ class AxisGraph:
         with EXCLUSIVE:
             self.nodes = list(_Tracer().trace(network).nodes)
         self.modules = dict(network.named_modules())
-        self._channels_in = int(_first_convolution(network).in_channels)
+        self._channels_in = channels_in(network)
 
     def module(self, node: fx.Node) -> nn.Module:
         """The module that a node calls; an identity for what is no module, such as a sum."""

@@ -16,9 +16,12 @@ from volseg.storage import GREY, LABELS, is_stack, open_stack, open_volume
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from volseg.blocks import Footprint, ZyxFloat
+    from volseg.blocks import Footprint, Zyx, ZyxFloat
     from volseg.ops import Normalization
     from volseg.training.settings import DataSettings
+
+
+_SIDES = ("fit.patch_sections", "fit.patch", "fit.patch")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class PatchSampler:
     """
 
     def __init__(
-        self, volume: LabelledVolume, normalization: Normalization, footprint: Footprint, patch: int, seed: int
+        self, volume: LabelledVolume, normalization: Normalization, footprint: Footprint, patch: Zyx, seed: int
     ) -> None:
         """Normalise the volume once.
 
@@ -100,31 +103,40 @@ class PatchSampler:
             volume: what to draw from.
             normalization: how the network's input is made.
             footprint: the network's.
-            patch: side of what is scored, in voxels; rounded up to a size that an unpadded network makes.
+            patch: what is scored, voxels along (z, y, x); rounded up to a size that an unpadded network makes. A 2-D
+                network scores one section, and may see its neighbours.
             seed: of places and orientations.
 
         Raises:
             TrainingError: a patch that the network cannot take.
         """
-        _, _, stride = footprint.stride
-        if footprint.padded and patch % stride:
+        for name, side, stride, margin in zip(_SIDES, patch, footprint.stride, footprint.margin, strict=True):
+            if not margin and side % stride:
+                raise TrainingError(
+                    f"{name} {side} is off the network's stride {stride}; use {-(-side // stride) * stride}"
+                )
+        if footprint.dimensions == 2 and patch[0] != 1:
             raise TrainingError(
-                f"fit.patch {patch} is off the network's stride {stride}; use {-(-patch // stride) * stride}"
+                f"fit.patch_sections {patch[0]} is for 3-D networks; this one scores one section: leave it"
             )
         self._raw = normalize(volume.raw, normalization.statistics_of(volume.raw))
         self._membrane = volume.membrane.astype(np.float32)
         self._margin = footprint.margin
         z, y, x = (
-            n - 2 * m
-            for n, m in zip(footprint.input_shape((1, patch, patch), footprint.margin), footprint.margin, strict=True)
+            n - 2 * m for n, m in zip(footprint.input_shape(patch, footprint.margin), footprint.margin, strict=True)
         )
         self._scored = (z, y, x)
+        self._flat = footprint.dimensions == 2
         self._random = np.random.default_rng(seed)
 
     def batch(self, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Draw inputs (size, 1, y, x) and their targets (size, 1, y', x'), 1 on membrane."""
+        """Draw inputs (size, sections, y, x) and their targets (size, 1, y', x'), 1 on membrane.
+
+        For a 3-D network they are (size, 1, z, y, x) and (size, 1, z', y', x').
+        """
         pairs = [self._pair() for _ in range(size)]
-        return np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+        inputs, targets = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+        return (inputs, targets) if self._flat else (inputs[:, None], targets[:, None])
 
     def _pair(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         z, y, x = (

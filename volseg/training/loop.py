@@ -93,7 +93,7 @@ def fit(
     torch.manual_seed(settings.seed)
     facts = worker_facts(settings.device)
     precision = choose_precision(settings.precision, [facts])
-    network = _fresh(choice)
+    network = build_network(choice.name, choice.arguments)
     normalization = Normalization(choice.normalization, moments(train.raw), train.raw.dtype.name)
     card = card_for(
         network,
@@ -103,8 +103,8 @@ def fit(
         voxel_nm=train.voxel_nm,
         **about,
     )
-    sampler = PatchSampler(train, normalization, card.footprint, settings.patch, settings.seed)
-    network.to(facts.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    sampler = PatchSampler(train, normalization, card.footprint, settings.patch_zyx, settings.seed)
+    _place(network, card.footprint.dimensions, facts.device)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
     selection = _Selection()
     losses: list[float] = []
@@ -115,7 +115,7 @@ def fit(
         inputs, targets = (torch.from_numpy(array).to(facts.device) for array in sampler.batch(settings.batch))
         network.train()
         with torch.autocast(facts.device, DTYPES[precision], enabled=precision != "float32"):
-            output = network(inputs.contiguous(memory_format=torch.channels_last))
+            output = _output(network, inputs)
         loss = cross_entropy(output.float(), targets, card.membrane_channel)
         losses.append(_learn(optimizer, loss, rate, len(losses) + 1))
         watcher.step(len(losses), losses[-1], rate, share)
@@ -147,10 +147,29 @@ class _Selection:
         return True
 
 
-def _fresh(choice: NetworkSettings) -> nn.Module:
-    if choice.arguments.get("in_channels", 1) != 1:
-        raise TrainingError("network.arguments.in_channels must be 1: a section has one grey value a pixel")
-    return build_network(choice.name, choice.arguments)
+def _place(network: nn.Module, dimensions: int, device: str) -> None:
+    """Put the weights on a device, channels last."""
+    layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d
+    network.to(device).to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
+
+
+def _output(network: nn.Module, inputs: Tensor) -> Tensor:
+    """What the network makes of a batch.
+
+    Raises:
+        TrainingError: a batch norm has one value a channel, of which there is no variance.
+    """
+    layout = torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d
+    try:
+        made: Tensor = network(inputs.contiguous(memory_format=layout))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            f"a patch of {tuple(inputs.shape[2:])} leaves one value a channel in the network's deepest layer, which "
+            "batch normalisation cannot scale; raise fit.batch or fit.patch"
+        ) from error
+    return made
 
 
 def _learn(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, step: int) -> float:
@@ -176,11 +195,11 @@ def cross_entropy(output: Tensor, targets: Tensor, membrane_channel: int) -> Ten
     """Cross entropy of every pixel, averaged: of a sigmoid for one output channel, else of a soft-max.
 
     Args:
-        output: (N, classes, y, x), before activation.
-        targets: (N, 1, y, x), 1 on membrane.
+        output: (N, classes, y, x) or (N, classes, z, y, x), before activation.
+        targets: alike with one channel, 1 on membrane.
         membrane_channel: which of two classes is membrane.
     """
-    if output.shape[-2:] != targets.shape[-2:]:
+    if output.shape[2:] != targets.shape[2:]:
         raise ConfigError(f"output {tuple(output.shape)} and targets {tuple(targets.shape)} differ in size")
     if output.shape[1] == 1:
         return F.binary_cross_entropy_with_logits(output, targets)

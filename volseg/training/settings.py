@@ -47,9 +47,16 @@ class FitSettings(_Frozen):
     batch: int = Field(default=4, ge=1)
     patch: int = Field(default=256, ge=1)
     """Side of the square that a patch is scored on, in voxels; a multiple of the network's stride."""
+    patch_sections: int = Field(default=1, ge=1)
+    """Sections of a 3-D network's patch; a multiple of its stride along z."""
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     validate_every: int = Field(default=200, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def patch_zyx(self) -> tuple[int, int, int]:
+        """What a patch is scored on, voxels along (z, y, x)."""
+        return self.patch_sections, self.patch, self.patch
