@@ -1,0 +1,91 @@
+"""What `--halo auto` saves and what it costs, on a whole volume: it against `exact`, byte by byte.
+
+python -m benchmarks.halo NAME VOLUME MODEL
+
+Two runs of each, in turn; the volumes are compared whole. NAME goes into the name of the result.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import volseg
+from benchmarks.record import record
+from volseg.blocks import Box
+from volseg.cluster import Quiet
+from volseg.storage import open_volume, read_record
+
+ROUNDS = 2
+
+
+class Started(Quiet):
+    """Knows when the first block was sent."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def begin(self, total: int) -> None:
+        self.at = time.perf_counter()
+
+
+def run(volume: str, model: str, target: Path, halo: Any) -> tuple[float, float]:
+    """Seconds before the first block, and from there to the last."""
+    progress, began = Started(), time.perf_counter()
+    summary = volseg.predict(volume, str(target), model=model, halo=halo, workers=2, progress=progress)
+    assert not summary.failed
+    return progress.at - began, summary.seconds
+
+
+def whole(target: Path) -> np.ndarray:
+    volume = open_volume(str(target))
+    return volume.read(Box.of_shape(volume.shape)).astype(np.int16)
+
+
+def main() -> None:
+    name, volume, model = sys.argv[1:]
+    load = os.getloadavg()[0]
+    before: dict[str, list[float]] = {"exact": [], "auto": []}
+    during: dict[str, list[float]] = {"exact": [], "auto": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(ROUNDS):
+            for halo in ("exact", "auto"):
+                # Every round measures the halo anew.
+                os.environ["XDG_CACHE_HOME"] = f"{folder}/cache-{number}"
+                started, seconds = run(volume, model, Path(folder) / f"{halo}-{number}.zarr", halo)
+                before[halo].append(started)
+                during[halo].append(seconds)
+                print(f"{halo}: {started:.1f} s before the first block, {seconds:.1f} s of blocks", flush=True)  # noqa: T201
+        entry = read_record(Path(folder) / "auto-0.zarr").models[0]
+        precision = read_record(Path(folder) / "auto-0.zarr").settings.precision
+        apart = np.abs(whole(Path(folder) / "auto-0.zarr") - whole(Path(folder) / "exact-0.zarr"))
+    middle = {halo: statistics.median(times) for halo, times in during.items()}
+    figures = {
+        "model": entry.name,
+        "shape": list(apart.shape),
+        "precision": precision,
+        "load_before": round(load, 1),
+        "exact_halo": list(entry.footprint.exact_halo()),
+        "chosen_halo": list(entry.halo),
+        "curve": [point.model_dump() for point in entry.halo_curve],
+        "seconds_exact": [round(s, 1) for s in during["exact"]],
+        "seconds_auto": [round(s, 1) for s in during["auto"]],
+        "seconds_measuring": round(statistics.median(before["auto"]) - statistics.median(before["exact"]), 1),
+        "time_ratio": round(middle["exact"] / middle["auto"], 2),
+        "whole_volume_greatest_difference": int(apart.max()),
+        "whole_volume_within_one_grey_level": round(float((apart <= 1).mean()), 6),
+        "whole_volume_equal": round(float((apart == 0).mean()), 6),
+    }
+    record(f"halo-{name}", figures)
+    print({key: value for key, value in figures.items() if key != "curve"})  # noqa: T201 - a benchmark's screen
+
+
+if __name__ == "__main__":
+    main()
