@@ -11,9 +11,9 @@ import tifffile
 import yaozarrs
 from click.testing import CliRunner
 
-from tests.makers import blobs, stored, whole_pass_stored
+from tests.makers import blobs, make_volume, stored, whole_pass_stored
 from volseg.cli.main import main
-from volseg.storage import read_record
+from volseg.storage import open_volume, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,3 +138,23 @@ def test_train_writes_a_model_that_predicts(converted: Path, tmp_path: Path) -> 
     assert "fusionnet" in run("models", model)
     again = CliRunner().invoke(main, ["train", str(tmp_path / "run.toml")])
     assert (again.exit_code, "exists already; choose another output.name" in again.stderr) == (1, True)
+
+
+def test_a_coarser_level_of_the_source_is_mapped_at_its_own_size(small_model: Path, tmp_path: Path) -> None:
+    """A pyramid of 30 x 3 x 3 and 30 x 6 x 6 nm: the model was trained for the second."""
+    fine = make_volume(tmp_path / "raw.zarr", (4, 100, 120), voxel_nm=(30.0, 3.0, 3.0))
+    coarse = make_volume(tmp_path / "coarse.zarr", (4, 50, 60))
+    (coarse / "0").rename(fine / "1")
+    attributes = json.loads((fine / "zarr.json").read_text())
+    levels = attributes["attributes"]["ome"]["multiscales"][0]["datasets"]
+    levels.append({"path": "1", "coordinateTransformations": [{"type": "scale", "scale": [30.0, 6.0, 6.0]}]})
+    (fine / "zarr.json").write_text(json.dumps(attributes))
+    arguments = ["predict", str(fine), str(tmp_path / "p.zarr"), "--model", str(small_model), "--cluster", "serial"]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 1
+    assert "trained on 30 x 6 x 6 nm (z, y, x); use --scale-level 1, or --ignore-voxel-size" in refused.output
+    run(*arguments, "--scale-level", "1", "--precision", "float32", "--halo", "exact")
+    made = open_volume(str(tmp_path / "p.zarr"))
+    assert (made.shape, made.voxel_nm) == ((4, 50, 60), (30.0, 6.0, 6.0))
+    assert read_record(tmp_path / "p.zarr").source.location == str(fine / "1")
+    np.testing.assert_allclose(stored(tmp_path / "p.zarr"), whole_pass_stored(small_model, fine / "1"), atol=1)

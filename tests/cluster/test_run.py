@@ -167,3 +167,9 @@ def test_work_is_shared_out(two_workers: Cluster) -> None:
     run_blocks(two_workers, range(40), naps, marks, Quiet())
     counts = [sum(worker == name for _, worker in marks.done.values()) for name in two_workers.names]
     assert min(counts) >= 12
+
+
+def test_each_calls_a_function_on_every_item_and_passes_its_error_on(any_cluster: Cluster) -> None:
+    assert sorted(any_cluster.each(abs, [-1, 2, -3])) == [1, 2, 3]
+    with pytest.raises(TypeError):
+        list(any_cluster.each(abs, [1, "two"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,8 @@ def cached(kind: str, key: str, make: Callable[[], Any]) -> Any:
     except (OSError, ValueError):
         value = make()
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(value))
         partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
     return value

@@ -1,0 +1,54 @@
+"""Values kept between runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from volseg.storage import cached
+from volseg.storage.cache import cache_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_value_is_made_once_for_a_key() -> None:
+    made: list[str] = []
+
+    def make(name: str) -> list[str]:
+        made.append(name)
+        return [name]
+
+    assert cached("words", "a", lambda: make("a")) == cached("words", "a", lambda: make("never")) == ["a"]
+    assert cached("words", "b", lambda: make("b")) == ["b"]
+    assert made == ["a", "b"]
+
+
+def test_what_fails_is_not_kept() -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        cached("words", "a", fail)
+    assert cached("words", "a", lambda: 3) == 3
+
+
+def test_a_broken_file_is_made_anew() -> None:
+    cached("words", "a", lambda: 1)
+    (file,) = (cache_folder() / "words").iterdir()
+    file.write_text('{"half')
+    assert cached("words", "a", lambda: 2) == 2
+    assert cached("words", "a", lambda: 3) == 2
+
+
+def test_a_folder_that_cannot_be_made_costs_time_alone(empty: Path) -> None:
+    empty.write_text("a file where the folder would be")
+    assert cached("words", "a", lambda: 1) == 1
+    assert cached("words", "a", lambda: 2) == 2
