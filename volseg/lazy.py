@@ -47,6 +47,7 @@ def lazy_probability(array: da.Array, model: str, halo: str | Sequence[int]) -> 
         raise SourceError(f"array holds {array.dtype.name}; volseg reads {', '.join(GREY)}")
     header = read_card(resolve_model(model))
     refuse_other_type(array.dtype.name, header.card.normalization)
+    header.card.channels_of(("membrane",))
     footprint = header.card.footprint
     halo_zyx = _halo(halo, footprint)
     statistics = _statistics(array, header)

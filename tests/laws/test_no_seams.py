@@ -14,7 +14,7 @@ import volseg
 from tests.makers import blobs, make_model, make_volume, stored, whole_pass
 from volseg.blocks import BlockGrid, Tiling
 from volseg.cluster import Quiet
-from volseg.errors import GridError
+from volseg.errors import GridError, ModelError
 from volseg.inference import Engine, open_predictor
 from volseg.inference.prepare import DTYPES, prepared
 from volseg.models import read_card, registry
@@ -138,6 +138,25 @@ def test_the_lazy_form_equals_the_whole_pass(model_file, raw_path, truth) -> Non
     lazy = volseg.membrane_probability(raw, str(model_file))
     assert (lazy.shape, lazy.dtype) == (SHAPE, np.float32)
     np.testing.assert_allclose(lazy.compute(), truth, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["unet-3-sections", "unet-3d-anisotropic", "unet-3d-unpadded"])
+def test_the_lazy_form_of_networks_that_see_several_sections_does_too(name: str, tmp_path: Path) -> None:
+    import dask.array as da
+
+    raw = blobs((5, 41, 67))
+    path = awake_model(tmp_path, *OTHERS[name], raw)
+    lazy = volseg.membrane_probability(da.from_array(raw, chunks=(3, 33, 40)), str(path))
+    np.testing.assert_allclose(lazy.compute(), whole_pass(load_model_file(path), raw), rtol=0, atol=1e-5)
+
+
+def test_the_lazy_form_needs_a_class_called_membrane(tmp_path: Path) -> None:
+    import dask.array as da
+
+    arguments = {"width": 2, "depth": 1, "out_channels": 2}
+    path = make_model(tmp_path / "m.safetensors", "unet", arguments, classes=("inside", "outside"))
+    with pytest.raises(ModelError, match="has no class 'membrane'; choose from inside, outside"):
+        volseg.membrane_probability(da.zeros((2, 20, 20), dtype=np.uint8), str(path))
 
 
 def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth) -> None:
