@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from volseg.storage import HaloPoint, ModelEntry
 
 _SHOWN = 8
+_FORMAT = 1
+"""Of what is kept; another number where the way of measuring changes."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _measure(sampled: Sampled, boxes: Sequence[Box], cluster: Cluster, progress:
             left = (time.monotonic() - started) / number * (len(boxes) - number)
             progress.note(f"halo: sample {number} of {len(boxes)} measured, {left:.0f} s left")
             if counted is not None:
-                whole = counted if whole is None else whole + counted
+                whole = counted if whole is None else whole.worst_of(counted)
     except MemoryPlanError as error:
         raise _UndecidedError(f"a sample does not fit into a worker's memory ({error})") from error
     if whole is None:
@@ -168,7 +170,7 @@ def _measure(sampled: Sampled, boxes: Sequence[Box], cluster: Cluster, progress:
 def _key(sampled: Sampled, grid: BlockGrid, identity: str) -> str:
     """What the curve depends on."""
     engine = sampled.engine
-    parts = (sampled.digest, identity, grid.region, engine.device, engine.precision, sampled.classes, SAMPLES)
+    parts = (_FORMAT, sampled.digest, identity, grid.region, engine.device, engine.precision, sampled.classes, SAMPLES)
     return "|".join(map(str, (*parts, sampled.statistics)))
 
 

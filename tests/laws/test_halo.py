@@ -229,7 +229,7 @@ def test_the_cheapest_halo_within_tolerance_is_chosen_along_all_axes() -> None:
 
 
 def test_the_exact_halo_is_taken_where_no_smaller_one_will_do() -> None:
-    points = curve(Tally(np.full(4, 100), np.full(4, 50), np.full(4, 90)), FLAT)
+    points = curve(Tally(np.full(4, 0.5), np.full(4, 90)), FLAT)
     assert chosen(points, Tolerance(), FLAT, (4, 256, 256)) == Measured(FLAT.exact_halo(), 1.0, 0.0)
 
 
@@ -244,10 +244,10 @@ def test_samples_sit_on_the_stride_inside_the_region_and_differ() -> None:
     assert len({box.start[0] for box in boxes}) == 6
 
 
-def test_tallies_of_samples_add_up() -> None:
-    one = Tally(np.array([4]), np.array([3]), np.array([7]))
-    both = one + Tally(np.array([6]), np.array([6]), np.array([1]))
-    assert (both.voxels[0], both.within[0], both.greatest[0]) == (10, 9, 7)
+def test_the_hardest_sample_decides() -> None:
+    both = Tally(np.array([0.9, 1.0]), np.array([7, 0])).worst_of(Tally(np.array([0.95, 0.99]), np.array([1, 3])))
+    assert both.share.tolist() == [0.9, 0.99]
+    assert both.greatest.tolist() == [7, 3]
 
 
 @pytest.mark.parametrize(("share", "greatest"), [(0, 8), (1.1, 8), (0.9, -1), (0.9, 300)])

@@ -68,7 +68,7 @@ class Measured:
 
     Attributes:
         halo: voxels along z, y, x.
-        share: of voxels that stay within one grey level of the exact result.
+        share: of voxels that stay within one grey level of the exact result, in the sample where they are fewest.
         greatest: difference from it, in grey levels.
     """
 
@@ -79,15 +79,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Tally:
-    """What was counted for each candidate halo: voxels, those within one grey level, the greatest difference."""
+    """What was found for each candidate halo: the share of voxels within one grey level, the greatest difference."""
 
-    voxels: NDArray[np.int64]
-    within: NDArray[np.int64]
+    share: NDArray[np.float64]
     greatest: NDArray[np.int64]
 
-    def __add__(self, other: Tally) -> Tally:
-        """Both samples together."""
-        return Tally(self.voxels + other.voxels, self.within + other.within, np.maximum(self.greatest, other.greatest))
+    def worst_of(self, other: Tally) -> Tally:
+        """The worse of two samples, halo by halo: a volume has sections that are harder than their mean."""
+        return Tally(np.minimum(self.share, other.share), np.maximum(self.greatest, other.greatest))
 
 
 def candidate_halos(footprint: Footprint) -> tuple[Zyx, ...]:
@@ -147,18 +146,18 @@ def tally(cut: NDArray[np.uint8], exact: NDArray[np.uint8], footprint: Footprint
     for halo in candidate_halos(footprint):
         z, y, x = (h - m for h, m in zip3(halo, footprint.margin))
         kept = apart[z : len(apart) - z, y : apart.shape[1] - y, x : apart.shape[2] - x]
-        counts.append((kept.size, int((kept <= 1).sum()), int(kept.max(initial=0))))
-    voxels, within, greatest = np.array(counts, np.int64).T
-    return Tally(voxels, within, greatest)
+        counts.append((float((kept <= 1).mean()), int(kept.max())))
+    share, greatest = zip(*counts, strict=True)
+    return Tally(np.array(share), np.array(greatest))
 
 
 def curve(counted: Tally, footprint: Footprint) -> tuple[Measured, ...]:
     """What was measured, halo by halo; the exact one is right by definition."""
     exact = footprint.exact_halo()
-    points = zip(candidate_halos(footprint), counted.voxels, counted.within, counted.greatest, strict=True)
+    points = zip(candidate_halos(footprint), counted.share, counted.greatest, strict=True)
     return tuple(
-        Measured(halo, 1.0, 0.0) if halo == exact else Measured(halo, int(within) / max(int(voxels), 1), float(most))
-        for halo, voxels, within, most in points
+        Measured(halo, 1.0, 0.0) if halo == exact else Measured(halo, float(share), float(most))
+        for halo, share, most in points
     )
 
 

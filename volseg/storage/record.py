@@ -32,7 +32,7 @@ class HaloPoint(_Frozen):
 
     halo: Zyx
     share: float
-    """Of voxels that stay within one grey level of the exact result."""
+    """Of voxels that stay within one grey level of the exact result, in the sample where they are fewest."""
     greatest: float
     """Difference from the exact result, in grey levels."""
 
