@@ -111,3 +111,8 @@ class Notes(Quiet):
 
     def note(self, line: str) -> None:
         self.lines.append(line)
+
+
+def kills_its_worker(item: int) -> None:
+    """Ends its process, as a batch system does."""
+    os._exit(item)

@@ -112,11 +112,14 @@ def _classes(models: Sequence[ModelHeader], asked: str) -> tuple[str, ...]:
 
     Raises:
         ModelError: a model does not know a class that was asked for.
+        ConfigError: a class is named twice.
     """
     known = [model.card.classes for model in models]
     if asked == "auto":
         asked = "membrane" if all("membrane" in each for each in known) else "all"
     classes = known[0] if asked == "all" else tuple(part.strip() for part in asked.split(","))
+    if len(set(classes)) < len(classes):
+        raise ConfigError(f"--classes {asked} names a class twice; name each once")
     for model in models:
         model.card.channels_of(classes)
     return classes

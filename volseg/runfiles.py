@@ -25,7 +25,7 @@ class PredictOptions(TypedDict, total=False):
 
     block: Zyx | None
     halo: Literal["auto", "exact"] | Zyx
-    halo_tolerance: Tolerance
+    halo_tolerance: Tolerance | tuple[float, float]
     orientations: Literal["one", "flips", "all"]
     classes: str
     uncertainty: bool
@@ -72,6 +72,14 @@ class PredictConfig(_Frozen):
     @classmethod
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("halo_tolerance", mode="before")
+    @classmethod
+    def _percent_and_levels(cls, value: Any) -> Any:
+        """A pair is what people write on the command line: percent, grey levels."""
+        if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+            return Tolerance(value[0] / 100, value[1])
+        return value
 
 
 class OutputConfig(_Frozen):

@@ -18,12 +18,14 @@ from tests.doubles import (
     dies_at_three,
     fails_at_three,
     fails_once_a_worker,
+    kills_its_worker,
     naps,
     report,
 )
 from tests.makers import blobs, make_volume, stored
 from volseg.cluster import Cluster, Quiet, connect, run_blocks
 from volseg.cluster.connect import SLOTS
+from volseg.errors import ClusterError
 from volseg.pipeline import BlockReport
 from volseg.storage.target import create_volume
 
@@ -173,3 +175,11 @@ def test_each_calls_a_function_on_every_item_and_passes_its_error_on(any_cluster
     assert sorted(any_cluster.each(abs, [-1, 2, -3])) == [1, 2, 3]
     with pytest.raises(TypeError):
         list(any_cluster.each(abs, [1, "two"]))
+
+
+def test_each_says_that_workers_died_at_a_task() -> None:
+    with (
+        connect("local", 1) as cluster,
+        pytest.raises(ClusterError, match="died, one after the other, at the same task"),
+    ):
+        list(cluster.each(kills_its_worker, [1]))

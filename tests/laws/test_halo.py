@@ -26,7 +26,7 @@ from volseg.storage import open_volume, read_record, source_identity, volume_sta
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHAPE, BLOCK = (6, 300, 300), (1, 112, 112)
+SHAPE, BLOCK = (4, 300, 300), (1, 112, 112)
 PLENTY = (64 << 30, 0)
 
 
@@ -192,7 +192,7 @@ def test_a_sample_that_does_not_fit_is_refused_before_it_is_run(raw_path: Path, 
 
 def test_a_resumed_run_keeps_the_halo_that_was_frozen(raw_path: Path, model_file: Path, tmp_path: Path) -> None:
     common: Any = {"model": str(model_file), "block": BLOCK, "precision": "float32", "cluster": "serial"}
-    volseg.predict(str(raw_path), str(tmp_path / "t.zarr"), halo_tolerance=Tolerance(0.9, 60), **common)
+    volseg.predict(str(raw_path), str(tmp_path / "t.zarr"), halo_tolerance=(90, 60), **common)
     before = read_record(tmp_path / "t.zarr").models[0].halo
     volseg.predict(str(raw_path), str(tmp_path / "t.zarr"), resume=True, **common)
     assert read_record(tmp_path / "t.zarr").models[0].halo == before

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
@@ -89,15 +90,22 @@ class Cluster:
 
         Raises:
             VolsegError: what the function raised, whichever item was the first.
+            ClusterError: the workers that tried an item died.
         """
         if self.client is None:
             yield from map(call, items)
             return
-        from distributed import as_completed  # noqa: PLC0415 - a serial run needs no Dask
+        from distributed import KilledWorker, as_completed  # noqa: PLC0415 - a serial run needs no Dask
 
         futures = self.client.map(call, items, pure=False, resources={SLOT: 1}, key=f"each-{uuid4().hex}")
-        for future in as_completed(futures):
-            yield future.result()
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except (KilledWorker, CancelledError) as error:
+            raise ClusterError(
+                f"workers of {self.where} died, one after the other, at the same task; see their logs (a batch system "
+                "may have stopped them for their memory)"
+            ) from error
 
 
 @contextlib.contextmanager
