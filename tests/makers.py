@@ -62,8 +62,9 @@ def random_network(kind: str, arguments: dict[str, Any], seed: int = 0) -> nn.Mo
         norm.momentum = None  # a plain mean over all that it sees
         nn.init.uniform_(norm.weight, 0.5, 1.0)
         nn.init.normal_(norm.bias, std=0.2)
+    opened = CONVOLUTIONS + (DECONVOLUTIONS if kind == "deconvnet" else ())
     for convolution in network.modules():
-        if norms and isinstance(convolution, CONVOLUTIONS + DECONVOLUTIONS) and convolution.bias is not None:
+        if norms and isinstance(convolution, opened) and convolution.bias is not None:
             nn.init.constant_(convolution.bias, 2.0)
     if norms and next(network.parameters()).device.type != "meta":
         network.train()

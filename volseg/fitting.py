@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from volseg.errors import TrainingError
+from volseg.errors import TrainingError, VolsegError
 from volseg.models.model import save_model
 from volseg.training import LabelledVolume, load_labelled
 from volseg.training.loop import Trained, fit
@@ -64,7 +64,12 @@ def train(config: TrainConfig, screen: Screen) -> tuple[ModelHeader, Trained]:
     }
     with log:
         diary = _Diary(log, folder, held_out, screen)
-        trained = fit(learned, held_out, config.network, config.fit, diary, about)
+        try:
+            trained = fit(learned, held_out, config.network, config.fit, diary, about)
+        except VolsegError:
+            if not log.tell():  # refused before the first step: the mended run file may start anew
+                (folder / "log.jsonl").unlink()
+            raise
     header = save_model(model_file, trained.network, trained.card)
     save_curves(folder / "curves.png", trained.losses, diary.scores)
     return header, trained

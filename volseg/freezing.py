@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from volseg.errors import ClusterError
-from volseg.halos import HaloChoice, Sampled, choose_halo
+from volseg.halos import HaloChoice, Sampled, choose_halo, measure_halo
 from volseg.inference import (
     ORIENTATIONS,
     Engine,
@@ -23,6 +23,7 @@ from volseg.inference import (
     threads_each,
     worker_facts,
 )
+from volseg.pipeline.halo import Tolerance, candidate_halos
 from volseg.storage import (
     HaloPoint,
     ModelEntry,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from volseg.blocks import Tiling
     from volseg.cluster import Cluster, Progress
     from volseg.models import ModelHeader
     from volseg.ops import Statistics
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 
 _TELL_SECONDS = 5.0
 _BATCH = {"cpu": 1, "cuda": 4}
+_ROUNDS = 6
+"""How often halo and tile are chosen after one another."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,13 @@ class Prepared:
     @property
     def measures(self) -> bool:
         """Whether the halo is still to be measured, on a worker."""
-        return self.config.halo == "auto" and self.recorded is None
+        several = any(len(candidate_halos(model.card.footprint)) > 1 for model in self.models)
+        return self.config.halo == "auto" and self.recorded is None and several
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What counts as good enough for a measured halo."""
+        return self.config.halo_tolerance or Tolerance()
 
     def figures(self) -> dict[str, object]:
         """What the run would do, in numbers; voxels are those of the source's blocks and halos, tiles aside."""
@@ -85,7 +95,9 @@ class Prepared:
             "source": self.volume.location,
             "shape": list(self.volume.shape),
             "target": str(self.target),
-            "model": ", ".join(model.card.name for model in self.models),
+            "models": [model.card.name for model in self.models],
+            "orientations": self.config.orientations,
+            "uncertainty": self.config.uncertainty,
             "classes": list(self.classes),
             "estimates_averaged": self.estimates,
             "blocks": grid.count,
@@ -156,7 +168,16 @@ def _settings(prepared: Prepared, cluster: Cluster, facts: list[WorkerFacts]) ->
         orientations=config.orientations,
         classes=prepared.classes,
         uncertainty=config.uncertainty,
+        halo_tolerance=_tolerance(prepared, was),
     )
+
+
+def _tolerance(prepared: Prepared, was: Settings | None) -> tuple[float, float] | None:
+    """What a halo was, or is to be, chosen by; None where it is not measured."""
+    asked = prepared.config.halo_tolerance
+    if was is not None and asked is None:
+        return was.halo_tolerance
+    return astuple(prepared.tolerance) if prepared.measures or asked else None
 
 
 def _models(
@@ -171,26 +192,26 @@ def _models(
     recorded, plan = prepared.recorded, prepared.plan
     statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(prepared, progress)
     load, free = _load(prepared, settings, cluster), _free(facts)
+    files = [model.path for model in prepared.models]
+
+    def tiles_of(plan: Plan) -> tuple[TileChoice, ...]:
+        tilings: list[tuple[Tiling, ...]] = [tuple(plan.tilings(number)) for number in range(len(files))]
+        if recorded:
+            tilings = [(was.tiling,) for was in recorded.models]
+        made: tuple[TileChoice, ...] = cluster.on_one(choose_tiles, files, plan.grid, tilings, load, free)
+        return made
+
     choices = [HaloChoice(halo, (), "") for halo in plan.halos]
     if prepared.measures:
         engine = Engine(settings.device, settings.precision, batch=1, threads=settings.threads)
-        for number, (model, constants) in enumerate(zip(prepared.models, statistics, strict=True)):
-            sampled = Sampled(
-                prepared.volume.location, model.path, model.digest, model.card.footprint, constants, engine,
-                settings.classes, load, free,
-            )  # fmt: skip
-            choices[number] = choose_halo(
-                sampled, plan.grid, prepared.config.halo_tolerance, identity, cluster, progress
-            )
-            progress.note(f"halo {choices[number].halo} for {model.card.name}: {choices[number].reason}")
-    plan = plan.with_halos(tuple(choice.halo for choice in choices))
-    tilings = [
-        (recorded.models[number].tiling,) if recorded else tuple(plan.tilings(number))
-        for number in range(len(prepared.models))
-    ]
-    tiles: tuple[TileChoice, ...] = cluster.on_one(
-        choose_tiles, [model.path for model in prepared.models], plan.grid, tilings, load, free
-    )
+        source, classes = prepared.volume.location, settings.classes
+        samples = [
+            Sampled(source, model.path, model.digest, model.card.footprint, constants, engine, classes, load, free)
+            for model, constants in zip(prepared.models, statistics, strict=True)
+        ]
+        choices, tiles = _measured(prepared, samples, identity, cluster, progress, tiles_of)
+    else:
+        tiles = tiles_of(plan)
     return tuple(
         ModelEntry(
             location=model.path,
@@ -207,14 +228,49 @@ def _models(
     )
 
 
+def _measured(
+    prepared: Prepared,
+    samples: list[Sampled],
+    identity: str,
+    cluster: Cluster,
+    progress: Progress,
+    tiles_of: Callable[[Plan], tuple[TileChoice, ...]],
+) -> tuple[list[HaloChoice], tuple[TileChoice, ...]]:
+    """Halos that fit the tiles, and tiles that fit the halos: a small tile is mostly border and needs more halo."""
+    plan, tolerance = prepared.plan, prepared.tolerance
+    cores = [next(plan.tilings(number)).core for number in range(len(samples))]
+    measured = [
+        measure_halo(sampled, plan.grid, core, identity, cluster, progress)
+        for sampled, core in zip(samples, cores, strict=True)
+    ]
+    for _ in range(_ROUNDS):
+        choices = [
+            choose_halo(found, tolerance, sampled.footprint, core)
+            for found, sampled, core in zip(measured, samples, cores, strict=True)
+        ]
+        tiles = tiles_of(plan.with_halos(tuple(choice.halo for choice in choices)))
+        if [tile.core for tile in tiles] == cores:
+            break
+        cores = [tile.core for tile in tiles]
+    else:
+        choices = [HaloChoice(halo, (), "exact: no tile and halo were found that fit together") for halo in plan.halos]
+        tiles = tiles_of(plan)
+    for model, choice in zip(prepared.models, choices, strict=True):
+        progress.note(f"halo {','.join(map(str, choice.halo))} for {model.card.name}: {choice.reason}")
+    return choices, tiles
+
+
 def _statistics(prepared: Prepared, progress: Progress) -> list[Statistics]:
     """The constants of each network's input; networks that normalise alike share one pass over the volume."""
     volume, known = prepared.volume, {}
+    result: list[Statistics] = []
     for model in prepared.models:
         how = model.card.normalization
-        if how not in known:
-            known[how] = volume_statistics(volume, how, _told(progress, volume.shape[0]))
-    return [known[model.card.normalization] for model in prepared.models]
+        key = (how.mode, how.training if how.mode == "fixed" else ())
+        if key not in known:
+            known[key] = volume_statistics(volume, how, _told(progress, volume.shape[0]))
+        result.append(known[key])
+    return result
 
 
 def _load(prepared: Prepared, settings: Settings, cluster: Cluster) -> Load:

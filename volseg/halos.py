@@ -1,46 +1,47 @@
 """`--halo auto`: how small a halo may be for these weights on this volume, measured on the workers.
 
-samples of the region -> each network cut off and with its exact halo, on a worker -> curve -> the smallest halo within
-the tolerance. The curve is kept for the next run of the same networks on the same volume.
+samples of the region -> each network cut off and with its exact halo, on a worker -> what is wrong at which depth
+-> the smallest halo within the tolerance, for the run's tile. What was measured is kept for the next run of the same
+networks on the same volume.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling
-from volseg.errors import MemoryPlanError
-from volseg.inference import Engine, Load, open_predictor
+from volseg.blocks.tiling import split_evenly
+from volseg.errors import ClusterError, MemoryPlanError
+from volseg.inference import Engine, Load, open_predictors
 from volseg.inference.memory import largest_that_fits, plan_memory
 from volseg.ops import Statistics, normalize, to_uint8
 from volseg.pipeline.halo import (
     SAMPLES,
+    Depths,
     Measured,
-    Tally,
     Tolerance,
+    by_depth,
     candidate_halos,
     chosen,
     curve,
-    overhead,
     sample_boxes,
-    tally,
 )
 from volseg.storage import cached, open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from volseg.blocks import Zyx
     from volseg.cluster import Cluster, Progress
-    from volseg.storage import HaloPoint, ModelEntry
+    from volseg.storage import ModelEntry
 
 _SHOWN = 8
-_FORMAT = 1
+_FORMAT = 2
 """Of what is kept; another number where the way of measuring changes."""
 
 
@@ -86,62 +87,84 @@ class HaloChoice:
     reason: str
 
 
-def measure_sample(box: Box, sampled: Sampled) -> Tally | None:
+def measure_sample(box: Box, sampled: Sampled) -> Depths | None:
     """Measure one network on one sample, in whichever process this is called; None where there is no image.
 
     Raises:
-        MemoryPlanError: the sample with its halo does not fit into this worker's memory.
+        MemoryPlanError: the sample does not fit into this worker's memory.
     """
     from volseg.models.model import load_model_file  # noqa: PLC0415 - the driver imports this module without torch
 
     footprint, volume = sampled.footprint, open_volume(sampled.source)
-    around = Tiling(footprint, box.shape, footprint.exact_halo())
+    network = load_model_file(sampled.model_file).network
+    # Each block in flight may be a sample with a network of its own.
+    weights = sampled.load.slots * sum(parameter.numel() for parameter in network.parameters())
+    load, grid = replace(sampled.load, batch=1), BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
     cut = Tiling(footprint, box.shape, footprint.margin)
-    read_box = around.read_box(box)
+
+    def fitting(tilings: Iterator[Tiling]) -> Tiling:
+        plans = ((tiling, plan_memory(network, grid, tiling, load, weights)) for tiling in tilings)
+        return largest_that_fits(plans, *sampled.free)[0]
+
+    # Only what is cut off must be seen whole; with the exact halo, tiles leave no seam.
+    tilings = [fitting(iter([cut])), fitting(_in_parts(box, footprint))]
+    read_box = tilings[0].read_box(box).union(tilings[1].read_box(box))
     raw = volume.read(read_box)
     # A voxel that is no number fails its block later, and is named there.
     if raw.min() == raw.max() or not np.isfinite(raw).all():
         return None
-    network = load_model_file(sampled.model_file).network
-    whole = BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
-    largest_that_fits([(around, plan_memory(network, whole, around, sampled.load))], *sampled.free)
+    predictors = open_predictors(sampled.model_file, sampled.digest, tilings, sampled.engine, sampled.classes)
     made = []
-    for tiling in (cut, around):
+    for tiling, predict in zip(tilings, predictors, strict=True):
         seen = tiling.read_box(box)
         voxels = raw[seen.relative_to(read_box.start).slices]
-        predict = open_predictor(sampled.model_file, sampled.digest, tiling, sampled.engine, sampled.classes)
         made.append(to_uint8(next(predict(normalize(voxels, sampled.statistics, seen.start[0]), box))))
-    return tally(made[0], made[1], footprint)
+    return by_depth(made[0], made[1], footprint)
 
 
-def choose_halo(
-    sampled: Sampled, grid: BlockGrid, tolerance: Tolerance, identity: str, cluster: Cluster, progress: Progress
-) -> HaloChoice:
-    """Choose the halo of one network, or say why it is the exact one.
+def _in_parts(box: Box, footprint: Footprint) -> Iterator[Tiling]:
+    """Ways to see a sample with the exact halo: whole, then in more and more tiles."""
+    for parts in (1, 2, 4):
+        across = (1 if footprint.dimensions == 2 else parts, parts, parts)
+        yield Tiling(footprint, split_evenly(box.shape, across, footprint.stride), footprint.exact_halo())
+
+
+def measure_halo(
+    sampled: Sampled, grid: BlockGrid, core: Zyx, identity: str, cluster: Cluster, progress: Progress
+) -> list[Depths] | str:
+    """Measure one network on samples of a region, or say in a line why the halo is to be exact.
 
     Args:
         sampled: the network, the volume, and how they meet.
         grid: the run's blocks.
-        tolerance: what counts as good enough.
+        core: the tile that the run would like.
         identity: of the volume.
         cluster: whose workers measure.
         progress: told how far the measuring is.
     """
     footprint = sampled.footprint
-    exact = footprint.exact_halo()
-    boxes = sample_boxes(grid, footprint)
-    if len(candidate_halos(footprint)) == 1:
-        return HaloChoice(exact, (), "the only one that suits this network")
-    if _work(boxes, footprint) >= grid.region.voxels * overhead(footprint, exact, _tile(grid)):
-        return HaloChoice(exact, (), "exact: the region is so small that measuring would cost more than it saves")
-    measure = partial(_measure, sampled, boxes, cluster, progress)
+    candidates, boxes = candidate_halos(footprint), sample_boxes(grid, footprint)
+    if len(candidates) == 1:
+        return "the only one that suits this network"
+    least, most = (Tiling(footprint, core, halo).overhead for halo in (candidates[0], candidates[-1]))
+    if _work(boxes, footprint) >= grid.region.voxels * (most - least):
+        return "exact: the region is so small that measuring would cost more than it saves"
     try:
-        kept = cached("halo", _key(sampled, grid, identity), measure)
+        kept = cached(
+            "halo", _key(sampled, grid, identity), partial(_measure, sampled, boxes, cluster, progress), _is_kept
+        )
     except _UndecidedError as why_not:
-        return HaloChoice(exact, (), f"exact: {why_not}")
-    points = tuple(Measured(tuple(p["halo"]), p["share"], p["greatest"]) for p in kept)
-    best = chosen(points, tolerance, footprint, _tile(grid))
-    why = "none smaller is within" if best.halo == exact else "the smallest within"
+        return f"exact: {why_not}"
+    return [Depths(*(np.array(table, np.int64) for table in sample)) for sample in kept]
+
+
+def choose_halo(measured: list[Depths] | str, tolerance: Tolerance, footprint: Footprint, core: Zyx) -> HaloChoice:
+    """The smallest halo within a tolerance for tiles of a given core, or the exact one with the reason."""
+    if isinstance(measured, str):
+        return HaloChoice(footprint.exact_halo(), (), measured)
+    points = curve(measured, footprint, core)
+    best = chosen(points, tolerance, footprint, core)
+    why = "none smaller is within" if best.halo == footprint.exact_halo() else "the smallest within"
     return HaloChoice(best.halo, points, f"{why} {tolerance}")
 
 
@@ -149,29 +172,39 @@ class _UndecidedError(Exception):
     """The samples say nothing; the message says why."""
 
 
-def _measure(sampled: Sampled, boxes: Sequence[Box], cluster: Cluster, progress: Progress) -> list[dict[str, object]]:
-    """The curve in plain values."""
-    whole: Tally | None = None
+def _measure(sampled: Sampled, boxes: Sequence[Box], cluster: Cluster, progress: Progress) -> list[Any]:
+    """What was found at which depth of each sample, in plain values."""
+    kept: list[Any] = []
     started = time.monotonic()
     measured = cluster.each(partial(measure_sample, sampled=sampled), boxes)
     try:
-        for number, counted in enumerate(measured, start=1):
+        for number, found in enumerate(measured, start=1):
             left = (time.monotonic() - started) / number * (len(boxes) - number)
             progress.note(f"halo: sample {number} of {len(boxes)} measured, {left:.0f} s left")
-            if counted is not None:
-                whole = counted if whole is None else whole.worst_of(counted)
+            if found is not None:
+                kept.append([found.voxels.tolist(), found.within.tolist(), found.greatest.tolist()])
     except MemoryPlanError as error:
-        raise _UndecidedError(f"a sample does not fit into a worker's memory ({error})") from error
-    if whole is None:
+        needs = str(error).partition(";")[0]
+        raise _UndecidedError(
+            f"a sample, twice the halo wide, does not fit into a worker's memory ({needs})"
+        ) from error
+    except ClusterError as error:
+        raise _UndecidedError(f"samples could not be measured ({error})") from error
+    if not kept:
         raise _UndecidedError("the samples hold one grey value only, or voxels that are no numbers")
-    return [asdict(point) for point in curve(whole, sampled.footprint)]
+    return kept
+
+
+def _is_kept(value: Any) -> bool:
+    """Whether a cached value is what `_measure` makes."""
+    return isinstance(value, list) and bool(value) and all(isinstance(each, list) and len(each) == 3 for each in value)
 
 
 def _key(sampled: Sampled, grid: BlockGrid, identity: str) -> str:
     """What the curve depends on."""
     engine = sampled.engine
-    parts = (_FORMAT, sampled.digest, identity, grid.region, engine.device, engine.precision, sampled.classes, SAMPLES)
-    return "|".join(map(str, (*parts, sampled.statistics)))
+    parts = (_FORMAT, SAMPLES, sampled.digest, sampled.footprint, identity, grid.region, sampled.classes)
+    return "|".join(map(str, (*parts, engine.device, engine.precision, sampled.statistics)))
 
 
 def _work(boxes: Sequence[Box], footprint: Footprint) -> int:
@@ -180,28 +213,16 @@ def _work(boxes: Sequence[Box], footprint: Footprint) -> int:
     return sum(Box.of_shape(shape).voxels for shape in around) + sum(box.voxels for box in boxes)
 
 
-def _tile(grid: BlockGrid) -> Zyx:
-    """The largest tile: a block, or what there is to write."""
-    z, y, x = (min(b, n) for b, n in zip(grid.block, grid.region.shape, strict=True))
-    return z, y, x
-
-
-def halo_rows(entry: ModelEntry, grid: BlockGrid) -> list[tuple[HaloPoint, float]]:
-    """What was measured, and the voxels that each halo computes for one that is written."""
-    tile = _tile(grid)
-    return [(point, overhead(entry.footprint, point.halo, tile)) for point in entry.halo_curve]
-
-
-def halo_lines(entry: ModelEntry, grid: BlockGrid) -> list[str]:
+def halo_lines(entry: ModelEntry) -> list[str]:
     """A short table for people: the rows around the choice, and some evenly spread."""
-    rows = halo_rows(entry, grid)
-    at = next(i for i, (point, _) in enumerate(rows) if point.halo == entry.halo)
-    near = {max(at - 1, 0), at, min(at + 1, len(rows) - 1)}
-    spread = {round(i * (len(rows) - 1) / (_SHOWN - 1)) for i in range(_SHOWN)}
+    points = entry.halo_curve
+    at = next(i for i, point in enumerate(points) if point.halo == entry.halo)
+    near = {max(at - 1, 0), at, min(at + 1, len(points) - 1)}
+    spread = {round(i * (len(points) - 1) / (_SHOWN - 1)) for i in range(_SHOWN)}
     lines = ["        halo  greatest error  within one grey level  computed for each written"]
     for i in sorted(near | spread):
-        point, computed = rows[i]
-        halo = ",".join(map(str, point.halo))
+        halo = ",".join(map(str, points[i].halo))
         mark = "  <- chosen" if i == at else ""
-        lines.append(f"{halo:>12}  {point.greatest:>14g}  {point.share:>20.3%}  {computed:>25.2f}{mark}")
+        computed = Tiling(entry.footprint, entry.tile, points[i].halo).overhead
+        lines.append(f"{halo:>12}  {points[i].greatest:>14g}  {points[i].share:>20.3%}  {computed:>25.2f}{mark}")
     return lines

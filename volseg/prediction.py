@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volseg.blocks import BlockSet, Box, parse_roi
+from volseg.blocks import BlockSet, Box, Tiling, parse_roi
 from volseg.cluster import Cluster, Outcome, Progress, connect, run_blocks, visible_gpus
 from volseg.errors import ConfigError, ResumeError, TargetError
 from volseg.freezing import Prepared, freeze
-from volseg.halos import halo_lines, halo_rows
+from volseg.halos import halo_lines
 from volseg.journey import RunTicket, compute_block
 from volseg.models import ModelHeader, read_card, resolve_model
 from volseg.pipeline import Request, plan_run
@@ -80,6 +80,8 @@ def prepare(config: PredictConfig) -> Prepared:
     """
     if config.workers is not None and config.cluster != "local":
         raise ConfigError(f"--workers {config.workers} is for --cluster local; leave it out with {config.cluster}")
+    if config.halo_tolerance is not None and config.halo != "auto":
+        raise ConfigError(f"--halo-tolerance is for --halo auto; leave it out with --halo {_shown(config.halo)}")
     target = Path(config.target).absolute()
     _refuse_target(target, config)
     volume = open_volume(config.source, level=config.scale_level)
@@ -112,11 +114,14 @@ def _classes(models: Sequence[ModelHeader], asked: str) -> tuple[str, ...]:
 
     Raises:
         ModelError: a model does not know a class that was asked for.
-        ConfigError: a class is named twice.
+        ConfigError: a class is named twice, or all are asked for of models that have different ones.
     """
     known = [model.card.classes for model in models]
     if asked == "auto":
         asked = "membrane" if all("membrane" in each for each in known) else "all"
+    if asked == "all" and len(set(known)) > 1:
+        each = "; ".join(f"{model.card.name}: {', '.join(model.card.classes)}" for model in models)
+        raise ConfigError(f"the models have different classes ({each}); name those to average with --classes")
     classes = known[0] if asked == "all" else tuple(part.strip() for part in asked.split(","))
     if len(set(classes)) < len(classes):
         raise ConfigError(f"--classes {asked} names a class twice; name each once")
@@ -140,6 +145,10 @@ def _refuse_lone_estimate(models: Sequence[ModelHeader], config: PredictConfig) 
     if twice:
         name = next(model.path for model in models if model.digest == twice[0])
         raise ConfigError(f"--model {name} is given more than once; an ensemble averages different models")
+
+
+def _shown(halo: Zyx | str) -> str:
+    return halo if isinstance(halo, str) else ",".join(map(str, halo))
 
 
 def _request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> Request:
@@ -224,10 +233,11 @@ def _draw_halos(record: RunRecord, progress: Progress, path: Path) -> None:
     for number, entry in enumerate(record.models):
         if not entry.halo_curve:
             continue
-        progress.note("\n".join(halo_lines(entry, record.grid)))
+        progress.note("\n".join(halo_lines(entry)))
         picture = open_target(path).journal / f"halo-{number}.png"
         picture.parent.mkdir(exist_ok=True)
-        rows = [(each.halo, each.greatest, each.share, computed) for each, computed in halo_rows(entry, record.grid)]
+        computed = [Tiling(entry.footprint, entry.tile, each.halo).overhead for each in entry.halo_curve]
+        rows = [(p.halo, p.greatest, p.share, cost) for p, cost in zip(entry.halo_curve, computed, strict=True)]
         save_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
         progress.note(f"the curve is drawn in {picture}")
 

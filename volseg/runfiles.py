@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -51,7 +52,7 @@ class PredictConfig(_Frozen):
     """One model, or several whose estimates are averaged."""
     block: Zyx | None = None
     halo: Literal["auto", "exact"] | Zyx = "auto"
-    halo_tolerance: Tolerance = Tolerance()
+    halo_tolerance: Tolerance | None = None
     orientations: Literal["one", "flips", "all"] = "one"
     classes: str = Field(default="auto", min_length=1)
     """`auto`, `all`, or names with commas between them."""
@@ -68,10 +69,21 @@ class PredictConfig(_Frozen):
     resume: bool = False
     overwrite: bool = False
 
+    @field_validator("source", "target", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return fspath(value) if isinstance(value, PathLike) else value
+
     @field_validator("model", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        listed = [value] if isinstance(value, str | PathLike) else value
+        return [fspath(each) if isinstance(each, PathLike) else each for each in listed]
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return ",".join(value) if isinstance(value, tuple | list) else value
 
     @field_validator("halo_tolerance", mode="before")
     @classmethod

@@ -158,3 +158,17 @@ def test_a_coarser_level_of_the_source_is_mapped_at_its_own_size(small_model: Pa
     assert (made.shape, made.voxel_nm) == ((4, 50, 60), (30.0, 6.0, 6.0))
     assert read_record(tmp_path / "p.zarr").source.location == str(fine / "1")
     np.testing.assert_allclose(stored(tmp_path / "p.zarr"), whole_pass_stored(small_model, fine / "1"), atol=1)
+
+
+def test_a_training_that_was_refused_may_start_again_mended(converted: Path, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "labels.tif", (blobs((4, 50, 60)) > 100).astype(np.uint8), photometric="minisblack")
+    text = (
+        f'[data]\nraw = "{converted}"\nlabels = "{tmp_path}/labels.tif"\ntrain = [0, 4]\n'
+        "[network]\narguments = {{ width = 2, depth = 1, out_channels = {channels} }}\n"
+        f'[fit]\nsteps = 2\npatch = 32\n[output]\nfolder = "{tmp_path}/run"\n'
+    )
+    (tmp_path / "run.toml").write_text(text.replace("{{", "{").replace("}}", "}").replace("{channels}", "3"))
+    refused = CliRunner().invoke(main, ["train", str(tmp_path / "run.toml")])
+    assert refused.exit_code != 0
+    (tmp_path / "run.toml").write_text(text.replace("{{", "{").replace("}}", "}").replace("{channels}", "1"))
+    run("train", str(tmp_path / "run.toml"))

@@ -342,3 +342,13 @@ def test_several_classes_leave_no_seam_and_are_channels_by_name(tmp_path: Path) 
     assert [channel["label"] for channel in image["omero"]["channels"]] == list(names)
     volseg.predict(str(raw_path), str(tmp_path / "one.zarr"), model=str(path), classes="affinity_y", **common)
     np.testing.assert_array_equal(stored(tmp_path / "one.zarr"), whole[1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 10, 10)])
+def test_a_volume_smaller_than_the_stride_is_mapped_too(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    raw = blobs((3, 20, 20))[: shape[0], : shape[1], : shape[2]]
+    raw_path = make_volume(tmp_path / "raw.zarr", shape, voxels=np.ascontiguousarray(raw), chunk=(1, 8, 8))
+    path = make_model(tmp_path / "m.safetensors", "fusionnet", {"width": 2, "depth": 4})
+    truth = whole_pass(load_model_file(path), raw)
+    volseg.predict(str(raw_path), str(tmp_path / "p.zarr"), model=str(path), precision="float32", cluster="serial")
+    assert np.abs(stored(tmp_path / "p.zarr") - truth * 255).max() <= 0.5 + 255 * 1.01e-5

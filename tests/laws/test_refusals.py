@@ -95,6 +95,7 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["raw.zarr", "out.zarr", "--cluster", "slurm"], 2, "--cluster 'slurm' is not one of serial, local"),
     (["raw.zarr", "out.zarr", "--halo-tolerance", "99.9"], 2, "'99.9' is not two numbers; write PERCENT,LEVELS"),
     (["raw.zarr", "out.zarr", "--halo-tolerance", "0,8"], 2, "halo tolerance .* makes no sense; .*such as 99.9,8"),
+    (["raw.zarr", "out.zarr", "--halo-tolerance", "99,8", "--halo", "exact"], 2, "--halo-tolerance is for --halo auto"),
     (["raw.zarr", "out.zarr", "--classes", "cell"], 1, "has no class 'cell'; choose from membrane"),
     (["raw.zarr", "out.zarr", "--classes", "membrane,membrane"], 2, "names a class twice; name each once"),
     (["raw.zarr", "out.zarr", "--uncertainty"], 2, "the spread of several estimates.*--orientations flips or all"),

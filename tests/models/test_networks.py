@@ -225,6 +225,8 @@ def test_a_chain_refines_what_the_first_made() -> None:
         ("fusionnet", {"kernel": [2, 2]}, "must be of odd numbers"),
         ("fusionnet", {"pool": [0, 2]}, "must be of numbers from 1 on"),
         ("unet", {"pool": [[2, 2], [2, 2]]}, "has 2 sizes for 4 levels"),
+        ("unet", {"pool": [[2, 2], 2]}, "is n.* size of whole numbers"),
+        ("unet", {"pool": [2.0, 2.0]}, "is n.* size of whole numbers"),
     ],
 )
 def test_what_is_no_network_is_refused(name, arguments, message) -> None:

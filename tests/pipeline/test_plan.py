@@ -114,3 +114,31 @@ def test_networks_of_unlike_strides_share_blocks_but_not_tiles() -> None:
     assert plan.halos == (FUSIONNET.exact_halo(), (0, 48, 48))
     assert plan.halo == FUSIONNET.exact_halo()
     assert next(plan.tilings(1)).halo == (0, 48, 48)
+
+
+def test_a_network_of_neighbouring_sections_has_one_halo_along_z() -> None:
+    three = replace(
+        FUSIONNET, reach_before=(1, 245, 245), reach_after=(1, 245, 245), margin=(1, 0, 0), smallest=(3, 16, 16)
+    )
+    assert three.checked_halo((1, 32, 32)) == (1, 32, 32)
+    for halo in [(0, 32, 32), (2, 32, 32), (3, 32, 32)]:
+        with pytest.raises(GridError, match="takes 3 sections as its channels; use --halo 1,32,32"):
+            three.checked_halo(halo)
+    with pytest.raises(GridError, match="--halo auto or exact gives each its own"):
+        plan_run((32, 2000, 2000), (16, 128, 128), (three, FUSIONNET), Request(halo=(1, 32, 32)))
+
+
+def test_a_block_of_a_3d_network_is_at_least_as_deep_as_what_is_computed_twice() -> None:
+    deep = replace(
+        FUSIONNET, dimensions=3, reach_before=(60, 245, 245), reach_after=(60, 245, 245), context=(60, 235, 235)
+    )
+    plan = plan_run((500, 2000, 2000), (16, 128, 128), (deep,), Request())
+    assert plan.grid.block[0] >= 112
+    overheads = [tiling.overhead for tiling in plan.tilings()]
+    assert overheads == sorted(overheads)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 10, 10), (1, 100, 3)])
+def test_a_volume_smaller_than_the_stride_has_a_tile(shape: tuple) -> None:
+    plan = plan_run(shape, (1, 8, 8), (FUSIONNET,), Request())
+    assert next(plan.tilings()).core[2] == 16

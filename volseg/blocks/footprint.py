@@ -54,6 +54,11 @@ class Footprint:
             GridError: a halo along an axis that the network does not see, below the margin of an unpadded network, or
                 off the stride.
         """
+        if self.dimensions == 2 and self.margin[0] and halo[0] != self.margin[0]:
+            raise GridError(
+                f"halo {halo} does not fit a network that takes {2 * self.margin[0] + 1} sections as its channels; use "
+                f"--halo {_text((self.margin[0], *halo[1:]))}"
+            )
         unseen = [not (a or b or m) for a, b, m in zip(self.reach_before, self.reach_after, self.margin, strict=True)]
         if any(h and u for h, u in zip(halo, unseen, strict=True)):
             z, y, x = (0 if u else h for h, u in zip(halo, unseen, strict=True))

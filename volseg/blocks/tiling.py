@@ -46,6 +46,17 @@ class Tiling:
         return self.footprint.input_shape(self.core, self.halo)
 
     @property
+    def overhead(self) -> float:
+        """Voxels that the network computes for each that it keeps.
+
+        >>> from volseg.blocks import Footprint
+        >>> net = Footprint((0, 245, 245), (0, 245, 245), (1, 16, 16), (0, 0, 0), (1, 16, 16), (0, 235, 235))
+        >>> Tiling(net, (1, 1024, 1024), (0, 128, 128)).overhead
+        1.5625
+        """
+        return prod(self.input_shape) / prod(self.core)
+
+    @property
     def crop(self) -> Box:
         """Where the core lies in the network's output of one tile."""
         z, y, x = (h - m for h, m in zip3(self.halo, self.footprint.margin))

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
               help="A model file, or the name of a packaged model; several are averaged.")  # fmt: skip
 @click.option("--block", type=ZyxType(), help="What one task writes, in voxels.  [default: slabs of 1024 x 1024]")
 @click.option("--halo", type=HaloType(), metavar="auto|exact|Z,Y,X", default="auto", show_default=True,
-              help="Context read around a block. exact: no seams. auto: the smallest that is good enough.")  # fmt: skip
-@click.option("--halo-tolerance", type=ToleranceType(), metavar="PERCENT,LEVELS", default="99.9,8", show_default=True,
-              help="For auto: voxels within one grey level of exact, and the most that any may be off.")  # fmt: skip
+              help="Context read around a block. exact: no seams. auto: the smallest that will do.")  # fmt: skip
+@click.option("--halo-tolerance", type=ToleranceType(), metavar="PERCENT,LEVELS",
+              help="For auto: voxels within one grey level, the most any may be off.  [default: 99.9,8]")  # fmt: skip
 @click.option("--orientations", type=click.Choice(["one", "flips", "all"]), default="one", show_default=True,
               help="Average over the section's 4 flips, or all 8 orientations.")  # fmt: skip
 @click.option("--classes", metavar="auto|all|NAME,..", default="auto", show_default=True,

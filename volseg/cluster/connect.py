@@ -76,6 +76,7 @@ class Cluster:
         """Call a function once on every worker."""
         if self.client is None:
             return [call(*arguments)]
+        self.refresh(now=True)
         results: dict[str, Any] = self.client.run(call, *arguments, workers=list(self.names))
         return list(results.values())
 
@@ -83,6 +84,7 @@ class Cluster:
         """Call a function on one worker."""
         if self.client is None:
             return call(*arguments)
+        self.refresh(now=True)
         return self.client.run(call, *arguments, workers=[self.names[0]])[self.names[0]]
 
     def each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:

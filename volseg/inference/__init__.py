@@ -4,7 +4,7 @@ What is exported here loads torch only when it is called.
 """
 
 from volseg.inference.choose import TileChoice, choose_tiles
-from volseg.inference.engine import Engine, open_predictor
+from volseg.inference.engine import Engine, open_predictor, open_predictors
 from volseg.inference.facts import Device, Precision, WorkerFacts, choose_precision, threads_each, worker_facts
 from volseg.inference.memory import Load, MemoryPlan
 from volseg.inference.orientations import ORIENTATIONS, Orientations
@@ -22,6 +22,7 @@ __all__ = [
     "choose_precision",
     "choose_tiles",
     "open_predictor",
+    "open_predictors",
     "threads_each",
     "worker_facts",
 ]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from volseg.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from volseg.blocks import Tiling
     from volseg.inference.facts import Device, Precision
     from volseg.inference.orientations import Orientations
@@ -37,12 +39,19 @@ class Engine:
 def open_predictor(
     model_file: str, digest: str, tiling: Tiling, engine: Engine, classes: tuple[str, ...] = ("membrane",)
 ) -> TiledPredictor:
-    """Load a model and make it ready to predict blocks in this process.
+    """Load a model and make it ready to predict blocks in this process; see `open_predictors`."""
+    return open_predictors(model_file, digest, [tiling], engine, classes)[0]
+
+
+def open_predictors(
+    model_file: str, digest: str, tilings: Sequence[Tiling], engine: Engine, classes: tuple[str, ...]
+) -> list[TiledPredictor]:
+    """Load a model once and make it ready to predict, for each of some ways to cut blocks.
 
     Args:
         model_file: where it is.
         digest: the model's, as recorded.
-        tiling: how blocks are cut.
+        tilings: how blocks are cut.
         engine: how the network is run.
         classes: which of the model's classes to predict.
 
@@ -66,4 +75,5 @@ def open_predictor(
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
     network = prepared(model.network, engine.device, engine.precision)
-    return TiledPredictor(network, partial(model.probabilities, classes=classes), tiling, engine)
+    activate = partial(model.probabilities, classes=classes)
+    return [TiledPredictor(network, activate, tiling, engine) for tiling in tilings]

@@ -84,7 +84,7 @@ def block_bytes(grid: BlockGrid, tiling: Tiling, load: Load) -> int:
     read, write = tiling.read_box(whole).voxels, whole.voxels * load.classes
     # Normalising holds raw voxels, their float32 copy and its result; later the probabilities, their scaled copy and
     # the bytes stand beside the normalised voxels. Of several estimates there are two besides their mean, and sums.
-    kept = 9 + (8 if load.estimates > 1 else 0) + (9 if load.spread else 0)
+    kept = 12 + (8 if load.estimates > 1 else 0) + (12 if load.spread else 0)
     return max(read * (load.source_item + 8), read * (load.source_item + 4) + write * kept)
 
 
@@ -117,8 +117,9 @@ def activation_bytes(network: nn.Module, input_shape: tuple[int, int, int], batc
     live = peak = 0
     for at, node in enumerate(nodes):
         live += 0 if first.in_place(node) else sizes[node]
-        # A convolution's library may hold its input in another layout meanwhile.
-        peak = max(peak, live + max((sizes[source] for source in node.all_input_nodes), default=0))
+        # A convolution's library may hold its input in another layout meanwhile; in 3-D its output as well.
+        copied = max((sizes[source] for source in node.all_input_nodes), default=0)
+        peak = max(peak, live + copied + (sizes[node] if len(axes) == 3 else 0))
         owners = {source for source in node.all_input_nodes if last_use[source] == at}
         live -= sum(sizes[source] for source in owners if not first.in_place(node))
     return peak

@@ -138,9 +138,14 @@ def scales(kernel: Sizes, pool: Sizes, depth: int) -> tuple[list[Size], list[Siz
 def _each(given: Sizes, count: int, name: str) -> list[Size]:
     if all(isinstance(part, int) for part in given):
         return [tuple(int(str(side)) for side in given)] * count
-    if len(given) != count:
+    sizes = [tuple(size) for size in given if isinstance(size, Sequence)]
+    if len(sizes) != len(given) or not all(isinstance(side, int) for size in sizes for side in size):
+        raise ConfigError(
+            f"{name} {given} is neither one size of whole numbers, [y, x] or [z, y, x], nor a list of them"
+        )
+    if len(sizes) != count:
         raise ConfigError(f"{name} {given} has {len(given)} sizes for {count} levels; give one, or one for each")
-    return [tuple(size) for size in given if isinstance(size, Sequence)]
+    return sizes
 
 
 def initialise(network: nn.Module) -> None:

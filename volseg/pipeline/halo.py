@@ -11,7 +11,7 @@ passes shows the error of every halo at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from volseg.blocks import BlockGrid
 
 SAMPLES = 6
-_ROOM = (4, 160, 160)
+_ROOM = (2, 160, 160)
 """Voxels of a sample beyond twice the exact halo, so that even its middle says something of large halos."""
 _PLASTIC = (0.8191725134, 0.6710436067)
 """Steps that spread points evenly over a square (the R2 sequence, from powers of the plastic number)."""
@@ -55,7 +55,7 @@ class Tolerance:
             )
 
     def __str__(self) -> str:
-        return f"{self.share:.4%} of voxels within one grey level and none off by more than {self.greatest:g}"
+        return f"{100 * self.share:g} % of voxels within one grey level, and none off by more than {self.greatest:g}"
 
     def holds(self, point: Measured) -> bool:
         """Whether a halo is good enough."""
@@ -68,7 +68,8 @@ class Measured:
 
     Attributes:
         halo: voxels along z, y, x.
-        share: of voxels that stay within one grey level of the exact result, in the sample where they are fewest.
+        share: of a tile's voxels that stay within one grey level of the exact result, in the sample where they are
+            fewest.
         greatest: difference from it, in grey levels.
     """
 
@@ -78,15 +79,18 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """What was found for each candidate halo: the share of voxels within one grey level, the greatest difference."""
+class Depths:
+    """What one sample shows, by how deep inside it a voxel lies, in strides: along z, and along y or x.
 
-    share: NDArray[np.float64]
+    Attributes:
+        voxels: how many there are, for each depth (z, yx).
+        within: how many of them are within one grey level.
+        greatest: difference among them.
+    """
+
+    voxels: NDArray[np.int64]
+    within: NDArray[np.int64]
     greatest: NDArray[np.int64]
-
-    def worst_of(self, other: Tally) -> Tally:
-        """The worse of two samples, halo by halo: a volume has sections that are harder than their mean."""
-        return Tally(np.minimum(self.share, other.share), np.maximum(self.greatest, other.greatest))
 
 
 def candidate_halos(footprint: Footprint) -> tuple[Zyx, ...]:
@@ -133,8 +137,8 @@ def _side(axis: int, footprint: Footprint, extent: int) -> int:
     return min(wanted, max(ceil_to(extent, stride), 2 * cut + stride))
 
 
-def tally(cut: NDArray[np.uint8], exact: NDArray[np.uint8], footprint: Footprint) -> Tally:
-    """Count what each candidate halo would leave wrong.
+def by_depth(cut: NDArray[np.uint8], exact: NDArray[np.uint8], footprint: Footprint) -> Depths:
+    """Sort the differences of a sample by depth.
 
     Args:
         cut: what the network made of the sample alone, (classes, z, y, x).
@@ -142,38 +146,78 @@ def tally(cut: NDArray[np.uint8], exact: NDArray[np.uint8], footprint: Footprint
         footprint: the network's.
     """
     apart = np.abs(cut.astype(np.int16) - exact).max(axis=0)
-    counts = []
-    for halo in candidate_halos(footprint):
-        z, y, x = (h - m for h, m in zip3(halo, footprint.margin))
-        kept = apart[z : len(apart) - z, y : apart.shape[1] - y, x : apart.shape[2] - x]
-        counts.append((float((kept <= 1).mean()), int(kept.max())))
-    share, greatest = zip(*counts, strict=True)
-    return Tally(np.array(share), np.array(greatest))
+    z, y, x = (_depths(n, s) for n, s in zip3(_triple(apart.shape), footprint.stride))
+    across = np.minimum(y[:, None], x[None, :])
+    shape = (int(z.max()) + 1, int(across.max()) + 1)
+    # Where the network does not look along z, all sections are one depth.
+    place = (z[:, None, None] * shape[1] + across).ravel()
+    voxels = np.bincount(place, minlength=shape[0] * shape[1])
+    within = np.bincount(place, weights=(apart <= 1).ravel(), minlength=voxels.size)
+    greatest = np.zeros(voxels.size, np.int64)
+    np.maximum.at(greatest, place, apart.ravel())
+    return Depths(voxels.reshape(shape), within.astype(np.int64).reshape(shape), greatest.reshape(shape))
 
 
-def curve(counted: Tally, footprint: Footprint) -> tuple[Measured, ...]:
-    """What was measured, halo by halo; the exact one is right by definition."""
+def _depths(length: int, stride: int) -> NDArray[np.int64]:
+    """How many whole strides each place is away from the nearer end."""
+    places = np.arange(length)
+    return np.minimum(places, length - 1 - places) // stride
+
+
+def curve(samples: Sequence[Depths], footprint: Footprint, core: Zyx) -> tuple[Measured, ...]:
+    """What each halo would leave wrong in tiles of a given core: in the sample where it is worst.
+
+    A small tile is mostly border, a large one mostly inside; so the share at each depth counts as often as the tile
+    has voxels there. The exact halo is right by definition.
+    """
     exact = footprint.exact_halo()
-    points = zip(candidate_halos(footprint), counted.share, counted.greatest, strict=True)
-    return tuple(
-        Measured(halo, 1.0, 0.0) if halo == exact else Measured(halo, float(share), float(most))
-        for halo, share, most in points
-    )
+    points = []
+    for halo in candidate_halos(footprint):
+        if halo == exact:
+            points.append(Measured(halo, 1.0, 0.0))
+            continue
+        seen = [_in_tile(sample, footprint, halo, core) for sample in samples]
+        points.append(Measured(halo, min(share for share, _ in seen), max(most for _, most in seen)))
+    return tuple(points)
 
 
-def chosen(points: Sequence[Measured], tolerance: Tolerance, footprint: Footprint, block: Zyx) -> Measured:
+def _in_tile(sample: Depths, footprint: Footprint, halo: Zyx, core: Zyx) -> tuple[float, float]:
+    """Share within one grey level and greatest difference that a sample shows for a tile."""
+    first = [(h - m) // s for h, m, s in zip(halo, footprint.margin, footprint.stride, strict=True)]
+    along, across = first[0], max(first[1:])
+    weights = np.outer(_rings((core[0],), footprint.stride[:1]), _rings(core[1:], footprint.stride[1:]))
+    deep, wide = (min(n, m) for n, m in zip(weights.shape, _left(sample, along, across), strict=True))
+    # What lies deeper in the tile than the sample shows is right, or the sample's middle would not be.
+    kept = weights[:deep, :wide]
+    voxels = np.maximum(sample.voxels[along : along + deep, across : across + wide], 1)
+    wrong = 1 - sample.within[along : along + deep, across : across + wide] / voxels
+    return 1 - float((kept * wrong).sum() / weights.sum()), float(sample.greatest[along:, across:].max())
+
+
+def _left(sample: Depths, along: int, across: int) -> tuple[int, int]:
+    return sample.voxels.shape[0] - along, sample.voxels.shape[1] - across
+
+
+def _rings(sides: Sequence[int], strides: Sequence[int]) -> NDArray[np.float64]:
+    """Voxels of a box at each depth, in strides: its outermost ring first.
+
+    >>> _rings((8, 8), (2, 2)).tolist()
+    [48.0, 16.0]
+    """
+    depth = max(1, min(-(-side // (2 * stride)) for side, stride in zip(sides, strides, strict=True)))
+    inside = [
+        float(np.prod([max(side - 2 * k * stride, 0) for side, stride in zip(sides, strides, strict=True)]))
+        for k in range(depth + 1)
+    ]
+    return np.array([outer - inner for outer, inner in pairwise(inside)])
+
+
+def chosen(points: Sequence[Measured], tolerance: Tolerance, footprint: Footprint, core: Zyx) -> Measured:
     """The cheapest halo within tolerance; the exact one, which always is, where no smaller one will do."""
     good = [point for point in points if tolerance.holds(point)]
-    return min(good, key=lambda point: (overhead(footprint, point.halo, block), point.halo))
+    return min(good, key=lambda point: (Tiling(footprint, core, point.halo).overhead, point.halo))
 
 
-def overhead(footprint: Footprint, halo: Zyx, block: Zyx) -> float:
-    """Voxels that the network computes for each that is written, where a tile is as large as a block.
-
-    >>> net = Footprint((0, 245, 245), (0, 245, 245), (1, 16, 16), (0, 0, 0), (1, 16, 16), (0, 235, 235))
-    >>> overhead(net, (0, 128, 128), (16, 1024, 1024))
-    1.5625
-    """
-    z, y, x = (ceil_to(b, s) for b, s in zip3(block, footprint.stride))
-    tiling = Tiling(footprint, (1 if footprint.dimensions == 2 else z, y, x), halo)
-    return Box.of_shape(tiling.input_shape).voxels / Box.of_shape(tiling.core).voxels
+def _triple(shape: tuple[int, ...]) -> Zyx:
+    z, y, x = shape
+    return z, y, x

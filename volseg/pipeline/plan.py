@@ -74,21 +74,25 @@ class Plan:
         return replace(self, halos=halos)
 
     def tilings(self, member: int = 0) -> Iterator[Tiling]:
-        """Ways to cut a block into tiles, from the largest tile (the least halo computed twice) to the smallest."""
+        """Ways to cut a block into tiles, from the one with the least halo computed twice to the smallest tile."""
         footprint = self.footprints[member]
         sz, sy, sx = footprint.stride
         # No wider than what there is to write: the rest of a block beyond the volume is never computed.
         bz, by, bx = (min(b, n) for b, n in zip3(self.grid.block, self.grid.region.shape))
-        flat = footprint.dimensions == 2
-        most = max(by // sy, bx // sx) if flat else max(bz // sz, by // sy, bx // sx)
-        seen: set[Zyx] = set()
-        for parts in range(1, most + 1):
-            # A 2-D network takes sections one by one: a batch is many of them, a tile is one.
-            depth = 1 if flat else ceil_to(-(-bz // parts), sz)
-            core = (depth, ceil_to(-(-by // parts), sy), ceil_to(-(-bx // parts), sx))
-            if core not in seen:
-                seen.add(core)
-                yield Tiling(footprint, core, self.halos[member])
+        # A 2-D network takes sections one by one: a batch is many of them, a tile is one.
+        depths = {1} if footprint.dimensions == 2 else {ceil_to(-(-bz // parts), sz) for parts in _parts(bz, sz)}
+        cores = {
+            (depth, ceil_to(-(-by // parts), sy), ceil_to(-(-bx // parts), sx))
+            for depth in depths
+            for parts in range(1, max(-(-by // sy), -(-bx // sx)) + 1)
+        }
+        tilings = [Tiling(footprint, core, self.halos[member]) for core in cores]
+        yield from sorted(tilings, key=lambda tiling: (tiling.overhead, tiling.core))
+
+
+def _parts(length: int, stride: int) -> range:
+    """Into how many parts a length may be cut along an axis with a stride."""
+    return range(1, -(-length // stride) + 1)
 
 
 def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request: Request) -> Plan:
@@ -103,12 +107,10 @@ def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request:
     Raises:
         GridError: sizes that do not fit; the message says which would.
     """
-    block = _block(shape, chunk, _common_stride(footprints), request)
+    block = _block(shape, chunk, footprints, request)
     shard = request.shard or block
     grid = BlockGrid.over(shape, block, shard, request.region)
-    halos = request.halos or tuple(
-        each.exact_halo() if request.halo == "exact" else each.checked_halo(request.halo) for each in footprints
-    )
+    halos = request.halos or _halos(footprints, request.halo)
     warnings = [
         f"halo {halo} is below the {each.exact_halo()} that this network needs to leave no seam: blocks may "
         "differ at their borders; use --halo exact to be sure"
@@ -120,15 +122,29 @@ def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request:
     return Plan(grid, shard, _inner_chunk(shard, request.chunk), footprints, halos, tuple(warnings))
 
 
+def _halos(footprints: tuple[Footprint, ...], halo: Zyx | Literal["exact"]) -> tuple[Zyx, ...]:
+    if halo == "exact":
+        return tuple(each.exact_halo() for each in footprints)
+    try:
+        return tuple(each.checked_halo(halo) for each in footprints)
+    except GridError as error:
+        if len(footprints) == 1:
+            raise
+        raise GridError(f"{error}; where models differ so, --halo auto or exact gives each its own") from None
+
+
 def _common_stride(footprints: tuple[Footprint, ...]) -> Zyx:
     """The stride on which the pooling grids of all networks meet."""
     z, y, x = (lcm(*steps) for steps in zip(*(each.stride for each in footprints), strict=True))
     return z, y, x
 
 
-def _block(shape: Zyx, chunk: Zyx, stride: Zyx, request: Request) -> Zyx:
+def _block(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request: Request) -> Zyx:
+    stride = _common_stride(footprints)
     if request.block is None:
-        return _default_block(shape, chunk, stride, request.shard)
+        # Where a network looks along z, a block is at least as deep as what is computed twice above and below it.
+        around = max(2 * each.exact_halo()[0] for each in footprints)
+        return _default_block(shape, chunk, stride, request.shard, max(_BLOCK_Z, around))
     if min(request.block) < 1:
         raise GridError(f"block {request.block} needs at least one voxel along each axis")
     if any(b % s for b, s in zip3(request.block, stride)):
@@ -140,9 +156,9 @@ def _block(shape: Zyx, chunk: Zyx, stride: Zyx, request: Request) -> Zyx:
     return request.block
 
 
-def _default_block(shape: Zyx, chunk: Zyx, stride: Zyx, shard: Zyx | None) -> Zyx:
+def _default_block(shape: Zyx, chunk: Zyx, stride: Zyx, shard: Zyx | None, deep: int) -> Zyx:
     """Slabs of whole source chunks along z; wide along y and x, where the halo would else be computed twice."""
-    depth = chunk[0] * max(1, _BLOCK_Z // chunk[0]) if chunk[0] <= 2 * _BLOCK_Z else _BLOCK_Z
+    depth = chunk[0] * max(1, deep // chunk[0]) if chunk[0] <= 2 * deep else deep
     # Blocks of one size: a narrow last one would cost as much as a wide one, for tiles have one shape.
     even = tuple(-(-n // -(-n // _BLOCK_YX)) for n in shape[1:])
     wanted = (min(depth, shape[0]), *even)

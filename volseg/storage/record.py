@@ -76,6 +76,8 @@ class Settings(_Frozen):
     """That each tile is seen in and averaged over."""
     classes: tuple[str, ...] = ("membrane",)
     """What is written: one class, or several along a channel axis."""
+    halo_tolerance: tuple[float, float] | None = None
+    """Share of voxels within one grey level and greatest difference that a measured halo was chosen by."""
     uncertainty: bool = False
     """Whether the standard deviation of the estimates is written too."""
 

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from volseg.blocks import Box, Tiling, ceil_to
+from volseg.blocks import Box, ceil_to
 from volseg.errors import ConfigError, TrainingError
 from volseg.evaluation import PixelCounts, PixelScores, pixel_scores
 from volseg.inference.engine import Engine
 from volseg.inference.facts import choose_precision, worker_facts
+from volseg.inference.memory import Load, largest_that_fits, plan_memory
 from volseg.inference.prepare import DTYPES, prepared
 from volseg.inference.tiled import TiledPredictor
 from volseg.models.model import Model, card_for
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, mirrored, moments, normalize, to_uint8
+from volseg.pipeline import Request, plan_run
 from volseg.training.data import LabelledVolume, PatchSampler
 
 if TYPE_CHECKING:
@@ -208,11 +210,18 @@ def cross_entropy(output: Tensor, targets: Tensor, membrane_channel: int) -> Ten
 
 
 def predict_sections(model: Model, raw: NDArray[Any], precision: Precision, facts: WorkerFacts) -> NDArray[np.float32]:
-    """Membrane probability of a small volume in memory, with the exact halo; (z, y, x) in [0, 1]."""
+    """Membrane probability of a small volume in memory, with the exact halo; (z, y, x) in [0, 1].
+
+    Raises:
+        MemoryPlanError: not even the smallest tile fits.
+    """
     footprint = model.card.footprint
     whole = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
     z, y, x = (ceil_to(n, s) for n, s in zip(whole.shape, footprint.stride, strict=True))
-    tiling = Tiling(footprint, (1 if footprint.dimensions == 2 else z, y, x), footprint.exact_halo())
+    plan = plan_run(whole.shape, whole.shape, (footprint,), Request(block=(z, y, x)))
+    load = Load(batch=1, precision=precision, source_item=raw.itemsize, slots=1, device=facts.device)
+    plans = ((tiling, plan_memory(model.network, plan.grid, tiling, load)) for tiling in plan.tilings())
+    tiling, _ = largest_that_fits(plans, facts.memory, facts.device_memory)
     read_box = tiling.read_box(whole)
     normalized = normalize(
         mirrored(raw, read_box.start, read_box.stop), model.card.normalization.statistics_of(raw), read_box.start[0]
