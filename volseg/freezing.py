@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from volseg.cluster import sections_told
 from volseg.errors import ClusterError
 from volseg.halos import HaloChoice, Sampled, choose_halo, measure_halo
 from volseg.inference import (
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from volseg.runfiles import PredictConfig
     from volseg.storage import Volume
 
-_TELL_SECONDS = 5.0
 _BATCH = {"cpu": 1, "cuda": 4}
 _ROUNDS = 6
 """How often halo and tile are chosen after one another."""
@@ -268,7 +267,7 @@ def _statistics(prepared: Prepared, progress: Progress) -> list[Statistics]:
         how = model.card.normalization
         key = (how.mode, how.training if how.mode == "fixed" else ())
         if key not in known:
-            known[key] = volume_statistics(volume, how, _told(progress, volume.shape[0]))
+            known[key] = volume_statistics(volume, how, sections_told(progress, volume.shape[0]))
         result.append(known[key])
     return result
 
@@ -291,18 +290,3 @@ def _free(facts: list[WorkerFacts]) -> tuple[int, int]:
     per_host = max(Counter(fact.host for fact in facts).values())
     per_gpu = max(Counter((fact.host, fact.gpu) for fact in facts).values())
     return min(fact.memory for fact in facts) // per_host, min(fact.device_memory for fact in facts) // per_gpu
-
-
-def _told(progress: Progress, sections: int) -> Callable[[int], None]:
-    """Tells of the one pass over the volume before the first block, where it takes long."""
-    started = told = time.monotonic()
-
-    def tell(done: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told > _TELL_SECONDS:
-            told = now
-            left = (now - started) / done * (sections - done)
-            progress.note(f"grey values of {done} of {sections} sections measured, {left:.0f} s left")
-
-    return tell

@@ -3,7 +3,7 @@
 from volseg.cluster.attempt import Attempt, Failure, attempted
 from volseg.cluster.connect import Cluster, connect
 from volseg.cluster.gpus import visible_gpus
-from volseg.cluster.progress import Progress, Quiet, Shown
+from volseg.cluster.progress import Progress, Quiet, Shown, sections_told
 from volseg.cluster.run import Outcome, run_blocks
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "attempted",
     "connect",
     "run_blocks",
+    "sections_told",
     "visible_gpus",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console
@@ -9,7 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextCol
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+_TELL_SECONDS = 5.0
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from rich.progress import Task
@@ -92,3 +96,18 @@ class _Rates(ProgressColumn):
             return Text("")
         rates = f"{task.completed / seconds:.2f} blocks/s, {task.fields['voxels'] / seconds / 1e6:.2f} Mvoxel/s,"
         return Text(rates, no_wrap=True)
+
+
+def sections_told(progress: Progress, sections: int) -> Callable[[int], None]:
+    """Tells of the one pass over the volume before the first block, where it takes long."""
+    started = told = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told > _TELL_SECONDS:
+            told = now
+            left = (now - started) / done * (sections - done)
+            progress.note(f"grey values of {done} of {sections} sections measured, {left:.0f} s left")
+
+    return tell
