@@ -1,14 +1,17 @@
 """Pure array functions: numpy in, numpy out."""
 
+from volseg.ops.boundaries import boundaries
 from volseg.ops.consensus import Consensus
 from volseg.ops.normalize import Normalization, Statistics, moments, normalize, section_moments
 from volseg.ops.pad import mirrored, unfolded
 from volseg.ops.quantize import to_probability, to_uint8
+from volseg.ops.weight_map import weight_map
 
 __all__ = [
     "Consensus",
     "Normalization",
     "Statistics",
+    "boundaries",
     "mirrored",
     "moments",
     "normalize",
@@ -16,4 +19,5 @@ __all__ = [
     "to_probability",
     "to_uint8",
     "unfolded",
+    "weight_map",
 ]
