@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volseg.errors import ConfigError
-from volseg.evaluation import PixelCounts, pixel_scores
+from volseg.evaluation import PixelCounts, pixel_curves, pixel_scores
 
 
 def counted(stored: list[int], membrane: list[bool]) -> PixelCounts:
@@ -59,6 +59,29 @@ def test_blocks_add_up_to_the_volume() -> None:
     for z in range(6):
         parts.add(stored[z], truth[z])
     assert pixel_scores(whole) == pixel_scores(parts)
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_ignored_pixels_change_nothing(triples: list[tuple[int, bool, bool]]) -> None:
+    counts = PixelCounts()
+    stored, membrane, ignored = (np.array(column) for column in zip(*triples, strict=True))
+    counts.add(stored, membrane, ignored)
+    kept = [(value, truth) for value, truth, out in triples if not out]
+    expected = counted([value for value, _ in kept], np.array([truth for _, truth in kept], bool))
+    np.testing.assert_array_equal(counts.membrane, expected.membrane)
+    np.testing.assert_array_equal(counts.cell, expected.cell)
+
+
+def test_curves_hold_the_scores_of_each_threshold() -> None:
+    rng = np.random.default_rng(2)
+    counts = counted(rng.integers(0, 256, 500).tolist(), (rng.random(500) < 0.4).tolist())
+    curves = pixel_curves(counts)
+    for step in (0, 64, 200, 255):
+        scores = pixel_scores(counts, step / 255)
+        at = (curves.precision[step], curves.recall[step], curves.f1[step], curves.pixel_error[step])
+        assert at == (scores.precision, scores.recall, scores.f1, scores.pixel_error)
+        assert curves.threshold[step] == scores.threshold
+    assert curves.f1.max() == pixel_scores(counts).best_f1
 
 
 @pytest.mark.parametrize("membrane", [[True, True], [False, False]])

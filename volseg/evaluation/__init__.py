@@ -1,5 +1,20 @@
-"""Scores of membrane probability against ground truth: numpy in, numbers out."""
+"""Scores of membrane probability and of cells against ground truth: numpy in, numbers out."""
 
-from volseg.evaluation.pixels import PixelCounts, PixelScores, membrane_of, pixel_scores
+from volseg.evaluation.instances import InstanceCounts, InstanceScores, instance_scores
+from volseg.evaluation.pixels import PixelCounts, PixelCurves, PixelScores, membrane_of, pixel_curves, pixel_scores
+from volseg.evaluation.sections import SegmentationCounts, SegmentationScores, section_scores
 
-__all__ = ["PixelCounts", "PixelScores", "membrane_of", "pixel_scores"]
+__all__ = [
+    "InstanceCounts",
+    "InstanceScores",
+    "PixelCounts",
+    "PixelCurves",
+    "PixelScores",
+    "SegmentationCounts",
+    "SegmentationScores",
+    "instance_scores",
+    "membrane_of",
+    "pixel_curves",
+    "pixel_scores",
+    "section_scores",
+]

@@ -40,16 +40,21 @@ class PixelCounts:
         self.membrane: NDArray[np.int64] = np.zeros(_LEVELS, np.int64)
         self.cell: NDArray[np.int64] = np.zeros(_LEVELS, np.int64)
 
-    def add(self, stored: NDArray[np.uint8], membrane: NDArray[np.bool_]) -> None:
-        """Count one block; both arrays have its shape.
+    def add(
+        self, stored: NDArray[np.uint8], membrane: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Count one block; all arrays have its shape, and voxels that are ignored count for nothing.
 
         Raises:
             ConfigError: the shapes differ.
         """
         if stored.shape != membrane.shape:
             raise ConfigError(f"prediction {stored.shape} and truth {membrane.shape} differ in shape")
+        cell = ~membrane
+        if ignored is not None:
+            membrane, cell = membrane & ~ignored, cell & ~ignored
         self.membrane += np.bincount(stored[membrane], minlength=_LEVELS)
-        self.cell += np.bincount(stored[~membrane], minlength=_LEVELS)
+        self.cell += np.bincount(stored[cell], minlength=_LEVELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,48 @@ class PixelScores:
     membrane_share: float
 
 
+@dataclass(frozen=True)
+class PixelCurves:
+    """Pixel scores at each of the 256 thresholds k / 255; arrays (256,), float64.
+
+    Attributes:
+        threshold: probability from which a pixel counts as membrane.
+        precision: share of what was called membrane that is; 0 where nothing was.
+        recall: share of membrane that was called so.
+        f1: harmonic mean of the two.
+        pixel_error: share of pixels called wrongly.
+    """
+
+    threshold: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    pixel_error: NDArray[np.float64]
+
+
+def pixel_curves(counts: PixelCounts) -> PixelCurves:
+    """Scores at each threshold, of what was counted.
+
+    Raises:
+        ConfigError: a truth without membrane or without cells.
+    """
+    positives, negatives = int(counts.membrane.sum()), int(counts.cell.sum())
+    if not positives or not negatives:
+        raise ConfigError(
+            f"the truth has {positives} membrane and {negatives} other voxels, so there is nothing to score; "
+            "check which labels are membrane (--membrane zero or nonzero)"
+        )
+    # true[t], false[t]: pixels with a stored probability of at least t.
+    true, false = (np.cumsum(count[::-1])[::-1] for count in (counts.membrane, counts.cell))
+    return PixelCurves(
+        threshold=np.arange(_LEVELS) / 255,
+        precision=true / np.maximum(true + false, 1),
+        recall=true / positives,
+        f1=2 * true / (true + false + positives),
+        pixel_error=(positives - true + false) / (positives + negatives),
+    )
+
+
 def pixel_scores(counts: PixelCounts, threshold: float = 0.5) -> PixelScores:
     """Scores of what was counted.
 
@@ -91,28 +138,19 @@ def pixel_scores(counts: PixelCounts, threshold: float = 0.5) -> PixelScores:
     """
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold {threshold} is not between 0 and 1")
-    positives, negatives = int(counts.membrane.sum()), int(counts.cell.sum())
-    if not positives or not negatives:
-        raise ConfigError(
-            f"the truth has {positives} membrane and {negatives} other voxels, so there is nothing to score; "
-            "check which labels are membrane (--membrane zero or nonzero)"
-        )
-    # true[t], false[t]: pixels with a stored probability of at least t.
-    true, false = (np.cumsum(count[::-1])[::-1] for count in (counts.membrane, counts.cell))
-    precision = true / np.maximum(true + false, 1)
-    recall = true / positives
-    f1 = 2 * true / (true + false + positives)
+    curves = pixel_curves(counts)
     # From strict thresholds to loose ones, each gain in recall weighs the precision reached there.
-    average = float(np.sum(np.diff(recall[::-1], prepend=0.0) * precision[::-1]))
-    at, best = min(int(np.ceil(threshold * 255 - 1e-9)), 255), int(np.argmax(f1))
+    average = float(np.sum(np.diff(curves.recall[::-1], prepend=0.0) * curves.precision[::-1]))
+    at, best = min(int(np.ceil(threshold * 255 - 1e-9)), 255), int(np.argmax(curves.f1))
+    membrane = int(counts.membrane.sum())
     return PixelScores(
         threshold=threshold,
-        precision=float(precision[at]),
-        recall=float(recall[at]),
-        f1=float(f1[at]),
-        pixel_error=float((positives - true[at] + false[at]) / (positives + negatives)),
-        best_f1=float(f1[best]),
+        precision=float(curves.precision[at]),
+        recall=float(curves.recall[at]),
+        f1=float(curves.f1[at]),
+        pixel_error=float(curves.pixel_error[at]),
+        best_f1=float(curves.f1[best]),
         best_threshold=best / 255,
         average_precision=average,
-        membrane_share=positives / (positives + negatives),
+        membrane_share=membrane / (membrane + int(counts.cell.sum())),
     )
