@@ -1,119 +1,88 @@
-"""A training run, from its run file to a model file, a log and pictures."""
+"""A training, from its run file to model files, a log and pictures."""
 
 from __future__ import annotations
 
-import json
-import time
+import os
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from volseg.errors import TrainingError, VolsegError
-from volseg.models.model import save_model
-from volseg.training import LabelledVolume, load_labelled
-from volseg.training.loop import Trained, fit
-from volseg.view.curves import save_curves
-from volseg.view.pictures import save_panel
+from volseg.diary import CHECKPOINT, LOG, Diary, Screen
+from volseg.errors import TrainingError
+from volseg.training import open_volumes
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
-    from volseg.evaluation import PixelScores
-    from volseg.models import ModelHeader
     from volseg.runfiles import TrainConfig
+    from volseg.training.checkpoint import Checkpoint
+    from volseg.training.loop import Trained
 
 
-class Screen(Protocol):
-    """Anything that shows a training to a person."""
-
-    def step(self, step: int, loss: float, share: float) -> None:
-        """A step is done."""
-
-    def note(self, line: str) -> None:
-        """Something worth a line."""
+def leads() -> bool:
+    """Whether this process is the first, or the only one, of those that train together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
-def train(config: TrainConfig, screen: Screen) -> tuple[ModelHeader, Trained]:
-    """Train a network and write FOLDER/NAME.safetensors, log.jsonl, curves.png and validation.png.
+def train(
+    config: TrainConfig, screen: Screen, *, resume: bool = False, stopping: Callable[[], bool] = lambda: False
+) -> Trained:
+    """Train a network, as a run file says.
+
+    It leaves in the run's folder NAME.safetensors, the best model so far; NAME-last.safetensors;
+    checkpoint.safetensors, to go on from; log.jsonl, curves.png, validation.png and validation-best.png; and
+    TensorBoard's files if asked for.
+
+    Args:
+        config: the run file.
+        screen: told how it goes.
+        resume: go on from the folder's checkpoint, if there is one.
+        stopping: asked after each step; once it says so, the training stops where it can be resumed.
 
     Raises:
-        VolsegError: data, network or settings that do not fit, before the first step; a loss that is no number.
+        VolsegError: data, network or settings that do not fit, before the first step; a loss that is no number; a
+            folder that cannot be written.
     """
     folder = Path(config.output.folder)
-    model_file = folder / f"{config.output.name}.safetensors"
-    if model_file.exists():
-        raise TrainingError(
-            f"{model_file} exists already; choose another output.name and output.folder, or move it away"
-        )
-    if (folder / "log.jsonl").exists():
-        raise TrainingError(
-            f"{folder} holds the log of another training; choose another output.folder, or move it away"
-        )
-    whole = load_labelled(config.data)
-    learned = whole.sections(*config.data.train)
-    held_out = None if config.data.validation is None else whole.sections(*config.data.validation)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        log = (folder / "log.jsonl").open("w")
-    except OSError as error:
-        raise TrainingError(f"cannot write into {folder}: {error.strerror}; choose another output.folder") from error
+    _refuse_occupied(folder, config.output.name, resume=resume)
+    settings = config.settings
+    volumes = open_volumes(settings.data, settings.target)
+    _make(folder)
+
+    from volseg.training.checkpoint import read_checkpoint  # noqa: PLC0415 - refusals need not wait for torch
+    from volseg.training.loop import Job, fit  # noqa: PLC0415 - likewise
+    from volseg.training.processes import joined  # noqa: PLC0415 - likewise
+
+    resumed: Checkpoint | None = None
+    if resume and (folder / CHECKPOINT).exists():
+        resumed = read_checkpoint(folder / CHECKPOINT)
     about = {
         "name": config.output.name,
-        "license": config.data.license,
-        "training": {"data": config.data.model_dump(mode="json"), "fit": config.fit.model_dump(mode="json")},
+        "license": "; ".join(dict.fromkeys(data.license for data in settings.data)),
+        "training": settings.model_dump(mode="json", exclude={"network"}),
     }
-    with log:
-        diary = _Diary(log, folder, held_out, screen)
-        try:
-            trained = fit(learned, held_out, config.network, config.fit, diary, about)
-        except VolsegError:
-            if not log.tell():  # refused before the first step: the mended run file may start anew
-                (folder / "log.jsonl").unlink()
-            raise
-    header = save_model(model_file, trained.network, trained.card)
-    save_curves(folder / "curves.png", trained.losses, diary.scores)
-    return header, trained
+    diary = Diary(config.output, volumes[0].voxel_nm, screen, resumed.facts["step"] if resumed else 0)
+    with joined(settings.fit.device) as processes, diary:
+        return fit(Job(settings, volumes, about, processes, stopping, resumed), diary)
 
 
-class _Diary:
-    """Writes the log and the validation pictures, and tells the screen."""
-
-    def __init__(self, log: Any, folder: Path, held_out: LabelledVolume | None, screen: Screen) -> None:
-        self._log = log
-        self._folder = folder
-        self._held_out = held_out
-        self._screen = screen
-        self._started = time.monotonic()
-        self.scores: list[tuple[int, float]] = []
-
-    def step(self, step: int, loss: float, learning_rate: float, share: float) -> None:
-        """Log a step."""
-        self._write({"step": step, "loss": loss, "learning_rate": learning_rate})
-        self._screen.step(step, loss, share)
-
-    def validated(self, step: int, scores: PixelScores, probability: NDArray[np.float32], *, best: bool) -> None:
-        """Log a validation, and draw it if it is the best so far."""
-        self.scores.append((step, scores.best_f1))
-        self._write({"step": step, "validation_f1": scores.best_f1, "average_precision": scores.average_precision})
-        mark = " (best so far)" if best else ""
-        self._screen.note(
-            f"step {step}: validation F1 {scores.best_f1:.4f} at threshold {scores.best_threshold:.2f}, "
-            f"average precision {scores.average_precision:.4f}{mark}"
-        )
-        if best and self._held_out is not None:
-            middle = len(probability) // 2
-            save_panel(
-                self._folder / "validation.png",
-                [
-                    ("raw", self._held_out.raw[middle]),
-                    ("truth", self._held_out.membrane[middle]),
-                    ("probability", probability[middle]),
-                ],
-                title=f"step {step}, F1 {scores.best_f1:.3f}",
-                voxel_nm=self._held_out.voxel_nm,
+def _refuse_occupied(folder: Path, name: str, *, resume: bool) -> None:
+    """A training never writes over another one."""
+    if resume:
+        return
+    for path in (folder / CHECKPOINT, folder / f"{name}.safetensors", folder / LOG):
+        if path.exists():
+            raise TrainingError(
+                f"{folder} holds {path.name} of another training; go on with it by --resume, choose another "
+                "output.folder, or move it away"
             )
 
-    def _write(self, entry: dict[str, float]) -> None:
-        seconds = round(time.monotonic() - self._started, 2)
-        self._log.write(json.dumps({**entry, "seconds": seconds}) + "\n")
-        self._log.flush()
+
+def _make(folder: Path) -> None:
+    """Make the output folder, and find out now whether it can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrainingError(f"cannot write into {folder}: {error.strerror}; choose another output.folder") from error

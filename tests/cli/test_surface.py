@@ -26,7 +26,10 @@ SURFACE = {
         "--ignore-voxel-size", "--json", "--model", "--orientations", "--overwrite", "--precision", "--resume", "--roi",
         "--scale-level", "--shard", "--uncertainty", "--workers", "SOURCE", "TARGET",
     ],
-    "evaluate": ["--channel", "--json", "--membrane", "--roi", "--threshold", "PREDICTION", "TRUTH"],
+    "evaluate": [
+        "--channel", "--ignore", "--json", "--kind", "--membrane", "--output", "--pixels-only", "--roi", "--threshold",
+        "PREDICTION", "TRUTH",
+    ],
     "models": ["--json", "NAME"],
     "models import": [
         "--activation", "--argument", "--classes", "--dtype", "--license", "--mean", "--name", "--network",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
+from click.testing import CliRunner
 from PIL import Image
 
 from tests.makers import blobs, stored
-from volseg.errors import SourceError, TargetError
+from volseg.cli.convert import convert
+from volseg.errors import ConfigError, SourceError, TargetError
 from volseg.storage import convert_stack, is_stack, open_stack, open_volume
 
 if TYPE_CHECKING:
@@ -118,3 +121,22 @@ def test_overwrite_replaces_once_the_new_volume_is_whole(tmp_path: Path) -> None
 def test_a_zarr_is_not_taken_for_a_folder_of_sections(raw: Path) -> None:
     assert not is_stack(raw)
     assert is_stack(raw.parent)
+
+
+def test_a_dataset_of_hdf5_keeps_its_voxels_and_states_its_voxel_size(tmp_path: Path) -> None:
+    voxels = blobs((37, 40, 50), dtype="uint16")
+    with h5py.File(tmp_path / "sample.hdf", "w") as file:
+        file["volumes/raw"] = voxels
+        file["volumes/labels"] = voxels
+        file["volumes/raw"].attrs["resolution"] = (40.0, 4.0, 4.0)
+    source, target = f"{tmp_path}/sample.hdf:volumes/raw", tmp_path / "v.zarr"
+    refused = CliRunner().invoke(convert, [f"{tmp_path}/sample.hdf:volumes/labels", str(target)])
+    assert isinstance(refused.exception, ConfigError)
+    assert "volumes/labels states no voxel size; give --voxel-size" in str(refused.exception)
+    done = CliRunner().invoke(convert, [source, str(target)])
+    assert done.output.rstrip().endswith("voxels of 40 x 4 x 4 nm (z, y, x)"), done.output
+    np.testing.assert_array_equal(stored(target), voxels)
+    assert open_volume(str(target)).voxel_nm == (40.0, 4.0, 4.0)
+    again = CliRunner().invoke(convert, [source, str(target), "--overwrite", "--voxel-size", "50,5,5"])
+    assert again.exit_code == 0
+    assert open_volume(str(target)).voxel_nm == (50.0, 5.0, 5.0)

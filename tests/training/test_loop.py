@@ -1,166 +1,239 @@
-"""The loop learns, keeps its best step, and stops with one line when it cannot go on."""
+"""The loop learns whatever the run file asks for, keeps its best step, and says how it went."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
 
-from volseg.errors import ModelError, TrainingError
+import volseg.training.loop
+from tests.makers import make_volume
+from tests.training.runs import Heard, learn, log_of, make_stripes, run
+from volseg.errors import ConfigError, ModelError, TrainingError
 from volseg.evaluation import PixelScores
-from volseg.training import FitSettings, LabelledVolume, NetworkSettings
-from volseg.training import loop as loop_module
-from volseg.training.loop import Trained, cross_entropy, fit
+from volseg.fitting import train
+from volseg.models.model import load_model_file
+from volseg.training import TrainingSettings
+from volseg.training.checkpoint import read_checkpoint
+from volseg.training.loop import patch_numbers
+from volseg.training.processes import Processes
+from volseg.training.validate import Validated, Validation
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def stripes(seed: int, shape: tuple[int, int, int] = (4, 96, 96)) -> LabelledVolume:
-    """Dark curved lines on noise: a membrane that a small network learns in seconds."""
-    rng = np.random.default_rng(seed)
-    field = gaussian_filter(rng.normal(size=shape), (0, 8, 8))
-    membrane = np.abs(field) < 0.25 * field.std()
-    raw = np.where(membrane, 70, 150) + rng.normal(size=shape) * 15
-    return LabelledVolume(np.clip(raw, 1, 255).astype(np.uint8), membrane, (30.0, 6.0, 6.0))
+SOLID = {"width": 4, "depth": 1, "padded": True, "kernel": [3, 3, 3], "pool": [1, 2, 2]}
 
 
-SOLID = {"kernel": [[1, 3, 3], [3, 3, 3]], "pool": [1, 2, 2]}
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_stripes(tmp_path_factory.mktemp("stripes"))
 
 
-class Watch:
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, float, float, float]] = []
-        self.validations: list[tuple[int, PixelScores, bool]] = []
-
-    def step(self, step: int, loss: float, learning_rate: float, share: float) -> None:
-        self.steps.append((step, loss, learning_rate, share))
-
-    def validated(self, step: int, scores: PixelScores, probability: np.ndarray, *, best: bool) -> None:
-        assert probability.shape == (4, 96, 96)
-        assert 0 <= probability.min() <= probability.max() <= 1
-        self.validations.append((step, scores, best))
-
-
-def learn(
-    steps: int, seed: int = 0, name: str = "fusionnet", arguments: dict[str, Any] | None = None, **more: Any
-) -> tuple[Trained, Watch]:
-    watch = Watch()
-    network = NetworkSettings(name=name, arguments=arguments or {"width": 4, "depth": 1})
-    values: dict[str, Any] = {"validate_every": 20, "precision": "float32", "patch": 32, "learning_rate": 1e-2}
-    settings = FitSettings(steps=steps, seed=seed, **(values | more))
-    trained = fit(stripes(1), stripes(2), network, settings, watch, {"name": "test", "license": "none"})
-    return trained, watch
-
-
-def test_the_loop_learns_and_the_card_says_how() -> None:
-    trained, watch = learn(60)
+def test_the_loop_learns_and_the_card_says_how(data: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    config = run(data, tmp_path, fit={"steps": 60}, optimizer={"average": 0.9}, data={"license": "none at all"})
+    trained = train(config, heard)
     assert np.mean(trained.losses[-10:]) < 0.5 * np.mean(trained.losses[:3])
     assert trained.best is not None
     assert trained.best.best_f1 > 0.9
-    assert [step for step, *_ in watch.steps] == list(range(1, 61))
-    assert [step for step, *_ in watch.validations] == [20, 40, 60]
+    assert (trained.steps, trained.finished) == (60, True)
+    assert [step for step, *_ in heard.steps] == list(range(1, 61))
+    assert heard.steps[-1][2] == 1.0
+    assert [note.partition(":")[0] for note in heard.notes] == ["step 20", "step 40", "step 60"]
     assert trained.card.training["steps"] == 60
     assert trained.card.training["validation_f1"] == round(trained.best.best_f1, 4)
     assert trained.card.voxel_nm == (30.0, 6.0, 6.0)
+    assert trained.card.license == "none at all"
     assert not trained.network.training
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "more"),
+    ("name", "arguments", "size"),
     [
-        ("unet", {"width": 4, "depth": 1}, {}),
-        ("unet", {"width": 4, "depth": 1, "padded": True, "in_channels": 3}, {}),
-        (
-            "unet",
-            {"width": 4, "depth": 1, "padded": True, "kernel": [3, 3, 3], "pool": [1, 2, 2]},
-            {"patch_sections": 3},
-        ),
-        (
-            "fusionnet",
-            {"width": 4, "depth": 1, "kernel": [[1, 3, 3], [3, 3, 3]], "pool": [1, 2, 2]},
-            {"patch_sections": 2},
-        ),
-        ("fusionnet_chain", {"width": 4, "depth": 1}, {}),
-        ("fcn8s", {"width": 4, "padded": True, "dropout": 0.0}, {}),
-        ("sliding_window", {"width": 8, "hidden": 16, "window": 65}, {}),
+        ("unet", {"width": 4, "depth": 1}, [1, 32, 32]),
+        ("unet", {"width": 4, "depth": 1, "padded": True, "in_channels": 3}, [1, 32, 32]),
+        ("unet", SOLID, [3, 32, 32]),
+        ("fusionnet", {"width": 4, "depth": 1, "kernel": [[1, 3, 3], [3, 3, 3]], "pool": [1, 2, 2]}, [2, 32, 32]),
+        ("fusionnet_chain", {"width": 4, "depth": 1}, [1, 32, 32]),
+        ("fcn8s", {"width": 4, "padded": True, "dropout": 0.0}, [1, 32, 32]),
+        ("sliding_window", {"width": 8, "hidden": 16, "window": 65}, [1, 32, 32]),
     ],
 )
-def test_every_kind_of_network_trains(name: str, arguments: dict[str, Any], more: dict[str, Any]) -> None:
-    trained, watch = learn(24, name=name, arguments=arguments, learning_rate=3e-3, **more)
-    assert watch.validations
+def test_every_kind_of_network_trains(data: Path, tmp_path: Path, name: str, arguments: Any, size: list[int]) -> None:
+    config = run(
+        data,
+        tmp_path,
+        network={"name": name, "arguments": arguments},
+        patches={"size": size},
+        optimizer={"learning_rate": 3e-3},
+        fit={"steps": 24},
+        validation={"every": 24},
+    )
+    trained = learn(config)
+    assert trained.best is not None
     assert np.mean(trained.losses[-5:]) < np.mean(trained.losses[:3])
 
 
-def test_the_seed_decides() -> None:
+@pytest.mark.parametrize("loss", ["balanced", "dice", "focal", "mean_absolute", "weight_map"])
+@pytest.mark.parametrize("name", ["fusionnet", "unet"])
+def test_every_loss_teaches(data: Path, tmp_path: Path, loss: str, name: str) -> None:
+    table = {"weight_map": True} if loss == "weight_map" else {"name": loss}
+    network = {"name": name, "arguments": {"width": 4, "depth": 1}}
+    trained = learn(run(data, tmp_path, loss=table, network=network, fit={"steps": 16}, validation={"every": 16}))
+    assert np.mean(trained.losses[-4:]) < np.mean(trained.losses[:4])
+
+
+def test_every_enrichment_at_once_still_teaches(data: Path, tmp_path: Path) -> None:
+    happenings = dict.fromkeys(["missing", "shading", "fold", "misalignment", "defocus"], 0.2)
+    table = {"elastic": "field", "noise": 0.1, "blur": 1.0, "elastic_std": 2.0, **happenings}
+    network = {"name": "unet", "arguments": {"width": 4, "depth": 1, "padded": True, "in_channels": 3}}
+    trained = learn(run(data, tmp_path, enrichment=table, network=network, fit={"steps": 40}))
+    assert np.mean(trained.losses[-10:]) < 0.8 * np.mean(trained.losses[:3])
+
+
+def test_affinities_are_learned_and_validated(tmp_path: Path) -> None:
+    ids = np.arange(1, 1 + 6 * 12 * 12).reshape(6, 12, 12).repeat(8, 1).repeat(8, 2).astype(np.uint16)
+    raw = np.where((ids + ids // 12) % 2, 60, 180).astype(np.uint8)
+    make_volume(tmp_path / "raw.zarr", raw.shape, voxels=raw)
+    make_volume(tmp_path / "labels.zarr", raw.shape, voxels=ids)
+    config = run(
+        tmp_path,
+        tmp_path / "runs",
+        network={"name": "unet", "arguments": SOLID},
+        patches={"size": [2, 32, 32]},
+        target={"kind": "affinities"},
+        fit={"steps": 40},
+        validation={"score": "average_precision"},
+    )
+    trained = learn(config)
+    assert trained.card.classes == ("affinity_z-1", "affinity_y-1", "affinity_x-1")
+    assert trained.best is not None
+    assert trained.best.best_f1 > 0.6
+
+
+def test_affinities_to_other_sections_need_a_3d_network(tmp_path: Path) -> None:
+    labels = np.arange(6 * 96 * 96).reshape(6, 96, 96).astype(np.uint32) // 64
+    make_volume(tmp_path / "raw.zarr", labels.shape)
+    make_volume(tmp_path / "labels.zarr", labels.shape, voxels=labels)
+    with pytest.raises(ConfigError, match=r"target.offsets .* lead to other sections, and .*3-D kernel"):
+        learn(run(tmp_path, tmp_path / "runs", target={"kind": "affinities"}))
+
+
+def test_the_seed_decides_and_workers_do_not(data: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    assert learn(5, seed=3)[0].losses == learn(5, seed=3)[0].losses
-    assert learn(5, seed=3)[0].losses != learn(5, seed=4)[0].losses
+    losses = [
+        learn(run(data, tmp_path / str(n), fit={"steps": 4, "seed": seed}, patches={"workers": workers})).losses
+        for n, (seed, workers) in enumerate([(3, 0), (3, 1), (4, 0)])
+    ]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
 
 
-def test_the_best_step_is_kept_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = iter([0.5, 0.9, 0.7])
+def expect_scores(monkeypatch: pytest.MonkeyPatch, *f1: float) -> None:
+    """Let the validations of a training score so."""
+    scores = iter(f1)
 
-    def scored(probability: np.ndarray, truth: LabelledVolume) -> PixelScores:
-        return PixelScores(0.5, 0, 0, 0, 0, next(scores), 0.5, 0, 0.2)
+    def scored(self: Validation, model: Any, step: int, best_before: float | None) -> Validated:
+        pixels = PixelScores(0.5, 0, 0, 0, 0, next(scores), 0.5, 0, 0.2)
+        best = best_before is None or pixels.best_f1 > best_before
+        return Validated(step, pixels, None, pixels.best_f1, best, [("raw", np.zeros((8, 8), np.uint8))])
 
-    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(Validation, "of", scored)
 
-    class Peek(Watch):
-        def validated(self, step: int, scores: PixelScores, probability: np.ndarray, *, best: bool) -> None:
-            super().validated(step, scores, probability, best=best)
-            seen.append(torch.tensor(probability))
 
-    monkeypatch.setattr(loop_module, "_scored", scored)
-    watch = Peek()
-    settings = FitSettings(steps=30, validate_every=10, precision="float32", patch=32)
-    choice = NetworkSettings(arguments={"width": 4, "depth": 1})
-    trained = fit(stripes(1), stripes(2), choice, settings, watch, {"name": "test"})
-    assert [best for *_, best in watch.validations] == [True, True, False]
+def test_the_best_step_is_kept_and_so_is_the_last(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expect_scores(monkeypatch, 0.5, 0.9, 0.7)
+    trained = learn(run(data, tmp_path, fit={"steps": 30}, validation={"every": 10}))
+    assert [entry["best"] for entry in log_of(tmp_path) if "best" in entry] == [True, True, False]
     assert trained.best is not None
     assert trained.best.best_f1 == 0.9
-    from volseg.inference.facts import worker_facts
-    from volseg.models.model import Model
-
-    again = loop_module.predict_sections(
-        Model(trained.network, trained.card, ""), stripes(2).raw, "float32", worker_facts("cpu")
-    )
-    np.testing.assert_allclose(again, seen[1].numpy(), atol=1e-5)
-    assert np.abs(again - seen[2].numpy()).max() > 1e-3
+    best, last = (load_model_file(tmp_path / f"{name}.safetensors") for name in ("model", "model-last"))
+    assert (best.card.training["best_step"], best.card.training["steps"]) == (20, 20)
+    assert (last.card.training["best_step"], last.card.training["steps"]) == (20, 30)
+    kept, final = best.network.state_dict(), last.network.state_dict()
+    assert any(not torch.equal(kept[name], final[name]) for name in kept)
+    assert all(torch.equal(final[name], tensor) for name, tensor in trained.network.state_dict().items())
 
 
-def test_time_may_end_it() -> None:
-    trained, watch = learn(10**6, minutes=0.05)
-    assert 1 < len(trained.losses) < 10**6
-    assert trained.seconds < 30
-    assert watch.validations[-1][0] == len(trained.losses)
+def test_training_stops_where_nothing_gets_better(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expect_scores(monkeypatch, 0.5, 0.4, 0.6, 0.6, 0.5, 0.9)
+    trained = learn(run(data, tmp_path, fit={"steps": 100}, validation={"every": 2, "patience": 2}))
+    assert trained.finished
+    assert trained.steps == 10
 
 
-def test_the_learning_rate_rises_then_falls() -> None:
-    _, watch = learn(60)
-    rates = [rate for _, _, rate, _ in watch.steps]
+def test_time_may_end_it(data: Path, tmp_path: Path) -> None:
+    trained = learn(run(data, tmp_path, fit={"steps": 10**6, "minutes": 0.03}))
+    assert 1 < trained.steps < 10**6
+    assert trained.finished
+    assert log_of(tmp_path)[-1]["step"] == trained.steps
+    assert "validation_f1" in log_of(tmp_path)[-1]
+
+
+def test_the_learning_rate_rises_then_falls(data: Path, tmp_path: Path) -> None:
+    learn(run(data, tmp_path, fit={"steps": 60}, schedule={"warm_up": 0.05}))
+    rates = [entry["learning_rate"] for entry in log_of(tmp_path) if "loss" in entry]
     assert rates[0] < 0.2 * max(rates)
     assert max(rates) == pytest.approx(1e-2, rel=0.05)
     assert rates[-1] < 0.01 * max(rates)
 
 
-def test_a_loss_that_is_no_number_stops_it() -> None:
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+; lower fit.learning_rate"):
-        learn(40, learning_rate=1e30)
+def test_accumulated_batches_are_one_batch(data: Path, tmp_path: Path) -> None:
+    network = {"name": "unet", "arguments": {"width": 4, "depth": 1}}
+    whole = learn(run(data, tmp_path / "a", network=network, patches={"batch": 4}))
+    parts = learn(run(data, tmp_path / "b", network=network, patches={"batch": 2, "accumulate": 2}))
+    np.testing.assert_allclose(whole.losses, parts.losses, rtol=1e-4)
 
 
-def test_one_channel_and_two_channels_agree() -> None:
-    logits, targets = torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) > 0.5).float()
-    two = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    torch.testing.assert_close(cross_entropy(logits, targets, 0), cross_entropy(two, targets, 1))
-    torch.testing.assert_close(cross_entropy(logits, targets, 0), cross_entropy(two.flip(1), targets, 0))
+def test_processes_share_out_the_patches_of_a_step() -> None:
+    settings = TrainingSettings.model_validate(
+        {"data": {"raw": "r", "labels": "l", "train": [0, 1]}, "patches": {"batch": 2, "accumulate": 2}}
+    )
+    taken = []
+    for rank in (0, 1):
+        numbers = patch_numbers(settings, Processes(rank, 2, "cpu"), steps_done=3)
+        taken.append([next(numbers) for _ in range(4)])
+    assert taken == [[24, 25, 28, 29], [26, 27, 30, 31]]
+    alone = patch_numbers(settings, Processes(0, 1, "cpu"), steps_done=3)
+    assert [next(alone) for _ in range(4)] == [12, 13, 14, 15]
 
 
-def test_one_value_a_channel_is_refused_in_one_line() -> None:
-    with pytest.raises(TrainingError, match="leaves one value a channel .*; raise fit.batch or fit.patch"):
-        learn(1, arguments={"width": 2, "depth": 5}, batch=1, patch=32)
+def test_weights_may_begin_where_another_training_ended(data: Path, tmp_path: Path) -> None:
+    learn(run(data, tmp_path / "first", fit={"steps": 60}, validation={"every": 60}))
+    start = str(tmp_path / "first" / "model.safetensors")
+    fresh = learn(run(data, tmp_path / "fresh", fit={"steps": 3}))
+    tuned = learn(
+        run(data, tmp_path / "tuned", fit={"steps": 3}, network={"arguments": {"width": 4, "depth": 1}, "start": start})
+    )
+    assert tuned.losses[0] < 0.6 * fresh.losses[0]
+    other = {"arguments": {"width": 6, "depth": 1}, "start": start}
+    with pytest.raises(ConfigError, match=r"network.start .* is fusionnet .*'width': 4.*make the two alike"):
+        learn(run(data, tmp_path / "other", network=other))
 
 
-def test_a_3d_network_with_channels_is_refused() -> None:
+def test_a_loss_that_is_no_number_stops_it_and_the_last_good_weights_stay(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volseg.training.loop, "rate_at", lambda share, settings: 1e35 if share > 0.2 else 1.0)
+    config = run(data, tmp_path, validation={"every": 3})
+    with pytest.raises(TrainingError, match=r"(nan|inf|no numbers) at step \d; lower optimizer.learning_rate.* kept"):
+        learn(config)
+    kept = load_model_file(tmp_path / "model.safetensors").network.state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors").facts["step"] == 3
+
+
+def test_one_value_a_channel_is_refused_in_one_line(data: Path, tmp_path: Path) -> None:
+    config = run(data, tmp_path, network={"arguments": {"width": 2, "depth": 5}}, patches={"batch": 1})
+    with pytest.raises(TrainingError, match=r"leaves one value a channel .*; raise patches.batch or patches.size"):
+        learn(config)
+
+
+def test_a_3d_network_with_channels_is_refused(data: Path, tmp_path: Path) -> None:
+    arguments = {"width": 2, "depth": 1, "in_channels": 3, "kernel": [3, 3, 3], "pool": [1, 2, 2]}
     with pytest.raises(ModelError, match="a 3-D network takes one grey value a voxel, not 3 channels"):
-        learn(1, arguments={"width": 2, "depth": 1, "in_channels": 3, "kernel": [3, 3, 3], "pool": [1, 2, 2]})
+        learn(run(data, tmp_path, network={"arguments": arguments}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,15 +124,24 @@ def _channels(network: nn.Module) -> int:
 
 
 def save_model(path: Path, network: nn.Module, card: ModelCard) -> ModelHeader:
-    """Write a model file; the old one under this name stays whole until the new one is."""
+    """Write a model file; the old one under this name stays whole until the new one is.
+
+    Raises:
+        ModelError: no room, or no right to write.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     bare = save(state)
     tensors = memoryview(bare)[8 + int.from_bytes(bare[:8], "little") :]
     digest = weights_digest(card, tensors)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_bytes(save(state, {CARD_KEY: card.model_dump_json(), "digest": digest}))
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(save(state, {CARD_KEY: card.model_dump_json(), "digest": digest}))
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise ModelError(f"cannot write {path}: {error.strerror}; make room, or name another place") from error
     return ModelHeader(path=str(path.resolve()), card=card, digest=digest)
 
 

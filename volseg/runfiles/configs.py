@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from os import PathLike, fspath
-from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from volseg.blocks import Zyx
-from volseg.errors import ConfigError
 from volseg.pipeline.halo import Tolerance
-from volseg.training import DataSettings, FitSettings, NetworkSettings
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
+from volseg.training import TrainingSettings
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class PredictOptions(TypedDict, total=False):
@@ -98,57 +93,18 @@ class OutputConfig(_Frozen):
     """Where results go."""
 
     folder: str
-    name: str = "model"
-    """The model file is FOLDER/NAME.safetensors."""
+    name: str = Field(default="model", pattern=r"^[^/\\]+$")
+    """The best model is FOLDER/NAME.safetensors, the last one FOLDER/NAME-last.safetensors."""
+    tensorboard: bool = False
+    """Write figures and pictures for TensorBoard into FOLDER/tensorboard too."""
 
 
-class TrainConfig(_Frozen):
+class TrainConfig(TrainingSettings):
     """One training, as written in its TOML file."""
 
-    data: DataSettings
-    network: NetworkSettings = NetworkSettings()
-    fit: FitSettings = FitSettings()
     output: OutputConfig
 
-
-def checked(kind: type[ModelT], values: dict[str, Any], where: str) -> ModelT:
-    """Make a config of plain values.
-
-    Raises:
-        ConfigError: names the first key that does not fit, its value and what would fit.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{where} does not know {key!r}; {_known(kind, first['loc'])}") from None
-        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
-        raise ConfigError(f"{where}: {key}: {first['msg']}{given}") from None
-
-
-def _known(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
-    """The keys that would do where an unknown one stands."""
-    for part in place[:-1]:
-        inner = kind.model_fields[str(part)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            break
-        kind = inner
-    return f"it knows {', '.join(kind.model_fields)}"
-
-
-def read_toml(path: str | Path, kind: type[ModelT]) -> ModelT:
-    """Read a run file; relative paths in it count from where the command runs.
-
-    Raises:
-        ConfigError: not there, not TOML, or with keys that do not fit.
-    """
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read run file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"run file {path} is not TOML: {error}") from error
-    return checked(kind, values, f"run file {path}")
+    @property
+    def settings(self) -> TrainingSettings:
+        """All but where results go."""
+        return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})

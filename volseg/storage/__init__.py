@@ -1,12 +1,14 @@
-"""Volumes in and out: Zarr, OME-Zarr metadata, the journal and the run record."""
+"""Volumes in and out: Zarr, HDF5, image stacks, OME-Zarr metadata, the journal and the run record."""
 
+from volseg.storage.arrays import ArrayFile, kept_array
 from volseg.storage.cache import cached
 from volseg.storage.convert import convert_stack
 from volseg.storage.identity import source_identity
 from volseg.storage.journal import Journal, Mark, read_marks
+from volseg.storage.readers import Readable, open_readable, open_sections
 from volseg.storage.record import HaloPoint, ModelEntry, RunRecord, Settings, SourceEntry
 from volseg.storage.stacks import Stack, is_stack, open_stack
-from volseg.storage.statistics import volume_statistics
+from volseg.storage.statistics import pooled, sampled_slabs, volume_statistics
 from volseg.storage.target import (
     UNCERTAINTY,
     Target,
@@ -22,10 +24,12 @@ __all__ = [
     "GREY",
     "LABELS",
     "UNCERTAINTY",
+    "ArrayFile",
     "HaloPoint",
     "Journal",
     "Mark",
     "ModelEntry",
+    "Readable",
     "RunRecord",
     "Settings",
     "SourceEntry",
@@ -37,12 +41,17 @@ __all__ = [
     "create_target",
     "is_stack",
     "is_target",
+    "kept_array",
+    "open_readable",
+    "open_sections",
     "open_stack",
     "open_target",
     "open_volume",
+    "pooled",
     "read_marks",
     "read_record",
     "refuse_other_than_zarr",
+    "sampled_slabs",
     "source_identity",
     "volume_statistics",
 ]

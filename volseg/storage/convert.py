@@ -1,4 +1,4 @@
-"""Stacks of sections made into OME-Zarr, a slab of whole shards at a time."""
+"""Volumes of every kind made into OME-Zarr, a slab of whole shards at a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def convert_stack(
     It appears under its name only when it is whole: until then it is built beside it.
 
     Args:
-        stack: the sections.
+        stack: the sections, of any kind of volume (`open_sections`).
         path: the volume to make.
         voxel_nm: its voxel size (z, y, x) in nanometres.
         on_sections: told how many sections are written.

@@ -10,12 +10,12 @@ from volseg.blocks import Box
 from volseg.ops.normalize import imaged_moments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from volseg.ops import Normalization, Statistics
-    from volseg.storage.volume import Volume
+    from volseg.storage.readers import Readable
 
 _WHOLE = 1024
 """Axes up to this length are read whole."""
@@ -26,7 +26,7 @@ _DEEPEST = 64
 
 
 def volume_statistics(
-    volume: Volume, normalization: Normalization, on_section: Callable[[int], None] = lambda done: None
+    volume: Readable, normalization: Normalization, on_section: Callable[[int], None] = lambda done: None
 ) -> Statistics:
     """The constants of a run: the training's, or mean and standard deviation of the volume or of each section.
 
@@ -41,19 +41,32 @@ def volume_statistics(
     if normalization.mode == "fixed":
         return (normalization.training,)
     sections: list[tuple[float, float, int]] = []
-    depth = min(volume.chunk[0], _DEEPEST)
-    for first in range(0, volume.shape[0], depth):
-        sections += [
-            imaged_moments(section) for section in _sampled(volume, first, min(first + depth, volume.shape[0]))
-        ]
+    for slab in sampled_slabs(volume, 0, volume.shape[0]):
+        sections += [imaged_moments(section) for section in slab]
         on_section(len(sections))
     if normalization.mode == "section":
         return tuple((mean, std or 1.0) for mean, std, _ in sections)
-    return (_pooled(sections),)
+    return (pooled(sections),)
 
 
-def _pooled(sections: list[tuple[float, float, int]]) -> tuple[float, float]:
-    """Moments of all sections together, from each one's own and the voxels that count in it."""
+def sampled_slabs(volume: Readable, first: int, stop: int) -> Iterator[NDArray[Any]]:
+    """Sections [first, stop), or windows of large ones side by side, as (z, y, x) slabs of a few sections.
+
+    Slabs end where chunks do, so that each chunk is decoded once.
+    """
+    depth = min(volume.chunk[0], _DEEPEST)
+    while first < stop:
+        behind = min((first // depth + 1) * depth, stop)
+        yield _sampled(volume, first, behind)
+        first = behind
+
+
+def pooled(sections: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Moments of all sections together, from each one's own and how many voxels count in it.
+
+    >>> pooled([(10.0, 0.0, 1), (20.0, 0.0, 1)])
+    (15.0, 5.0)
+    """
     mean, std, count = np.asarray(sections, np.float64).T
     if not count.any():
         return 0.0, 1.0
@@ -63,7 +76,7 @@ def _pooled(sections: list[tuple[float, float, int]]) -> tuple[float, float]:
     return whole, variance**0.5 or 1.0
 
 
-def _sampled(volume: Volume, first: int, stop: int) -> NDArray[Any]:
+def _sampled(volume: Readable, first: int, stop: int) -> NDArray[Any]:
     rows, columns = (_windows(length) for length in volume.shape[1:])
     return np.concatenate(
         [

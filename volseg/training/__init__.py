@@ -1,9 +1,36 @@
-"""Training: patches, orientations and a loop that reads top to bottom.
+"""Training: patches, enrichment, losses, and a loop that reads top to bottom.
 
-What is exported here needs torch only when it is called.
+What is exported here needs no torch.
 """
 
-from volseg.training.data import LabelledVolume, load_labelled
-from volseg.training.settings import DataSettings, FitSettings, NetworkSettings
+from volseg.training.settings import (
+    DataSettings,
+    EnrichmentSettings,
+    FitSettings,
+    LossSettings,
+    NetworkSettings,
+    OptimizerSettings,
+    PatchSettings,
+    ScheduleSettings,
+    TargetSettings,
+    TrainingSettings,
+    ValidationSettings,
+)
+from volseg.training.volumes import LabelledVolume, open_labelled, open_volumes
 
-__all__ = ["DataSettings", "FitSettings", "LabelledVolume", "NetworkSettings", "load_labelled"]
+__all__ = [
+    "DataSettings",
+    "EnrichmentSettings",
+    "FitSettings",
+    "LabelledVolume",
+    "LossSettings",
+    "NetworkSettings",
+    "OptimizerSettings",
+    "PatchSettings",
+    "ScheduleSettings",
+    "TargetSettings",
+    "TrainingSettings",
+    "ValidationSettings",
+    "open_labelled",
+    "open_volumes",
+]

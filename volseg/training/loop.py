@@ -2,50 +2,96 @@
 
 from __future__ import annotations
 
-import copy
-import math
-import time
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from volseg.blocks import Box, ceil_to
-from volseg.errors import ConfigError, TrainingError
-from volseg.evaluation import PixelCounts, PixelScores, pixel_scores
+from volseg.errors import ConfigError
 from volseg.inference.engine import Engine
 from volseg.inference.facts import choose_precision, worker_facts
-from volseg.inference.memory import Load, largest_that_fits, plan_memory
-from volseg.inference.prepare import DTYPES, prepared
-from volseg.inference.tiled import TiledPredictor
-from volseg.models.model import Model, card_for
+from volseg.models import resolve_model
+from volseg.models.model import Model, card_for, load_model_file
 from volseg.models.registry import build_network
-from volseg.ops import Normalization, mirrored, moments, normalize, to_uint8
-from volseg.pipeline import Request, plan_run
-from volseg.training.data import LabelledVolume, PatchSampler
+from volseg.training.course import Clock, Course, resumed_course
+from volseg.training.learner import Learner
+from volseg.training.loader import Waiting, loader, workers_for
+from volseg.training.patches import Patches, geometry
+from volseg.training.schedule import rate_at
+from volseg.training.statistics import training_statistics
+from volseg.training.targets import classes_of
+from volseg.training.validate import Validated, Validation
+from volseg.training.weight_maps import weight_maps
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from volseg.inference.facts import Precision, WorkerFacts
+    from torch import nn
+
+    from volseg.evaluation import PixelScores
     from volseg.models.card import ModelCard
-    from volseg.training.settings import FitSettings, NetworkSettings
-
-_WARM_UP = 0.05
-"""Share of the training in which the learning rate rises to its full value."""
+    from volseg.ops import Normalization
+    from volseg.training.checkpoint import Checkpoint
+    from volseg.training.processes import Processes
+    from volseg.training.sample import Sample
+    from volseg.training.settings import TrainingSettings
+    from volseg.training.volumes import LabelledVolume
+    from volseg.training.weight_maps import WeightMaps
 
 
 class Watcher(Protocol):
-    """Anything that wants to see a training go on."""
+    """Anything that wants to see a training go on; it is told by the first process alone."""
 
-    def step(self, step: int, loss: float, learning_rate: float, share: float) -> None:
-        """A step is done; `share` of the training is over."""
+    def step(self, done: Step) -> None:
+        """A step is done."""
 
-    def validated(self, step: int, scores: PixelScores, probability: NDArray[np.float32], *, best: bool) -> None:
-        """The validation sections were scored: their probability is (z, y, x); `best` so far or not."""
+    def validated(self, done: Validated) -> None:
+        """The held-out sections were scored."""
+
+    def keep(self, model: Model, checkpoint: Checkpoint, *, best: bool) -> None:
+        """The averaged weights as they are, the best so far or not, and all that it takes to go on from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step.
+
+    Attributes:
+        number: from 1.
+        loss: of its patches.
+        rate: the learning rate.
+        share: how much of the training is over.
+        waited: share of the time until now in which the device waited for patches.
+    """
+
+    number: int
+    loss: float
+    rate: float
+    share: float
+    waited: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        settings: the run file's.
+        volumes: what it learns from and is validated on.
+        about: fields for the model's card: name, license, and `training`, to which steps and scores are added.
+        processes: those that train together.
+        stopping: asked after each step; once it says so, the training stops where it can be resumed.
+        resumed: where to go on; None to begin.
+    """
+
+    settings: TrainingSettings
+    volumes: Sequence[LabelledVolume]
+    about: dict[str, Any]
+    processes: Processes
+    stopping: Callable[[], bool] = lambda: False
+    resumed: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -53,207 +99,175 @@ class Trained:
     """What came of a training.
 
     Attributes:
-        network: with the best weights, in eval mode.
+        network: the averaged weights of the last step, in eval mode.
         card: for its model file.
-        best: scores of the selected step on the validation sections; None without such sections.
-        losses: of every step.
-        seconds: taken.
+        best: scores of the best step on the held-out sections; None without such sections.
+        steps: taken, those before a resume too.
+        losses: of every step since it was begun or resumed.
+        seconds: taken, pauses before a resume left out.
+        waited: share of them in which the device waited for patches.
+        finished: False where it was stopped before its end.
     """
 
     network: nn.Module
     card: ModelCard
     best: PixelScores | None
+    steps: int
     losses: list[float]
     seconds: float
+    waited: float
+    finished: bool
 
 
-def fit(
-    train: LabelledVolume,
-    validation: LabelledVolume | None,
-    choice: NetworkSettings,
-    settings: FitSettings,
-    watcher: Watcher,
-    about: dict[str, Any],
-) -> Trained:
+def fit(job: Job, watcher: Watcher) -> Trained:
     """Train a network.
 
-    AdamW on the cross entropy of every pixel of random patches; the learning rate rises linearly over the first 5 %
-    and falls along a cosine. The step whose validation F1 (at its best threshold) is highest is kept.
-
-    Args:
-        train: what to learn from.
-        validation: what to select the step on; without it the last step is kept.
-        choice: the network.
-        settings: how long and how fast.
-        watcher: told of each step and validation.
-        about: fields for the model's card: name, license, and `training`, to which steps and scores are added.
+    Each step draws patches, varies them, and follows the gradient of their loss, at the rate that the schedule has for
+    the share of the training that is over. Now and then the averaged weights are scored on sections held out, and kept.
+    All chance follows from the seed and the numbers of patches and steps: a training that is resumed draws what it
+    would have drawn.
 
     Raises:
         TrainingError: a loss that is no number.
+        ResumeError: a checkpoint of another training.
         VolsegError: settings that the network cannot take.
     """
-    torch.manual_seed(settings.seed)
-    facts = worker_facts(settings.device)
-    precision = choose_precision(settings.precision, [facts])
-    network = build_network(choice.name, choice.arguments)
-    normalization = Normalization(choice.normalization, moments(train.raw), train.raw.dtype.name)
+    settings, processes = job.settings, job.processes
+    torch.manual_seed(settings.fit.seed)
+    parts = _prepared(job)
+    learner, course = parts.learner, parts.course
+    clock, waited_before = Clock(settings.fit, course.seconds), course.waited
+    losses: list[float] = []
+    stopped = False
+
+    with closing(_batches(parts, settings, processes)) as batches:
+        samples = Waiting(batches)
+        share = processes.agreed(clock.share(learner.step))
+        while not (share >= 1 or stopped or course.over(settings.validation.patience)):
+            rate = settings.optimizer.learning_rate * rate_at(share, settings.schedule)
+            drawn = list(islice(samples, settings.patches.accumulate))
+            losses.append(learner.learn(drawn, parts.patches.scored, rate))
+
+            share = processes.agreed(clock.share(learner.step))
+            course.seconds, course.waited = clock.seconds, waited_before + samples.seconds
+            if processes.first:
+                watcher.step(Step(learner.step, losses[-1], rate, share, course.waited / course.seconds))
+            stopped = processes.agreed(job.stopping()) > 0
+            due = share >= 1 or learner.step % settings.validation.every == 0
+            if due or stopped:
+                if processes.first:
+                    _look(parts, job, watcher, score=due)
+                course.stale = int(processes.agreed(course.stale))
+
+    return Trained(
+        learner.average.network,
+        course.described(parts.card, learner.step),
+        course.best_scores,
+        learner.step,
+        losses,
+        course.seconds,
+        course.waited / max(course.seconds, 1e-9),
+        finished=not stopped,
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a training is made of."""
+
+    card: ModelCard
+    learner: Learner
+    course: Course
+    patches: Patches
+    validation: Validation
+
+
+def _look(parts: _Parts, job: Job, watcher: Watcher, *, score: bool) -> None:
+    """Score the averaged weights, and hand out all that should outlive this process."""
+    learner, course = parts.learner, parts.course
+    best = score and not parts.validation
+    model = Model(learner.average.network, parts.card, "")
+    if score and parts.validation:
+        done = parts.validation.of(model, learner.step, course.best_value)
+        course.note(done)
+        best = done.best
+        watcher.validated(done)
+    described = Model(model.network, course.described(parts.card, learner.step), "")
+    watcher.keep(described, course.checkpoint(learner.state(), job.settings, job.processes), best=best)
+
+
+def _prepared(job: Job) -> _Parts:
+    """Everything that can be refused, before the first step."""
+    settings, processes = job.settings, job.processes
+    course = resumed_course(job.resumed, settings, processes)
+    statistics = training_statistics(job.volumes, settings.network.normalization)
+    network, card = _network(job, statistics.normalization)
+    facts = worker_facts(settings.fit.device)
+    precision = choose_precision(settings.fit.precision, [facts])
+    engine = Engine(facts.device, precision, 1, torch.get_num_threads(), settings.validation.orientations)
+    seen, scored = geometry(card.footprint, settings.patches.size)
+    maps: list[WeightMaps] = []
+    if settings.loss.weight_map:
+        w0, sigma = settings.loss.weight_map_w0, settings.loss.weight_map_sigma
+        maps = [weight_maps(volume, w0, sigma) for volume in job.volumes]
+    patches = Patches(tuple(job.volumes), statistics, seen, scored, settings.fit.seed, tuple(maps))
+    learner = Learner(network, card, settings, precision, processes)
+    if job.resumed is not None:
+        learner.load(job.resumed)
+    held_out = [held for volume in job.volumes for held in volume.held_out()]
+    return _Parts(card, learner, course, patches, Validation(held_out, settings, engine))
+
+
+def _batches(parts: _Parts, settings: TrainingSettings, processes: Processes) -> Generator[Sample, None, None]:
+    return loader(
+        parts.patches,
+        patch_numbers(settings, processes, parts.learner.step),
+        batch=settings.patches.batch,
+        workers=workers_for(settings.patches.workers),
+        device=processes.device,
+    )
+
+
+def _network(job: Job, normalization: Normalization) -> tuple[nn.Module, ModelCard]:
+    """The network with its first weights, and its card."""
+    choice, target = job.settings.network, job.settings.target
+    arguments = dict(choice.arguments)
+    affinities = target.kind == "affinities"
+    if affinities:
+        arguments.setdefault("out_channels", len(target.offsets))
+    network = build_network(choice.name, arguments)
     card = card_for(
         network,
         kind=choice.name,
-        arguments=choice.arguments,
+        arguments=arguments,
         normalization=normalization,
-        voxel_nm=train.voxel_nm,
-        **about,
+        voxel_nm=job.volumes[0].voxel_nm,
+        classes=classes_of(target) if affinities else None,
+        activation="sigmoid" if affinities else None,
+        **job.about,
     )
-    sampler = PatchSampler(train, normalization, card.footprint, settings.patch_zyx, settings.seed)
-    _place(network, card.footprint.dimensions, facts.device)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
-    selection = _Selection()
-    losses: list[float] = []
-    started = time.monotonic()
-
-    while (share := _share(len(losses), time.monotonic() - started, settings)) < 1:
-        rate = settings.learning_rate * _schedule(share)
-        inputs, targets = (torch.from_numpy(array).to(facts.device) for array in sampler.batch(settings.batch))
-        network.train()
-        with torch.autocast(facts.device, DTYPES[precision], enabled=precision != "float32"):
-            output = _output(network, inputs)
-        loss = cross_entropy(output.float(), targets, card.membrane_channel)
-        losses.append(_learn(optimizer, loss, rate, len(losses) + 1))
-        watcher.step(len(losses), losses[-1], rate, share)
-
-        last = _share(len(losses), time.monotonic() - started, settings) >= 1
-        if validation is not None and (last or len(losses) % settings.validate_every == 0):
-            probability = predict_sections(Model(network, card, ""), validation.raw, precision, facts)
-            scores = _scored(probability, validation)
-            watcher.validated(len(losses), scores, probability, best=selection.offer(scores, network))
-
-    network.load_state_dict(selection.state or network.state_dict())
-    seconds = time.monotonic() - started
-    card = _with_results(card, losses, seconds, selection.scores)
-    return Trained(network.eval(), card, selection.scores, losses, seconds)
-
-
-class _Selection:
-    """Keeps the weights whose validation scores were the best."""
-
-    def __init__(self) -> None:
-        self.scores: PixelScores | None = None
-        self.state: dict[str, Tensor] | None = None
-
-    def offer(self, scores: PixelScores, network: nn.Module) -> bool:
-        """Keep these weights if they beat all before; says whether they did."""
-        if self.scores is not None and scores.best_f1 <= self.scores.best_f1:
-            return False
-        self.scores, self.state = scores, copy.deepcopy(network.state_dict())
-        return True
-
-
-def _place(network: nn.Module, dimensions: int, device: str) -> None:
-    """Put the weights on a device, channels last."""
-    layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d
-    network.to(device).to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
-
-
-def _output(network: nn.Module, inputs: Tensor) -> Tensor:
-    """What the network makes of a batch.
-
-    Raises:
-        TrainingError: a batch norm has one value a channel, of which there is no variance.
-    """
-    layout = torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d
-    try:
-        made: Tensor = network(inputs.contiguous(memory_format=layout))
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise TrainingError(
-            f"a patch of {tuple(inputs.shape[2:])} leaves one value a channel in the network's deepest layer, which "
-            "batch normalisation cannot scale; raise fit.batch or fit.patch"
-        ) from error
-    return made
-
-
-def _learn(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, step: int) -> float:
-    """Take one step down the loss; returns it.
-
-    Raises:
-        TrainingError: it is no number; the weights are left as they were.
-    """
-    value = loss.item()
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"the loss is {value} at step {step}; lower fit.learning_rate, or use fit.precision float32"
+    if affinities and card.footprint.dimensions == 2 and any(z for z, _, _ in target.offsets):
+        raise ConfigError(
+            f"target.offsets {list(target.offsets)} lead to other sections, and {choice.name} {arguments} makes one at "
+            "a time; give it a 3-D kernel, or offsets along y and x alone"
         )
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return value
+    if choice.start is not None:
+        begun = load_model_file(resolve_model(choice.start))
+        if (begun.card.network, begun.card.arguments) != (choice.name, arguments):
+            raise ConfigError(
+                f"network.start {choice.start} is {begun.card.network} {begun.card.arguments}, not {choice.name} "
+                f"{arguments}; make the two alike"
+            )
+        network.load_state_dict(begun.network.state_dict())
+    return network, card
 
 
-def cross_entropy(output: Tensor, targets: Tensor, membrane_channel: int) -> Tensor:
-    """Cross entropy of every pixel, averaged: of a sigmoid for one output channel, else of a soft-max.
+def patch_numbers(settings: TrainingSettings, processes: Processes, steps_done: int) -> Iterator[int]:
+    """The patches that this process learns from, for ever, as numbers in the whole training.
 
-    Args:
-        output: (N, classes, y, x) or (N, classes, z, y, x), before activation.
-        targets: alike with one channel, 1 on membrane.
-        membrane_channel: which of two classes is membrane.
+    A step takes batch x accumulate x processes patches; those of one forward pass lie side by side.
     """
-    if output.shape[2:] != targets.shape[2:]:
-        raise ConfigError(f"output {tuple(output.shape)} and targets {tuple(targets.shape)} differ in size")
-    if output.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(output, targets)
-    classes = (targets[:, 0] > 0.5).long()
-    return F.cross_entropy(output, classes if membrane_channel == 1 else 1 - classes)
-
-
-def predict_sections(model: Model, raw: NDArray[Any], precision: Precision, facts: WorkerFacts) -> NDArray[np.float32]:
-    """Membrane probability of a small volume in memory, with the exact halo; (z, y, x) in [0, 1].
-
-    Raises:
-        MemoryPlanError: not even the smallest tile fits.
-    """
-    footprint = model.card.footprint
-    whole = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
-    z, y, x = (ceil_to(n, s) for n, s in zip(whole.shape, footprint.stride, strict=True))
-    plan = plan_run(whole.shape, whole.shape, (footprint,), Request(block=(z, y, x)))
-    load = Load(batch=1, precision=precision, source_item=raw.itemsize, slots=1, device=facts.device)
-    plans = ((tiling, plan_memory(model.network, plan.grid, tiling, load)) for tiling in plan.tilings())
-    tiling, _ = largest_that_fits(plans, facts.memory, facts.device_memory)
-    read_box = tiling.read_box(whole)
-    normalized = normalize(
-        mirrored(raw, read_box.start, read_box.stop), model.card.normalization.statistics_of(raw), read_box.start[0]
-    )
-    engine = Engine(facts.device, precision, batch=1, threads=torch.get_num_threads())
-    ready = prepared(model.network, facts.device, precision)
-    (probability,) = TiledPredictor(ready, model.activate, tiling, engine)(normalized, whole)
-    membrane: NDArray[np.float32] = probability[0]
-    return membrane
-
-
-def _share(steps: int, seconds: float, settings: FitSettings) -> float:
-    """How much of the training is over, by steps or by time, whichever ends first."""
-    timed = 0.0 if settings.minutes is None else seconds / (60 * settings.minutes)
-    return max(steps / settings.steps, timed)
-
-
-def _schedule(share: float) -> float:
-    """The learning rate as a share of its full value: a linear rise, then half a cosine."""
-    if share < _WARM_UP:
-        return (share + 0.1 * _WARM_UP) / (1.1 * _WARM_UP)
-    return 0.5 * (1 + math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP)))
-
-
-def _scored(probability: NDArray[np.float32], truth: LabelledVolume) -> PixelScores:
-    counts = PixelCounts()
-    counts.add(to_uint8(probability), truth.membrane)
-    return pixel_scores(counts)
-
-
-def _with_results(card: ModelCard, losses: list[float], seconds: float, best: PixelScores | None) -> ModelCard:
-    results: dict[str, Any] = {"steps": len(losses), "seconds": round(seconds, 1)}
-    if best is not None:
-        results |= {"validation_f1": round(best.best_f1, 4), "threshold": round(best.best_threshold, 3)}
-    return card.model_copy(update={"training": {**card.training, **results}})
+    batch, passes = settings.patches.batch, settings.patches.accumulate
+    for forward in count(steps_done * passes):
+        first = (forward * processes.size + processes.rank) * batch
+        yield from range(first, first + batch)

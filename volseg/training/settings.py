@@ -5,16 +5,18 @@ Every field has the default that `volseg train --print-config` shows; unknown ke
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Score: TypeAlias = Literal["f1", "average_precision", "v_rand", "v_info"]
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 """How often something happens: 0 never, 1 to every patch (or section, where it says so)."""
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _ranges(value: Any) -> Any:
@@ -22,6 +24,9 @@ def _ranges(value: Any) -> Any:
     pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) for v in value)
     return [value] if pair else value
 
+
+Momentum: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+"""Share of a running mean that a step keeps."""
 
 SectionRanges: TypeAlias = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_ranges)]
 """Sections [first, stop): one range, or a list of them."""
@@ -101,9 +106,11 @@ class EnrichmentSettings(_Frozen):
     field that is zero at the patch's edge (FusionNet)."""
     elastic_share: Share = 0.75
     elastic_points: int = Field(default=3, ge=2, le=64)
-    """Points of the grid or field along y and x; the published ones are 3 (U-Net) and 12 (FusionNet)."""
+    """Points of the grid or field along y and x; the published ones are 3 (U-Net) and 12 (FusionNet). Of a field, the
+    outermost stay still."""
     elastic_std: float = Field(default=10.0, ge=0)
-    """Standard deviation of the displacements, in voxels along y and x."""
+    """Standard deviation of the displacements, in voxels along y and x; 10 is published with 3 points. Tissue turns
+    over where it is much above a tenth of the distance between points: 2 for 12 points on 256 voxels."""
     brightness: float = Field(default=0.2, ge=0)
     """Grey values are shifted by up to this, in standard deviations of the image."""
     contrast: float = Field(default=0.2, ge=0, lt=1)
@@ -124,9 +131,15 @@ class EnrichmentSettings(_Frozen):
     misalignment: Share = 0.0
     """Sections from which on the stack is shifted in y and x, labels with it; only where a network sees several."""
     misalignment_max: float = Field(default=10.0, ge=0)
-    """Greatest shift, in voxels."""
+    """Greatest shift, in voxels along y and x, rounded to whole ones."""
     defocus: Share = 0.0
     """Sections that are out of focus."""
+
+    @model_validator(mode="after")
+    def _field_has_inner_points(self) -> EnrichmentSettings:
+        if self.elastic == "field" and self.elastic_points < 3:
+            raise ValueError("elastic_points 2 leaves a field nothing but its edge, which stays still; give 3 or more")
+        return self
 
 
 class LossSettings(_Frozen):
@@ -136,7 +149,7 @@ class LossSettings(_Frozen):
     """`balanced`: cross entropy with each class weighted by the other's share of the batch. `dice`: 1 - the Dice
     coefficient of each class. `focal`: cross entropy that fades where the network is sure."""
     membrane_weight: float = Field(default=1.0, gt=0)
-    """Weight of a membrane voxel against any other's."""
+    """Weight of a membrane voxel against any other's; `dice` is balanced by nature and has none."""
     gamma: float = Field(default=2.0, ge=0)
     """Of `focal`: how fast what is sure fades."""
     weight_map: bool = False
@@ -154,7 +167,7 @@ class OptimizerSettings(_Frozen):
     weight_decay: float = Field(default=1e-4, ge=0)
     momentum: float = Field(default=0.99, ge=0, lt=1)
     """Of `sgd`."""
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     """Of `adam` and `adamw`."""
     clip: float | None = Field(default=1.0, gt=0)
     """Greatest norm of a step's gradient; longer ones are shortened to it."""
@@ -169,7 +182,7 @@ class ScheduleSettings(_Frozen):
     warm_up: Share = 0.03
     """Share of the training in which the rate rises to its full value."""
     power: float = Field(default=0.9, gt=0)
-    """Of `polynomial`: the rate is (1 - share of the training)^power."""
+    """Of `polynomial`: the rate is (1 - share of the training after the warm-up)^power."""
     milestones: tuple[Share, ...] = (0.5, 0.75)
     """Of `step`: shares of the training at which the rate falls by `factor`."""
     factor: float = Field(default=0.1, gt=0, le=1)
@@ -195,7 +208,7 @@ class ValidationSettings(_Frozen):
 
     every: PositiveInt = 200
     """Steps from one validation to the next; the last step is always validated."""
-    score: Literal["f1", "average_precision", "v_rand", "v_info"] = "average_precision"
+    score: Score = "average_precision"
     """What the best step is best at."""
     orientations: Literal["one", "flips", "all"] = "one"
     """Views that are averaged, as in `volseg predict --orientations`."""
@@ -225,3 +238,12 @@ class TrainingSettings(_Frozen):
         if isinstance(values, dict) and isinstance(values.get("data"), dict):
             return {**values, "data": [values["data"]]}
         return values
+
+    @model_validator(mode="after")
+    def _scorable(self) -> Self:
+        """V_rand and V_info are scores of membrane."""
+        if self.target.kind == "affinities" and self.validation.score in ("v_rand", "v_info"):
+            raise ValueError(
+                f"validation.score {self.validation.score} scores membrane, not affinities; use f1 or average_precision"
+            )
+        return self

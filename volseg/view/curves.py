@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
-def save_curves(path: Path, losses: Sequence[float], scores: Sequence[tuple[int, float]]) -> None:
-    """Draw the loss of every step, its running mean, and the validation scores, as PNG.
+
+def save_curves(path: Path, log: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the loss of every step, its running mean, the learning rate, and the validation scores, as PNG.
 
     Args:
         path: the picture to write.
-        losses: one a step.
-        scores: (step, validation F1) pairs; may be empty.
+        log: a training's entries: each with its `step`, and a `loss` and `learning_rate` or the scores of a
+            validation, whose names begin with `validation_`.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - a third of a second that other pictures need not pay
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    steps = np.arange(1, len(losses) + 1)
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    learned = [entry for entry in log if "loss" in entry]
+    steps, losses = ([entry[key] for entry in learned] for key in ("step", "loss"))
     window = max(1, len(losses) // 50)
-    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    axes.plot(steps, losses, color="0.8", linewidth=0.7, label="loss")
-    axes.plot(steps[window - 1 :], smooth, color="tab:blue", label=f"loss, mean of {window} steps")
-    axes.set(xlabel="step", ylabel="cross entropy", ylim=(0, None))
-    if scores:
-        twin = axes.twinx()
-        twin.plot(*zip(*scores, strict=True), "o-", color="tab:orange", markersize=3, label="validation F1")
-        twin.set(ylabel="validation F1", ylim=(0, 1))
-        twin.legend(loc="lower right")
-    axes.legend(loc="upper right")
-    figure.savefig(path, dpi=120)
+    smooth: NDArray[np.float64] = np.convolve(losses or [0.0], np.ones(window) / window, mode="valid")[: len(losses)]
+    upper.plot(steps, losses, color="0.8", linewidth=0.7, label="loss")
+    upper.plot(steps[window - 1 :], smooth, color="tab:blue", label=f"loss, mean of {window} steps")
+    upper.set(ylabel="loss")
+    # The first steps of fresh weights would press all later ones flat.
+    upper.set_ylim(0, 1.5 * float(np.quantile(losses or [1.0], 0.98)) or 1.0)
+    rate = upper.twinx()
+    rate.plot(steps, [entry["learning_rate"] for entry in learned], ":", color="tab:green", label="learning rate")
+    rate.set(ylabel="learning rate (dotted)", ylim=(0, None))
+    upper.legend(loc="upper right")
+    _draw_scores(lower, [entry for entry in log if "loss" not in entry])
+    lower.set(xlabel="step")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_scores(axes: Axes, validations: Sequence[Mapping[str, Any]]) -> None:
+    names = [name for name in (validations[0] if validations else {}) if name.startswith("validation_")]
+    for name in names:
+        points = [(entry["step"], entry[name]) for entry in validations]
+        axes.plot(*zip(*points, strict=True), "o-", markersize=3, label=name.removeprefix("validation_"))
+    for entry in [entry for entry in validations if entry["best"]][-1:]:
+        axes.axvline(entry["step"], color="0.6", linewidth=1, label=f"best: step {entry['step']}")
+    axes.set(ylabel="on held-out sections")
+    if names:
+        axes.legend(loc="lower right")
+    else:
+        axes.text(0.5, 0.5, "no sections are held out", ha="center", transform=axes.transAxes)
 
 
 def save_halo_curve(

@@ -1,0 +1,79 @@
+"""Small trainings for tests: a volume that a small network learns in seconds, and run files for it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from tests.makers import make_volume
+from volseg.diary import LOG
+from volseg.fitting import train
+from volseg.runfiles import TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from volseg.training.loop import Trained
+
+
+def stripes(seed: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Dark curved lines on noise, and which voxels are lines."""
+    rng = np.random.default_rng(seed)
+    field = gaussian_filter(rng.normal(size=shape), (0, 8, 8))
+    membrane = np.abs(field) < 0.25 * field.std()
+    raw = np.where(membrane, 70, 150) + rng.normal(size=shape) * 15
+    return np.clip(raw, 1, 255).astype(np.uint8), membrane
+
+
+def make_stripes(folder: Path) -> Path:
+    """Write raw.zarr and labels.zarr (0 = membrane), 6 x 96 x 96, into a folder."""
+    raw, membrane = stripes(1, (6, 96, 96))
+    make_volume(folder / "raw.zarr", raw.shape, voxels=raw, chunk=(1, 32, 32))
+    make_volume(folder / "labels.zarr", raw.shape, voxels=np.where(membrane, 0, 255).astype(np.uint8))
+    return folder
+
+
+def run(volumes: Path, output: Path, **tables: dict[str, Any]) -> TrainConfig:
+    """A run file of a small FusionNet in float32 without enrichment, with some keys set otherwise."""
+    values: dict[str, Any] = {
+        "data": {"raw": str(volumes / "raw.zarr"), "labels": str(volumes / "labels.zarr"), "train": [0, 4]},
+        "network": {"name": "fusionnet", "arguments": {"width": 4, "depth": 1}},
+        "patches": {"size": 32, "workers": 0},
+        "enrichment": {"elastic": "none", "noise": 0, "blur": 0},
+        "optimizer": {"learning_rate": 1e-2, "average": 0},
+        "fit": {"steps": 20, "precision": "float32", "device": "cpu"},
+        "validation": {"every": 20, "score": "f1"},
+        "output": {"folder": str(output)},
+    }
+    values["data"]["validation"] = [4, 6]
+    for name, table in tables.items():
+        values[name] = {**values.get(name, {}), **table}
+    return TrainConfig.model_validate(values)
+
+
+class Heard:
+    """A screen that remembers."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, float, float, float]] = []
+        self.notes: list[str] = []
+
+    def step(self, step: int, loss: float, share: float, waited: float) -> None:
+        self.steps.append((step, loss, share, waited))
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+def learn(config: TrainConfig, *, stop_after: int | None = None, **more: Any) -> Trained:
+    """Train, and stop as Ctrl-C would after a number of steps."""
+    heard = Heard()
+    return train(config, heard, stopping=lambda: stop_after is not None and len(heard.steps) >= stop_after, **more)
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """The entries of a training's log."""
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]

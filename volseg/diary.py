@@ -1,0 +1,161 @@
+"""What a training leaves in its folder while it goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+
+from volseg.errors import TrainingError
+from volseg.models.model import save_model
+from volseg.ops import to_uint8
+from volseg.training.board import Board
+from volseg.training.checkpoint import replace_file, write_checkpoint
+from volseg.view.curves import save_curves
+from volseg.view.pictures import save_panel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import RawIOBase
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import ZyxFloat
+    from volseg.models.model import Model
+    from volseg.runfiles import OutputConfig
+    from volseg.training.checkpoint import Checkpoint
+    from volseg.training.loop import Step
+    from volseg.training.validate import Validated
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"
+MADE = (CHECKPOINT, LOG, "curves.png", "validation.png", "validation-best.png")
+"""What a training leaves beside its model files."""
+
+
+class Screen(Protocol):
+    """Anything that shows a training to a person."""
+
+    def step(self, step: int, loss: float, share: float, waited: float) -> None:
+        """A step is done: `share` of the training is over, for `waited` of that time the device waited for data."""
+
+    def note(self, line: str) -> None:
+        """Something worth a line."""
+
+
+class Diary:
+    """Writes the log, the pictures and the model files of a training, and tells the screen."""
+
+    def __init__(self, output: OutputConfig, voxel_nm: ZyxFloat, screen: Screen, resumed_step: int = 0) -> None:
+        """Nothing is written before the first step.
+
+        Args:
+            output: the run file's table.
+            voxel_nm: of the pictures' sections (z, y, x).
+            screen: told what is written.
+            resumed_step: where the training goes on; what the log tells of later steps is dropped.
+        """
+        self._folder, self._name, self._screen, self._voxel_nm = Path(output.folder), output.name, screen, voxel_nm
+        self._resumed_step = resumed_step
+        self._board = Board(self._folder / "tensorboard", resumed_step) if output.tensorboard else None
+        self._log: RawIOBase | None = None
+        self._entries: list[dict[str, Any]] = []
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._log is not None:
+            self._log.close()
+        if self._board is not None:
+            self._board.close()
+
+    def step(self, done: Step) -> None:
+        """Log a step."""
+        self._write(
+            {"step": done.number, "loss": done.loss, "learning_rate": done.rate, "waited": round(done.waited, 4)}
+        )
+        self._screen.step(done.number, done.loss, done.share, done.waited)
+
+    def validated(self, done: Validated) -> None:
+        """Log a validation and draw it."""
+        figures = {f"validation_{name}": value for name, value in done.figures().items()}
+        self._write({"step": done.step, **figures, "best": done.best})
+        told = ", ".join(f"{name} {value:.4f}" for name, value in done.figures().items())
+        self._screen.note(f"step {done.step}: {told}{' (best so far)' if done.best else ''}")
+        title = f"step {done.step}, {told}"
+        for name in ("validation.png", *(["validation-best.png"] if done.best else [])):
+            save_panel(self._folder / name, done.columns, title=title, voxel_nm=self._voxel_nm)
+        if self._board is not None:
+            self._board.picture(
+                done.step, "validation", np.concatenate([_as_bytes(c) for _, c in done.columns], axis=1)
+            )
+
+    def keep(self, model: Model, checkpoint: Checkpoint, *, best: bool) -> None:
+        """Write what lets people use the network, and the training go on."""
+        save_model(self._folder / f"{self._name}-last.safetensors", model.network, model.card)
+        if best:
+            save_model(self._folder / f"{self._name}.safetensors", model.network, model.card)
+        write_checkpoint(self._folder / CHECKPOINT, checkpoint)
+        save_curves(self._folder / "curves.png", self._entries)
+        if self._board is not None:
+            self._board.flush()
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        log = self._log or self._begin()
+        entry |= {"seconds": round(time.monotonic() - self._started, 2)}
+        self._entries.append(entry)
+        with _told(self._folder / LOG):
+            log.write(json.dumps(entry).encode() + b"\n")
+        if self._board is not None:
+            self._board.numbers(entry["step"], {k: v for k, v in entry.items() if k not in ("step", "seconds")})
+
+    def _begin(self) -> RawIOBase:
+        """Open the log; of a training that was resumed only what the checkpoint knows of is kept."""
+        path = self._folder / LOG
+        with _told(path):
+            self._entries = [entry for entry in _entries(path) if entry["step"] <= self._resumed_step]
+            kept = "".join(json.dumps(entry) + "\n" for entry in self._entries)
+            replace_file(path, kept.encode())
+            self._log = path.open("ab", buffering=0)
+        if self._entries:
+            self._started -= self._entries[-1]["seconds"]
+        return self._log
+
+
+def _entries(log: Path) -> list[dict[str, Any]]:
+    """What a log tells; a line that was cut short tells nothing."""
+    entries = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+        with suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A file system's no as one line.
+
+    Raises:
+        TrainingError: it said no.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"cannot write {path}: {error.strerror}; make room, then go on from the last checkpoint by --resume"
+        ) from error
+
+
+def _as_bytes(section: NDArray[Any]) -> NDArray[np.uint8]:
+    """A section as a picture (y, x, 3)."""
+    grey = section if section.dtype == np.uint8 else to_uint8(section.astype(np.float32))
+    return np.repeat(grey[..., None], 3, axis=2)

@@ -1,0 +1,152 @@
+"""Volumes in HDF5 files, as `FILE.h5:DATASET`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from volseg.blocks import mirror_span
+from volseg.errors import SourceError
+from volseg.ops import unfolded
+from volseg.storage.volume import GREY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Box, Zyx, ZyxFloat
+
+_LOCATION = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", re.IGNORECASE)
+_STATED_NM = {"resolution": 1.0, "element_size_um": 1e3}
+"""Attributes that state a voxel size (z, y, x), and their unit in nanometres: CREMI's, and ilastik's."""
+_CACHE_BYTES = 64 * 2**20
+"""Of decoded chunks, so that neighbouring reads decode a chunk once; HDF5's own default holds few of them."""
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Hdf5Volume:
+    """A dataset of three dimensions, axes (z, y, x), read by slices.
+
+    Attributes:
+        location: FILE:DATASET, with the file's absolute path.
+        voxel_nm: its voxel size in nanometres; None where no attribute states it.
+    """
+
+    location: str
+    voxel_nm: ZyxFloat | None
+    _dataset: h5py.Dataset
+
+    @property
+    def shape(self) -> Zyx:
+        """Voxels along z, y, x."""
+        z, y, x = self._dataset.shape
+        return z, y, x
+
+    @property
+    def dtype(self) -> str:
+        """The type of a voxel, such as `uint8`."""
+        return str(self._dataset.dtype.name)
+
+    @property
+    def chunk(self) -> Zyx:
+        """What is decoded at once; a section where the dataset has no chunks."""
+        z, y, x = self._dataset.chunks or (1, *self.shape[1:])
+        return z, y, x
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read a box, mirrored where it leaves the volume, in the dataset's own type.
+
+        Raises:
+            SourceError: the file could not give the voxels.
+        """
+        spans = [mirror_span(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)]
+        try:
+            stored = self._dataset[tuple(slice(low, high) for low, high in spans)]
+        except Exception as error:  # h5py and its filters raise errors of many kinds
+            raise SourceError(f"cannot read {box} of {self.location}: {type(error).__name__}: {error}") from error
+        held = np.asarray(stored, self.dtype)  # the machine's byte order, whatever the file's
+        return unfolded(held, [low for low, _ in spans], box.start, box.stop, self.shape)
+
+    def __reduce__(self) -> tuple[Any, tuple[str, tuple[str]]]:
+        return open_hdf5, (self.location, (self.dtype,))
+
+
+def is_hdf5(location: str) -> bool:
+    """Whether a location names an HDF5 file, by its suffix: .h5, .hdf or .hdf5.
+
+    >>> is_hdf5("sample_A.hdf:volumes/raw"), is_hdf5("raw.h5"), is_hdf5("raw.h5.zarr"), is_hdf5("a.h5/0")
+    (True, True, False, False)
+    """
+    match = _LOCATION.fullmatch(location)
+    return match is not None and not Path(match["file"]).is_dir()
+
+
+def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY) -> Hdf5Volume:
+    """Open a dataset for reading.
+
+    The voxel size is that of its attribute `resolution` (CREMI: nanometres) or `element_size_um` (ilastik).
+
+    Args:
+        location: FILE:DATASET; where a file has one dataset of three dimensions alone, FILE will do.
+        dtypes: the types that suit; those of grey values by default.
+
+    Raises:
+        SourceError: nothing there, not HDF5, no such dataset, several to choose from, or one of another type or shape.
+    """
+    match = _LOCATION.fullmatch(location.removeprefix("file://"))
+    if match is None or "://" in match["file"]:
+        raise SourceError(f"{location} is not FILE.h5:DATASET on a disk of this machine; HDF5 is not read behind URLs")
+    path = Path(match["file"]).resolve()
+    if not path.is_file():
+        raise SourceError(f"source {path} does not exist; check the path, or the mount")
+    try:
+        file = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES, locking="best-effort")
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read as HDF5: {error}") from error
+    dataset = _chosen(file, path, match["dataset"])
+    if dataset.dtype.name not in dtypes:
+        raise SourceError(f"{path}:{dataset.name} holds {dataset.dtype.name}; what suits here is {', '.join(dtypes)}")
+    return Hdf5Volume(f"{path}:{dataset.name}", _voxel_nm(dataset.attrs), dataset)
+
+
+def _chosen(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
+    if name:
+        node = file.get(name)
+        if _is_volume(node):
+            return node
+    volumes = _volumes(file)
+    if not name and len(volumes) == 1:
+        return file[volumes[0]]
+    if not volumes:
+        raise SourceError(f"{path} holds no dataset of three dimensions (z, y, x)")
+    shown = ", ".join(volumes[:_SHOWN]) + (", .." if len(volumes) > _SHOWN else "")
+    trouble = f"has no dataset {name} of three dimensions (z, y, x)" if name else "holds several volumes"
+    raise SourceError(f"{path} {trouble}; name one of them after a colon: {shown}")
+
+
+def _volumes(file: h5py.File) -> list[str]:
+    names: list[str] = []
+    file.visititems(lambda name, node: names.append(name) if _is_volume(node) else None)
+    return names
+
+
+def _is_volume(node: Any) -> bool:
+    return isinstance(node, h5py.Dataset) and len(node.shape or ()) == 3 and 0 not in node.shape
+
+
+def _voxel_nm(attributes: Mapping[str, Any]) -> ZyxFloat | None:
+    for name, unit_nm in _STATED_NM.items():
+        stated = np.asarray(attributes.get(name, ()))
+        if stated.shape == (3,) and stated.dtype.kind in "iuf":
+            z, y, x = (float(side) * unit_nm for side in stated)
+            if all(isfinite(side) and side > 0 for side in (z, y, x)):
+                return z, y, x
+    return None
