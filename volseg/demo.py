@@ -10,7 +10,6 @@ import numpy as np
 
 from volseg.api import predict
 from volseg.blocks import Box
-from volseg.diary import MADE, Screen
 from volseg.errors import TargetError
 from volseg.fitting import train
 from volseg.phantom import make_phantom
@@ -20,6 +19,7 @@ from volseg.storage import open_volume
 from volseg.storage.target import create_volume
 from volseg.training import (
     DataSettings,
+    EnrichmentSettings,
     FitSettings,
     NetworkSettings,
     OptimizerSettings,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Zyx
     from volseg.cluster import Progress
+    from volseg.diary import Screen
     from volseg.evaluation import PixelScores
 
 _LEARN_SHAPE: Zyx = (14, 320, 320)
@@ -43,7 +44,8 @@ _SHARD: Zyx = (8, 448, 448)
 _BLOCK: Zyx = (4, 224, 224)
 _MADE = (
     *(f"{name}-{kind}.zarr" for name in ("learn", "unseen") for kind in ("raw", "truth", "membrane")),
-    *("unseen.png", "demo.safetensors", "demo-last.safetensors", *MADE),
+    *("unseen.png", "demo.safetensors", "demo-last.safetensors", "checkpoint.safetensors", "log.jsonl", "curves.png"),
+    *("validation.png", "validation-best.png"),
 )
 """What a demo leaves, and the next may replace; nothing else in its folder is touched."""
 
@@ -128,7 +130,9 @@ def learn(place: DemoFolder, seconds: int, screen: Screen) -> None:
         ),
         network=NetworkSettings(arguments={"width": 8, "depth": 2}),
         patches=PatchSettings(size=(1, 128, 128), workers=0),
-        optimizer=OptimizerSettings(learning_rate=3e-3),
+        # In a minute there is no time to get used to more than turns and flips.
+        enrichment=EnrichmentSettings(elastic="none", blur=0, gamma=0),
+        optimizer=OptimizerSettings(learning_rate=3e-3, average=0.98),
         fit=FitSettings(steps=100_000, minutes=seconds / 60),
         validation=ValidationSettings(every=100),
         output=OutputConfig(folder=str(place.folder), name="demo"),

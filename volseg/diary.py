@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     from volseg.training.loop import Step
     from volseg.training.validate import Validated
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
-MADE = (CHECKPOINT, LOG, "curves.png", "validation.png", "validation-best.png")
-"""What a training leaves beside its model files."""
-
 
 class Screen(Protocol):
     """Anything that shows a training to a person."""
@@ -60,9 +55,9 @@ class Diary:
             screen: told what is written.
             resumed_step: where the training goes on; what the log tells of later steps is dropped.
         """
-        self._folder, self._name, self._screen, self._voxel_nm = Path(output.folder), output.name, screen, voxel_nm
+        self._output, self._screen, self._voxel_nm = output, screen, voxel_nm
         self._resumed_step = resumed_step
-        self._board = Board(self._folder / "tensorboard", resumed_step) if output.tensorboard else None
+        self._board = Board(Path(output.folder) / "tensorboard", resumed_step) if output.tensorboard else None
         self._log: RawIOBase | None = None
         self._entries: list[dict[str, Any]] = []
         self._started = time.monotonic()
@@ -92,8 +87,9 @@ class Diary:
         told = ", ".join(f"{name} {value:.4f}" for name, value in done.figures().items())
         self._screen.note(f"step {done.step}: {told}{' (best so far)' if done.best else ''}")
         title = f"step {done.step}, {told}"
-        for name in ("validation.png", *(["validation-best.png"] if done.best else [])):
-            save_panel(self._folder / name, done.columns, title=title, voxel_nm=self._voxel_nm)
+        _, last, best = self._output.pictures
+        for path in (last, best) if done.best else (last,):
+            save_panel(path, done.columns, title=title, voxel_nm=self._voxel_nm)
         if self._board is not None:
             self._board.picture(
                 done.step, "validation", np.concatenate([_as_bytes(c) for _, c in done.columns], axis=1)
@@ -101,11 +97,11 @@ class Diary:
 
     def keep(self, model: Model, checkpoint: Checkpoint, *, best: bool) -> None:
         """Write what lets people use the network, and the training go on."""
-        save_model(self._folder / f"{self._name}-last.safetensors", model.network, model.card)
+        save_model(self._output.last_model, model.network, model.card)
         if best:
-            save_model(self._folder / f"{self._name}.safetensors", model.network, model.card)
-        write_checkpoint(self._folder / CHECKPOINT, checkpoint)
-        save_curves(self._folder / "curves.png", self._entries)
+            save_model(self._output.model, model.network, model.card)
+        write_checkpoint(self._output.checkpoint, checkpoint)
+        save_curves(self._output.pictures[0], self._entries)
         if self._board is not None:
             self._board.flush()
 
@@ -113,14 +109,14 @@ class Diary:
         log = self._log or self._begin()
         entry |= {"seconds": round(time.monotonic() - self._started, 2)}
         self._entries.append(entry)
-        with _told(self._folder / LOG):
+        with _told(self._output.log):
             log.write(json.dumps(entry).encode() + b"\n")
         if self._board is not None:
             self._board.numbers(entry["step"], {k: v for k, v in entry.items() if k not in ("step", "seconds")})
 
     def _begin(self) -> RawIOBase:
         """Open the log; of a training that was resumed only what the checkpoint knows of is kept."""
-        path = self._folder / LOG
+        path = self._output.log
         with _told(path):
             self._entries = [entry for entry in _entries(path) if entry["step"] <= self._resumed_step]
             kept = "".join(json.dumps(entry) + "\n" for entry in self._entries)

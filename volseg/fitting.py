@@ -7,15 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volseg.diary import CHECKPOINT, LOG, Diary, Screen
 from volseg.errors import TrainingError
 from volseg.training import open_volumes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from volseg.runfiles import TrainConfig
-    from volseg.training.checkpoint import Checkpoint
+    from volseg.diary import Screen
+    from volseg.runfiles import OutputConfig, TrainConfig
     from volseg.training.loop import Trained
 
 
@@ -43,37 +42,34 @@ def train(
         VolsegError: data, network or settings that do not fit, before the first step; a loss that is no number; a
             folder that cannot be written.
     """
-    folder = Path(config.output.folder)
-    _refuse_occupied(folder, config.output.name, resume=resume)
-    settings = config.settings
+    output, settings = config.output, config.settings
+    _refuse_occupied(output, resume=resume)
     volumes = open_volumes(settings.data, settings.target)
-    _make(folder)
+    _make(Path(output.folder))
 
-    from volseg.training.checkpoint import read_checkpoint  # noqa: PLC0415 - refusals need not wait for torch
-    from volseg.training.loop import Job, fit  # noqa: PLC0415 - likewise
-    from volseg.training.processes import joined  # noqa: PLC0415 - likewise
+    # What was refused until here did not wait for torch.
+    from volseg.diary import Diary  # noqa: PLC0415
+    from volseg.training.checkpoint import read_checkpoint  # noqa: PLC0415
+    from volseg.training.loop import Job, fit  # noqa: PLC0415
+    from volseg.training.processes import joined  # noqa: PLC0415
 
-    resumed: Checkpoint | None = None
-    if resume and (folder / CHECKPOINT).exists():
-        resumed = read_checkpoint(folder / CHECKPOINT)
+    resumed = read_checkpoint(output.checkpoint) if resume and output.checkpoint.exists() else None
     about = {
-        "name": config.output.name,
+        "name": output.name,
         "license": "; ".join(dict.fromkeys(data.license for data in settings.data)),
         "training": settings.model_dump(mode="json", exclude={"network"}),
     }
-    diary = Diary(config.output, volumes[0].voxel_nm, screen, resumed.facts["step"] if resumed else 0)
+    diary = Diary(output, volumes[0].voxel_nm, screen, resumed.facts["step"] if resumed else 0)
     with joined(settings.fit.device) as processes, diary:
         return fit(Job(settings, volumes, about, processes, stopping, resumed), diary)
 
 
-def _refuse_occupied(folder: Path, name: str, *, resume: bool) -> None:
+def _refuse_occupied(output: OutputConfig, *, resume: bool) -> None:
     """A training never writes over another one."""
-    if resume:
-        return
-    for path in (folder / CHECKPOINT, folder / f"{name}.safetensors", folder / LOG):
+    for path in () if resume else (output.checkpoint, output.model, output.log):
         if path.exists():
             raise TrainingError(
-                f"{folder} holds {path.name} of another training; go on with it by --resume, choose another "
+                f"{path.parent} holds {path.name} of another training; go on with it by --resume, choose another "
                 "output.folder, or move it away"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from tests.makers import blobs, make_volume, stored, whole_pass_stored
 from volseg.cli.main import main
+from volseg.runfiles import TrainConfig
 from volseg.storage import open_volume, read_record
 
 if TYPE_CHECKING:
@@ -117,16 +119,16 @@ def test_train_writes_a_model_that_predicts(converted: Path, tmp_path: Path) -> 
     (tmp_path / "run.toml").write_text(
         f'[data]\nraw = "{converted}"\nlabels = "{tmp_path}/labels.tif"\ntrain = [0, 3]\nvalidation = [3, 4]\n'
         "[network]\narguments = { width = 4, depth = 1 }\n"
-        "[fit]\nsteps = 30\npatch = 32\nvalidate_every = 15\nlearning_rate = 0.01\n"
+        "[patches]\nsize = 32\nworkers = 0\n[fit]\nsteps = 30\n[validation]\nevery = 15\n"
+        "[optimizer]\nlearning_rate = 0.01\n"
         f'[output]\nfolder = "{tmp_path}/out"\nname = "net"\n'
     )
     out = run("train", str(tmp_path / "run.toml"))
     assert "net.safetensors: 30 steps" in out
+    assert "waiting for data, best validation F1" in out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "net.safetensors",
-        "log.jsonl",
-        "curves.png",
-        "validation.png",
+        *("net.safetensors", "net-last.safetensors", "checkpoint.safetensors", "log.jsonl"),
+        *("curves.png", "validation.png", "validation-best.png"),
     }
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert sum("loss" in entry for entry in log) == 30
@@ -137,7 +139,7 @@ def test_train_writes_a_model_that_predicts(converted: Path, tmp_path: Path) -> 
     assert scores["best_f1"] > 0.8
     assert "fusionnet" in run("models", model)
     again = CliRunner().invoke(main, ["train", str(tmp_path / "run.toml")])
-    assert (again.exit_code, "exists already; choose another output.name" in again.stderr) == (1, True)
+    assert (again.exit_code, "go on with it by --resume, choose another" in again.stderr) == (1, True)
 
 
 def test_a_coarser_level_of_the_source_is_mapped_at_its_own_size(small_model: Path, tmp_path: Path) -> None:
@@ -165,10 +167,27 @@ def test_a_training_that_was_refused_may_start_again_mended(converted: Path, tmp
     text = (
         f'[data]\nraw = "{converted}"\nlabels = "{tmp_path}/labels.tif"\ntrain = [0, 4]\n'
         "[network]\narguments = {{ width = 2, depth = 1, out_channels = {channels} }}\n"
-        f'[fit]\nsteps = 2\npatch = 32\n[output]\nfolder = "{tmp_path}/run"\n'
+        f'[fit]\nsteps = 2\n[patches]\nsize = 32\nworkers = 0\n[output]\nfolder = "{tmp_path}/run"\n'
     )
     (tmp_path / "run.toml").write_text(text.replace("{{", "{").replace("}}", "}").replace("{channels}", "3"))
     refused = CliRunner().invoke(main, ["train", str(tmp_path / "run.toml")])
     assert refused.exit_code != 0
     (tmp_path / "run.toml").write_text(text.replace("{{", "{").replace("}}", "}").replace("{channels}", "1"))
     run("train", str(tmp_path / "run.toml"))
+    assert "2 steps" in run("train", str(tmp_path / "run.toml"), "--resume")
+
+
+def test_a_run_file_is_shown_whole_with_what_was_set(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        '[[data]]\nraw = "a"\nlabels = "b"\ntrain = [0, 3]\n[[data]]\nraw = "c"\nlabels = "d"\ntrain = [[0, 1], [2, 3]]\n'
+        '[output]\nfolder = "o"\n'
+    )
+    shown = run(
+        "train", str(tmp_path / "run.toml"), "--set", "data.1.weight=0.5", "--set", "fit.seed=7", "--print-config"
+    )
+    assert "# Greatest norm of a step's gradient; longer ones are shortened to it.\nclip = 1.0" in shown
+    read = TrainConfig.model_validate(tomllib.loads(shown))
+    assert (read.fit.seed, read.data[0].weight, read.data[1].weight) == (7, 1.0, 0.5)
+    defaults = TrainConfig.model_validate(tomllib.loads((tmp_path / "run.toml").read_text()))
+    told = {name: getattr(read, name) for name in TrainConfig.model_fields if name not in ("data", "fit")}
+    assert told == {name: getattr(defaults, name) for name in told}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SURFACE = {
     "convert": ["--overwrite", "--voxel-size", "SOURCE", "TARGET"],
-    "train": ["RUN"],
+    "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
         "--block", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo", "--halo-tolerance",
         "--ignore-voxel-size", "--json", "--model", "--orientations", "--overwrite", "--precision", "--resume", "--roi",

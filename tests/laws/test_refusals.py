@@ -13,6 +13,7 @@ import pytest
 import tifffile
 import torch
 import zarr
+from click.testing import CliRunner
 
 from tests.makers import VOXEL_NM, blobs, make_volume, stored
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 WITHOUT = """
 import sys
+from volseg.cli.main import main
 from volseg.cli.main import main
 try:
     main(sys.argv[1:], prog_name="volseg")
@@ -213,16 +215,9 @@ def test_the_other_commands_refuse_in_one_line(
     here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
 ) -> None:
     monkeypatch.chdir(here)
-    got, line = refused(*arguments) if arguments[0] != "train" else refused_train(arguments)
+    got, line = refused(*arguments)
     assert got == code
     assert re.search(message, line), line
-
-
-def refused_train(arguments: list[str]) -> tuple[int, str]:
-    """A training loads torch to start with; its refusals are one line all the same."""
-    done = subprocess.run([sys.executable, "-m", "volseg", *arguments], capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr.strip()
 
 
 RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\nfolder = "o"\n'
@@ -232,34 +227,89 @@ RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\
     ("change", "message"),
     [
         (lambda text: text + "[fit]\nstep = 3\n", "does not know 'fit.step'; it knows steps, minutes"),
-        (lambda text: text + "[fit]\nsteps = 0\n", r"fit.steps: .*greater than or equal to 1 \(given: 0\)"),
+        (lambda text: text + "[fit]\nsteps = 0\n", r"fit.steps: .*greater than 0 \(given: 0\)"),
         (lambda text: text.replace('raw = "raw.zarr"\n', ""), "data.raw: Field required"),
+        (
+            lambda text: text.replace("[data]", "[[data]]").replace("raw =", "row ="),
+            "does not know 'data.0.row'; it knows raw",
+        ),
         (lambda text: text + "[fit\n", "is not TOML"),
-        (lambda text: text.replace("[0, 2]", "[3, 9]"), "sections 3 to 9 are not in a volume of 4"),
+        (lambda text: text.replace("[0, 2]", "[3, 9]"), r"data.train \[3, 9\] is not in a volume of 4 sections"),
+        (lambda text: text.replace("train =", "validation = [1, 3]\ntrain ="), "share sections of"),
         (lambda text: text.replace("stack.tif", "flat.zarr"), "not one volume"),
         (lambda text: text.replace("stack.tif", "there.zarr"), "they must be alike"),
-        (lambda text: text + "[fit]\npatch = 30\n", "fit.patch 30 is off the network's stride 16; use 32"),
-        (lambda text: text + '[network]\nname = "vgg"\n', "there is no network 'vgg'; choose from deconvnet, .*, unet"),
+        (lambda text: text.replace("train =", 'membrane = "nonzero"\ntrain ='), "call 100% of the sections"),
+        (lambda text: text.replace("train =", "ignore = 1\ntrain ="), "are data.ignore = 1 in all the sections"),
+        (lambda text: text + '[optimizer]\nname = "lamb"\n', "optimizer.name: .*'adamw', 'adam' or 'sgd' .*'lamb'"),
+        (lambda text: text + '[loss]\nname = "hinge"\n', "loss.name: .*'cross_entropy'.*given: 'hinge'"),
         (
-            lambda text: text.replace("train =", 'membrane = "nonzero"\ntrain ='),
-            "call 100% of the sections",
+            lambda text: text + '[target]\nkind = "affinities"\n[validation]\nscore = "v_rand"\n',
+            "validation.score v_rand scores membrane, not affinities; use f1",
         ),
+        (lambda text: text.replace('"o"', '"stack.tif"'), "cannot write into stack.tif: File exists; choose another"),
     ],
 )
 def test_bad_run_files_are_refused_in_one_line(
     here: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str], message: str
 ) -> None:
     monkeypatch.chdir(here)
+    write_labels(here, one_class="nonzero" in change(RUN) or "ignore" in change(RUN))
+    (here / "run.toml").write_text(change(RUN))
+    code, line = refused("train", "run.toml")
+    assert code in (1, 2)
+    assert re.search(message, line), line
+    assert not (here / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("[patches]\nsize = 30\n", r"patches.size \[1, 30, 30\] is off the network's stride .*; use \[1, 32, 32\]"),
+        ("[patches]\nsize = [2, 32, 32]\n", r"has 2 sections, and this 2-D network scores one; use \[1, 32, 32\]"),
+        ('[network]\nname = "vgg"\n', "there is no network 'vgg'; choose from deconvnet, .*, unet"),
+        ("[network]\narguments = { breadth = 3 }\n", "network 'fusionnet' does not take these arguments: .*breadth"),
+        ('[network]\nstart = "none.safetensors"\n', "'none.safetensors' is neither a file nor a packaged model"),
+        ('[fit]\nprecision = "float16"\ndevice = "cpu"\n', "float16 needs a CUDA device"),
+    ],
+)
+def test_networks_that_cannot_be_trained_are_refused_in_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, change: str, message: str
+) -> None:
+    """To know a network takes torch; no step is taken, and the mended run file may start at once."""
+    monkeypatch.chdir(here)
+    write_labels(here)
+    (here / "run.toml").write_text(RUN + change)
+    done = CliRunner().invoke(main, ["train", "run.toml"])
+    assert done.exit_code in (1, 2)
+    (line,) = done.stderr.strip().splitlines()
+    assert re.search(message, line), line
+    assert not any((here / "o").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("fit.steps", "--set fit.steps is no assignment; write it as fit.steps=500"),
+        ("fit.stops=3", "does not know 'fit.stops'; it knows steps"),
+        ("fit.steps.more=3", "'more' stands below a value that is no table"),
+        ("fit.steps=many", r"fit.steps: .*valid integer.* \(given: 'many'\)"),
+    ],
+)
+def test_bad_assignments_are_refused_in_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, assignment: str, message: str
+) -> None:
+    monkeypatch.chdir(here)
+    (here / "run.toml").write_text(RUN + "[fit]\nsteps = 3\n")
+    code, line = refused("train", "run.toml", "--set", assignment)
+    assert code == 2
+    assert re.search(message, line), line
+
+
+def write_labels(here: Path, *, one_class: bool = False) -> None:
     labels = np.ones((4, 64, 64), np.uint8)
-    if "nonzero" not in change(RUN):
+    if not one_class:
         labels[:, ::8] = 0
     tifffile.imwrite(here / "stack.tif", labels, photometric="minisblack")
-    (here / "run.toml").write_text(change(RUN))
-    code, line = refused_train(["train", "run.toml"])
-    assert code in (1, 2)
-    assert "\n" not in line
-    assert re.search(message, line), line
-    assert not (here / "o" / "model.safetensors").exists()
 
 
 def test_voxel_sizes_of_the_fixture_suit(here: Path) -> None:

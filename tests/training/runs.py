@@ -9,7 +9,6 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from tests.makers import make_volume
-from volseg.diary import LOG
 from volseg.fitting import train
 from volseg.runfiles import TrainConfig
 
@@ -76,4 +75,4 @@ def learn(config: TrainConfig, *, stop_after: int | None = None, **more: Any) ->
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
     """The entries of a training's log."""
-    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

@@ -5,27 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.makers import make_volume, random_network
-from volseg.errors import SourceError, TrainingError
+from tests.makers import random_network
+from volseg.errors import TrainingError
 from volseg.models.footprint import network_footprint
 from volseg.ops import Normalization, mirrored
-from volseg.storage import open_readable
 from volseg.training.labels import LabelMeaning
-from volseg.training.loader import Waiting, loader, workers_for
 from volseg.training.patches import Patches, geometry
 from volseg.training.statistics import TrainingStatistics, training_statistics
 from volseg.training.volumes import LabelledVolume
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from volseg.blocks import Box, Footprint, Zyx
 
 PADDED = network_footprint(random_network("fusionnet", {"width": 2, "depth": 2}))
@@ -205,54 +199,3 @@ def test_grey_values_that_are_not_finite_are_refused_where_they_are_met() -> Non
     volume.raw.voxels[:] = np.inf  # type: ignore[attr-defined]
     with pytest.raises(TrainingError, match="memory holds NaN or infinity in section 0"):
         patches_of(volume)[0]
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> list[LabelledVolume]:
-    """The same volume as Zarr, HDF5 and TIFF."""
-    raw = np.random.default_rng(0).integers(1, 255, (4, 50, 60)).astype(np.uint8)
-    make_volume(tmp_path / "a.zarr", raw.shape, voxels=raw)
-    tifffile.imwrite(tmp_path / "a.tif", raw, photometric="minisblack")
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["raw"] = raw
-    readers = [open_readable(str(tmp_path / name)) for name in ("a.zarr", "a.h5", "a.tif")]
-    meaning = LabelMeaning("membrane", "zero")
-    return [LabelledVolume(reader, reader, meaning, (1.0, 1.0, 1.0), ((0, 4),)) for reader in readers]
-
-
-def test_kinds_of_file_and_numbers_of_workers_make_no_difference(stored: list[LabelledVolume]) -> None:
-    zarr, hdf5, tiff = (patches_of(volume) for volume in stored)
-    expected = list(loader(zarr, range(5, 16), batch=4, workers=0, device="cpu"))
-    assert [len(sample.seeds) for sample in expected] == [4, 4, 3]
-    assert expected[1].raw.shape == (4, 1, 32, 32)
-    mixed = Patches(tuple(stored), unchanged(tuple(stored)), zarr.seen, zarr.scored, 3)
-    for one, workers, reference in [(hdf5, 0, expected), (tiff, 0, expected), (mixed, 2, None)]:
-        numbers = range(5, 16)
-        wanted = reference or list(loader(one, numbers, batch=4, workers=0, device="cpu"))
-        found = Waiting(loader(one, numbers, batch=4, workers=workers, device="cpu"))
-        for sample, other in zip(wanted, found, strict=True):
-            assert all(bool((a == b).all()) for a, b in [
-                (sample.raw, other.raw), (sample.labels, other.labels), (sample.seeds, other.seeds),
-            ])  # fmt: skip
-        assert found.seconds > 0
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_goes_wrong_in_a_worker_is_told_in_its_own_line(workers: int, tmp_path: Path) -> None:
-    path = make_volume(tmp_path / "a.zarr", (1, 64, 64), chunk=(1, 64, 64))
-    reader = open_readable(str(path))
-    volume = LabelledVolume(reader, reader, LabelMeaning(), (1.0, 1.0, 1.0), ((0, 1),))
-    for chunk in (path / "0" / "c").rglob("0"):
-        if chunk.is_file():
-            chunk.write_bytes(b"broken" + chunk.read_bytes()[6:200])
-    batches = loader(patches_of(volume), range(8), batch=2, workers=workers, device="cpu")
-    with pytest.raises(SourceError, match=r"^cannot read 0:1,.* of .*a.zarr/0: ") as caught:
-        next(batches)
-    assert "Traceback" not in str(caught.value)
-
-
-def test_auto_is_half_of_the_cores_and_four_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, workers in [(1, 0), (2, 1), (6, 3), (64, 4)]:
-        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
-        assert workers_for("auto") == workers
-    assert workers_for(7) == 7

@@ -227,6 +227,19 @@ def test_statistics_are_those_of_the_training_sections(tmp_path: Path) -> None:
         assert [statistics for (statistics,) in ranges] == [pytest.approx(learned)] * 2
 
 
+def test_each_volume_has_its_own_constants_but_for_the_fixed_ones(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    grey = blobs(SHAPE), blobs(SHAPE, seed=1) // 2
+    volumes = [opened(tmp_path / name, mask(), raw=raw) for name, raw in zip((".", "b"), grey, strict=True)]
+    learned = moments(np.concatenate([raw[:4] for raw in grey]))
+    own = training_statistics(volumes, "volume")
+    assert own.normalization.training == pytest.approx(learned)
+    for ((pair,),), raw in zip(own.of_ranges, grey, strict=True):
+        assert pair == pytest.approx(moments(raw[:4]))
+    for ((pair,),) in training_statistics(volumes, "fixed").of_ranges:
+        assert pair == pytest.approx(learned)
+
+
 def test_one_fixed_mean_of_two_types_is_refused_and_so_is_nan(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     floats = blobs(SHAPE, dtype="float32")
@@ -243,7 +256,8 @@ def test_one_fixed_mean_of_two_types_is_refused_and_so_is_nan(tmp_path: Path) ->
 
 def test_weight_maps_are_those_of_each_section_and_are_computed_once(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    volume = opened(tmp_path, mask(), train=[(0, 1), (3, 5)])
+    moving = np.stack([np.roll(section, 2 * z, axis=0) for z, section in enumerate(mask())])
+    volume = opened(tmp_path, moving, train=[(0, 1), (3, 5)])
     told: list[tuple[int, int]] = []
     for _ in range(2):
         maps = weight_maps(volume, 10.0, 5.0, lambda *done: told.append(done))

@@ -62,10 +62,8 @@ def train(run: Path, assignments: tuple[str, ...], resume: bool, print_config: b
         click.echo(f"Stopped after {trained.steps} steps; volseg train {run} --resume goes on from there.", err=True)
         raise SystemExit(1)
     score = f", best validation F1 {trained.best.best_f1:.4f}" if trained.best else ""
-    model = Path(config.output.folder) / f"{config.output.name}.safetensors"
-    click.echo(
-        f"{model}: {trained.steps} steps in {trained.seconds:.0f} s, {trained.waited:.1%} of it waiting for data{score}"
-    )
+    speed = f"{trained.steps} steps in {trained.seconds:.0f} s, {trained.waited:.1%} of it waiting for data"
+    click.echo(f"{config.output.model}: {speed}{score}")
 
 
 class _Stop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -97,6 +98,32 @@ class OutputConfig(_Frozen):
     """The best model is FOLDER/NAME.safetensors, the last one FOLDER/NAME-last.safetensors."""
     tensorboard: bool = False
     """Write figures and pictures for TensorBoard into FOLDER/tensorboard too."""
+
+    @property
+    def model(self) -> Path:
+        """The best model so far."""
+        return Path(self.folder) / f"{self.name}.safetensors"
+
+    @property
+    def last_model(self) -> Path:
+        """The model of the last validation or step."""
+        return Path(self.folder) / f"{self.name}-last.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """All that it takes to go on."""
+        return Path(self.folder) / "checkpoint.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """A line of JSON for each step and validation."""
+        return Path(self.folder) / "log.jsonl"
+
+    @property
+    def pictures(self) -> tuple[Path, Path, Path]:
+        """Curves, the last validation, the best validation."""
+        curves, last, best = (Path(self.folder) / f"{name}.png" for name in ("curves", "validation", "validation-best"))
+        return curves, last, best
 
 
 class TrainConfig(TrainingSettings):

@@ -25,8 +25,11 @@ def checked(kind: type[ModelT], values: dict[str, Any], where: str) -> ModelT:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        # A key that is written wrong is also missing: say what is there, not what is not.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        # Of a table that stands alone people know no number.
+        alone = isinstance(values.get(str(first["loc"][0])) if first["loc"] else None, dict)
+        key = ".".join(str(part) for part in first["loc"] if not (alone and isinstance(part, int)))
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"{where} does not know {key!r}; {_known(kind, first['loc'])}") from None
         message = first["msg"].removeprefix("Value error, ")

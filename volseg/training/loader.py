@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator
@@ -144,6 +145,15 @@ def _context() -> BaseContext:
 
 
 def _start_worker(_: int) -> None:
-    """Leave Ctrl-C to the process that trains, and decode chunks in one thread."""
+    """Leave Ctrl-C to the process that trains, end when it ends, and decode chunks in one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
+    threading.Thread(target=_end_with_the_training, daemon=True).start()
+
+
+def _end_with_the_training() -> None:
+    """Torch watches the process that a worker was forked from, which lives as long as its workers do."""
+    training = multiprocessing.parent_process()
+    if training is not None:
+        training.join()
+        os._exit(1)
