@@ -179,7 +179,8 @@ def test_a_training_that_was_refused_may_start_again_mended(converted: Path, tmp
 
 def test_a_run_file_is_shown_whole_with_what_was_set(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(
-        '[[data]]\nraw = "a"\nlabels = "b"\ntrain = [0, 3]\n[[data]]\nraw = "c"\nlabels = "d"\ntrain = [[0, 1], [2, 3]]\n'
+        '[[data]]\nraw = "a"\nlabels = "b"\ntrain = [0, 3]\n'
+        '[[data]]\nraw = "c"\nlabels = "d"\ntrain = [[0, 1], [2, 3]]\n'
         '[output]\nfolder = "o"\n'
     )
     shown = run(

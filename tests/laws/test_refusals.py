@@ -16,6 +16,7 @@ import zarr
 from click.testing import CliRunner
 
 from tests.makers import VOXEL_NM, blobs, make_volume, stored
+from volseg.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 WITHOUT = """
 import sys
-from volseg.cli.main import main
 from volseg.cli.main import main
 try:
     main(sys.argv[1:], prog_name="volseg")
@@ -229,6 +229,7 @@ RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\
         (lambda text: text + "[fit]\nstep = 3\n", "does not know 'fit.step'; it knows steps, minutes"),
         (lambda text: text + "[fit]\nsteps = 0\n", r"fit.steps: .*greater than 0 \(given: 0\)"),
         (lambda text: text.replace('raw = "raw.zarr"\n', ""), "data.raw: Field required"),
+        (lambda text: text.replace("raw =", "row ="), "does not know 'data.row'; it knows raw"),
         (
             lambda text: text.replace("[data]", "[[data]]").replace("raw =", "row ="),
             "does not know 'data.0.row'; it knows raw",
