@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -60,7 +59,6 @@ class Diary:
         self._board = Board(Path(output.folder) / "tensorboard", resumed_step) if output.tensorboard else None
         self._log: RawIOBase | None = None
         self._entries: list[dict[str, Any]] = []
-        self._started = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -107,12 +105,11 @@ class Diary:
 
     def _write(self, entry: dict[str, Any]) -> None:
         log = self._log or self._begin()
-        entry |= {"seconds": round(time.monotonic() - self._started, 2)}
         self._entries.append(entry)
         with _told(self._output.log):
             log.write(json.dumps(entry).encode() + b"\n")
         if self._board is not None:
-            self._board.numbers(entry["step"], {k: v for k, v in entry.items() if k not in ("step", "seconds")})
+            self._board.numbers(entry["step"], {k: v for k, v in entry.items() if k != "step"})
 
     def _begin(self) -> RawIOBase:
         """Open the log; of a training that was resumed only what the checkpoint knows of is kept."""
@@ -122,8 +119,6 @@ class Diary:
             kept = "".join(json.dumps(entry) + "\n" for entry in self._entries)
             replace_file(path, kept.encode())
             self._log = path.open("ab", buffering=0)
-        if self._entries:
-            self._started -= self._entries[-1]["seconds"]
         return self._log
 
 

@@ -63,13 +63,16 @@ class Step:
         loss: of its patches.
         rate: the learning rate.
         share: how much of the training is over.
-        waited: share of the time until now in which the device waited for patches.
+        seconds: since the training began, pauses before a resume left out.
+        waited: of these, seconds that the device waited for patches; the first batch, with the start of the workers,
+            left out.
     """
 
     number: int
     loss: float
     rate: float
     share: float
+    seconds: float
     waited: float
 
 
@@ -138,7 +141,7 @@ def fit(job: Job, watcher: Watcher) -> Trained:
     learner, course = parts.learner, parts.course
     clock, waited_before = Clock(settings.fit, course.seconds), course.waited
     losses: list[float] = []
-    stopped = False
+    stopped, start_up = False, 0.0
 
     with closing(_batches(parts, settings, processes)) as batches:
         samples = Waiting(batches)
@@ -146,12 +149,13 @@ def fit(job: Job, watcher: Watcher) -> Trained:
         while not (share >= 1 or stopped or course.over(settings.validation.patience)):
             rate = settings.optimizer.learning_rate * rate_at(share, settings.schedule)
             drawn = list(islice(samples, settings.patches.accumulate))
+            start_up = start_up or samples.seconds
             losses.append(learner.learn(drawn, parts.patches.scored, rate))
 
             share = processes.agreed(clock.share(learner.step))
-            course.seconds, course.waited = clock.seconds, waited_before + samples.seconds
+            course.seconds, course.waited = clock.seconds, waited_before + samples.seconds - start_up
             if processes.first:
-                watcher.step(Step(learner.step, losses[-1], rate, share, course.waited / course.seconds))
+                watcher.step(Step(learner.step, losses[-1], rate, share, course.seconds, course.waited))
             stopped = processes.agreed(job.stopping()) > 0
             due = share >= 1 or learner.step % settings.validation.every == 0
             if due or stopped:
