@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from volseg.models import NETWORKS, ModelHeader, packaged_models, read_card, resolve_model
+from volseg.models import NETWORKS, ModelHeader, packaged_models, packaged_story, read_card, resolve_model
 
 if TYPE_CHECKING:
     from volseg.blocks import Footprint
@@ -33,6 +33,8 @@ def one_model(name: str) -> dict[str, Any]:
     first = {key: card.pop(key) for key in ("network", "arguments")}
     # The training record may be long, so it comes last but for what identifies the file.
     last = {"training": card.pop("training"), "license": card.pop("license"), "digest": shown.pop("digest")}
+    if story := packaged_story(name):
+        last["story"] = story
     return {"name": shown.pop("name"), **first, **shown, **card, **last}
 
 

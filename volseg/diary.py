@@ -95,9 +95,8 @@ class Diary:
 
     def keep(self, model: Model, checkpoint: Checkpoint, *, best: bool) -> None:
         """Write what lets people use the network, and the training go on."""
-        save_model(self._output.last_model, model.network, model.card)
-        if best:
-            save_model(self._output.model, model.network, model.card)
+        for path in (self._output.last_model, self._output.model) if best else (self._output.last_model,):
+            save_model(path, model.network, model.card, float16=self._output.float16)
         write_checkpoint(self._output.checkpoint, checkpoint)
         save_curves(self._output.pictures[0], self._entries)
         if self._board is not None:

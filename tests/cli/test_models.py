@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from tests.makers import make_model, make_volume, stored
 from volseg.cli.main import main
-from volseg.models import read_card
+from volseg.models import packaged_models, packaged_story, read_card
 from volseg.models.model import load_model_file
 
 if TYPE_CHECKING:
@@ -174,6 +174,19 @@ def test_packaged_models_are_listed_by_their_cards_without_their_weights(
     assert (ours["name"], ours["layers"], ours["flops_per_voxel"], ours["stride"]) == ("ours", 8, 456, [1, 2, 2])
     assert re.search(r"^ours +0,9,9 +1,2,2 +0,8,8 +0,8,8 +8 ", run("models").stdout, re.MULTILINE)
     assert json.loads(run("models", "ours", "--json").stdout)["digest"] == ours["digest"]
+    (tmp_path / "ours.md").write_text("# Ours\n\nIs not good for much.\n")
+    assert run("models", "ours").stdout.endswith("\n\n# Ours\n\nIs not good for much.\n")
+    assert json.loads(run("models", "ours", "--json").stdout)["story"].startswith("# Ours")
+
+
+@pytest.mark.parametrize("name", sorted(packaged_models()))
+def test_a_packaged_model_is_small_and_says_what_it_is(name: str) -> None:
+    assert packaged_models()[name].stat().st_size < 20e6
+    header = read_card(packaged_models()[name])
+    assert header.card.name == name
+    assert "research use" in header.card.license
+    for heading in ("Data", "Scores", "Halo and speed", "Not good for"):
+        assert f"\n## {heading}\n" in packaged_story(name), heading
 
 
 def test_a_model_without_membrane_is_exported_as_well(weights: Path, tmp_path: Path) -> None:

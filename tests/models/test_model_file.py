@@ -145,3 +145,20 @@ def test_a_card_of_another_format_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_model_is_refused_with_what_there_is() -> None:
     with pytest.raises(ModelError, match="'fusionnet-mars' is neither a file nor a packaged model"):
         resolve_model("fusionnet-mars")
+
+
+def test_weights_may_be_stored_in_half_the_size(tmp_path: Path) -> None:
+    network = random_network("fusionnet", {"width": 8, "depth": 2})
+    card = load_model_file(make_model(tmp_path / "whole.safetensors", "fusionnet", {"width": 8, "depth": 2})).card
+    save_model(tmp_path / "whole.safetensors", network, card)
+    save_model(tmp_path / "half.safetensors", network, card, float16=True)
+    whole, half = (load_model_file(tmp_path / f"{name}.safetensors") for name in ("whole", "half"))
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
+    assert half.digest != whole.digest
+    for (name, rounded), exact in zip(
+        half.network.state_dict().items(), whole.network.state_dict().values(), strict=True
+    ):
+        assert rounded.dtype == exact.dtype
+        expected = exact.half().to(exact.dtype) if exact.ndim > 1 else exact
+        assert torch.equal(rounded, expected), name

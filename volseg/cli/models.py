@@ -92,7 +92,8 @@ def show(name: str | None, as_json: bool) -> None:
         click.echo("An exact halo may be up to a stride below the reach: cores of tiles sit on the stride.")
         click.echo("GFLOP/Mvoxel is the cost of a large tile without its halo; a multiply-add counts as two.")
     else:
-        click.echo("\n".join(card_lines(found)))
+        story = found.pop("story", "")
+        click.echo("\n".join(card_lines(found)) + (f"\n\n{story.rstrip()}" if story else ""))
 
 
 def card_lines(values: dict[str, Any], within: str = "") -> Iterator[str]:

@@ -4,7 +4,16 @@ What is exported here needs no torch; `volseg.models.model` and `volseg.models.f
 """
 
 from volseg.models.card import ModelCard, ModelHeader, read_card
-from volseg.models.packaged import packaged_models, resolve_model
+from volseg.models.packaged import packaged_models, packaged_story, resolve_model
 from volseg.models.registry import NETWORKS, network_class
 
-__all__ = ["NETWORKS", "ModelCard", "ModelHeader", "network_class", "packaged_models", "read_card", "resolve_model"]
+__all__ = [
+    "NETWORKS",
+    "ModelCard",
+    "ModelHeader",
+    "network_class",
+    "packaged_models",
+    "packaged_story",
+    "read_card",
+    "resolve_model",
+]

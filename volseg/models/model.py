@@ -123,13 +123,22 @@ def _channels(network: nn.Module) -> int:
     return int(head.out_channels)
 
 
-def save_model(path: Path, network: nn.Module, card: ModelCard) -> ModelHeader:
+def save_model(path: Path, network: nn.Module, card: ModelCard, *, float16: bool = False) -> ModelHeader:
     """Write a model file; the old one under this name stays whole until the new one is.
+
+    Args:
+        path: the file.
+        network: on whatever device.
+        card: what the file says of it.
+        float16: round kernels to float16, for half the size; biases and norms stay as they are, and whoever loads the
+            file computes in float32 with the rounded weights.
 
     Raises:
         ModelError: no room, or no right to write.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if float16:
+        state = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
     bare = save(state)
     tensors = memoryview(bare)[8 + int.from_bytes(bare[:8], "little") :]
     digest = weights_digest(card, tensors)

@@ -14,6 +14,15 @@ def packaged_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
 
 
+def packaged_story(name: str) -> str:
+    """The model card of a packaged model in Markdown: data and terms, scores, and what it is not good for.
+
+    Empty where there is none.
+    """
+    story = packaged_models().get(name, _FOLDER / name).with_suffix(".md")
+    return story.read_text(encoding="utf-8") if story.exists() else ""
+
+
 def resolve_model(file_or_name: str) -> Path:
     """The file of a packaged model's name, or the file itself.
 

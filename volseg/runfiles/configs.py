@@ -96,6 +96,8 @@ class OutputConfig(_Frozen):
     folder: str
     name: str = Field(default="model", pattern=r"^[^/\\]+$")
     """The best model is FOLDER/NAME.safetensors, the last one FOLDER/NAME-last.safetensors."""
+    float16: bool = False
+    """Round the saved weights to float16: files of half the size. The checkpoint stays as it is."""
     tensorboard: bool = False
     """Write figures and pictures for TensorBoard into FOLDER/tensorboard too."""
 

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# ISBI 2012, the whole way: convert -> train -> predict -> evaluate -> look.
+# Give it again after a stop: what is finished is kept, and what was under way goes on.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# What to change; or set it outside: MODEL=fusionnet-isbi2012 bash run.sh
+MODEL=${MODEL:-runs/fusionnet-isbi2012.safetensors}  # a packaged model's name leaves the training out
+TRAIN_ARGS=${TRAIN_ARGS:-}                           # such as: --set fit.minutes=10 --set network.arguments.width=64
+SCORED=${SCORED:-24:30}                              # sections that took no part in training
+CLUSTER=${CLUSTER:-local}
+
+[ -e train-volume.zarr ] || volseg convert train-volume.tif train-volume.zarr --voxel-size 50,4,4
+
+case $MODEL in
+  # shellcheck disable=SC2086  # several words on purpose
+  *.safetensors) volseg train train.toml --resume $TRAIN_ARGS ;;
+esac
+
+volseg predict train-volume.zarr membrane.zarr --model "$MODEL" --roi "$SCORED,:,:" --orientations all --cluster "$CLUSTER" --resume
+volseg evaluate membrane.zarr train-labels.tif --roi "$SCORED,:,:" --output scores
+
+echo "To look at it:"
+echo volseg view "$PWD/train-volume.zarr" "$PWD/membrane.zarr"
