@@ -33,12 +33,19 @@ def volume_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_volume(tmp_path_factory.mktemp("volume") / "raw.zarr", (5, 20, 33), chunk=(2, 8, 8))
 
 
+@pytest.fixture(scope="module")
+def padded() -> np.ndarray:
+    """The volume with 160 mirrored voxels around it."""
+    return np.pad(blobs((5, 20, 33)), 160, mode="reflect")
+
+
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.tuples(*[st.integers(-60, 70)] * 3), st.tuples(*[st.integers(1, 80)] * 3))
-def test_a_read_that_leaves_the_volume_is_mirrored(volume_path: Path, start: tuple, size: tuple) -> None:
+def test_a_read_that_leaves_the_volume_is_mirrored(
+    volume_path: Path, padded: np.ndarray, start: tuple, size: tuple
+) -> None:
     volume = open_volume(str(volume_path))
     stop = tuple(a + n for a, n in zip(start, size, strict=True))
-    padded = np.pad(blobs((5, 20, 33)), 160, mode="reflect")
     expected = padded[tuple(slice(a + 160, b + 160) for a, b in zip(start, stop, strict=True))]
     np.testing.assert_array_equal(volume.read(Box(start, stop)), expected)
 
