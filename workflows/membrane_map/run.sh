@@ -13,7 +13,7 @@ CLUSTER=${CLUSTER:-local}              # serial, local, or a Dask scheduler: tcp
 # Labels, network and time of the training stand in run.toml.
 
 [ -e train-raw.zarr ] || volseg convert "$TRAIN_RAW" train-raw.zarr --voxel-size "$VOXEL_NM"
-[ -e runs/membrane.safetensors ] || volseg train run.toml
+volseg train run.toml --resume  # one that is finished has nothing to do
 
 [ -e new-raw.zarr ] || volseg convert "$NEW_RAW" new-raw.zarr --voxel-size "$VOXEL_NM"
 volseg predict new-raw.zarr membrane.zarr --model runs/membrane.safetensors --cluster "$CLUSTER" --resume
