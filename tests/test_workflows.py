@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from volseg.phantom import make_phantom
+from volseg.runfiles import TrainConfig, as_toml, read_toml
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 
@@ -27,14 +28,14 @@ def test_the_whole_way(tmp_path: Path, name: str, raw: str, scored: str) -> None
     tifffile.imwrite(folder / f"{raw}.tif", phantom.raw, photometric="minisblack")
     labels = np.where(phantom.labels == 0, 0, 255).astype(np.uint8)
     tifffile.imwrite(folder / "train-labels.tif", labels, photometric="minisblack")
-    short = "--set data.train=[0,4] --set data.validation=[4,5] --set fit.steps=6 --set validation.every=3"
-    small = "--set network.arguments.width=2 --set network.arguments.depth=2 --set patches.size=64"
+    short = ["data.train=[0,4]", "data.validation=[4,5]", "fit.steps=6", "validation.every=3"]
+    small = ["network.arguments={ width = 2, depth = 2 }", "patches.size=64", "patches.workers=0"]
+    run_file = as_toml(read_toml(folder / "train.toml", TrainConfig, [*short, *small]))
+    (folder / "short.toml").write_text(run_file)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "TRAIN_ARGS": f"{short} {small}",
-        "SCORED": "5:6",
-        "CLUSTER": "serial",
+        **{"RUN": "short.toml", "SCORED": "5:6", "CLUSTER": "serial"},
     }
     for _ in range(2):  # the second time nothing is left to do
         done = subprocess.run(

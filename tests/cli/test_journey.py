@@ -125,7 +125,7 @@ def test_train_writes_a_model_that_predicts(converted: Path, tmp_path: Path) -> 
     )
     out = run("train", str(tmp_path / "run.toml"))
     assert "net.safetensors: 30 steps" in out
-    assert "waiting for data, best validation F1" in out
+    assert "waiting for data, best average_precision" in out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         *("net.safetensors", "net-last.safetensors", "checkpoint.safetensors", "log.jsonl"),
         *("curves.png", "validation.png", "validation-best.png"),

@@ -237,3 +237,39 @@ def test_a_3d_network_with_channels_is_refused(data: Path, tmp_path: Path) -> No
     arguments = {"width": 2, "depth": 1, "in_channels": 3, "kernel": [3, 3, 3], "pool": [1, 2, 2]}
     with pytest.raises(ModelError, match="a 3-D network takes one grey value a voxel, not 3 channels"):
         learn(run(data, tmp_path, network={"arguments": arguments}))
+
+
+def test_deterministic_algorithms_are_asked_for_while_it_trains(data: Path, tmp_path: Path) -> None:
+    class Looking(Heard):
+        def step(self, step: int, loss: float, share: float, waited: float) -> None:
+            assert torch.are_deterministic_algorithms_enabled()
+            super().step(step, loss, share, waited)
+
+    heard = Looking()
+    train(run(data, tmp_path, fit={"steps": 2, "deterministic": True}), heard)
+    assert len(heard.steps) == 2
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_gradients_are_clipped_unless_told_otherwise(data: Path, tmp_path: Path) -> None:
+    sgd = {"name": "sgd", "momentum": 0.0, "learning_rate": 1.0, "weight_decay": 0.0}
+    fit = {"steps": 1}
+    clipped = learn(run(data, tmp_path / "a", optimizer={**sgd, "clip": 1e-3}, fit=fit, schedule={"warm_up": 0}))
+    free = learn(run(data, tmp_path / "b", optimizer={**sgd, "clip": 0}, fit=fit, schedule={"warm_up": 0}))
+    begun = learn(run(data, tmp_path / "c", optimizer={**sgd, "learning_rate": 1e-30}, fit=fit))
+
+    def moved(trained: Any) -> float:
+        pairs = zip(trained.network.parameters(), begun.network.parameters(), strict=True)
+        return float(torch.sqrt(sum(((a - b) ** 2).sum() for a, b in pairs)))
+
+    assert moved(clipped) == pytest.approx(1e-3, rel=0.01)
+    assert moved(free) > 0.01
+
+
+def test_arguments_written_otherwise_may_mean_the_same_network(data: Path, tmp_path: Path) -> None:
+    learn(run(data, tmp_path / "first", fit={"steps": 1}))
+    start = str(tmp_path / "first" / "model.safetensors")
+    arguments = {"width": 4, "depth": 1, "in_channels": 1, "kernel": [3, 3]}
+    assert (
+        learn(run(data, tmp_path / "b", network={"arguments": arguments, "start": start}, fit={"steps": 1})).steps == 1
+    )

@@ -196,6 +196,11 @@ def test_a_table_may_not_validate_on_what_another_learns_from(tmp_path: Path) ->
     with pytest.raises(TrainingError, match=r"data.train \[4, 5\] and data.validation \[4, 6\] share sections"):
         open_volumes([data, other], TargetSettings())
     assert len(open_volumes([data, other.model_copy(update={"train": ((0, 4),)})], TargetSettings())) == 2
+    coarse = other.model_copy(update={"train": ((0, 4),), "voxel_nm": (30.0, 12.0, 12.0)})
+    with pytest.raises(
+        TrainingError, match=r"voxels of .*, and a model is for one size; resample one, or give both tables"
+    ):
+        open_volumes([data, coarse], TargetSettings())
 
 
 def test_labels_are_read_no_further_than_to_the_second_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

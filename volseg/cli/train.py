@@ -61,7 +61,8 @@ def train(run: Path, assignments: tuple[str, ...], resume: bool, print_config: b
     if not trained.finished:
         click.echo(f"Stopped after {trained.steps} steps; volseg train {run} --resume goes on from there.", err=True)
         raise SystemExit(1)
-    score = f", best validation F1 {trained.best.best_f1:.4f}" if trained.best else ""
+    name = config.validation.score
+    score = f", best {name} {trained.card.training[f'validation_{name}']:.4f}" if trained.best else ""
     speed = f"{trained.steps} steps in {trained.seconds:.0f} s, {trained.waited:.1%} of it waiting for data"
     click.echo(f"{config.output.model}: {speed}{score}")
 

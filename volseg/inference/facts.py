@@ -113,5 +113,5 @@ def choose_precision(
     if asked == "auto":
         return "bfloat16" if all(worker.fast_bfloat16 for worker in workers) else "float32"
     if asked == "float16" and any(worker.device == "cpu" for worker in workers):
-        raise ConfigError("--precision float16 needs a CUDA device; use bfloat16 or float32 on a CPU")
+        raise ConfigError("precision float16 needs a CUDA device; use bfloat16 or float32 on a CPU")
     return asked

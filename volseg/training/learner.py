@@ -86,7 +86,7 @@ class Learner:
                 loss = self._loss_of(self._enrich(sample), scored) / len(samples)
                 (loss if self._scaler is None else self._scaler.scale(loss)).backward()
             total += loss.detach()
-        norm = step_down(self._optimizer, rate, self._settings.optimizer.clip, self._scaler)
+        norm = step_down(self._optimizer, rate, self._settings.optimizer.clip or None, self._scaler)
         value = self._processes.mean(total)  # the first look at the device: until here nothing waits for it
         if not math.isfinite(value):
             raise self._no_number(f"the loss is {value}")

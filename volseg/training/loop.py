@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from volseg.errors import ConfigError
+from volseg.errors import ConfigError, TrainingError
 from volseg.inference.engine import Engine
 from volseg.inference.facts import choose_precision, worker_facts
 from volseg.models import resolve_model
@@ -143,7 +144,7 @@ def fit(job: Job, watcher: Watcher) -> Trained:
     losses: list[float] = []
     stopped, start_up = False, 0.0
 
-    with closing(_batches(parts, settings, processes)) as batches:
+    with _deterministic(asked=settings.fit.deterministic), closing(_batches(parts, settings, processes)) as batches:
         samples = Waiting(batches)
         share = processes.agreed(clock.share(learner.step))
         while not (share >= 1 or stopped or course.over(settings.validation.patience)):
@@ -173,6 +174,27 @@ def fit(job: Job, watcher: Watcher) -> Trained:
         course.waited / max(course.seconds, 1e-9),
         finished=not stopped,
     )
+
+
+@contextmanager
+def _deterministic(*, asked: bool) -> Iterator[None]:
+    """Algorithms that give the same bits each time, while a training lasts.
+
+    Raises:
+        TrainingError: a layer has none on this device.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    if asked:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS insists on it
+    torch.use_deterministic_algorithms(asked or before)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise TrainingError(f"fit.deterministic cannot be had here ({error}); leave it out") from error
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @dataclass(frozen=True)
@@ -257,7 +279,8 @@ def _network(job: Job, normalization: Normalization) -> tuple[nn.Module, ModelCa
         )
     if choice.start is not None:
         begun = load_model_file(resolve_model(choice.start))
-        if (begun.card.network, begun.card.arguments) != (choice.name, arguments):
+        # Arguments may be written otherwise and mean the same; the structure is what counts.
+        if str(begun.network) != str(network):
             raise ConfigError(
                 f"network.start {choice.start} is {begun.card.network} {begun.card.arguments}, not {choice.name} "
                 f"{arguments}; make the two alike"

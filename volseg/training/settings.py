@@ -169,8 +169,8 @@ class OptimizerSettings(_Frozen):
     """Of `sgd`."""
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     """Of `adam` and `adamw`."""
-    clip: float | None = Field(default=1.0, gt=0)
-    """Greatest norm of a step's gradient; longer ones are shortened to it."""
+    clip: float = Field(default=1.0, ge=0)
+    """Greatest norm of a step's gradient; longer ones are shortened to it. 0: as long as they are."""
     average: float = Field(default=0.998, ge=0, lt=1)
     """Share of the averaged weights that a step keeps; the averaged ones are validated and saved. 0: no averaging."""
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from volseg.storage import Readable
     from volseg.training.settings import DataSettings, TargetSettings
 
+_ALIKE = 0.01
+"""Voxel sizes that differ by no more are one size."""
+
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Sections [first, stop), several times."""
 
@@ -100,10 +103,16 @@ def open_volumes(tables: Sequence[DataSettings], target: TargetSettings) -> tupl
 
     Raises:
         SourceError: a volume that cannot be read.
-        TrainingError: as `open_labelled`, and one table's validation sections among another's training sections.
+        TrainingError: as `open_labelled`; voxels of different sizes; one table's validation sections among another's
+            training sections.
     """
     volumes = tuple(open_labelled(table, target) for table in tables)
     for one, other in combinations(volumes, 2):
+        if any(abs(a - b) > _ALIKE * max(a, b) for a, b in zip(one.voxel_nm, other.voxel_nm, strict=True)):
+            raise TrainingError(
+                f"{one.raw.location} has voxels of {one.voxel_nm} nm, {other.raw.location} of {other.voxel_nm} nm, and "
+                "a model is for one size; resample one, or give both tables one data.voxel_nm to take them as alike"
+            )
         if one.raw.location == other.raw.location:
             _refuse_overlap(one.raw.location, one.train, other.validation)
             _refuse_overlap(one.raw.location, other.train, one.validation)

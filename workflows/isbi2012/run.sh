@@ -6,15 +6,16 @@ cd "$(dirname "$0")"
 
 # What to change; or set it outside: MODEL=fusionnet-isbi2012 bash run.sh
 MODEL=${MODEL:-runs/fusionnet-isbi2012.safetensors}  # a packaged model's name leaves the training out
-TRAIN_ARGS=${TRAIN_ARGS:-}                           # such as: --set fit.minutes=10 --set network.arguments.width=64
+RUN=${RUN:-train.toml}                               # the training; select.toml tries settings
 SCORED=${SCORED:-24:30}                              # sections that took no part in training
 CLUSTER=${CLUSTER:-local}
 
 [ -e train-volume.zarr ] || volseg convert train-volume.tif train-volume.zarr --voxel-size 50,4,4
 
 case $MODEL in
-  # shellcheck disable=SC2086  # several words on purpose
-  *.safetensors) volseg train train.toml --resume $TRAIN_ARGS ;;
+  *.safetensors)
+    volseg train "$RUN" --resume
+    ;;
 esac
 
 volseg predict train-volume.zarr membrane.zarr --model "$MODEL" --roi "$SCORED,:,:" --orientations all --cluster "$CLUSTER" --resume

@@ -5,16 +5,17 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 # What to change; or set it outside: MODEL=fusionnet-snemi3d bash run.sh
-MODEL=${MODEL:-runs/fusionnet-snemi3d.safetensors}  # a packaged model's name leaves the training out
-TRAIN_ARGS=${TRAIN_ARGS:-}                           # such as: --set fit.minutes=10 --set network.arguments.width=64
-SCORED=${SCORED:-80:100}                              # sections that took no part in training
+MODEL=${MODEL:-runs/fusionnet-snemi3d.safetensors}   # a packaged model's name leaves the training out
+RUN=${RUN:-train.toml}                               # the training
+SCORED=${SCORED:-80:100}                             # sections that took no part in training
 CLUSTER=${CLUSTER:-local}
 
 [ -e train-input.zarr ] || volseg convert train-input.tif train-input.zarr --voxel-size 30,6,6
 
 case $MODEL in
-  # shellcheck disable=SC2086  # several words on purpose
-  *.safetensors) volseg train train.toml --resume $TRAIN_ARGS ;;
+  *.safetensors)
+    volseg train "$RUN" --resume
+    ;;
 esac
 
 volseg predict train-input.zarr membrane.zarr --model "$MODEL" --roi "$SCORED,:,:" --orientations all --cluster "$CLUSTER" --resume
