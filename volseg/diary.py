@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from volseg.errors import TrainingError
 from volseg.models.model import save_model
 from volseg.ops import to_uint8
-from volseg.training.board import Board
+from volseg.training.board import Board, refuse_without_tensorboard
 from volseg.training.checkpoint import replace_file, write_checkpoint
 from volseg.view.curves import save_curves
 from volseg.view.pictures import save_panel
@@ -20,6 +20,7 @@ from volseg.view.pictures import save_panel
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import RawIOBase
+    from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from volseg.training.checkpoint import Checkpoint
     from volseg.training.loop import Step
     from volseg.training.validate import Validated
+
+
+_QUIET_SECONDS = 5.0
 
 
 class Screen(Protocol):
@@ -46,7 +50,7 @@ class Diary:
     """Writes the log, the pictures and the model files of a training, and tells the screen."""
 
     def __init__(self, output: OutputConfig, voxel_nm: ZyxFloat, screen: Screen, resumed_step: int = 0) -> None:
-        """Nothing is written before the first step.
+        """Nothing is written before the first step, and by the first process alone.
 
         Args:
             output: the run file's table.
@@ -56,9 +60,12 @@ class Diary:
         """
         self._output, self._screen, self._voxel_nm = output, screen, voxel_nm
         self._resumed_step = resumed_step
-        self._board = Board(Path(output.folder) / "tensorboard", resumed_step) if output.tensorboard else None
+        if output.tensorboard:
+            refuse_without_tensorboard()
+        self._board: Board | None = None
         self._log: RawIOBase | None = None
         self._entries: list[dict[str, Any]] = []
+        self._told_at = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -73,10 +80,15 @@ class Diary:
 
     def step(self, done: Step) -> None:
         """Log a step."""
-        self._write(
-            {"step": done.number, "loss": done.loss, "learning_rate": done.rate, "waited": round(done.waited, 4)}
-        )
-        self._screen.step(done.number, done.loss, done.share, done.waited)
+        times = {"seconds": round(done.seconds, 3), "waited": round(done.waited, 3)}
+        self._write({"step": done.number, "loss": done.loss, "learning_rate": done.rate, **times})
+        self._screen.step(done.number, done.loss, done.share, done.waited / max(done.seconds, 1e-9))
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Say now and then how far the work before the first step is."""
+        if time.monotonic() > self._told_at + _QUIET_SECONDS:
+            self._told_at = time.monotonic()
+            self._screen.note(f"{what}: {done} of {total} sections")
 
     def validated(self, done: Validated) -> None:
         """Log a validation and draw it."""
@@ -89,26 +101,27 @@ class Diary:
         for path in (last, best) if done.best else (last,):
             save_panel(path, done.columns, title=title, voxel_nm=self._voxel_nm)
         if self._board is not None:
-            self._board.picture(
-                done.step, "validation", np.concatenate([_as_bytes(c) for _, c in done.columns], axis=1)
-            )
+            pictures = [_as_bytes(section) for _, section in done.columns]
+            with _told(self._output.log.parent):
+                self._board.picture(done.step, "validation", np.concatenate(pictures, axis=1))
 
     def keep(self, model: Model, checkpoint: Checkpoint, *, best: bool) -> None:
         """Write what lets people use the network, and the training go on."""
         for path in (self._output.last_model, self._output.model) if best else (self._output.last_model,):
             save_model(path, model.network, model.card, float16=self._output.float16)
         write_checkpoint(self._output.checkpoint, checkpoint)
-        save_curves(self._output.pictures[0], self._entries)
-        if self._board is not None:
-            self._board.flush()
+        with _told(self._output.pictures[0]):
+            save_curves(self._output.pictures[0], self._entries)
+            if self._board is not None:
+                self._board.flush()
 
     def _write(self, entry: dict[str, Any]) -> None:
         log = self._log or self._begin()
         self._entries.append(entry)
         with _told(self._output.log):
             log.write(json.dumps(entry).encode() + b"\n")
-        if self._board is not None:
-            self._board.numbers(entry["step"], {k: v for k, v in entry.items() if k != "step"})
+            if self._board is not None:
+                self._board.numbers(entry["step"], {k: v for k, v in entry.items() if k != "step"})
 
     def _begin(self) -> RawIOBase:
         """Open the log; of a training that was resumed only what the checkpoint knows of is kept."""
@@ -118,6 +131,8 @@ class Diary:
             kept = "".join(json.dumps(entry) + "\n" for entry in self._entries)
             replace_file(path, kept.encode())
             self._log = path.open("ab", buffering=0)
+            if self._output.tensorboard:
+                self._board = Board(path.parent / "tensorboard", self._resumed_step)
         return self._log
 
 

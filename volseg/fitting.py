@@ -59,8 +59,8 @@ def train(
         "license": "; ".join(dict.fromkeys(data.license for data in settings.data)),
         "training": settings.model_dump(mode="json", exclude={"network"}),
     }
-    diary = Diary(output, volumes[0].voxel_nm, screen, resumed.facts["step"] if resumed else 0)
-    with joined(settings.fit.device) as processes, diary:
+    step = resumed.facts["step"] if resumed else 0
+    with Diary(output, volumes[0].voxel_nm, screen, step) as diary, joined(settings.fit.device) as processes:
         return fit(Job(settings, volumes, about, processes, stopping, resumed), diary)
 
 

@@ -54,5 +54,5 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         assert worker_facts("cuda").device == "cuda"
     else:
-        with pytest.raises(ConfigError, match="--device cuda: no CUDA device is visible"):
+        with pytest.raises(ConfigError, match="device cuda: no CUDA device is visible"):
             worker_facts("cuda")

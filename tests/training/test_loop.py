@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,15 +11,18 @@ import pytest
 import torch
 
 import volseg.training.loop
+import volseg.training.validate
 from tests.makers import make_volume
 from tests.training.runs import Heard, learn, log_of, make_stripes, run
-from volseg.errors import ConfigError, ModelError, TrainingError
+from volseg.errors import ConfigError, MemoryPlanError, ModelError, TrainingError
 from volseg.evaluation import PixelScores
 from volseg.fitting import train
+from volseg.inference.facts import worker_facts
 from volseg.models.model import load_model_file
 from volseg.training import TrainingSettings
 from volseg.training.checkpoint import read_checkpoint
 from volseg.training.loop import patch_numbers
+from volseg.training.patches import Patches
 from volseg.training.processes import Processes
 from volseg.training.validate import Validated, Validation
 
@@ -273,3 +278,64 @@ def test_arguments_written_otherwise_may_mean_the_same_network(data: Path, tmp_p
     assert (
         learn(run(data, tmp_path / "b", network={"arguments": arguments, "start": start}, fit={"steps": 1})).steps == 1
     )
+
+
+def test_the_log_tells_seconds_and_the_screen_a_share(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = Patches.__getitem__
+
+    def slowly(self: Patches, number: int) -> Any:
+        time.sleep(0.05)
+        return cut(self, number)
+
+    monkeypatch.setattr(Patches, "__getitem__", slowly)
+    heard = Heard()
+    train(run(data, tmp_path, fit={"steps": 5}), heard)
+    steps = [entry for entry in log_of(tmp_path) if "loss" in entry]
+    assert all(0 <= entry["waited"] <= entry["seconds"] for entry in steps)
+    assert steps[-1]["waited"] - steps[0]["waited"] > 4 * 4 * 0.05
+    assert steps[0]["waited"] == 0, "the start of the workers is no waiting"
+    assert [waited for *_, waited in heard.steps] == [
+        pytest.approx(entry["waited"] / entry["seconds"], abs=1e-3) for entry in steps
+    ]
+
+
+def test_offsets_that_lead_out_of_a_patch_are_refused(tmp_path: Path) -> None:
+    ids = np.arange(6 * 12 * 12).reshape(6, 12, 12).repeat(8, 1).repeat(8, 2).astype(np.uint16)
+    make_volume(tmp_path / "raw.zarr", ids.shape)
+    make_volume(tmp_path / "labels.zarr", ids.shape, voxels=ids)
+    tables: dict[str, Any] = {"network": {"name": "unet", "arguments": SOLID}, "patches": {"size": [2, 32, 32]}}
+    far = {"kind": "affinities", "offsets": [[-2, 0, 0]]}
+    with pytest.raises(ConfigError, match=r"target.offsets \[-2, 0, 0\] leads out of patches.size, of which \[2,"):
+        learn(run(tmp_path, tmp_path / "a", target=far, **tables))
+    one_section = {"validation": [5, 6]}
+    with pytest.raises(ConfigError, match=r"leads out of data.validation, of which \[1, 96, 96\] voxels"):
+        learn(run(tmp_path, tmp_path / "b", target={"kind": "affinities"}, data=one_section, **tables))
+
+
+def test_validation_that_does_not_fit_is_refused_before_the_first_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = replace(worker_facts("cpu"), memory=700 << 20)
+    monkeypatch.setattr(volseg.training.validate, "worker_facts", lambda device: facts)
+    with pytest.raises(TrainingError, match=r"validation on sections of \(2, 96, 96\) does not fit .*hold out fewer"):
+        learn(run(data, tmp_path))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_validation_that_fails_leaves_a_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Validated:
+        raise MemoryPlanError("no memory now")
+
+    monkeypatch.setattr(Validation, "of", fails)
+    with pytest.raises(MemoryPlanError, match="no memory now"):
+        learn(run(data, tmp_path, fit={"steps": 4}, validation={"every": 2}))
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors").facts["step"] == 2
+
+
+def test_work_before_the_first_step_may_be_stopped(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"stopped before the first step, at grey values of section 1 of 4"):
+        learn(run(data, tmp_path), stop_after=0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +18,14 @@ import torch
 from tests.training.runs import learn, log_of, make_stripes, run
 from volseg.errors import ResumeError, TrainingError, VolsegError
 from volseg.models import read_card
+from volseg.models.model import card_for
+from volseg.models.registry import build_network
+from volseg.ops import Normalization
 from volseg.runfiles import as_toml
 from volseg.training.checkpoint import Checkpoint, read_checkpoint, replace_file, write_checkpoint
+from volseg.training.learner import Learner
+from volseg.training.processes import Processes
+from volseg.training.sample import Sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +149,7 @@ def test_a_log_that_cannot_grow_is_one_line(data: Path, tmp_path: Path) -> None:
         ("optimizer", {"learning_rate": 0.5}, r"begun with optimizer.learning_rate 0.01, not 0.5"),
         ("patches", {"batch": 2}, r"begun with patches.batch 4, not 2"),
         ("network", {"arguments": {"width": 6, "depth": 1}}, r"begun with network.arguments .*'width': 4.*'width': 6"),
-        ("data", {"weight": 2.0}, "begun with other data; resume with the run file it began with"),
+        ("data", {"weight": 2.0}, r"begun with data.weight 1.0, not 2.0; resume with"),
     ],
 )
 def test_only_the_same_training_goes_on(data: Path, tmp_path: Path, table: str, given: Any, told: str) -> None:
@@ -192,3 +201,38 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_moments_come_back_in_the_layout_of_their_weights(data: Path, tmp_path: Path) -> None:
+    network = build_network("fusionnet", {"width": 4, "depth": 1})
+    settings = run(data, tmp_path).settings
+    card = card_for(
+        network,
+        **{"name": "n", "kind": "fusionnet", "arguments": {}, "voxel_nm": (1.0, 1.0, 1.0)},
+        normalization=Normalization("section", (0.0, 1.0)),
+    )
+    learners = [Learner(copy.deepcopy(network), card, settings, "float32", Processes(0, 1, "cpu")) for _ in range(2)]
+    labels = torch.zeros(2, 1, 32, 32, dtype=torch.int32)
+    sample = Sample(torch.randn(2, 1, 32, 32), labels, None, torch.arange(2))
+    learners[0].learn([sample], (1, 32, 32), 1e-3)
+    learners[1].load(learners[0].state())
+    for learner in learners:
+        for weight, moments in learner._optimizer.state.items():
+            assert moments["exp_avg"].stride() == weight.stride()
+
+
+@pytest.mark.slow
+def test_a_batch_system_that_ends_all_processes_leaves_a_checkpoint(data: Path, tmp_path: Path) -> None:
+    config = run(data, tmp_path / "run", fit={"steps": 10**6}, patches={"workers": 1, "accumulate": 8})
+    (tmp_path / "run.toml").write_text(as_toml(config))
+    command = [sys.executable, "-m", "volseg", "train", str(tmp_path / "run.toml")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as training:
+        while not (tmp_path / "run" / "log.jsonl").exists():
+            time.sleep(0.1)
+            assert training.poll() is None
+        time.sleep(1)
+        os.killpg(training.pid, signal.SIGTERM)
+        _, told = training.communicate(timeout=60)
+    assert training.returncode == 1
+    assert re.search(r"Stopped after \d+ steps; volseg train .* --resume goes on", told), told
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").facts["step"] >= 1

@@ -142,6 +142,7 @@ REFUSED: list[tuple[dict[str, Any], TargetSettings, np.ndarray, str]] = [
     ({"train": (0, 7)}, TargetSettings(), mask(), r"data.train \[0, 7\] is not in a volume of 6 sections"),
     ({"train": (2, 2)}, TargetSettings(), mask(), r"data.train \[2, 2\] is not in"),
     ({"validation": [(4, 5), (-1, 2)]}, TargetSettings(), mask(), r"data.validation \[-1, 2\] is not in"),
+    ({"train": [(0, 2), (1, 3)]}, TargetSettings(), mask(), r"data.train names sections twice: \[0, 2\] and \[1, 3\]"),
     ({"validation": (3, 6)}, TargetSettings(), mask(), r"data.train \[0, 4\] and data.validation \[3, 6\] share"),
     ({}, TargetSettings(), FLAT, r"call 0% of the sections of data.train \[\[0, 4\]\] membrane; check them"),
     ({"membrane": "nonzero"}, TargetSettings(), FLAT, "call 100% of the sections of data.train"),
@@ -153,8 +154,8 @@ REFUSED: list[tuple[dict[str, Any], TargetSettings, np.ndarray, str]] = [
         'are 0 and 255 alone, but data.membrane = "boundaries" need',
     ),
     ({}, AFFINITIES, mask(), "are 0 and 255 alone, but affinities need ids"),
-    ({}, AFFINITIES, mask("bool"), "are a mask, but affinities need ids"),
-    ({}, AFFINITIES, FLAT.astype(np.uint16), "are 255 throughout the sections of data.train"),
+    ({}, AFFINITIES, mask("bool"), "are 0 and 1 alone, but affinities need ids"),
+    ({}, AFFINITIES, FLAT.astype(np.uint16), "are 0 and 255 alone, but affinities need ids"),
     (
         {},
         TargetSettings(kind="affinities", offsets=((0, 0, -1), (-4, 0, 0))),
@@ -274,3 +275,14 @@ def test_weight_maps_are_those_of_each_section_and_are_computed_once(tmp_path: P
     assert told == [(1, 3), (2, 3), (3, 3)]
     weight_maps(volume, 10.0, 4.0, lambda *done: told.append(done))
     assert len(told) == 6
+
+
+def test_a_stack_named_in_two_ways_is_one_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tifffile
+
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("raw.tif", blobs(SHAPE), photometric="minisblack")
+    data = table(tmp_path, mask()).model_copy(update={"raw": "raw.tif", "voxel_nm": VOXEL_NM})
+    other = data.model_copy(update={"raw": "./raw.tif", "train": ((4, 5),), "validation": ((0, 1),)})
+    with pytest.raises(TrainingError, match="share sections"):
+        open_volumes([data, other], TargetSettings())

@@ -56,11 +56,12 @@ def train(run: Path, assignments: tuple[str, ...], resume: bool, print_config: b
 
     with TrainingScreen() as screen:
         trained = fit(config, screen, resume=resume, stopping=_Stop())
+    if not trained.finished:
+        if leads():
+            click.echo(f"Stopped after {trained.steps} steps; volseg train {run} --resume goes on.", err=True)
+        raise SystemExit(1)
     if not leads():
         return
-    if not trained.finished:
-        click.echo(f"Stopped after {trained.steps} steps; volseg train {run} --resume goes on from there.", err=True)
-        raise SystemExit(1)
     name = config.validation.score
     score = f", best {name} {trained.card.training[f'validation_{name}']:.4f}" if trained.best else ""
     speed = f"{trained.steps} steps in {trained.seconds:.0f} s, {trained.waited:.1%} of it waiting for data"

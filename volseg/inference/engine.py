@@ -36,6 +36,14 @@ class Engine:
     orientations: Orientations = "one"
 
 
+def keep_float32() -> None:
+    """Let "float32" mean it: on Ampere and later, convolutions would keep ten bits of the mantissa."""
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def open_predictor(
     model_file: str, digest: str, tiling: Tiling, engine: Engine, classes: tuple[str, ...] = ("membrane",)
 ) -> TiledPredictor:
@@ -71,9 +79,7 @@ def open_predictors(
     if engine.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("this run computes on CUDA, and this worker has no GPU; give its slots to workers that have")
     if engine.device == "cuda":
-        # Else "float32" convolutions keep ten bits of the mantissa on Ampere and later.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        keep_float32()
     network = prepared(model.network, engine.device, engine.precision)
     activate = partial(model.probabilities, classes=classes)
     return [TiledPredictor(network, activate, tiling, engine) for tiling in tilings]

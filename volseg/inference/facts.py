@@ -52,7 +52,7 @@ def worker_facts(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerFacts
 
     gpu = device != "cpu" and torch.cuda.is_available()
     if device == "cuda" and not gpu:
-        raise ConfigError(f"--device cuda: no CUDA device is visible on {socket.gethostname()}; use --device cpu")
+        raise ConfigError(f"device cuda: no CUDA device is visible on {socket.gethostname()}; use device cpu")
     return WorkerFacts(
         host=socket.gethostname(),
         cpus=frozenset(os.sched_getaffinity(0)),

@@ -138,7 +138,7 @@ def _free(folder: Path) -> int:
 
 
 def _remove_unused(folder: Path) -> None:
-    for path in folder.glob("*.npy"):
+    for path in (*folder.glob("*.npy"), *folder.glob("*.partial")):
         with suppress(OSError):
             if path.stat().st_mtime < time.time() - _UNUSED_SECONDS:
                 path.unlink()

@@ -104,7 +104,7 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY) -> Hdf5Volume:
     match = _LOCATION.fullmatch(location.removeprefix("file://"))
     if match is None or "://" in match["file"]:
         raise SourceError(f"{location} is not FILE.h5:DATASET on a disk of this machine; HDF5 is not read behind URLs")
-    path = Path(match["file"]).resolve()
+    path = Path(match["file"]).absolute()
     if not path.is_file():
         raise SourceError(f"source {path} does not exist; check the path, or the mount")
     try:

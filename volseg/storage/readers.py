@@ -126,7 +126,7 @@ def open_readable(location: str, dtypes: tuple[str, ...] = GREY) -> Readable:
     """
     if _is_stack(location):
         stack = open_stack(Path(location), dtypes)
-        return UnpackedStack(location, temporary_array(stack.shape, stack.dtype, _slabs(stack)))
+        return UnpackedStack(str(Path(location).resolve()), temporary_array(stack.shape, stack.dtype, _slabs(stack)))
     if is_hdf5(location):
         return open_hdf5(location, dtypes)
     if Path(location).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from volseg.errors import TrainingError
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def refuse_without_tensorboard() -> None:
+    """Find out whether TensorBoard can be written for.
+
+    Raises:
+        TrainingError: it is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise TrainingError(
+            "output.tensorboard needs TensorBoard, which is not installed; pip install 'volseg[tensorboard]', or leave "
+            "it out"
+        )
+
+
 class Board:
     """Writes what `tensorboard --logdir FOLDER` shows."""
 
@@ -22,17 +36,9 @@ class Board:
         Args:
             folder: where event files go.
             resumed_step: what was written of later steps, before a training was stopped, is dropped.
-
-        Raises:
-            TrainingError: TensorBoard is not installed.
         """
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - it may not be there
-        except ImportError as error:
-            raise TrainingError(
-                f"output.tensorboard needs TensorBoard, which is not installed ({error}); "
-                "pip install 'volseg[tensorboard]', or leave it out"
-            ) from error
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - it may not be there
+
         self._writer = SummaryWriter(str(folder), purge_step=resumed_step + 1 if resumed_step else None)
 
     def numbers(self, step: int, values: dict[str, float]) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from volseg.training.validate import Validated
 
 _MAY_DIFFER = {
+    "data": {"license"},
     "fit": {"steps", "minutes", "device", "compile"},
     "patches": {"workers"},
     "validation": {"every", "patience"},
@@ -117,15 +118,18 @@ def resumed_course(checkpoint: Checkpoint | None, settings: TrainingSettings, pr
         raise ResumeError(f"this training was begun by {size} process(es), not {processes.size}; start {size} again")
     before, now = checkpoint.facts["settings"], settings.model_dump(mode="json")
     for table, given in now.items():
-        _refuse_other(table, before.get(table), given)
+        tables, once = (part if isinstance(part, list) else [part] for part in (given, before.get(table)))
+        if len(tables) != len(once):
+            raise ResumeError(
+                f"this training was begun with {len(once)} [{table}] tables, not {len(tables)}; resume with the run "
+                "file it began with"
+            )
+        for one, other in zip(tables, once, strict=True):
+            _refuse_other(table, other or {}, one)
     return Course(**checkpoint.facts["course"])
 
 
-def _refuse_other(table: str, before: Any, given: Any) -> None:
-    if not isinstance(given, dict) or not isinstance(before, dict):
-        if before != given:
-            raise ResumeError(f"this training was begun with other {table}; resume with the run file it began with")
-        return
+def _refuse_other(table: str, before: dict[str, Any], given: dict[str, Any]) -> None:
     for key, value in given.items():
         if key not in _MAY_DIFFER.get(table, ()) and before.get(key) != value:
             raise ResumeError(

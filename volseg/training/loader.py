@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.util import get_temp_dir
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
@@ -140,8 +141,20 @@ def _context() -> BaseContext:
     """Workers are forked from a process without threads: a fork of this one would inherit locks that are held."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    _start_deaf_to_sigterm()
     get_temp_dir()  # workers inherit it, and need none of their own that a killed one would leave behind
     return context
+
+
+def _start_deaf_to_sigterm() -> None:
+    """Batch systems end a whole process group; a training wants to write its checkpoint before its workers go."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what starts now inherits it
+    try:
+        ensure_running()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start_worker(_: int) -> None:

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from volseg.errors import ConfigError, TrainingError
-from volseg.inference.engine import Engine
-from volseg.inference.facts import choose_precision, worker_facts
-from volseg.models import resolve_model
-from volseg.models.model import Model, card_for, load_model_file
-from volseg.models.registry import build_network
-from volseg.training.course import Clock, Course, resumed_course
-from volseg.training.learner import Learner
+from volseg.errors import TrainingError, VolsegError
+from volseg.models.model import Model
+from volseg.training.course import Clock
 from volseg.training.loader import Waiting, loader, workers_for
-from volseg.training.patches import Patches, geometry
+from volseg.training.preparation import prepare
 from volseg.training.schedule import rate_at
-from volseg.training.statistics import training_statistics
-from volseg.training.targets import classes_of
-from volseg.training.validate import Validated, Validation
-from volseg.training.weight_maps import weight_maps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -33,17 +24,20 @@ if TYPE_CHECKING:
 
     from volseg.evaluation import PixelScores
     from volseg.models.card import ModelCard
-    from volseg.ops import Normalization
     from volseg.training.checkpoint import Checkpoint
+    from volseg.training.preparation import Parts
     from volseg.training.processes import Processes
     from volseg.training.sample import Sample
     from volseg.training.settings import TrainingSettings
+    from volseg.training.validate import Validated
     from volseg.training.volumes import LabelledVolume
-    from volseg.training.weight_maps import WeightMaps
 
 
 class Watcher(Protocol):
     """Anything that wants to see a training go on; it is told by the first process alone."""
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Before the first step, something was made of so many sections."""
 
     def step(self, done: Step) -> None:
         """A step is done."""
@@ -138,7 +132,7 @@ def fit(job: Job, watcher: Watcher) -> Trained:
     """
     settings, processes = job.settings, job.processes
     torch.manual_seed(settings.fit.seed)
-    parts = _prepared(job)
+    parts = prepare(job, watcher)
     learner, course = parts.learner, parts.course
     clock, waited_before = Clock(settings.fit, course.seconds), course.waited
     losses: list[float] = []
@@ -197,24 +191,19 @@ def _deterministic(*, asked: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What a training is made of."""
-
-    card: ModelCard
-    learner: Learner
-    course: Course
-    patches: Patches
-    validation: Validation
-
-
-def _look(parts: _Parts, job: Job, watcher: Watcher, *, score: bool) -> None:
+def _look(parts: Parts, job: Job, watcher: Watcher, *, score: bool) -> None:
     """Score the averaged weights, and hand out all that should outlive this process."""
     learner, course = parts.learner, parts.course
     best = score and not parts.validation
     model = Model(learner.average.network, parts.card, "")
     if score and parts.validation:
-        done = parts.validation.of(model, learner.step, course.best_value)
+        try:
+            done = parts.validation.of(model, learner.step, course.best_value)
+        except TrainingError:
+            raise  # weights that are no numbers are not worth keeping
+        except VolsegError:
+            watcher.keep(model, course.checkpoint(learner.state(), job.settings, job.processes), best=False)
+            raise
         course.note(done)
         best = done.best
         watcher.validated(done)
@@ -222,29 +211,7 @@ def _look(parts: _Parts, job: Job, watcher: Watcher, *, score: bool) -> None:
     watcher.keep(described, course.checkpoint(learner.state(), job.settings, job.processes), best=best)
 
 
-def _prepared(job: Job) -> _Parts:
-    """Everything that can be refused, before the first step."""
-    settings, processes = job.settings, job.processes
-    course = resumed_course(job.resumed, settings, processes)
-    statistics = training_statistics(job.volumes, settings.network.normalization)
-    network, card = _network(job, statistics.normalization)
-    facts = worker_facts(settings.fit.device)
-    precision = choose_precision(settings.fit.precision, [facts])
-    engine = Engine(facts.device, precision, 1, torch.get_num_threads(), settings.validation.orientations)
-    seen, scored = geometry(card.footprint, settings.patches.size)
-    maps: list[WeightMaps] = []
-    if settings.loss.weight_map:
-        w0, sigma = settings.loss.weight_map_w0, settings.loss.weight_map_sigma
-        maps = [weight_maps(volume, w0, sigma) for volume in job.volumes]
-    patches = Patches(tuple(job.volumes), statistics, seen, scored, settings.fit.seed, tuple(maps))
-    learner = Learner(network, card, settings, precision, processes)
-    if job.resumed is not None:
-        learner.load(job.resumed)
-    held_out = [held for volume in job.volumes for held in volume.held_out()]
-    return _Parts(card, learner, course, patches, Validation(held_out, settings, engine))
-
-
-def _batches(parts: _Parts, settings: TrainingSettings, processes: Processes) -> Generator[Sample, None, None]:
+def _batches(parts: Parts, settings: TrainingSettings, processes: Processes) -> Generator[Sample, None, None]:
     return loader(
         parts.patches,
         patch_numbers(settings, processes, parts.learner.step),
@@ -252,41 +219,6 @@ def _batches(parts: _Parts, settings: TrainingSettings, processes: Processes) ->
         workers=workers_for(settings.patches.workers),
         device=processes.device,
     )
-
-
-def _network(job: Job, normalization: Normalization) -> tuple[nn.Module, ModelCard]:
-    """The network with its first weights, and its card."""
-    choice, target = job.settings.network, job.settings.target
-    arguments = dict(choice.arguments)
-    affinities = target.kind == "affinities"
-    if affinities:
-        arguments.setdefault("out_channels", len(target.offsets))
-    network = build_network(choice.name, arguments)
-    card = card_for(
-        network,
-        kind=choice.name,
-        arguments=arguments,
-        normalization=normalization,
-        voxel_nm=job.volumes[0].voxel_nm,
-        classes=classes_of(target) if affinities else None,
-        activation="sigmoid" if affinities else None,
-        **job.about,
-    )
-    if affinities and card.footprint.dimensions == 2 and any(z for z, _, _ in target.offsets):
-        raise ConfigError(
-            f"target.offsets {list(target.offsets)} lead to other sections, and {choice.name} {arguments} makes one at "
-            "a time; give it a 3-D kernel, or offsets along y and x alone"
-        )
-    if choice.start is not None:
-        begun = load_model_file(resolve_model(choice.start))
-        # Arguments may be written otherwise and mean the same; the structure is what counts.
-        if str(begun.network) != str(network):
-            raise ConfigError(
-                f"network.start {choice.start} is {begun.card.network} {begun.card.arguments}, not {choice.name} "
-                f"{arguments}; make the two alike"
-            )
-        network.load_state_dict(begun.network.state_dict())
-    return network, card
 
 
 def patch_numbers(settings: TrainingSettings, processes: Processes, steps_done: int) -> Iterator[int]:

@@ -84,25 +84,28 @@ def joined(asked: Literal["auto", "cpu", "cuda"]) -> Iterator[Processes]:
     Raises:
         ConfigError: more processes than GPUs, or torchrun's variables are not whole.
     """
-    device = worker_facts(asked).device
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield Processes(0, 1, device)
-        return
     try:
-        rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+        size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        local = int(os.environ["LOCAL_RANK"]) if size > 1 else 0
     except (KeyError, ValueError):
         raise ConfigError(
-            f"WORLD_SIZE is {size} but RANK or LOCAL_RANK is not set; start with torchrun, or unset WORLD_SIZE"
+            "WORLD_SIZE, RANK and LOCAL_RANK must all be set to numbers, or none; start with torchrun, or unset them"
         ) from None
-    if device == "cuda":
+    if size > 1 and asked != "cpu" and torch.cuda.is_available():
         if local >= torch.cuda.device_count():
             raise ConfigError(
                 f"process {local} of this machine has no GPU, there are {torch.cuda.device_count()}; "
                 f"use torchrun --nproc-per-node {torch.cuda.device_count()}"
             )
-        torch.cuda.set_device(local)
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)
+        torch.cuda.set_device(local)  # before anything looks at a GPU, which would take memory of the first
+    device = worker_facts(asked).device
+    if size == 1:
+        yield Processes(0, 1, device)
+        return
+    try:
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)
+    except ValueError as error:
+        raise ConfigError(f"the processes cannot find each other ({error}); start with torchrun") from error
     try:
         yield Processes(rank, size, f"cuda:{local}" if device == "cuda" else "cpu")
     finally:

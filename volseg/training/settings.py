@@ -200,7 +200,7 @@ class FitSettings(_Frozen):
     """Let torch.compile make the network faster, at the cost of a minute or so before the first step."""
     deterministic: bool = False
     """Use only algorithms that give the same bits each time, where the device has others."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class ValidationSettings(_Frozen):

@@ -10,6 +10,8 @@ from volseg.errors import ConfigError
 from volseg.training.sample import IGNORED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from volseg.blocks import Zyx
@@ -72,6 +74,25 @@ def targets_of(
     membrane, rest = (labels == 1).float(), (labels == 0).float()
     made = torch.stack([membrane if name == "membrane" else rest for name in classes], dim=1)
     return made, (labels != IGNORED).float()[:, None]
+
+
+def refuse_far(offsets: Sequence[Zyx], shape: tuple[int, ...], where: str) -> None:
+    """Refuse offsets whose neighbours are never seen.
+
+    Args:
+        offsets: of affinities.
+        shape: what is seen at once, voxels along (z, y, x).
+        where: what it is called in a run file.
+
+    Raises:
+        ConfigError: an offset as long as the shape, or longer.
+    """
+    for offset in offsets:
+        if any(abs(step) >= n for step, n in zip(offset, shape, strict=True)):
+            raise ConfigError(
+                f"target.offsets {list(offset)} leads out of {where}, of which {list(shape)} voxels are seen at once, "
+                "so it would never count; choose a shorter one, or more voxels"
+            )
 
 
 def _refuse_others(classes: tuple[str, ...], expected: tuple[str, ...], activation: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from volseg.blocks import Box, ceil_to
-from volseg.errors import TrainingError
+from volseg.errors import MemoryPlanError, TrainingError
 from volseg.evaluation import PixelCounts, PixelScores, SegmentationCounts, SegmentationScores, pixel_scores
 from volseg.inference.facts import worker_facts
 from volseg.inference.memory import Load, largest_that_fits, plan_memory
@@ -19,13 +19,14 @@ from volseg.inference.tiled import TiledPredictor
 from volseg.ops import Consensus, mirrored, normalize, to_uint8
 from volseg.pipeline import Request, plan_run
 from volseg.training.sample import IGNORED
-from volseg.training.targets import targets_of
+from volseg.training.targets import refuse_far, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from volseg.blocks import Tiling
     from volseg.inference.engine import Engine
     from volseg.inference.facts import WorkerFacts
     from volseg.models.model import Model
@@ -79,6 +80,23 @@ class Validation:
     def __bool__(self) -> bool:
         """Whether there is anything to score on."""
         return bool(self._held_out)
+
+    def refuse_unfit(self, model: Model) -> None:
+        """Find out before the first step whether the held-out sections can be scored.
+
+        Raises:
+            TrainingError: they do not fit in memory, or hold nothing that can be scored.
+        """
+        for held in self._held_out:
+            try:
+                _tiling(model, held.raw, self._engine, worker_facts(self._engine.device))
+            except MemoryPlanError as error:
+                raise TrainingError(
+                    f"validation on sections of {held.raw.shape} does not fit ({error}); hold out fewer by "
+                    "data.validation, or train without"
+                ) from error
+            if self._settings.target.kind == "affinities":
+                refuse_far(self._settings.target.offsets, held.raw.shape, "data.validation")
 
     def of(self, model: Model, step: int, best_before: float | None) -> Validated:
         """Score a model on all held-out sections, each voxel once.
@@ -149,6 +167,20 @@ def predict_sections(model: Model, raw: NDArray[Any], engine: Engine, facts: Wor
     Raises:
         MemoryPlanError: not even the smallest tile fits.
     """
+    whole = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
+    tiling = _tiling(model, raw, engine, facts)
+    statistics = model.card.normalization.statistics_of(raw)
+    read_box = tiling.read_box(whole)
+    normalized = normalize(mirrored(raw, read_box.start, read_box.stop), statistics, read_box.start[0])
+    ready = prepared(model.network, engine.device, engine.precision)
+    estimates = Consensus()
+    for estimate in TiledPredictor(ready, model.probabilities, tiling, engine)(normalized, whole):
+        estimates.add(estimate)
+    return estimates.mean()
+
+
+def _tiling(model: Model, raw: NDArray[Any], engine: Engine, facts: WorkerFacts) -> Tiling:
+    """The largest tiles that fit."""
     footprint = model.card.footprint
     whole = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
     z, y, x = (ceil_to(n, s) for n, s in zip(whole.shape, footprint.stride, strict=True))
@@ -164,11 +196,4 @@ def predict_sections(model: Model, raw: NDArray[Any], engine: Engine, facts: Wor
     )
     plans = ((tiling, plan_memory(model.network, plan.grid, tiling, load)) for tiling in plan.tilings())
     tiling, _ = largest_that_fits(plans, facts.memory, facts.device_memory)
-    statistics = model.card.normalization.statistics_of(raw)
-    read_box = tiling.read_box(whole)
-    normalized = normalize(mirrored(raw, read_box.start, read_box.stop), statistics, read_box.start[0])
-    ready = prepared(model.network, engine.device, engine.precision)
-    estimates = Consensus()
-    for estimate in TiledPredictor(ready, model.probabilities, tiling, engine)(normalized, whole):
-        estimates.add(estimate)
-    return estimates.mean()
+    return tiling

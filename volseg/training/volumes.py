@@ -136,6 +136,8 @@ def open_labelled(data: DataSettings, target: TargetSettings) -> LabelledVolume:
         )
     _refuse_missing(raw.shape[0], "train", data.train)
     _refuse_missing(raw.shape[0], "validation", data.validation)
+    _refuse_twice(data.train, "train")
+    _refuse_twice(data.validation, "validation")
     _refuse_overlap(data.raw, data.train, data.validation)
     voxel_nm = data.voxel_nm or raw.voxel_nm
     if voxel_nm is None:
@@ -177,6 +179,15 @@ def _refuse_missing(sections: int, name: str, ranges: Ranges) -> None:
             )
 
 
+def _refuse_twice(ranges: Ranges, name: str) -> None:
+    for (first, stop), (other, behind) in combinations(ranges, 2):
+        if first < behind and other < stop:
+            raise TrainingError(
+                f"data.{name} names sections twice: [{first}, {stop}] and [{other}, {behind}] overlap; "
+                "take them apart, or give data.weight to draw from a volume more often"
+            )
+
+
 def _refuse_overlap(location: str, train: Ranges, validation: Ranges) -> None:
     for first, stop in train:
         for other, behind in validation:
@@ -201,13 +212,16 @@ def _refuse_mask(volume: LabelledVolume) -> None:
     """Ids are asked for: a mask has no two that touch."""
     wanted = "affinities" if volume.meaning.kind == "affinities" else 'data.membrane = "boundaries"'
     way_out = 'give labels that carry ids, or learn target.kind = "membrane" with data.membrane = "zero" or "nonzero"'
-    if volume.labels.dtype == "bool":
-        raise TrainingError(f"labels {volume.labels.location} are a mask, but {wanted} need ids; {way_out}")
-    if volume.labels.dtype != "uint8":
-        return
-    mask_values = [0, 255, *([] if volume.meaning.ignore is None else [volume.meaning.ignore])]
-    if _all_sections(volume, volume.train, lambda box: bool(np.isin(volume.labels.read(box), mask_values).all())):
-        raise TrainingError(f"labels {volume.labels.location} are 0 and 255 alone, but {wanted} need ids; {way_out}")
+    seen: set[int] = set()
+
+    def still_a_mask(box: Box) -> bool:
+        seen.update(map(int, np.unique(volume.labels.read(box))))
+        seen.difference_update({0} if volume.meaning.ignore is None else {0, volume.meaning.ignore})
+        return len(seen) < 2
+
+    if _all_sections(volume, volume.train, still_a_mask):
+        only = f"0 and {seen.pop()} alone" if seen else "0 alone"
+        raise TrainingError(f"labels {volume.labels.location} are {only}, but {wanted} need ids; {way_out}")
 
 
 def _refuse_one_class(volume: LabelledVolume, name: str, ranges: Ranges) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _STRETCH = 1024
 _EDITION = 1
 """To be raised when weights are computed in another way, so that older ones are not taken."""
+_GREATEST = 6e4
+"""A class of hardly a voxel would weigh more; no step should follow so few."""
 _HALF = 1e4
 """Weights of borders up to this are kept as float16, which rounds them by less than a thousandth."""
 
@@ -70,14 +72,15 @@ def weight_maps(
     labels = f"{_digest(volume)} {volume.labels.dtype} {volume.shape} {volume.train} {volume.meaning}"
     key = f"{labels} {w0} {sigma} {_EDITION}"
 
-    def made() -> Iterator[NDArray[np.float32]]:
+    def sections_made() -> Iterator[NDArray[np.float32]]:
         for done, z in enumerate(sections, start=1):
-            yield weight_map(volume.meaning.cells(volume.labels, z), w0=w0, sigma=sigma)
+            made = weight_map(volume.meaning.cells(volume.labels, z), w0=w0, sigma=sigma)
+            yield np.minimum(made, _GREATEST)
             on_section(done, len(sections))
 
     shape = (len(sections), *volume.shape[1:])
     dtype = "float16" if w0 < _HALF else "float32"
-    return WeightMaps(kept_array("weight-maps", key, shape, dtype, made), volume.train)
+    return WeightMaps(kept_array("weight-maps", key, shape, dtype, sections_made), volume.train)
 
 
 def _digest(volume: LabelledVolume) -> str:
