@@ -1,0 +1,85 @@
+"""The packaged models on the sections that they never saw, as a user would run them: predict, then evaluate.
+
+python -m benchmarks.packaged DATA [NAME ...]
+
+DATA holds `isbi2012/train-volume.tif`, `snemi3d/train-input.tif`, and a `train-labels.tif` beside each. One view of
+each section, and the mean of eight. Thresholds are the best of 0.1 to 0.9 on the scored sections, as the challenge
+has it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import volseg
+from benchmarks.record import record
+from volseg.models import packaged_models, read_card
+from volseg.scoring import MapScores, ScoreOptions, score_map
+from volseg.storage import open_stack, read_record
+from volseg.storage.convert import convert_stack
+
+TOLD = ("f1", "best_f1", "best_threshold", "average_precision", "pixel_error")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A packaged model and what it is scored on."""
+
+    raw: str
+    labels: str
+    voxel_nm: tuple[float, float, float]
+    roi: str
+
+
+CASES = {
+    "fusionnet-isbi2012": Case("isbi2012/train-volume.tif", "isbi2012/train-labels.tif", (50, 4, 4), "24:30,:,:"),
+    "fusionnet-snemi3d": Case("snemi3d/train-input.tif", "snemi3d/train-labels.tif", (30, 6, 6), "80:100,:,:"),
+}
+
+
+def figures_of(scores: MapScores) -> dict[str, Any]:
+    pixels, cells = asdict(scores.pixels), scores.segmentation
+    assert cells is not None
+    return {
+        **{name: round(pixels[name], 4) for name in TOLD},
+        "v_rand": round(cells.best_v_rand, 4),
+        "v_rand_threshold": cells.v_rand_threshold,
+        "v_info": round(cells.best_v_info, 4),
+        "v_info_threshold": cells.v_info_threshold,
+        "v_rand_at": dict(zip(map(str, cells.thresholds), (round(v, 4) for v in cells.v_rand), strict=True)),
+        "v_info_at": dict(zip(map(str, cells.thresholds), (round(v, 4) for v in cells.v_info), strict=True)),
+    }
+
+
+def run(name: str, case: Case, data: Path, folder: Path) -> dict[str, Any]:
+    raw = folder / "raw.zarr"
+    convert_stack(open_stack(data / case.raw), raw, case.voxel_nm)
+    figures: dict[str, Any] = {"roi": case.roi, "digest": read_card(packaged_models()[name]).digest}
+    views: tuple[Literal["one", "all"], ...] = ("one", "all")
+    for orientations in views:
+        target = str(folder / f"{orientations}.zarr")
+        done = volseg.predict(str(raw), target, model=name, roi=case.roi, orientations=orientations)
+        entry = read_record(Path(target))
+        figures[f"orientations_{orientations}"] = {
+            **figures_of(score_map(target, str(data / case.labels), ScoreOptions(roi=case.roi))),
+            "halo": list(entry.models[0].halo),
+            "precision": entry.settings.precision,
+            "predict_kvoxel_s": round(done.voxels / done.seconds / 1e3, 1),
+        }
+        print(name, orientations, figures[f"orientations_{orientations}"], flush=True)  # noqa: T201 - its screen
+    return figures
+
+
+def main() -> None:
+    data, *names = sys.argv[1:]
+    for name in names or CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            record(f"packaged-{name}", run(name, CASES[name], Path(data), Path(folder)))
+
+
+if __name__ == "__main__":
+    main()
