@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 import resource
@@ -18,14 +17,8 @@ import torch
 from tests.training.runs import learn, log_of, make_stripes, run
 from volseg.errors import ResumeError, TrainingError, VolsegError
 from volseg.models import read_card
-from volseg.models.model import card_for
-from volseg.models.registry import build_network
-from volseg.ops import Normalization
 from volseg.runfiles import as_toml
 from volseg.training.checkpoint import Checkpoint, read_checkpoint, replace_file, write_checkpoint
-from volseg.training.learner import Learner
-from volseg.training.processes import Processes
-from volseg.training.sample import Sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,24 +194,6 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
-
-
-def test_moments_come_back_in_the_layout_of_their_weights(data: Path, tmp_path: Path) -> None:
-    network = build_network("fusionnet", {"width": 4, "depth": 1})
-    settings = run(data, tmp_path).settings
-    card = card_for(
-        network,
-        **{"name": "n", "kind": "fusionnet", "arguments": {}, "voxel_nm": (1.0, 1.0, 1.0)},
-        normalization=Normalization("section", (0.0, 1.0)),
-    )
-    learners = [Learner(copy.deepcopy(network), card, settings, "float32", Processes(0, 1, "cpu")) for _ in range(2)]
-    labels = torch.zeros(2, 1, 32, 32, dtype=torch.int32)
-    sample = Sample(torch.randn(2, 1, 32, 32), labels, None, torch.arange(2))
-    learners[0].learn([sample], (1, 32, 32), 1e-3)
-    learners[1].load(learners[0].state())
-    for learner in learners:
-        for weight, moments in learner._optimizer.state.items():
-            assert moments["exp_avg"].stride() == weight.stride()
 
 
 @pytest.mark.slow
