@@ -35,7 +35,7 @@ def make_stripes(folder: Path) -> Path:
     return folder
 
 
-def run(volumes: Path, output: Path, **tables: dict[str, Any]) -> TrainConfig:
+def run(volumes: Path, folder: Path, **tables: dict[str, Any]) -> TrainConfig:
     """A run file of a small FusionNet in float32 without enrichment, with some keys set otherwise."""
     values: dict[str, Any] = {
         "data": {"raw": str(volumes / "raw.zarr"), "labels": str(volumes / "labels.zarr"), "train": [0, 4]},
@@ -45,7 +45,7 @@ def run(volumes: Path, output: Path, **tables: dict[str, Any]) -> TrainConfig:
         "optimizer": {"learning_rate": 1e-2, "average": 0},
         "fit": {"steps": 20, "precision": "float32", "device": "cpu"},
         "validation": {"every": 20, "score": "f1"},
-        "output": {"folder": str(output)},
+        "output": {"folder": str(folder)},
     }
     values["data"]["validation"] = [4, 6]
     for name, table in tables.items():
