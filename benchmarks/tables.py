@@ -1,4 +1,7 @@
-"""The tables of docs/networks.md, made from benchmarks/results; needs no torch."""
+"""The tables of documents, made from benchmarks/results; needs no torch.
+
+python -m benchmarks.tables
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from benchmarks.record import RESULTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PAGE = Path(__file__).parents[1] / "docs" / "networks.md"
+_ROOT = Path(__file__).parents[1]
+PAGE = _ROOT / "docs" / "networks.md"
+PACKAGED = {"fusionnet-isbi2012": "isbi2012", "fusionnet-snemi3d": "snemi3d"}
+"""The packaged models, and the workflow that made each."""
 COMPARED = ("fcn8s", "unet", "fusionnet", "sliding_window")
 
 
@@ -61,19 +67,44 @@ def literature_table(entries: Sequence[dict[str, Any]]) -> str:
                 str(figures["steps"]),
                 f"{statistics.mean(run['f1'] for run in runs):.3f}",
                 ", ".join(f"{run['f1']:.3f}" for run in runs),
-                f"{statistics.mean(run['average_precision'] for run in runs):.3f}",
+                *(_mean_of(runs, key) for key in ("average_precision", "v_rand", "v_info")),
                 f"{statistics.mean(run['seconds'] for run in runs):.0f}",
                 _rate(statistics.median(run["predict_kvoxel_s"] for run in runs)),
             )
         )
-    heads = ["network", "arguments", "parameters", "steps", "F1", "F1 of each seed", "average precision",
-             "seconds a training", "predict, kvoxel/s"]  # fmt: skip
+    heads = ["network", "arguments", "parameters", "steps", "F1", "F1 of each seed", "average precision", "V_rand",
+             "V_info", "seconds a training", "predict, kvoxel/s"]  # fmt: skip
     places = {f"{_where(entry)}, {_threads(entry)}" for entry in entries}
     return f"{_markdown(heads, rows)}\n\nMeasured on {'; '.join(sorted(places))}."
 
 
+def packaged_table(entry: dict[str, Any] | None) -> str:
+    """What a packaged model reached on the sections that it never saw, with one view of each and with eight."""
+    if entry is None:
+        return ""
+    heads = ["views", "V_rand", "V_info", "average precision", "F1 at 0.5", "best F1", "halo", "kvoxel/s"]
+    rows = []
+    for views, key in (("one", "orientations_one"), ("mean of 8 (`--orientations all`)", "orientations_all")):
+        scores = entry["figures"][key]
+        cells = (f"{scores[name]:.4f} (cells below {scores[f'{name}_threshold']})" for name in ("v_rand", "v_info"))
+        pixels = (f"{scores[name]:.4f}" for name in ("average_precision", "f1", "best_f1"))
+        halo = ",".join(map(str, scores["halo"]))
+        rows.append((views, *cells, *pixels, halo, _rate(scores["predict_kvoxel_s"])))
+    return f"{_markdown(heads, rows)}\n\nMeasured on {_where(entry)}."
+
+
+def pages() -> dict[Path, dict[str, str]]:
+    """Every page with tables, and these by the names in their markers."""
+    made = {PAGE: tables()}
+    for name, workflow in PACKAGED.items():
+        table = {"packaged": packaged_table(results(f"packaged-{name}"))}
+        made[_ROOT / "volseg" / "models" / "weights" / f"{name}.md"] = table
+        made[_ROOT / "workflows" / workflow / "README.md"] = table
+    return made
+
+
 def tables() -> dict[str, str]:
-    """Each table of the page, by the name in its marker."""
+    """Each table of the networks' page, by the name in its marker."""
     compared = [results(f"literature-{name}") for name in COMPARED]
     return {
         "networks": networks_table(results("networks")),
@@ -95,8 +126,14 @@ def filled(page: str, made: dict[str, str]) -> str:
 
 
 def write_tables() -> None:
-    """Make the page's tables anew."""
-    PAGE.write_text(filled(PAGE.read_text(), tables()))
+    """Make all pages' tables anew."""
+    for page, made in pages().items():
+        page.write_text(filled(page.read_text(), made))
+
+
+def _mean_of(runs: Sequence[dict[str, Any]], score: str) -> str:
+    """Of all seeds; a dash where it was not taken."""
+    return f"{statistics.mean(run[score] for run in runs):.3f}" if score in runs[0] else "-"
 
 
 def _millions(parameters: int) -> str:
@@ -123,3 +160,7 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     numbers = [all(re.fullmatch(r"[\d.]+( M)?", row[at]) for row in rows) for at in range(len(heads))]
     lines = [heads, ["---:" if number else "---" for number in numbers], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    write_tables()

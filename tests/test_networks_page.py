@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from benchmarks.networks import CASES, largest_input
-from benchmarks.tables import PAGE, filled, literature_table, networks_table, results, tables
+from benchmarks.tables import PACKAGED, PAGE, filled, literature_table, networks_table, pages, results
 from volseg.blocks import Footprint
 from volseg.catalogue import network_facts
-from volseg.models import NETWORKS, network_class
+from volseg.models import NETWORKS, network_class, packaged_models, read_card
 
 HEADINGS = {
     "unet": "U-Net",
@@ -42,11 +42,22 @@ def measured() -> list[dict[str, Any]]:
     return rows
 
 
-def test_the_tables_are_those_of_the_figures() -> None:
-    """If this fails: python -m benchmarks.networks --table-only."""
-    page = PAGE.read_text()
-    assert page == filled(page, tables())
-    assert all(f"`{row['network']}`" in page for row in measured())
+@pytest.mark.parametrize("page", pages(), ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_the_tables_are_those_of_the_figures(page: Path) -> None:
+    """If this fails: python -m benchmarks.tables."""
+    assert page.read_text() == filled(page.read_text(), pages()[page])
+
+
+def test_every_network_that_was_measured_is_in_the_table() -> None:
+    assert all(f"`{row['network']}`" in PAGE.read_text() for row in measured())
+
+
+@pytest.mark.parametrize("name", sorted(PACKAGED))
+def test_the_packaged_models_are_those_that_were_scored(name: str) -> None:
+    entry = results(f"packaged-{name}")
+    assert entry is not None
+    assert read_card(packaged_models()[name]).digest == entry["figures"]["digest"]
+    assert set(packaged_models()) == set(PACKAGED)
 
 
 def test_every_case_of_the_benchmark_was_measured() -> None:
@@ -121,7 +132,7 @@ def test_networks_that_were_compared_are_averaged_over_their_seeds() -> None:
     figures = {"arguments": {"width": 4, "padded": True}, "steps": 600, "threads": 1, "runs": runs}
     lines = literature_table([{**MACHINE, "benchmark": "literature-fcn8s", "figures": figures}]).splitlines()
     assert lines[2] == (
-        "| `fcn8s` | width 4, padded true | 0.49 M | 600 | 0.600 | 0.500, 0.700, 0.600 | 0.500 | 10 | 3.00 |"
+        "| `fcn8s` | width 4, padded true | 0.49 M | 600 | 0.600 | 0.500, 0.700, 0.600 | 0.500 | - | - | 10 | 3.00 |"
     )
     assert lines[-1] == "Measured on 2026-11-21 on P, 4 cores, 1 thread."
     assert literature_table([]) == ""
