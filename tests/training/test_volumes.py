@@ -286,3 +286,18 @@ def test_a_stack_named_in_two_ways_is_one_volume(tmp_path: Path, monkeypatch: py
     other = data.model_copy(update={"raw": "./raw.tif", "train": ((4, 5),), "validation": ((0, 1),)})
     with pytest.raises(TrainingError, match="share sections"):
         open_volumes([data, other], TargetSettings())
+
+
+@pytest.mark.parametrize(
+    ("meaning", "cells"),
+    [
+        ({"membrane": "zero"}, [1, 1, 2, 2, 0, 3]),
+        ({"membrane": "nonzero"}, [0, 0, 0, 0, 1, 0]),
+        ({"membrane": "boundaries"}, [1, 0, 0, 2, 0, 3]),
+        ({"kind": "affinities"}, [1, 1, 2, 2, 0, 3]),
+    ],
+)
+def test_cells_whose_ids_touch_stay_apart(tmp_path: Path, meaning: dict, cells: list[int]) -> None:
+    ids = np.array([7, 7, 9, 9, 0, 7], np.uint16).reshape(1, 1, 6).repeat(3, axis=1)
+    labels = open_readable(array(tmp_path / "ids", ids), ("uint16",))
+    np.testing.assert_array_equal(LabelMeaning(**meaning).cells(labels, 0), [cells] * 3)

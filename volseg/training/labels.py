@@ -72,11 +72,12 @@ class LabelMeaning:
     def cells(self, labels: Readable, section: int) -> NDArray[np.int32]:
         """The cells of a section told apart: ids from 1 on, 0 on membrane, `IGNORED` where nothing is known; (y, x).
 
-        They are 4-connected components: of voxels of equal id, or of what is not membrane where labels are a mask.
+        They are 4-connected components: of voxels of equal id, so that ids that touch stay apart, or of what is not
+        membrane where labels are a mask of it.
         """
         box = Box((section, 0, 0), (section + 1, *labels.shape[1:]))
         read = self.read(labels, box)[0]
-        if not self.of_ids:
+        if self.kind == "membrane" and self.membrane == "nonzero":
             alike = (read == 0).astype(np.int32)
         else:
             alike = np.maximum(local_ids(labels.read(box), self.ignore)[0], 0)
