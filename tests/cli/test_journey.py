@@ -186,7 +186,7 @@ def test_a_run_file_is_shown_whole_with_what_was_set(tmp_path: Path) -> None:
     shown = run(
         "train", str(tmp_path / "run.toml"), "--set", "data.1.weight=0.5", "--set", "fit.seed=7", "--print-config"
     )
-    assert "# Greatest norm of a step's gradient; longer ones are shortened to it.\nclip = 1.0" in shown
+    assert "longer ones are shortened to it. 0: as long as they are.\nclip = 1.0" in shown
     read = TrainConfig.model_validate(tomllib.loads(shown))
     assert (read.fit.seed, read.data[0].weight, read.data[1].weight) == (7, 1.0, 0.5)
     defaults = TrainConfig.model_validate(tomllib.loads((tmp_path / "run.toml").read_text()))

@@ -37,7 +37,7 @@ def test_bfloat16_is_chosen_where_all_have_it() -> None:
 
 
 def test_float16_on_a_processor_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--precision float16 needs a CUDA device"):
+    with pytest.raises(ConfigError, match="precision float16 needs a CUDA device"):
         choose_precision("float16", [facts(device="cuda"), facts()])
 
 

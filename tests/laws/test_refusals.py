@@ -194,7 +194,7 @@ def test_nan_in_a_float_source_is_a_failed_block_and_the_rest_is_done(here: Path
 
 OTHERS: list[tuple[list[str], int, str]] = [
     (["convert", "none.tif", "v.zarr", "--voxel-size", "1,1,1"], 1, "none.tif does not exist"),
-    (["convert", "stack.tif", "v.zarr"], 2, "Missing option '--voxel-size'"),
+    (["convert", "stack.tif", "v.zarr"], 2, "stack.tif states no voxel size; give --voxel-size Z,Y,X"),
     (["convert", "stack.tif", "v.zarr", "--voxel-size", "1,1"], 2, "write nanometres as Z,Y,X"),
     (["convert", "stack.tif", "v.zarr", "--voxel-size", "1,0,1"], 2, "each size must be above 0 nm"),
     (["convert", "stack.tif", "there.zarr", "--voxel-size", "1,1,1"], 1, "there.zarr exists already"),
