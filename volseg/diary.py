@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from volseg.training.loop import Step
     from volseg.training.validate import Validated
 
-
 _QUIET_SECONDS = 5.0
+"""Between two lines on work before the first step."""
 
 
 class Screen(Protocol):
