@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
@@ -10,9 +12,13 @@ from volseg.models.model import card_for
 from volseg.models.registry import build_network
 from volseg.ops import Normalization
 from volseg.training import TrainingSettings
+from volseg.training.checkpoint import read_checkpoint, write_checkpoint
 from volseg.training.learner import Learner, middle
 from volseg.training.processes import Processes
 from volseg.training.sample import Sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCORED = (1, 32, 32)
 
@@ -64,10 +70,11 @@ def _with_scale(one: Learner, scale: float):
     return state
 
 
-def test_moments_come_back_in_the_layout_of_their_weights() -> None:
+def test_moments_come_back_from_disk_in_the_layout_of_their_weights(tmp_path: Path) -> None:
     first, second = learner(), learner()
     first.learn([sample()], SCORED, 1e-3)
-    second.load(first.state())
+    write_checkpoint(tmp_path / "checkpoint", first.state())
+    second.load(read_checkpoint(tmp_path / "checkpoint"))
     for each in (first, second):
         for weight, moments in each._optimizer.state.items():
             assert moments["exp_avg"].stride() == weight.stride()

@@ -164,6 +164,14 @@ def test_the_best_step_is_kept_and_so_is_the_last(data: Path, tmp_path: Path, mo
     assert all(torch.equal(final[name], tensor) for name, tensor in trained.network.state_dict().items())
 
 
+def test_a_validation_is_the_best_where_its_score_is_above_all_before(data: Path, tmp_path: Path) -> None:
+    learn(run(data, tmp_path, fit={"steps": 24}, optimizer={"learning_rate": 0.3}, validation={"every": 2}))
+    told = [(entry["validation_f1"], entry["best"]) for entry in log_of(tmp_path) if "best" in entry]
+    assert {best for _, best in told} == {True, False}
+    for at, (score, best) in enumerate(told):
+        assert best == all(score > before for before, _ in told[:at])
+
+
 def test_training_stops_where_nothing_gets_better(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expect_scores(monkeypatch, 0.5, 0.4, 0.6, 0.6, 0.5, 0.9)
     trained = learn(run(data, tmp_path, fit={"steps": 100}, validation={"every": 2, "patience": 2}))
