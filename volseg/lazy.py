@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from torch import fx
 
     from volseg.inference.tiled import TiledPredictor
     from volseg.models.model import Model
@@ -117,16 +118,24 @@ def _predict_block(
     return membrane
 
 
-@lru_cache(maxsize=4)
-def _model(model_file: str) -> Model:
-    from volseg.models.model import load_model_file  # noqa: PLC0415 - a graph is built without torch
-
-    return load_model_file(model_file)
-
-
 def _predictor(model_file: str, tiling: Tiling) -> TiledPredictor:
+    with _loading:
+        return _opened(model_file, tiling)
+
+
+@lru_cache(maxsize=8)
+def _opened(model_file: str, tiling: Tiling) -> TiledPredictor:
+    """Blocks at the volume's end may have tilings of their own."""
     from volseg.inference.tiled import TiledPredictor  # noqa: PLC0415 - a graph is built without torch
 
-    with _loading:
-        model = _model(model_file)
-    return TiledPredictor(model.network, model.activate, tiling, _ENGINE)
+    model, network = _model(model_file)
+    return TiledPredictor(network, model.activate, tiling, _ENGINE)
+
+
+@lru_cache(maxsize=2)
+def _model(model_file: str) -> tuple[Model, fx.GraphModule]:
+    from volseg.inference.prepare import prepared  # noqa: PLC0415 - a graph is built without torch
+    from volseg.models.model import load_model_file  # noqa: PLC0415 - likewise
+
+    model = load_model_file(model_file)
+    return model, prepared(model.network, _ENGINE.device, _ENGINE.precision)

@@ -8,34 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from tests.makers import blobs, make_model, random_network
+from tests.makers import blobs, make_model
 from volseg.blocks import Box, Tiling
 from volseg.errors import ModelError
 from volseg.inference import Engine, open_predictor
-from volseg.inference.prepare import prepared
 from volseg.models import read_card
 from volseg.models.model import load_model_file
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.mark.parametrize(("kind", "arguments"), [("fusionnet", {}), ("unet", {"padded": True, "batch_norm": True})])
-def test_preparing_changes_nothing_but_speed(kind: str, arguments: dict) -> None:
-    network = random_network(kind, {"width": 4, "depth": 2, **arguments})
-    ready = prepared(network, "cpu", "float32")
-    x = torch.from_numpy(blobs((1, 64, 64)).astype(np.float32) / 60 - 2)[:, None]
-    with torch.inference_mode():
-        torch.testing.assert_close(ready(x), network(x), rtol=0, atol=1e-5)
-
-
-def test_a_batch_norm_behind_a_convolution_is_folded_away() -> None:
-    network = random_network("unet", {"width": 2, "depth": 1, "padded": True, "batch_norm": True})
-    ready = prepared(network, "cpu", "float32")
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in ready.modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("float32", 0), ("bfloat16", 16)])

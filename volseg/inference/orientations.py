@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
+
+Span: TypeAlias = tuple[int, int]
+"""Start and stop along an axis."""
 
 Orientations: TypeAlias = Literal["one", "flips", "all"]
 
@@ -32,6 +37,23 @@ class Orientation:
         """Undo `turn`."""
         straight = tile.flip(self.flipped) if self.flipped else tile
         return straight.transpose(-2, -1) if self.swapped else straight
+
+    def seen(self, spans: Sequence[Span], sides: Sequence[int]) -> list[Span]:
+        """Where a box lies once what holds it is turned.
+
+        Args:
+            spans: (start, stop) along each axis, y and x last.
+            sides: of what holds the box.
+
+        >>> Orientation(swapped=True, flipped=(-1,)).seen([(1, 2), (3, 5)], [10, 8])
+        [(3, 5), (8, 9)]
+        """
+        turned, lengths = list(spans), list(sides)
+        if self.swapped:
+            turned[-2:], lengths[-2:] = turned[:-3:-1], lengths[:-3:-1]
+        for axis in self.flipped:
+            turned[axis] = (lengths[axis] - turned[axis][1], lengths[axis] - turned[axis][0])
+        return turned
 
 
 _FLIPS = ((), (-2,), (-1,), (-2, -1))

@@ -1,43 +1,54 @@
-"""The network made ready for one device, once a worker."""
+"""The network made ready for one device, once a worker.
+
+plain network -> norms folded -> device, precision, layout -> for each way to see a tile: cut to what the core needs
+-> on a CPU: packed for oneDNN
+"""
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from volseg.inference.cropping import Cropped, cropped
+from volseg.inference.folding import without_norms
+from volseg.inference.onednn import PackedConvolution, can_pack, packed
 from volseg.models.graph import dimensions
-from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping, Sequence
+
+    from torch import fx, nn
+
     from volseg.inference.facts import Device, Precision
+    from volseg.models.graph import Interval
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def prepared(network: nn.Module, device: Device, precision: Precision) -> nn.Module:
-    """A copy of the network for inference: eval mode, batch norm folded where it can be, channels last, on the device.
-
-    A batch norm that follows a convolution directly is folded into it, in float32; one behind a ReLU stays.
-    """
-    ready = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
-    fold_batch_norms(ready)
-    placed: nn.Module = ready.to(device=device, dtype=DTYPES[precision])
+def prepared(network: nn.Module, device: Device, precision: Precision) -> fx.GraphModule:
+    """A copy of the network for inference: batch norms folded in float32, channels last, on the device."""
+    placed = without_norms(network).to(device=device, dtype=DTYPES[precision])
     layout = torch.channels_last if dimensions(network) == 2 else torch.channels_last_3d
     return placed.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
 
 
-def fold_batch_norms(network: nn.Module) -> None:
-    """Fold every batch norm that directly follows a convolution into it, in place."""
-    for module in network.modules():
-        if not isinstance(module, nn.Sequential):
-            continue
-        for at in range(len(module) - 1):
-            convolution, norm = module[at], module[at + 1]
-            if isinstance(convolution, CONVOLUTIONS + DECONVOLUTIONS) and isinstance(norm, NORMS):
-                transposed = isinstance(convolution, DECONVOLUTIONS)
-                module[at] = fuse_conv_bn_eval(convolution, norm, transpose=transposed)
-                module[at + 1] = nn.Identity()
+def fitted(
+    network: fx.GraphModule,
+    lengths: Sequence[int],
+    kept: Sequence[Interval],
+    known: MutableMapping[str, PackedConvolution],
+) -> Cropped:
+    """A prepared network made for one tile shape: it computes what is kept of its output, and shares its weights.
+
+    Args:
+        network: as `prepared` made it.
+        lengths: of a tile, along each of the network's axes.
+        kept: first and last place of the output that is wanted, along each of them.
+        known: weights that were packed for other tile shapes; grows.
+    """
+    cut = cropped(network, lengths, kept)
+    weights = next(network.parameters())
+    if weights.device.type != "cpu" or len(lengths) != 2 or not can_pack(weights.dtype):
+        return cut
+    return Cropped(packed(cut.network, known), cut.start)

@@ -9,17 +9,19 @@ import numpy as np
 import torch
 
 from volseg.inference.orientations import ORIENTATIONS, Orientation
-from volseg.inference.prepare import DTYPES
+from volseg.inference.prepare import DTYPES, fitted
 from volseg.models.graph import EXCLUSIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor, fx
 
     from volseg.blocks import Box, Tiling
+    from volseg.inference.cropping import Cropped
     from volseg.inference.engine import Engine
+    from volseg.inference.onednn import PackedConvolution
 
 
 class TiledPredictor:
@@ -30,7 +32,7 @@ class TiledPredictor:
     """
 
     def __init__(
-        self, network: nn.Module, activate: Callable[[Tensor], Tensor], tiling: Tiling, engine: Engine
+        self, network: fx.GraphModule, activate: Callable[[Tensor], Tensor], tiling: Tiling, engine: Engine
     ) -> None:
         """Take what was made ready.
 
@@ -44,6 +46,22 @@ class TiledPredictor:
         self._activate = activate
         self._tiling = tiling
         self._engine = engine
+        known: dict[str, PackedConvolution] = {}
+        self._views = {
+            orientation: self._fitted(network, orientation, known) for orientation in ORIENTATIONS[engine.orientations]
+        }
+
+    def _fitted(
+        self, network: fx.GraphModule, orientation: Orientation, known: dict[str, PackedConvolution]
+    ) -> tuple[Cropped, tuple[slice, ...]]:
+        """The network for tiles as an orientation shows them, and where the core lies in its output."""
+        shape, crop = self._tiling.input_shape, self._tiling.crop
+        axes = slice(1, None) if self._tiling.footprint.dimensions == 2 else slice(0, None)
+        output = tuple(n - 2 * m for n, m in zip(shape, self._tiling.footprint.margin, strict=True))
+        kept = orientation.seen(list(zip(crop.start, crop.stop, strict=True))[axes], output[axes])
+        lengths = orientation.seen([(0, n) for n in shape][axes], shape[axes])
+        made = fitted(network, [n for _, n in lengths], [(a, b - 1) for a, b in kept], known)
+        return made, tuple(slice(a - s, b - s) for (a, b), s in zip(kept, made.start, strict=True))
 
     def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> Iterator[NDArray[np.float32]]:
         """Predict one block.
@@ -75,7 +93,7 @@ class TiledPredictor:
     def _forward(self, inputs: NDArray[np.float32], orientation: Orientation) -> NDArray[np.float32]:
         """Send tiles (N, z, y, x) through the network; returns the cores (N, classes, z, y, x)."""
         flat = self._tiling.footprint.dimensions == 2
-        crop = self._tiling.crop.slices
+        fit, core = self._views[orientation]
         with EXCLUSIVE, torch.inference_mode():
             # Each thread of a process has its own count, and another run may have left another.
             if self._engine.threads and torch.get_num_threads() != self._engine.threads:
@@ -84,7 +102,7 @@ class TiledPredictor:
             # A 2-D network takes a tile's sections as its channels; a 3-D one has a single channel.
             seen = orientation.turn(tiles if flat else tiles[:, None])
             layout = torch.channels_last if flat else torch.channels_last_3d
-            output = orientation.back(self._network(seen.contiguous(memory_format=layout)))
-            cores = output[:, :, None] if flat else output
-            made: NDArray[np.float32] = self._activate(cores[:, :, *crop]).cpu().numpy()
+            output = fit.network(seen.contiguous(memory_format=layout))
+            cores = orientation.back(output[:, :, *core])
+            made: NDArray[np.float32] = self._activate(cores[:, :, None] if flat else cores).cpu().numpy()
         return made

@@ -23,6 +23,7 @@ from volseg.models.layers import (
     POOLINGS,
     Crop,
     CropConcat,
+    Shift,
     Unpool,
     crop_offset,
 )
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 Interval: TypeAlias = tuple[int, int]
 """First and last place, both included."""
 
-_LEAVES = (CropConcat, Crop, Unpool)
-_POINTWISE = (nn.ReLU, nn.Dropout, nn.Identity, nn.Sigmoid, *NORMS)
-_SUMS = (operator.add, torch.add)
-_PASSED_ON = (*_SUMS, operator.getitem)
+_LEAVES = (CropConcat, Crop, Shift, Unpool)
+_POINTWISE = (nn.ReLU, nn.Dropout, nn.Identity, nn.Sigmoid, Shift, *NORMS)
+SUMS = (operator.add, torch.add)
+_PASSED_ON = (*SUMS, operator.getitem)
 _SWITCH_BYTES = 8
 
 
@@ -51,6 +52,12 @@ class SizeError(Exception):
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+
+def traced(network: nn.Module) -> fx.GraphModule:
+    """A network as a graph of its layers, which it shares with the network."""
+    with EXCLUSIVE:
+        return fx.GraphModule(network, _Tracer().trace(network))
 
 
 def dimensions(network: nn.Module) -> int:
@@ -78,15 +85,15 @@ class AxisGraph:
     """The graph of a network, seen along one of its spatial axes."""
 
     def __init__(self, network: nn.Module, axis: int) -> None:
-        """Trace a network.
+        """Trace a network; a graph is taken as it is, node by node.
 
         Args:
             network: a 2-D or 3-D network.
             axis: among its own: 0 for y and 1 for x of a 2-D network; 0, 1, 2 for z, y, x of a 3-D one.
         """
         self.axis = axis
-        with EXCLUSIVE:
-            self.nodes = list(_Tracer().trace(network).nodes)
+        graph = network if isinstance(network, fx.GraphModule) else traced(network)
+        self.nodes = list(graph.graph.nodes)
         self.modules = dict(network.named_modules())
         self._channels_in = channels_in(network)
 
@@ -103,8 +110,16 @@ class AxisGraph:
         sizes: dict[fx.Node, int] = {}
         for node in self.nodes:
             inputs = [sizes[source] for source in node.all_input_nodes]
-            sizes[node] = length if node.op == "placeholder" else _checked(self._size(node, inputs))
+            sizes[node] = length if node.op == "placeholder" else self.size_of(node, inputs)
         return sizes
+
+    def size_of(self, node: fx.Node, inputs: list[int]) -> int:
+        """The size of a node's output for inputs of some sizes.
+
+        Raises:
+            SizeError: the layer does not take them.
+        """
+        return _checked(self._size(node, inputs))
 
     def _size(self, node: fx.Node, inputs: list[int]) -> int:
         module = self.module(node)
@@ -163,30 +178,41 @@ class AxisGraph:
         for node in self.nodes:
             module = self.module(node)
             here = lcm(*(scale[source] for source in node.all_input_nodes)) if node.all_input_nodes else 1
-            if isinstance(module, CONVOLUTIONS + POOLINGS):
-                here *= self._window(module)[1]
-            elif isinstance(module, DECONVOLUTIONS):
-                here //= self._window(module)[1]
-            elif isinstance(module, Unpool):
-                here //= module.pool
-            elif isinstance(module, Crop):
+            if isinstance(module, Crop):
                 here = scale[node.all_input_nodes[0]]
-            scale[node] = here
+            down, up = self.scaling(node)
+            scale[node] = here * down // up
         return lcm(*scale.values())
 
     def demand(self, place: int, length: int) -> Interval:
         """The input places that the output voxel at `place` depends on, for an input of `length`."""
+        return self.demands((place, place), length)[self.nodes[0]]
+
+    def demands(self, kept: Interval, length: int) -> dict[fx.Node, Interval]:
+        """What of every node's output the places `kept` of the network's output depend on, for an input of `length`.
+
+        Intervals may leave a node's output, where a layer pads; nodes that nothing depends on are left out.
+        """
         sizes = self.sizes(length)
         wanted: dict[fx.Node, Interval] = {}
         for node in reversed(self.nodes):
             if node.op == "output":
-                wanted[node] = (place, place)
+                wanted[node] = kept
             if node not in wanted:
                 continue
             for source, interval in self._sources(node, wanted[node], sizes):
                 known = wanted.get(source, interval)
                 wanted[source] = (min(known[0], interval[0]), max(known[1], interval[1]))
-        return wanted[self.nodes[0]]
+        return wanted
+
+    def scaling(self, node: fx.Node) -> tuple[int, int]:
+        """Places of the input for one of the output, and of the output for one of the input; one of the two is 1."""
+        module = self.module(node)
+        if isinstance(module, CONVOLUTIONS + POOLINGS):
+            return self._window(module)[1], 1
+        if isinstance(module, DECONVOLUTIONS):
+            return 1, self._window(module)[1]
+        return 1, module.pool if isinstance(module, Unpool) else 1
 
     def _sources(self, node: fx.Node, wanted: Interval, sizes: dict[fx.Node, int]) -> list[tuple[fx.Node, Interval]]:
         module = self.module(node)

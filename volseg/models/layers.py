@@ -80,6 +80,20 @@ class Crop(nn.Module):
         return larger[..., self.offset : self.offset + rows, self.offset : self.offset + columns]
 
 
+class Shift(nn.Module):
+    """Add a constant to each channel."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor, dimensions: int) -> None:
+        super().__init__()
+        self.register_buffer("value", value.view(1, -1, *[1] * dimensions))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape out as in."""
+        return x + self.value
+
+
 class Unpool(nn.Module):
     """Put each value of a pooled map back where the pooling's switch says that it came from; zeros around it."""
 
