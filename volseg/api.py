@@ -31,7 +31,7 @@ def predict(
         model: a model file or the name of a packaged model; of several the estimates are averaged.
         progress: told how far the run is; nothing is shown by default.
         options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, orientations, classes, uncertainty,
-            roi, scale_level, ignore_voxel_size, device, precision, cluster, workers, resume, overwrite. As on the
+            roi, mask, scale_level, ignore_voxel_size, device, precision, cluster, workers, resume, overwrite. As on the
             command line.
 
     Returns:

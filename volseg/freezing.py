@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from volseg.ops import Statistics
     from volseg.pipeline import Plan
     from volseg.runfiles import PredictConfig
-    from volseg.storage import Volume
+    from volseg.storage import BlockMask, Volume
 
 _BATCH = {"cpu": 1, "cuda": 4}
 _ROUNDS = 6
@@ -65,6 +65,7 @@ class Prepared:
         plan: the blocks; its halos are exact where they are still to be measured.
         target: where.
         recorded: the record of the run to go on with; None for a new one.
+        mask: the blocks to compute; None for all.
     """
 
     config: PredictConfig
@@ -74,6 +75,7 @@ class Prepared:
     plan: Plan
     target: Path
     recorded: RunRecord | None
+    mask: BlockMask | None = None
 
     @property
     def measures(self) -> bool:
@@ -140,6 +142,7 @@ def freeze(prepared: Prepared, cluster: Cluster, progress: Progress) -> RunRecor
         settings=settings,
         version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        mask=prepared.mask.entry if prepared.mask else None,
     )
     if recorded is None:
         return asked

@@ -93,6 +93,11 @@ class Volumes:
         ]
         return digests[0] if len(digests) == 1 else blake2b("".join(digests).encode(), digest_size=16).hexdigest()
 
+    def clear(self, box: Box) -> None:
+        """Delete the shards of a box in each volume."""
+        for target in self.targets:
+            target.clear(box)
+
 
 def engine_of(record: RunRecord) -> Engine:
     """How a run's record says that the network is run."""

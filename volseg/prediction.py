@@ -1,12 +1,11 @@
 """A prediction run, from what the user asked for to a finished target.
 
 options -> source, model card -> plan (refusals) -> cluster -> worker's facts -> run record -> target
--> blocks not yet done -> marks -> summary
+-> blocks that are neither done nor outside the mask -> marks -> summary
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -14,35 +13,40 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volseg.blocks import BlockSet, Box, Tiling, parse_roi
+from volseg.blocks import BlockSet, Box, Tiling, parse_roi, read_amplification
 from volseg.cluster import Cluster, Outcome, Progress, connect, run_blocks, visible_gpus
 from volseg.errors import ConfigError, ResumeError, TargetError
 from volseg.freezing import Prepared, freeze
 from volseg.halos import halo_lines
 from volseg.journey import RunTicket, compute_block
-from volseg.models import ModelHeader, read_card, resolve_model
-from volseg.pipeline import Request, plan_run
+from volseg.models import chosen_classes, read_card, refuse_lone_estimate, resolve_model
+from volseg.pipeline import EMPTY, Request, plan_run
 from volseg.pipeline.plan import refuse_other_type, refuse_other_voxels, refuse_uneven
 from volseg.storage import (
+    OUTSIDE,
     Journal,
     Mark,
     RunRecord,
     create_target,
     is_target,
+    open_mask,
     open_target,
     open_volume,
     read_marks,
     read_record,
     refuse_other_than_zarr,
+    refuse_overlap,
+    refuse_unwritable,
 )
 from volseg.view.curves import save_halo_curve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from volseg.blocks import Zyx
+    from volseg.blocks import BlockGrid, Zyx
     from volseg.pipeline import BlockReport
     from volseg.runfiles import PredictConfig
+    from volseg.storage import BlockMask
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,13 @@ class Summary:
         target: where the probabilities are.
         blocks: of the run in all.
         already_done: of these, done before this start.
-        done: done now.
+        done: done now, those that were found empty among them.
+        skipped: blocks for which nothing was computed, in this start or one before, by the reason why: `empty` or
+            `outside the mask`; the latter are never done.
         failed: block numbers with the reason each failed for.
         voxels: written now.
         seconds: from the first block sent to the last that came back.
+        read_amplification: how often the run decodes a chunk of the source, were no block skipped.
         workers: blocks done by each worker.
         peak_in_flight: the most blocks that were sent and not yet back.
     """
@@ -65,9 +72,11 @@ class Summary:
     blocks: int
     already_done: int
     done: int
+    skipped: dict[str, int]
     failed: dict[int, str]
     voxels: int
     seconds: float
+    read_amplification: float
     workers: dict[str, int]
     peak_in_flight: int
 
@@ -85,17 +94,17 @@ def prepare(config: PredictConfig) -> Prepared:
     target = Path(config.target).absolute()
     _refuse_target(target, config)
     volume = open_volume(config.source, level=config.scale_level)
-    _refuse_overlap("source", volume.location, target)
+    refuse_overlap("source", volume.location, target)
     models = tuple(read_card(resolve_model(name)) for name in config.model)
     for model in models:
-        _refuse_overlap("model", model.path, target)
+        refuse_overlap("model", model.path, target)
         if not config.ignore_voxel_size:
             refuse_other_voxels(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, volume.levels_nm)
         refuse_other_type(volume.dtype, model.card.normalization)
         if config.orientations == "all":
             refuse_uneven(model.card.footprint)
-    classes = _classes(models, config.classes)
-    _refuse_lone_estimate(models, config)
+    classes = chosen_classes(models, config.classes)
+    refuse_lone_estimate(models, config.orientations, uncertainty=config.uncertainty)
     recorded = read_record(target) if config.resume and target.exists() else None
     if recorded is not None and recorded.source.shape != volume.shape:
         raise ResumeError(
@@ -106,45 +115,38 @@ def prepare(config: PredictConfig) -> Prepared:
         raise ResumeError(f"{target} was begun with another model ({names}); give that, or --overwrite")
     footprints = tuple(model.card.footprint for model in models)
     plan = plan_run(volume.shape, volume.chunk, footprints, _request(config, volume.shape, recorded))
-    return Prepared(config, volume, models, classes, plan, target, recorded)
+    mask = _mask(config, recorded, plan.grid, target)
+    return Prepared(config, volume, models, classes, plan, target, recorded, mask)
 
 
-def _classes(models: Sequence[ModelHeader], asked: str) -> tuple[str, ...]:
-    """What is written: `auto` is membrane where all models know it, else all classes.
-
-    Raises:
-        ModelError: a model does not know a class that was asked for.
-        ConfigError: a class is named twice, or all are asked for of models that have different ones.
-    """
-    known = [model.card.classes for model in models]
-    if asked == "auto":
-        asked = "membrane" if all("membrane" in each for each in known) else "all"
-    if asked == "all" and len(set(known)) > 1:
-        each = "; ".join(f"{model.card.name}: {', '.join(model.card.classes)}" for model in models)
-        raise ConfigError(f"the models have different classes ({each}); name those to average with --classes")
-    classes = known[0] if asked == "all" else tuple(part.strip() for part in asked.split(","))
-    if len(set(classes)) < len(classes):
-        raise ConfigError(f"--classes {asked} names a class twice; name each once")
-    for model in models:
-        model.card.channels_of(classes)
-    return classes
+def _mask(config: PredictConfig, recorded: RunRecord | None, grid: BlockGrid, target: Path) -> BlockMask | None:
+    """The mask that was asked for; that of the record where a run goes on and none is."""
+    was = recorded.mask.location if recorded and recorded.mask else None
+    if (config.mask or was) is None:
+        return None
+    mask = open_mask(str(config.mask or was), grid)
+    refuse_overlap("mask", mask.volume.location, target)
+    return mask
 
 
-def _refuse_lone_estimate(models: Sequence[ModelHeader], config: PredictConfig) -> None:
-    """Refuse the spread of a single estimate, and one network given twice.
-
-    Raises:
-        ConfigError: there is one estimate only, or a model is given more than once.
-    """
-    if config.uncertainty and len(models) == 1 and config.orientations == "one":
-        raise ConfigError(
-            "--uncertainty is the spread of several estimates, and there is one; give --orientations flips or all, "
-            "or several --model"
-        )
-    twice = [name for name, times in Counter(model.digest for model in models).items() if times > 1]
-    if twice:
-        name = next(model.path for model in models if model.digest == twice[0])
-        raise ConfigError(f"--model {name} is given more than once; an ensemble averages different models")
+def foreseen(prepared: Prepared) -> dict[str, object]:
+    """What a run would do, in numbers: all its blocks, and which of them are left to do."""
+    plan, mask, recorded = prepared.plan, prepared.mask, prepared.recorded
+    done = len(_done(open_target(prepared.target).journal)[0]) if recorded else 0
+    planned = mask.count if mask else plan.grid.count
+    # How large a tile may be, a worker says when the run starts; that a block is one is the guess.
+    tilings = (
+        [entry.tiling for entry in recorded.models]
+        if recorded
+        else [next(plan.tilings(member)) for member in range(len(plan.halos))]
+    )
+    return prepared.figures() | {
+        "mask": mask.volume.location if mask else None,
+        "blocks_outside_the_mask": plan.grid.count - planned,
+        "blocks_done_before": done,
+        "blocks_to_do": planned - done,
+        "read_amplification": round(read_amplification(plan.grid, tilings, prepared.volume.chunk), 2),
+    }
 
 
 def _shown(halo: Zyx | str) -> str:
@@ -182,27 +184,7 @@ def _refuse_target(target: Path, config: PredictConfig) -> None:
         refuse_other_than_zarr(target)
     if target.exists() and config.resume and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
-    standing = next(folder for folder in target.parents if folder.exists())
-    if not standing.is_dir():
-        raise TargetError(f"target {target} cannot be written: {standing} is a file; choose another folder")
-    if not os.access(standing, os.W_OK) or _read_only(standing):
-        raise TargetError(f"target {target} cannot be written: {standing} is read-only for you; choose another folder")
-
-
-def _refuse_overlap(what: str, location: str, target: Path) -> None:
-    """Refuse to write into what is read, or over it.
-
-    Raises:
-        TargetError: one lies in the other.
-    """
-    read, real = Path(location).resolve(), target.resolve()
-    if "://" not in location and (read.is_relative_to(real) or real.is_relative_to(read)):
-        raise TargetError(f"target {target} and {what} {location} lie in one another; choose a path outside the {what}")
-
-
-def _read_only(folder: Path) -> bool:
-    """Whether a folder is on a read-only mount, which file modes do not show (and root ignores modes)."""
-    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    refuse_unwritable(target)
 
 
 def execute(prepared: Prepared, progress: Progress, numbers: Iterable[int] | None = None) -> Summary:
@@ -225,7 +207,8 @@ def execute(prepared: Prepared, progress: Progress, numbers: Iterable[int] | Non
             _draw_halos(record, progress, path)
         files = tuple(model.path for model in prepared.models)
         ticket = RunTicket(str(path), record.digest, prepared.volume.location, files)
-        return _run(cluster, record, ticket, progress, record.grid.numbers() if numbers is None else numbers)
+        order = record.grid.numbers() if numbers is None else numbers
+        return _run(cluster, prepared, record, ticket, progress, order)
 
 
 def _draw_halos(record: RunRecord, progress: Progress, path: Path) -> None:
@@ -242,30 +225,52 @@ def _draw_halos(record: RunRecord, progress: Progress, path: Path) -> None:
         progress.note(f"the curve is drawn in {picture}")
 
 
-def _run(cluster: Cluster, record: RunRecord, ticket: RunTicket, progress: Progress, numbers: Iterable[int]) -> Summary:
-    folder = open_target(Path(ticket.target)).journal
+def _run(
+    cluster: Cluster,
+    prepared: Prepared,
+    record: RunRecord,
+    ticket: RunTicket,
+    progress: Progress,
+    numbers: Iterable[int],
+) -> Summary:
+    folder, grid, mask = open_target(prepared.target).journal, record.grid, prepared.mask
+    planned = mask.count if mask else grid.count
     with Journal(folder) as journal:
-        done = BlockSet(mark.block for mark in read_marks(folder))
+        done, empty = _done(folder)
         voxels, workers = 0, Counter[str]()
 
         def on_done(report: BlockReport, attempt: int, worker: str) -> None:
-            nonlocal voxels
-            journal.mark(Mark(report.number, report.digest, attempt, worker, round(report.seconds, 3)))
+            nonlocal voxels, empty
+            seconds = round(report.seconds, 3)
+            journal.mark(Mark(report.number, report.digest, attempt, worker, seconds, report.skipped))
             voxels += report.voxels
+            empty += report.skipped == EMPTY
             workers[worker] += 1
 
-        progress.begin(record.grid.count - len(done))
+        progress.begin(planned - len(done))
         started = time.perf_counter()
-        todo = (number for number in numbers if number not in done)
+        todo = (number for number in numbers if number not in done and (mask is None or number in mask))
         outcome: Outcome = run_blocks(cluster, todo, partial(compute_block, ticket=ticket), on_done, progress)
+    tilings = [entry.tiling for entry in record.models]
     return Summary(
         target=ticket.target,
-        blocks=record.grid.count,
+        blocks=grid.count,
         already_done=len(done),
         done=outcome.done,
+        skipped={EMPTY: empty, OUTSIDE: grid.count - planned},
         failed=outcome.failed,
         voxels=voxels,
         seconds=time.perf_counter() - started,
+        read_amplification=round(read_amplification(grid, tilings, prepared.volume.chunk), 2),
         workers=dict(workers),
         peak_in_flight=outcome.peak_in_flight,
     )
+
+
+def _done(folder: Path) -> tuple[BlockSet, int]:
+    """The blocks that have a mark in a journal, and how many of them were found empty."""
+    done, empty = BlockSet(), 0
+    for mark in read_marks(folder):
+        empty += mark.skipped == EMPTY and mark.block not in done
+        done.add(mark.block)
+    return done, empty

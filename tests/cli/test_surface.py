@@ -23,8 +23,8 @@ SURFACE = {
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
         "--block", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo", "--halo-tolerance",
-        "--ignore-voxel-size", "--json", "--model", "--orientations", "--overwrite", "--precision", "--resume", "--roi",
-        "--scale-level", "--shard", "--uncertainty", "--workers", "SOURCE", "TARGET",
+        "--ignore-voxel-size", "--json", "--mask", "--model", "--orientations", "--overwrite", "--precision",
+        "--resume", "--roi", "--scale-level", "--shard", "--uncertainty", "--workers", "SOURCE", "TARGET",
     ],
     "evaluate": [
         "--channel", "--ignore", "--json", "--kind", "--membrane", "--output", "--pixels-only", "--roi", "--threshold",

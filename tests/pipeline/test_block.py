@@ -38,6 +38,10 @@ class Memory:
         self.spread = volumes[1][0] if len(volumes) > 1 else None
         return "digest"
 
+    def clear(self, box: Box) -> None:
+        self.calls.append("clear")
+        self.out[box.slices] = 0
+
 
 def journey(memory: Memory, block=(2, 16, 16)) -> Journey:
     tiling = Tiling(FOOTPRINT, (1, *block[1:]), (0, 3, 3))
@@ -66,6 +70,39 @@ def test_a_voxel_that_is_no_number_fails_its_block_and_is_named(bad: float) -> N
     process_block(0, trip)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_float_volume_that_is_all_no_number_is_refused_and_not_called_empty(bad: float) -> None:
+    memory = Memory(np.full((2, 16, 16), bad, np.float32))
+    with pytest.raises(BlockError, match="the source holds NaN or infinity"):
+        process_block(0, journey(memory))
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_block_of_one_grey_value_is_read_and_not_predicted_and_what_stood_there_goes(value: int) -> None:
+    memory = Memory(np.full((2, 16, 32), value, np.uint8))
+    memory.out[:] = 9
+    trip = journey(memory)
+
+    def never(normalized: np.ndarray, write_box: Box) -> Iterator[np.ndarray]:
+        raise AssertionError("an empty block was predicted")
+
+    trip = replace(trip, members=(replace(trip.members[0], predict=never),))
+    done = process_block(1, trip)
+    assert (done.skipped, done.voxels, done.digest) == ("empty", 0, "")
+    assert memory.calls == ["read", "clear"]
+    assert not memory.out[:, :, 16:].any()
+    assert (memory.out[:, :, :16] == 9).all()
+
+
+@pytest.mark.parametrize(("at", "computed"), [(0, {0}), (17, {0, 1}), (28, {1}), (29, {1, 2}), (47, {2})])
+def test_one_voxel_anywhere_in_the_read_box_is_enough_to_be_computed(at: int, computed: set[int]) -> None:
+    """Blocks of 16 voxels along x, with a halo of 3."""
+    memory = Memory(np.full((2, 16, 48), 7, np.uint8))
+    memory.raw[1, 15, at] = 8
+    trip = journey(memory)
+    assert {number for number in range(3) if not process_block(number, trip).skipped} == computed
+
+
 def test_an_output_that_is_no_number_fails_its_block() -> None:
     memory = Memory(blobs((2, 16, 16)))
     trip = journey(memory)
@@ -80,12 +117,14 @@ def test_an_output_that_is_no_number_fails_its_block() -> None:
 
 def test_several_networks_are_averaged_each_with_its_own_constants_and_halo() -> None:
     memory = Memory(np.full((2, 16, 16), 200, np.uint8))
+    memory.raw[0, 0, 0] = 0
     grid = BlockGrid.over(memory.raw.shape, (2, 16, 16), (2, 16, 16))
     near, far = (Tiling(FOOTPRINT, (1, 16, 16), (0, halo, halo)) for halo in (1, 5))
     members = (Member(near, ((0.0, 255.0),), Identity(near)), Member(far, ((0.0, 510.0),), Identity(far)))
     trip = Journey(grid, members, memory, memory, spread=True)
     assert trip.read_box(grid.box(0)) == far.read_box(grid.box(0))
     process_block(0, trip)
-    assert (memory.out == 150).all()
+    seen = memory.raw == 200
+    assert (memory.out[seen] == 150).all()
     assert memory.spread is not None
-    assert (memory.spread == 50).all()
+    assert (memory.spread[seen] == 50).all()

@@ -3,9 +3,11 @@
 from volseg.blocks.align import ceil_to, floor_to
 from volseg.blocks.blockset import BlockSet
 from volseg.blocks.box import Box, Zyx, ZyxFloat
+from volseg.blocks.coarser import Coarser
 from volseg.blocks.footprint import Footprint
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
+from volseg.blocks.reading import boxes_along, joint_read_box, read_amplification
 from volseg.blocks.text import parse_roi, parse_zyx
 from volseg.blocks.tiling import Tiling
 
@@ -13,14 +15,18 @@ __all__ = [
     "BlockGrid",
     "BlockSet",
     "Box",
+    "Coarser",
     "Footprint",
     "Tiling",
     "Zyx",
     "ZyxFloat",
+    "boxes_along",
     "ceil_to",
     "floor_to",
+    "joint_read_box",
     "mirror_index",
     "mirror_span",
     "parse_roi",
     "parse_zyx",
+    "read_amplification",
 ]

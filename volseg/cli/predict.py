@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 @click.option("--shard", type=ZyxType(), help="The target's unit of storage.  [default: the block]")
 @click.option("--chunk", type=ZyxType(), help="What viewers fetch at once.  [default: about 64^3 voxels]")
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Do this region only; it grows to whole shards.")
+@click.option("--mask", metavar="PATH",
+              help="Skip blocks in which this volume, of the source's size or coarser, is 0.")  # fmt: skip
 @click.option("--ignore-voxel-size", is_flag=True, help="Run on voxels that the model was not trained for.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
@@ -58,6 +60,7 @@ def predict(dry_run: bool, as_json: bool, **options: Any) -> None:
       volseg predict raw.zarr membrane.zarr --model model.safetensors
       volseg predict raw.zarr membrane.zarr --model model.safetensors --resume
       volseg predict raw.zarr corner.zarr --model model.safetensors --roi 0:16,:,:
+      volseg predict raw.zarr membrane.zarr --model model.safetensors --mask tissue.zarr
       volseg predict raw.zarr mean.zarr --model a.safetensors --model b.safetensors --orientations all --uncertainty
       volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786
     """
@@ -96,8 +99,9 @@ def _interrupt_on_terminate() -> None:
 
 def _print_plan(prepared: Prepared, *, as_json: bool) -> None:
     from volseg.cli.printing import echo_json
+    from volseg.prediction import foreseen
 
-    figures = prepared.figures()
+    figures = foreseen(prepared)
     if as_json:
         echo_json(figures)
         return
@@ -111,14 +115,19 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         echo_json(asdict(summary))
         return
+    skipped = ", ".join(f"{count} {reason}" for reason, count in summary.skipped.items() if count)
+    told = f" (skipped: {skipped})" if skipped else ""
     if not summary.done and not summary.failed:
-        click.echo(f"{summary.target}: all {summary.blocks} blocks were done before; nothing was left to do")
+        click.echo(
+            f"{summary.target}: {summary.already_done} of {summary.blocks} blocks were done before{told}; "
+            "nothing was left to do"
+        )
         return
     rate = summary.voxels / max(summary.seconds, 1e-9) / 1e6
     before = f" ({summary.already_done} were done before)" if summary.already_done else ""
     click.echo(
-        f"{summary.target}: {summary.done} of {summary.blocks} blocks{before}, {summary.voxels / 1e6:.1f} Mvoxel in "
-        f"{summary.seconds:.1f} s, {rate:.2f} Mvoxel/s"
+        f"{summary.target}: {summary.done} of {summary.blocks} blocks{before}{told}, {summary.voxels / 1e6:.1f} Mvoxel "
+        f"in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, read amplification {summary.read_amplification:.2f}"
     )
     for number, reason in summary.failed.items():
         click.echo(f"failed: {reason if f'block {number}' in reason else f'block {number}: {reason}'}", err=True)

@@ -4,6 +4,7 @@ What is exported here needs no torch; `volseg.models.model` and `volseg.models.f
 """
 
 from volseg.models.card import ModelCard, ModelHeader, read_card
+from volseg.models.ensemble import chosen_classes, refuse_lone_estimate
 from volseg.models.packaged import packaged_models, packaged_story, resolve_model
 from volseg.models.registry import NETWORKS, network_class
 
@@ -11,9 +12,11 @@ __all__ = [
     "NETWORKS",
     "ModelCard",
     "ModelHeader",
+    "chosen_classes",
     "network_class",
     "packaged_models",
     "packaged_story",
     "read_card",
+    "refuse_lone_estimate",
     "resolve_model",
 ]

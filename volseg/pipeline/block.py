@@ -3,18 +3,19 @@
 read box from the source, mirrored where it leaves the volume
 -> for each network: normalise with the run's frozen constants -> predict (tiles, device, network, crop)
 -> mean, and spread where asked for -> uint8 -> write whole shards -> report, which the driver's journal marks (last)
+
+A read box of one grey value shows nothing: its block is not predicted, and stays the target's fill value.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from volseg.blocks import Box, mirror_index
+from volseg.blocks import Box, joint_read_box, mirror_index
 from volseg.errors import BlockError
 from volseg.ops import Consensus, normalize, to_uint8
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     from volseg.blocks import BlockGrid, Tiling, Zyx
     from volseg.ops import Statistics
+
+
+EMPTY = "empty"
+"""Why a block was skipped: the source holds one grey value all over its read box."""
 
 
 class Source(Protocol):
@@ -47,6 +52,9 @@ class Sink(Protocol):
 
     def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
         """Take (classes, z, y, x) of each volume: the probabilities, then their spread where it is asked for."""
+
+    def clear(self, box: Box) -> None:
+        """Leave nothing there, whatever an earlier attempt wrote."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,7 @@ class Journey:
 
     def read_box(self, write_box: Box) -> Box:
         """What a block reads: enough for every network."""
-        first, *others = (member.tiling.read_box(write_box) for member in self.members)
-        return reduce(Box.union, others, first)
+        return joint_read_box([member.tiling for member in self.members], write_box)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +96,10 @@ class BlockReport:
     Attributes:
         number: the block's.
         voxels: written.
-        digest: of the voxels written.
+        digest: of the voxels written; empty where none were.
         seconds: that the block took.
         predict_seconds: of these, in the network.
+        skipped: why it was not predicted, such as `empty`; empty where it was.
     """
 
     number: int
@@ -99,10 +107,11 @@ class BlockReport:
     digest: str
     seconds: float
     predict_seconds: float
+    skipped: str = ""
 
 
 def process_block(number: int, journey: Journey) -> BlockReport:
-    """Do one block; a second time gives the same bytes.
+    """Do one block; a second time gives the same bytes. One that shows nothing is only read, and leaves no shard.
 
     Raises:
         BlockError: voxels that are no numbers, which no worker could do better.
@@ -113,6 +122,9 @@ def process_block(number: int, journey: Journey) -> BlockReport:
     read_box = journey.read_box(write_box)
     raw = journey.source.read(read_box)
     refuse_non_finite(raw, read_box, journey.grid.shape, f"block {number}")
+    if is_constant(raw):
+        journey.sink.clear(write_box)
+        return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY)
     estimates, predicted = Consensus(spread=journey.spread), 0.0
     for member in journey.members:
         seen = member.tiling.read_box(write_box)
@@ -133,6 +145,16 @@ def process_block(number: int, journey: Journey) -> BlockReport:
         volumes.append(to_uint8(estimates.deviation()))
     digest = journey.sink.write(write_box, volumes)
     return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, predicted)
+
+
+def is_constant(raw: NDArray[Any]) -> bool:
+    """Whether all voxels of (z, y, x) hold one value; of most blocks that do not, the first section tells.
+
+    >>> is_constant(np.full((2, 3, 3), 7)), is_constant(np.arange(18).reshape(2, 3, 3))
+    (True, False)
+    """
+    value = raw[0, 0, 0]
+    return all(bool((section == value).all()) for section in raw)
 
 
 def refuse_non_finite(raw: NDArray[Any], box: Box, shape: Zyx, name: str) -> None:

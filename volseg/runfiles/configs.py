@@ -30,6 +30,7 @@ class PredictOptions(TypedDict, total=False):
     shard: Zyx | None
     chunk: Zyx | None
     roi: str | None
+    mask: str | None
     ignore_voxel_size: bool
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
@@ -57,6 +58,8 @@ class PredictConfig(_Frozen):
     shard: Zyx | None = None
     chunk: Zyx | None = None
     roi: str | None = None
+    mask: str | None = None
+    """Blocks in which this volume is zero are not computed."""
     ignore_voxel_size: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -65,7 +68,7 @@ class PredictConfig(_Frozen):
     resume: bool = False
     overwrite: bool = False
 
-    @field_validator("source", "target", mode="before")
+    @field_validator("source", "target", "mask", mode="before")
     @classmethod
     def _path(cls, value: Any) -> Any:
         return fspath(value) if isinstance(value, PathLike) else value

@@ -5,8 +5,10 @@ from volseg.storage.cache import cached
 from volseg.storage.convert import convert_stack
 from volseg.storage.identity import source_identity
 from volseg.storage.journal import Journal, Mark, read_marks
+from volseg.storage.mask import OUTSIDE, BlockMask, open_mask
+from volseg.storage.places import refuse_overlap, refuse_unwritable
 from volseg.storage.readers import Readable, open_readable, open_sections
-from volseg.storage.record import HaloPoint, ModelEntry, RunRecord, Settings, SourceEntry
+from volseg.storage.record import HaloPoint, MaskEntry, ModelEntry, RunRecord, Settings, SourceEntry
 from volseg.storage.stacks import Stack, is_stack, open_stack
 from volseg.storage.statistics import pooled, sampled_slabs, volume_statistics
 from volseg.storage.target import (
@@ -23,11 +25,14 @@ from volseg.storage.volume import GREY, LABELS, Volume, open_volume
 __all__ = [
     "GREY",
     "LABELS",
+    "OUTSIDE",
     "UNCERTAINTY",
     "ArrayFile",
+    "BlockMask",
     "HaloPoint",
     "Journal",
     "Mark",
+    "MaskEntry",
     "ModelEntry",
     "Readable",
     "RunRecord",
@@ -42,6 +47,7 @@ __all__ = [
     "is_stack",
     "is_target",
     "kept_array",
+    "open_mask",
     "open_readable",
     "open_sections",
     "open_stack",
@@ -51,6 +57,8 @@ __all__ = [
     "read_marks",
     "read_record",
     "refuse_other_than_zarr",
+    "refuse_overlap",
+    "refuse_unwritable",
     "sampled_slabs",
     "source_identity",
     "volume_statistics",

@@ -36,6 +36,7 @@ class Mark:
         attempt: 1 for a block that succeeded at once.
         worker: who did it.
         seconds: how long it took there.
+        skipped: why nothing was computed, so that there is no shard; empty where there is one.
     """
 
     block: int
@@ -43,6 +44,7 @@ class Mark:
     attempt: int
     worker: str
     seconds: float
+    skipped: str = ""
 
 
 class Journal:

@@ -27,6 +27,18 @@ class SourceEntry(_Frozen):
     """A digest of shape, type and sampled voxels: the same volume under another path keeps it."""
 
 
+class MaskEntry(_Frozen):
+    """Which mask said where there is something to compute."""
+
+    location: str
+    """An absolute path or a URL, down to the array."""
+    shape: Zyx
+    identity: str
+    """A digest of shape, type and sampled voxels, as a source's."""
+    blocks: int
+    """How many of the run's blocks it leaves to compute."""
+
+
 class HaloPoint(_Frozen):
     """What a halo was measured to cost and to spoil."""
 
@@ -93,6 +105,8 @@ class RunRecord(_Frozen):
     """The version of volseg that froze it."""
     created: str
     """When it was frozen: UTC, ISO 8601."""
+    mask: MaskEntry | None = None
+    """Blocks outside it are not part of the run."""
 
     @property
     def grid(self) -> BlockGrid:
@@ -110,7 +124,7 @@ class RunRecord(_Frozen):
 
 
 def refuse_if_different(recorded: RunRecord, asked: RunRecord, target: str) -> None:
-    """Refuse to go on with a run under other weights, settings or source.
+    """Refuse to go on with a run under other weights, settings, source or mask.
 
     Where a file lies and when the record was made may differ; the voxels, weights and settings may not.
 
@@ -129,6 +143,8 @@ def refuse_if_different(recorded: RunRecord, asked: RunRecord, target: str) -> N
         (name, getattr(recorded.settings, name), getattr(asked.settings, name))
         for name in type(recorded.settings).model_fields
     ]
+    # Last: how many blocks a mask leaves depends on the settings.
+    pairs.append(("mask", _told(recorded.mask), _told(asked.mask)))
     for name, was, now in pairs:
         if was != now:
             shown = f"{was} recorded, {now} asked for" if len(f"{was}{now}") < 200 else "they differ"
@@ -136,3 +152,7 @@ def refuse_if_different(recorded: RunRecord, asked: RunRecord, target: str) -> N
                 f"{target} was begun with another {name} ({shown}); repeat the run's own command with --resume, "
                 "or start again with --overwrite"
             )
+
+
+def _told(mask: MaskEntry | None) -> str:
+    return f"{mask.identity} of {mask.blocks} blocks" if mask else "none"

@@ -65,16 +65,27 @@ class Target:
             TargetError: the box is not made of whole shards (two tasks would share one, and lose data silently), or
                 the store does not take it.
         """
+        self.clear(box)
+        try:
+            self._array[(..., *box.slices)] = voxels
+        except OSError as error:
+            raise TargetError(f"cannot write {box} of {self.path}: {error}") from error
+        return digest_of(voxels)
+
+    def clear(self, box: Box) -> None:
+        """Delete the whole shards of a box, for all channels: its voxels read as 0, the fill value.
+
+        Raises:
+            TargetError: the box is not made of whole shards, or the store does not let them go.
+        """
         ends = zip(box.start, box.stop, self.shard, self._array.shape[-3:], strict=True)
         if any(a % s or (b % s and b != n) for a, b, s, n in ends):
             raise TargetError(f"box {box} is not made of whole shards {self.shard} of {self.path}")
         try:
             for shard in self._shard_files(box):
                 shard.unlink(missing_ok=True)
-            self._array[(..., *box.slices)] = voxels
         except OSError as error:
             raise TargetError(f"cannot write {box} of {self.path}: {error}") from error
-        return digest_of(voxels)
 
     def read(self, box: Box) -> NDArray[Any]:
         """Read back what was written."""
