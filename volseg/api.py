@@ -30,9 +30,9 @@ def predict(
         target: the OME-Zarr 0.5 to make: uint8, probability x 255, same shape as the source.
         model: a model file or the name of a packaged model; of several the estimates are averaged.
         progress: told how far the run is; nothing is shown by default.
-        options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, orientations, classes, uncertainty,
-            roi, mask, scale_level, ignore_voxel_size, device, precision, cluster, workers, resume, overwrite. As on the
-            command line.
+        options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, tile, orientations, classes,
+            uncertainty, roi, mask, scale_level, ignore_voxel_size, device, precision, cluster, workers, resume,
+            overwrite. As on the command line.
 
     Returns:
         What was done, with the reason of each block that failed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from volseg.runfiles import PredictConfig
     from volseg.storage import BlockMask, Volume
 
-_BATCH = {"cpu": 1, "cuda": 4}
 _ROUNDS = 6
 """How often halo and tile are chosen after one another."""
 
@@ -163,7 +162,6 @@ def _settings(prepared: Prepared, cluster: Cluster, facts: list[WorkerFacts]) ->
         shard=plan.shard,
         chunk=plan.chunk,
         region=plan.grid.region,
-        batch=was.batch if was else _BATCH[device],
         device=device,
         precision=was.precision if was and config.precision == "auto" else choose_precision(config.precision, facts),
         threads=was.threads if was else threads_each(facts),
@@ -195,17 +193,25 @@ def _models(
     statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(prepared, progress)
     load, free = _load(prepared, settings, cluster), _free(facts)
     files = [model.path for model in prepared.models]
+    engine = Engine(settings.device, settings.precision, batch=1, threads=settings.threads)
 
     def tiles_of(plan: Plan) -> tuple[TileChoice, ...]:
-        tilings: list[tuple[Tiling, ...]] = [tuple(plan.tilings(number)) for number in range(len(files))]
         if recorded:
-            tilings = [(was.tiling,) for was in recorded.models]
-        made: tuple[TileChoice, ...] = cluster.on_one(choose_tiles, files, plan.grid, tilings, load, free)
+            asked = replace(load, batch=max(was.batch for was in recorded.models))
+            tilings: list[tuple[Tiling, ...]] = [
+                (replace(was.tiling, core=plan.tile or was.tile),) for was in recorded.models
+            ]
+            again: tuple[TileChoice, ...] = cluster.on_one(choose_tiles, files, plan.grid, tilings, asked, free)
+            return tuple(
+                replace(tile, batch=was.batch, kvoxel_s=was.kvoxel_s)
+                for tile, was in zip(again, recorded.models, strict=True)
+            )
+        tilings = [tuple(plan.tilings(number)) for number in range(len(files))]
+        made: tuple[TileChoice, ...] = cluster.on_one(choose_tiles, files, plan.grid, tilings, load, free, engine)
         return made
 
     choices = [HaloChoice(halo, (), "") for halo in plan.halos]
     if prepared.measures:
-        engine = Engine(settings.device, settings.precision, batch=1, threads=settings.threads)
         source, classes = prepared.volume.location, settings.classes
         samples = [
             Sampled(source, model.path, model.digest, model.card.footprint, constants, engine, classes, load, free)
@@ -224,6 +230,8 @@ def _models(
             halo=choice.halo,
             halo_curve=tuple(HaloPoint(**asdict(point)) for point in choice.curve),
             tile=tile.core,
+            batch=tile.batch,
+            kvoxel_s=tile.kvoxel_s,
             statistics=constants,
         )
         for model, choice, tile, constants in zip(prepared.models, choices, tiles, statistics, strict=True)
@@ -277,7 +285,7 @@ def _statistics(prepared: Prepared, progress: Progress) -> list[Statistics]:
 
 def _load(prepared: Prepared, settings: Settings, cluster: Cluster) -> Load:
     return Load(
-        batch=settings.batch,
+        batch=1,
         precision=settings.precision,
         source_item=int(np.dtype(prepared.volume.dtype).itemsize),
         slots=cluster.slots_each,

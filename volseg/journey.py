@@ -6,7 +6,7 @@ Only the number and a `RunTicket` cross from the driver to a worker; the rest is
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +71,11 @@ def _open(ticket: RunTicket) -> Journey:
         )
     engine, classes = engine_of(record), record.settings.classes
     members = tuple(
-        Member(entry.tiling, entry.statistics, open_predictor(file, entry.digest, entry.tiling, engine, classes))
+        Member(
+            entry.tiling,
+            entry.statistics,
+            open_predictor(file, entry.digest, entry.tiling, replace(engine, batch=entry.batch), classes),
+        )
         for entry, file in zip(record.models, ticket.models, strict=True)
     )
     spread = record.settings.uncertainty
@@ -100,6 +104,6 @@ class Volumes:
 
 
 def engine_of(record: RunRecord) -> Engine:
-    """How a run's record says that the network is run."""
+    """How a run's record says that networks are run, one tile at a time."""
     settings = record.settings
-    return Engine(settings.device, settings.precision, settings.batch, settings.threads, settings.orientations)
+    return Engine(settings.device, settings.precision, 1, settings.threads, settings.orientations)

@@ -168,6 +168,7 @@ def _request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> R
         halo="exact" if config.halo == "auto" else config.halo,
         halos=frozen,
         region=region,
+        tile=config.tile,
     )
 
 

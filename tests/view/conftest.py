@@ -56,7 +56,6 @@ def a_record(shape: Zyx, channels: Sequence[str] = (), *, uncertainty: bool = Fa
             shard=shape,
             chunk=CHUNK,
             region=Box.of_shape(shape),
-            batch=1,
             device="cpu",
             precision="float32",
             threads=1,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
               help="What to write; several along a channel axis. auto: membrane, or all without it.")  # fmt: skip
 @click.option("--uncertainty", is_flag=True,
               help="Write TARGET/uncertainty too: the estimates' standard deviation, x 255.")  # fmt: skip
+@click.option("--tile", type=ZyxType(),
+              help="What one forward pass makes, halo aside.  [default: the fastest that fits the memory]")  # fmt: skip
 @click.option("--scale-level", type=click.IntRange(min=0), help="Read this level of an OME-Zarr SOURCE.  [default: 0]")
 @click.option("--shard", type=ZyxType(), help="The target's unit of storage.  [default: the block]")
 @click.option("--chunk", type=ZyxType(), help="What viewers fetch at once.  [default: about 64^3 voxels]")

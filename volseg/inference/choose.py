@@ -1,24 +1,59 @@
-"""The tiles of a run, chosen on a worker by what its memory holds."""
+"""The tiles of a run, chosen on a worker: those that its memory holds and that its device is fastest with.
+
+A large tile computes less halo twice, a small one fits the cache or the GPU better: which wins is measured, in useful
+voxels a second. What was measured is kept for the next run on the same device.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+from math import ceil
 from typing import TYPE_CHECKING
 
-from volseg.inference.memory import Load, MemoryPlan, largest_that_fits, plan_memory
+import numpy as np
+
+from volseg.blocks import Box
+from volseg.inference.facts import device_name
+from volseg.inference.memory import Load, MemoryPlan, fits, plan_memory, refuse_unfitting
+from volseg.storage import cached
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import nn
 
     from volseg.blocks import BlockGrid, Tiling, Zyx
+    from volseg.inference.engine import Engine
+    from volseg.models.model import Model
+
+_HOPELESS = 1.6
+"""How many times the least halo a tile may compute and still win: so much faster the best size was than the worst."""
+_CANDIDATES = 4
+_BATCHES = {"cpu": (1,), "cuda": (1, 2, 4, 8)}
+_PASSES = 40
+"""A run of fewer passes is over before measuring would have paid."""
+_SECONDS = 1.0
+"""How long a tile is timed, if one pass does not take longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class TileChoice:
-    """The tile of one network of a run and the peak that was predicted with it."""
+    """The tile of one network of a run.
+
+    Attributes:
+        core: chosen.
+        batch: tiles a forward pass.
+        memory: the peak that was predicted with it.
+        kvoxel_s: thousands of useful voxels a second that one worker made with it; 0 where nothing was measured.
+    """
 
     core: Zyx
+    batch: int
     memory: MemoryPlan
+    kvoxel_s: float = 0.0
 
 
 def choose_tiles(
@@ -27,28 +62,114 @@ def choose_tiles(
     tilings: Sequence[Sequence[Tiling]],
     load: Load,
     free: tuple[int, int],
+    engine: Engine | None = None,
 ) -> tuple[TileChoice, ...]:
-    """Choose the largest tile that fits, for each network: the larger a tile, the less halo is computed twice.
+    """Choose a tile for each network.
 
     All networks stay loaded, one of them runs at a time.
 
     Args:
         model_files: the models.
         grid: the run's blocks.
-        tilings: candidates for each model, largest tile first.
-        load: what a worker is asked to hold.
+        tilings: candidates for each model, the one with the least halo first.
+        load: what a worker is asked to hold; its batch is multiplied with those that are tried.
         free: bytes free for a worker in main memory and on its device.
+        engine: how networks are run; where it is None nothing is measured, and the least halo wins.
 
     Raises:
         MemoryPlanError: not even the smallest tile fits.
     """
     from volseg.models.model import load_model_file  # noqa: PLC0415 - the driver imports this module without torch
 
-    networks = [load_model_file(file).network for file in model_files]
-    weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
+    models = [load_model_file(file) for file in model_files]
+    weights = sum(parameter.numel() for model in models for parameter in model.network.parameters())
     chosen = []
-    for network, candidates in zip(networks, tilings, strict=True):
-        plans = ((tiling, plan_memory(network, grid, tiling, load, weights)) for tiling in candidates)
-        tiling, memory = largest_that_fits(plans, *free)
-        chosen.append(TileChoice(tiling.core, memory))
+    for model, candidates in zip(models, tilings, strict=True):
+        choices = _fitting(model.network, grid, candidates, load, free, weights)
+        chosen.append(_fastest(model, grid, list(choices if engine else islice(choices, 1)), engine))
     return tuple(chosen)
+
+
+def _fitting(
+    network: nn.Module, grid: BlockGrid, tilings: Sequence[Tiling], load: Load, free: tuple[int, int], weights: int
+) -> Iterator[tuple[Tiling, TileChoice]]:
+    """Tiles and batches that fit the memory and may win, the largest tile first.
+
+    Raises:
+        MemoryPlanError: none fits.
+    """
+    least: float | None = None
+    plan: MemoryPlan | None = None
+    for tiling in tilings:
+        if least is not None and tiling.overhead > _HOPELESS * least:
+            return
+        for batch in (n for n in _BATCHES[load.device] if n == 1 or n <= grid.block[0]):
+            more = plan_memory(network, grid, tiling, replace(load, batch=batch * load.batch), weights)
+            plan = more if batch == 1 else plan
+            if not fits(more, *free):
+                break
+            least = least or tiling.overhead
+            yield tiling, TileChoice(tiling.core, batch, more)
+    if least is None:
+        refuse_unfitting(plan, *free)
+
+
+def _fastest(
+    model: Model, grid: BlockGrid, choices: Sequence[tuple[Tiling, TileChoice]], engine: Engine | None
+) -> TileChoice:
+    """The choice with the most useful voxels a second; the first where there is nothing to choose or no time."""
+    whole = grid.box(grid.count // 2)
+    first = choices[0][1]
+    if engine is None or len(choices) == 1 or grid.count * choices[0][0].count(whole) < _PASSES:
+        return first
+    timed = []
+    for tiling, choice in islice(choices, _CANDIDATES * len(_BATCHES[engine.device])):
+        seconds = cached("tiles", _key(model, tiling, choice.batch, engine), _timing(model, tiling, choice, engine))
+        passes = ceil(tiling.count(whole) / choice.batch)
+        timed.append(replace(choice, kvoxel_s=round(whole.voxels / (passes * seconds) / 1e3, 1)))
+    return max(timed, key=lambda choice: choice.kvoxel_s)
+
+
+def _key(model: Model, tiling: Tiling, batch: int, engine: Engine) -> str:
+    """What the time of a pass depends on."""
+    parts = (
+        model.digest,
+        tiling.input_shape,
+        tiling.crop,
+        batch,
+        engine.precision,
+        engine.threads,
+        device_name(engine),
+    )
+    return "|".join(map(str, parts))
+
+
+def _timing(model: Model, tiling: Tiling, choice: TileChoice, engine: Engine) -> Callable[[], float]:
+    return lambda: seconds_a_pass(model, tiling, replace(engine, batch=choice.batch, orientations="one"))
+
+
+def seconds_a_pass(model: Model, tiling: Tiling, engine: Engine) -> float:
+    """How long this process takes for one forward pass of a batch of tiles, transfers included: the median of a few.
+
+    Args:
+        model: the network.
+        tiling: of which one batch is computed, of noise.
+        engine: how it is run.
+    """
+    from volseg.inference.prepare import prepared  # noqa: PLC0415 - the driver imports this module without torch
+    from volseg.inference.tiled import TiledPredictor  # noqa: PLC0415 - likewise
+
+    ready = prepared(model.network, engine.device, engine.precision)
+    predict = TiledPredictor(ready, model.activate, tiling, engine)
+    z, y, x = tiling.core
+    box = Box((0, 0, 0), (z * engine.batch, y, x))
+    noise = np.random.default_rng(0).normal(size=tiling.read_box(box).shape).astype(np.float32)
+    times: list[float] = []
+    # The first pass, which finds the fastest kernels, does not count unless it is all there is time for.
+    while len(times) < 2 or (sum(times[1:]) < _SECONDS and len(times) < 6):
+        begun = time.perf_counter()
+        next(predict(noise, box))
+        times.append(time.perf_counter() - begun)
+        if times[0] > 4 * _SECONDS:
+            break
+    return statistics.median(times[1:] or times)

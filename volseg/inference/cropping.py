@@ -41,7 +41,7 @@ class Cropped:
         start: where its output begins in that of the whole network, along each axis of the network.
     """
 
-    network: nn.Module
+    network: fx.GraphModule
     start: tuple[int, ...]
 
 
@@ -51,11 +51,11 @@ class Window(nn.Module):
     def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
         """Take (start, stop) along each of the last axes."""
         super().__init__()
-        self._slices = (..., *(slice(a, b) for a, b in spans))
+        self._slices = tuple(slice(a, b) for a, b in spans)
 
     def forward(self, x: Tensor) -> Tensor:
         """A view of (N, C, [z,] y, x)."""
-        return x[self._slices]
+        return x[:, :, *self._slices]
 
 
 def cropped(graph: fx.GraphModule, lengths: Sequence[int], kept: Sequence[Interval]) -> Cropped:

@@ -15,6 +15,8 @@ from volseg.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from volseg.inference.engine import Engine
+
 Device: TypeAlias = Literal["cpu", "cuda"]
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -92,12 +94,25 @@ def threads_each(workers: Sequence[WorkerFacts]) -> int:
 
 def _cpu_has_bfloat16() -> bool:
     """AVX512-BF16 or AMX, by the flags that Linux states."""
+    flags = _of_processor("flags")
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _of_processor(what: str) -> str:
+    """What Linux says of the first processor; empty where it says nothing."""
     try:
         with Path("/proc/cpuinfo").open() as lines:
-            flags = next((line for line in lines if line.startswith("flags")), "")
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith(what)), "")
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return ""
+
+
+def device_name(engine: Engine) -> str:
+    """What this process computes on: times measured on one such device hold for another."""
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    name = torch.cuda.get_device_name() if engine.device == "cuda" else _of_processor("model name")
+    return f"{name}, torch {torch.__version__}"
 
 
 def choose_precision(

@@ -100,7 +100,7 @@ class _Folding:
 
     def _is_shared(self, node: fx.Node) -> bool:
         """Whether a layer is called more than once, so that changing it would change the other calls."""
-        return sum(other.target == node.target for other in self.graph.graph.nodes) > 1
+        return [other.target for other in self.graph.graph.nodes].count(node.target) > 1
 
     def _into_bias(self, node: fx.Node, convolution: Any, shift: Tensor) -> None:
         if self._is_shared(node) or convolution.groups != 1:

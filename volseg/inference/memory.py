@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from volseg.errors import MemoryPlanError
 
@@ -149,6 +149,26 @@ def plan_memory(
     )
 
 
+def fits(plan: MemoryPlan, host_free: int, device_free: int) -> bool:
+    """Whether a predicted peak fits the free memory, in bytes, that a worker may take of its host's and its GPU's."""
+    return plan.host_peak <= int(host_free * _SHARE) and plan.device_peak <= int(device_free * _SHARE)
+
+
+def refuse_unfitting(least: MemoryPlan | None, host_free: int, device_free: int) -> NoReturn:
+    """Refuse a run whose smallest tile does not fit.
+
+    Raises:
+        MemoryPlanError: always; names what it would need.
+    """
+    host, on_device = int(host_free * _SHARE), int(device_free * _SHARE)
+    needed, free = (least.device_peak, on_device) if least and least.host_peak <= host else (0, host)
+    needed = needed or (least.host_peak if least else 0)
+    raise MemoryPlanError(
+        f"a worker would need {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB may be planned for; "
+        "use a smaller --block, or fewer --workers on a host"
+    )
+
+
 def largest_that_fits(
     plans: Iterable[tuple[Tiling, MemoryPlan]], host_free: int, device_free: int
 ) -> tuple[Tiling, MemoryPlan]:
@@ -162,15 +182,9 @@ def largest_that_fits(
     Raises:
         MemoryPlanError: not even the smallest tile fits.
     """
-    host, on_device = int(host_free * _SHARE), int(device_free * _SHARE)
     least: MemoryPlan | None = None
     for tiling, plan in plans:
-        if plan.host_peak <= host and plan.device_peak <= on_device:
+        if fits(plan, host_free, device_free):
             return tiling, plan
         least = plan
-    needed, free = (least.device_peak, on_device) if least and least.host_peak <= host else (0, host)
-    needed = needed or (least.host_peak if least else 0)
-    raise MemoryPlanError(
-        f"a worker would need {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB may be planned for; "
-        "use a smaller --block, or fewer --workers on a host"
-    )
+    refuse_unfitting(least, host_free, device_free)

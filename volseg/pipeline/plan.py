@@ -33,6 +33,7 @@ class Request:
         halo: context around a block, or `exact`; for all networks of the run.
         halos: that of each network, where a run goes on whose halos were chosen; before `halo`.
         region: what to do of the volume.
+        tile: the core of what one forward pass sees.
     """
 
     block: Zyx | None = None
@@ -41,6 +42,7 @@ class Request:
     halo: Zyx | Literal["exact"] = "exact"
     halos: tuple[Zyx, ...] | None = None
     region: Box | None = None
+    tile: Zyx | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Plan:
         footprints: the networks'.
         halos: context around a block, for each network.
         warnings: what the user should know, a line each.
+        tile: the core of a tile, where it was asked for.
     """
 
     grid: BlockGrid
@@ -62,6 +65,7 @@ class Plan:
     footprints: tuple[Footprint, ...]
     halos: tuple[Zyx, ...]
     warnings: tuple[str, ...]
+    tile: Zyx | None = None
 
     @property
     def halo(self) -> Zyx:
@@ -76,6 +80,9 @@ class Plan:
     def tilings(self, member: int = 0) -> Iterator[Tiling]:
         """Ways to cut a block into tiles, from the one with the least halo computed twice to the smallest tile."""
         footprint = self.footprints[member]
+        if self.tile is not None:
+            yield Tiling(footprint, self.tile, self.halos[member])
+            return
         sz, sy, sx = footprint.stride
         # No wider than what there is to write: the rest of a block beyond the volume is never computed.
         bz, by, bx = (min(b, n) for b, n in zip3(self.grid.block, self.grid.region.shape))
@@ -88,6 +95,18 @@ class Plan:
         }
         tilings = [Tiling(footprint, core, self.halos[member]) for core in cores]
         yield from sorted(tilings, key=lambda tiling: (tiling.overhead, tiling.core))
+
+
+def _refuse_tile(core: Zyx, footprints: Sequence[Footprint]) -> None:
+    """Refuse a tile that is off a network's stride, or has several sections for one that takes one at a time."""
+    z, y, x = (ceil_to(c, s) for c, s in zip3(core, _common_stride(footprints)))
+    flat = any(footprint.dimensions == 2 for footprint in footprints)
+    fitting = (1 if flat else z, y, x)
+    if core != fitting:
+        raise GridError(
+            f"tile {core} does not suit the network, whose stride is {_common_stride(footprints)}"
+            f"{' and which takes sections one by one' if flat else ''}; use --tile {','.join(map(str, fitting))}"
+        )
 
 
 def _parts(length: int, stride: int) -> range:
@@ -107,6 +126,8 @@ def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request:
     Raises:
         GridError: sizes that do not fit; the message says which would.
     """
+    if request.tile is not None:
+        _refuse_tile(request.tile, footprints)
     block = _block(shape, chunk, footprints, request)
     shard = request.shard or block
     grid = BlockGrid.over(shape, block, shard, request.region)
@@ -119,7 +140,7 @@ def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request:
     ]
     if request.region is not None and grid.region != request.region:
         warnings.append(f"region {request.region} grows to {grid.region}: blocks write whole shards of {shard}")
-    return Plan(grid, shard, _inner_chunk(shard, request.chunk), footprints, halos, tuple(warnings))
+    return Plan(grid, shard, _inner_chunk(shard, request.chunk), footprints, halos, tuple(warnings), request.tile)
 
 
 def _halos(footprints: tuple[Footprint, ...], halo: Zyx | Literal["exact"]) -> tuple[Zyx, ...]:
@@ -133,7 +154,7 @@ def _halos(footprints: tuple[Footprint, ...], halo: Zyx | Literal["exact"]) -> t
         raise GridError(f"{error}; where models differ so, --halo auto or exact gives each its own") from None
 
 
-def _common_stride(footprints: tuple[Footprint, ...]) -> Zyx:
+def _common_stride(footprints: Sequence[Footprint]) -> Zyx:
     """The stride on which the pooling grids of all networks meet."""
     z, y, x = (lcm(*steps) for steps in zip(*(each.stride for each in footprints), strict=True))
     return z, y, x

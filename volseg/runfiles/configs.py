@@ -26,6 +26,7 @@ class PredictOptions(TypedDict, total=False):
     orientations: Literal["one", "flips", "all"]
     classes: str
     uncertainty: bool
+    tile: Zyx | None
     scale_level: int | None
     shard: Zyx | None
     chunk: Zyx | None
@@ -54,6 +55,8 @@ class PredictConfig(_Frozen):
     classes: str = Field(default="auto", min_length=1)
     """`auto`, `all`, or names with commas between them."""
     uncertainty: bool = False
+    tile: Zyx | None = None
+    """The core of what one forward pass sees; None: the fastest that fits the memory."""
     scale_level: int | None = Field(default=None, ge=0)
     shard: Zyx | None = None
     chunk: Zyx | None = None

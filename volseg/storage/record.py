@@ -63,6 +63,10 @@ class ModelEntry(_Frozen):
     """What the halo was chosen by, where it was measured."""
     tile: Zyx
     """The core of a tile, in voxels."""
+    batch: int
+    """Tiles a forward pass."""
+    kvoxel_s: float = 0.0
+    """Thousands of voxels a second that one worker was measured to make with this tile; 0 where none was measured."""
     statistics: tuple[tuple[float, float], ...]
     """(mean, standard deviation): one pair, or one for each section of the volume."""
 
@@ -79,7 +83,6 @@ class Settings(_Frozen):
     shard: Zyx
     chunk: Zyx
     region: Box
-    batch: int
     device: Literal["cpu", "cuda"]
     precision: Literal["float32", "bfloat16", "float16"]
     threads: int
