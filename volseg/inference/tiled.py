@@ -57,9 +57,10 @@ class TiledPredictor:
         """The network for tiles as an orientation shows them, and where the core lies in its output."""
         shape, crop = self._tiling.input_shape, self._tiling.crop
         axes = slice(1 if self._tiling.footprint.dimensions == 2 else 0, 3)
-        output = [n - 2 * m for n, m in zip(shape, self._tiling.footprint.margin, strict=True)][axes]
+        sides = list(shape)[axes]
+        output = [n - 2 * m for n, m in zip(sides, list(self._tiling.footprint.margin)[axes], strict=True)]
         kept = orientation.seen(list(zip(crop.start, crop.stop, strict=True))[axes], output)
-        lengths = orientation.seen([(0, n) for n in shape[axes]], shape[axes])
+        lengths = orientation.seen([(0, n) for n in sides], sides)
         made = fitted(network, [n for _, n in lengths], [(a, b - 1) for a, b in kept], known)
         return made, tuple(slice(a - s, b - s) for (a, b), s in zip(kept, made.start, strict=True))
 
