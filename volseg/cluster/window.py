@@ -38,7 +38,7 @@ AHEAD = 2
 """Blocks in the window for each slot: one that runs and one that waits, so that no worker waits for the driver."""
 TOPIC = "volseg-blocks"
 """Where workers tell of blocks. One for all runs, because a scheduler keeps the last events of every topic for ever."""
-_GATHER_SECONDS = 0.005
+_GATHER_SECONDS = 0.002
 """How long the driver listens for more blocks once one came back, to send as many new ones in one message."""
 _SILENT_SECONDS = 0.2
 """How long nothing may be told of before the driver looks for blocks that ended untold: their workers died."""
@@ -134,18 +134,19 @@ class Window:
             self._heard.put(event[1])
 
     def _told(self, wait: float) -> list[tuple[Job, Attempt]]:
-        """What workers told of: half of the window, or what comes within moments of the first."""
+        """What workers told of: all that was sent, or what comes within moments of the first."""
         back: list[tuple[Job, Attempt]] = []
-        enough, until = max(1, len(self._sent) // 2), 0.0
-        while True:
+        until = 0.0
+        while self._sent:
             try:
                 key, *values = self._heard.get(timeout=wait)
             except Empty:
-                return back
+                break
             if key in self._sent:  # else a task that Dask did twice
                 back.append((self._take(key)[1], unpacked(values)))
             until = until or time.monotonic() + _GATHER_SECONDS
-            wait = max(0.0, until - time.monotonic()) if len(back) < enough else 0.0
+            wait = max(0.0, until - time.monotonic())
+        return back
 
     def _untold(self) -> list[tuple[Job, Attempt]]:
         """What ended although no worker told of it, after all that was told."""
