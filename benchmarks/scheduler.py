@@ -1,10 +1,13 @@
-"""What a block costs apart from its network: 10,000 blocks that take no work, and 10,000 through the identity network.
+"""What a block costs apart from its network, and whether that stays so for a million of them.
 
-python -m benchmarks.scheduler
+python -m benchmarks.scheduler [--most 1000000]
+
+Blocks that take no work; the identity network; a journal of a million marks; a fleet of workers that sleep.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -14,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from benchmarks.fleet import measure_fleet
 from benchmarks.record import record
 from tests.doubles import copy_block, report
 from tests.makers import make_volume
+from volseg.blocks import BlockSet
 from volseg.cluster import Cluster, Quiet, connect, run_blocks
+from volseg.storage import Journal, Mark, read_marks
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
@@ -25,37 +31,91 @@ if TYPE_CHECKING:
 
     from volseg.pipeline import BlockReport
 
-BLOCKS = 10_000
-SHAPE, BLOCK = (100, 160, 160), (1, 16, 16)
+MOST = 100_000
+MARKS = 1_000_000
+IDENTITY_BLOCKS = 2_000
+SHAPE, BLOCK = (20, 160, 160), (1, 16, 16)
 
 
-def measure(cluster: Cluster, compute: Callable[[int], BlockReport]) -> dict[str, float]:
-    """Milliseconds a block, the most futures held, and how much the driver grew."""
-    run_blocks(cluster, range(200), compute, lambda *_: None, Quiet())
-    driver = psutil.Process()
-    before, started = driver.memory_info().rss, time.perf_counter()
-    outcome = run_blocks(cluster, range(BLOCKS), compute, lambda *_: None, Quiet())
-    assert outcome.done == BLOCKS
+def measure(cluster: Cluster, compute: Callable[[int], BlockReport], blocks: int) -> dict[str, float]:
+    """Milliseconds a block on the clock and of this process, which holds driver and scheduler; what it holds after."""
+    process = psutil.Process()
+    before, used, started = process.memory_info().rss, sum(process.cpu_times()[:2]), time.perf_counter()
+    outcome = run_blocks(cluster, range(blocks), compute, lambda *_: None, Quiet())
+    took = time.perf_counter() - started
+    after = process.memory_info().rss
+    assert outcome.done == blocks
     return {
-        "blocks": BLOCKS,
-        "ms_a_block": round((time.perf_counter() - started) / BLOCKS * 1e3, 3),
+        "blocks": blocks,
+        "ms_a_block": round(took / blocks * 1e3, 3),
+        "driver_and_scheduler_cpu_ms_a_block": round((sum(process.cpu_times()[:2]) - used) / blocks * 1e3, 3),
         "peak_futures": outcome.peak_in_flight,
-        "driver_grew_mib": round((driver.memory_info().rss - before) / 2**20, 1),
+        "driver_and_scheduler_mib": round(after / 2**20, 1),
+        "driver_and_scheduler_grew_mib": round((after - before) / 2**20, 1),
     }
 
 
-def main() -> None:
-    """Measure both, and record."""
-    figures: dict[str, Any] = {}
+def measure_no_work(most: int) -> list[dict[str, float]]:
+    """Ten times as many blocks each time, on two workers of one cluster; the first run of 200 counts for nothing."""
+    with connect("local", 2) as cluster:
+        measure(cluster, report, 200)
+        sizes = [1_000]
+        while sizes[-1] * 10 <= most:
+            sizes.append(sizes[-1] * 10)
+        return [measure(cluster, report, blocks) for blocks in sizes]
+
+
+def measure_identity() -> dict[str, float]:
+    """Blocks that read, go through the identity network and write a shard each."""
     with tempfile.TemporaryDirectory() as folder, connect("local", 2) as cluster:
         raw, out = Path(folder, "raw.zarr"), Path(folder, "out.zarr")
         make_volume(raw, SHAPE, chunk=(10, 80, 80))
         create_volume(out, shape=SHAPE, shard=BLOCK, chunk=BLOCK, dtype="uint8", voxel_nm=(30.0, 6.0, 6.0))
-        figures["no work"] = measure(cluster, report)
-        figures["identity network"] = measure(
-            cluster, partial(copy_block, source=str(raw), target=str(out), block=BLOCK)
-        )
-    sys.stdout.write(f"{figures}\n{record('scheduler', figures)}\n")
+        compute = partial(copy_block, source=str(raw), target=str(out), block=BLOCK)
+        measure(cluster, compute, 200)
+        return measure(cluster, compute, IDENTITY_BLOCKS)
+
+
+def measure_journal(marks: int) -> dict[str, float]:
+    """Write a mark for all blocks but ten, then find those ten as a run that goes on does."""
+    process = psutil.Process()
+    with tempfile.TemporaryDirectory() as name:
+        folder, started = Path(name, "0", ".volseg"), time.perf_counter()
+        with Journal(folder) as journal:
+            for block in range(marks - 10):
+                journal.mark(Mark(block, f"{block * 7919:032x}", 1, "tcp://127.0.0.1:43211", 0.123))
+        written, before, resumed = time.perf_counter() - started, process.memory_info().rss, time.perf_counter()
+        done = BlockSet(mark.block for mark in read_marks(folder))
+        left = [block for block in range(marks) if block not in done]
+        took, after = time.perf_counter() - resumed, process.memory_info().rss
+        assert left == list(range(marks - 10, marks))
+        size = sum(segment.stat().st_size for segment in folder.glob("*.jsonl"))
+    return {
+        "marks": marks,
+        "write_seconds": round(written, 2),
+        "resume_seconds": round(took, 2),
+        "resume_grew_mib": round((after - before) / 2**20, 1),
+        "file_mib": round(size / 2**20, 1),
+    }
+
+
+def main() -> None:
+    """Measure all, and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--most", type=int, default=MOST, help="blocks without work in the largest run")
+    parser.add_argument("--marks", type=int, default=MARKS, help="marks in the journal")
+    parser.add_argument("--fleet", type=int, default=64, help="workers that sleep")
+    parser.add_argument("--dry", action="store_true", help="print the figures and record none")
+    options = parser.parse_args()
+    figures: dict[str, Any] = {
+        "journal": measure_journal(options.marks),
+        "fleet": measure_fleet(options.fleet),
+        "no work": measure_no_work(options.most),
+        "identity network": measure_identity(),
+    }
+    sys.stdout.write(f"{figures}\n")
+    if not options.dry:
+        sys.stdout.write(f"{record('scheduler', figures)}\n")
 
 
 if __name__ == "__main__":

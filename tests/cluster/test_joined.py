@@ -50,7 +50,7 @@ def test_a_scheduler_that_dies_is_one_clear_error(free_scheduler: str) -> None:
 def test_a_cluster_without_workers_left_is_said_and_given_up(
     free_scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import volseg.cluster.run as running
+    import volseg.cluster.window as running
 
     monkeypatch.setattr(running, "_LOOK_SECONDS", 0.5)
     monkeypatch.setattr(running, "_WITHOUT_WORKERS_SECONDS", 2.0)

@@ -96,6 +96,27 @@ def test_one_task_a_block(two_workers: Cluster) -> None:
     assert (after - before) / 40 <= 7
 
 
+def of_numpy(number: int) -> BlockReport:
+    return BlockReport(number, np.int64(7), "", 0.0, 0.0)
+
+
+def test_a_report_that_no_message_can_carry_is_fetched(any_cluster: Cluster) -> None:
+    marks = Marks()
+    outcome = run_blocks(any_cluster, range(10), of_numpy, marks, Quiet())
+    assert sorted(marks.done) == list(range(10))
+    assert not outcome.failed
+
+
+def test_nothing_is_fetched_from_a_worker(two_workers: Cluster) -> None:
+    """Bytes of results that left a worker, for another one or for the driver."""
+    assert two_workers.client is not None
+    two_workers.client.submit(bytes, 1000).result()
+    before = two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
+    assert sum(before.values()) >= 1000
+    run_blocks(two_workers, range(40), naps, Marks(), Quiet())
+    assert before == two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
+
+
 @pytest.mark.parametrize("blocks", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
     two_workers: Cluster, tmp_path: Path, blocks: int

@@ -27,7 +27,9 @@ class BlockSet:
     def add(self, number: int) -> None:
         """Put a number in; putting it in twice changes nothing."""
         page, bit = divmod(number, _PAGE_BITS)
-        bits = self._pages.setdefault(page, bytearray(_PAGE_BITS // 8))
+        bits = self._pages.get(page)
+        if bits is None:
+            bits = self._pages[page] = bytearray(_PAGE_BITS // 8)
         mask = 1 << (bit & 7)
         if not bits[bit >> 3] & mask:
             bits[bit >> 3] |= mask

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any
 
 from volseg.errors import BlockError, VolsegError
+from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from volseg.pipeline import BlockReport
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +56,19 @@ def attempted(number: int, compute: Callable[[int], BlockReport], worker: str) -
     except Exception as error:  # whatever it is, the run goes on and the driver is told
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         return Attempt(number, worker, Failure(message, again=True, trace=traceback.format_exc()))
+
+
+def packed(attempt: Attempt) -> list[Any]:
+    """An attempt as plain values, such as a message of Dask's can carry; the inverse of `unpacked`.
+
+    >>> packed(Attempt(7, "tcp://node:1", Failure("a disk hiccup", again=True)))
+    [7, 'tcp://node:1', False, 'a disk hiccup', True, '', False]
+    """
+    done = isinstance(attempt.result, BlockReport)
+    return [attempt.number, attempt.worker, done, *astuple(attempt.result)]
+
+
+def unpacked(values: Sequence[Any]) -> Attempt:
+    """The attempt that was `packed`."""
+    number, worker, done, *fields = values
+    return Attempt(number, worker, BlockReport(*fields) if done else Failure(*fields))

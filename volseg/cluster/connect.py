@@ -180,6 +180,9 @@ _LOCAL_CONFIG = {
     # The driver sends the blocks of a lost worker again, one by one; Dask would blame whatever ran beside the culprit.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.work-stealing": False,
+    # Messages and stack samples kept for Dask's developers: memory that grows for an hour, and time a block.
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.worker.profile.enabled": False,
 }
 
 
