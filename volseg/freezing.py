@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,22 +11,19 @@ import numpy as np
 
 from volseg.cluster import sections_told
 from volseg.errors import ClusterError
-from volseg.halos import HaloChoice, Sampled, choose_halo, measure_halo
+from volseg.halos import Sampled
 from volseg.inference import (
     ORIENTATIONS,
     Engine,
     Load,
-    TileChoice,
     WorkerFacts,
     choose_precision,
-    choose_tiles,
     threads_each,
     worker_facts,
 )
 from volseg.pipeline.halo import Tolerance, candidate_halos
+from volseg.readying import Readying
 from volseg.storage import (
-    HaloPoint,
-    ModelEntry,
     RunRecord,
     Settings,
     SourceEntry,
@@ -37,19 +34,14 @@ from volseg.storage.record import refuse_if_different
 from volseg.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from volseg.blocks import Tiling
     from volseg.cluster import Cluster, Progress
     from volseg.models import ModelHeader
     from volseg.ops import Statistics
     from volseg.pipeline import Plan
     from volseg.runfiles import PredictConfig
     from volseg.storage import BlockMask, Volume
-
-_ROUNDS = 6
-"""How often halo and tile are chosen after one another."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +127,21 @@ def freeze(prepared: Prepared, cluster: Cluster, progress: Progress) -> RunRecor
         identity=source_identity(volume),
     )
     settings = _settings(prepared, cluster, facts)
+    statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(prepared, progress)
+    readying = Readying(
+        plan=prepared.plan,
+        recorded=recorded.models if recorded else None,
+        tolerance=prepared.tolerance if prepared.measures else None,
+        identity=source.identity,
+        cluster=cluster,
+        progress=progress,
+    )
+    may_lower = prepared.config.precision == "auto"
+    networks = readying.rounded(_sampled(prepared, settings, facts, cluster, statistics), may_lower=may_lower)
     asked = RunRecord(
         source=source,
-        models=_models(prepared, settings, source.identity, cluster, facts, progress),
-        settings=settings,
+        models=readying.entries(networks, [model.card for model in prepared.models]),
+        settings=settings.model_copy(update={"precision": networks[0].sampled.engine.precision}),
         version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         mask=prepared.mask.entry if prepared.mask else None,
@@ -180,96 +183,6 @@ def _tolerance(prepared: Prepared, was: Settings | None) -> tuple[float, float] 
     return astuple(prepared.tolerance) if prepared.measures or asked else None
 
 
-def _models(
-    prepared: Prepared,
-    settings: Settings,
-    identity: str,
-    cluster: Cluster,
-    facts: list[WorkerFacts],
-    progress: Progress,
-) -> tuple[ModelEntry, ...]:
-    """What each network is run with: its constants, its halo, its tile."""
-    recorded, plan = prepared.recorded, prepared.plan
-    statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(prepared, progress)
-    load, free = _load(prepared, settings, cluster), _free(facts)
-    files = [model.path for model in prepared.models]
-    engine = Engine(settings.device, settings.precision, batch=1, threads=settings.threads)
-
-    def tiles_of(plan: Plan) -> tuple[TileChoice, ...]:
-        if recorded:
-            asked = replace(load, batch=max(was.batch for was in recorded.models))
-            tilings: list[tuple[Tiling, ...]] = [
-                (replace(was.tiling, core=plan.tile or was.tile),) for was in recorded.models
-            ]
-            again: tuple[TileChoice, ...] = cluster.on_one(choose_tiles, files, plan.grid, tilings, asked, free)
-            return tuple(
-                replace(tile, batch=was.batch, kvoxel_s=was.kvoxel_s)
-                for tile, was in zip(again, recorded.models, strict=True)
-            )
-        tilings = [tuple(plan.tilings(number)) for number in range(len(files))]
-        made: tuple[TileChoice, ...] = cluster.on_one(choose_tiles, files, plan.grid, tilings, load, free, engine)
-        return made
-
-    choices = [HaloChoice(halo, (), "") for halo in plan.halos]
-    if prepared.measures:
-        source, classes = prepared.volume.location, settings.classes
-        samples = [
-            Sampled(source, model.path, model.digest, model.card.footprint, constants, engine, classes, load, free)
-            for model, constants in zip(prepared.models, statistics, strict=True)
-        ]
-        choices, tiles = _measured(prepared, samples, identity, cluster, progress, tiles_of)
-    else:
-        tiles = tiles_of(plan)
-    return tuple(
-        ModelEntry(
-            location=model.path,
-            name=model.card.name,
-            digest=model.digest,
-            footprint=model.card.footprint,
-            normalization=model.card.normalization.mode,
-            halo=choice.halo,
-            halo_curve=tuple(HaloPoint(**asdict(point)) for point in choice.curve),
-            tile=tile.core,
-            batch=tile.batch,
-            kvoxel_s=tile.kvoxel_s,
-            statistics=constants,
-        )
-        for model, choice, tile, constants in zip(prepared.models, choices, tiles, statistics, strict=True)
-    )
-
-
-def _measured(
-    prepared: Prepared,
-    samples: list[Sampled],
-    identity: str,
-    cluster: Cluster,
-    progress: Progress,
-    tiles_of: Callable[[Plan], tuple[TileChoice, ...]],
-) -> tuple[list[HaloChoice], tuple[TileChoice, ...]]:
-    """Halos that fit the tiles, and tiles that fit the halos: a small tile is mostly border and needs more halo."""
-    plan, tolerance = prepared.plan, prepared.tolerance
-    cores = [next(plan.tilings(number)).core for number in range(len(samples))]
-    measured = [
-        measure_halo(sampled, plan.grid, core, identity, cluster, progress)
-        for sampled, core in zip(samples, cores, strict=True)
-    ]
-    for _ in range(_ROUNDS):
-        choices = [
-            choose_halo(found, tolerance, sampled.footprint, core)
-            for found, sampled, core in zip(measured, samples, cores, strict=True)
-        ]
-        tiles = tiles_of(plan.with_halos(tuple(choice.halo for choice in choices)))
-        if [tile.core for tile in tiles] == cores:
-            break
-        cores = [tile.core for tile in tiles]
-    else:
-        choices = [HaloChoice(halo, (), "exact: no tile and halo were found that fit together") for halo in plan.halos]
-        tiles = tiles_of(plan)
-    for model, choice in zip(prepared.models, choices, strict=True):
-        progress.note(f"halo {','.join(map(str, choice.halo))} for {model.card.name}: {choice.reason}")
-    return choices, tiles
-
-
 def _statistics(prepared: Prepared, progress: Progress) -> list[Statistics]:
     """The constants of each network's input; networks that normalise alike share one pass over the volume."""
     volume, known = prepared.volume, {}
@@ -283,8 +196,15 @@ def _statistics(prepared: Prepared, progress: Progress) -> list[Statistics]:
     return result
 
 
-def _load(prepared: Prepared, settings: Settings, cluster: Cluster) -> Load:
-    return Load(
+def _sampled(
+    prepared: Prepared,
+    settings: Settings,
+    facts: list[WorkerFacts],
+    cluster: Cluster,
+    statistics: list[Statistics],
+) -> list[Sampled]:
+    """What a worker needs to know of each network to measure it."""
+    load = Load(
         batch=1,
         precision=settings.precision,
         source_item=int(np.dtype(prepared.volume.dtype).itemsize),
@@ -294,6 +214,20 @@ def _load(prepared: Prepared, settings: Settings, cluster: Cluster) -> Load:
         estimates=prepared.estimates,
         spread=settings.uncertainty,
     )
+    return [
+        Sampled(
+            source=prepared.volume.location,
+            model_file=model.path,
+            digest=model.digest,
+            footprint=model.card.footprint,
+            statistics=constants,
+            engine=Engine(settings.device, settings.precision, batch=1, threads=settings.threads),
+            classes=settings.classes,
+            load=load,
+            free=_free(facts),
+        )
+        for model, constants in zip(prepared.models, statistics, strict=True)
+    ]
 
 
 def _free(facts: list[WorkerFacts]) -> tuple[int, int]:

@@ -65,6 +65,8 @@ class ModelEntry(_Frozen):
     """The core of a tile, in voxels."""
     batch: int
     """Tiles a forward pass."""
+    rounding: tuple[float, float] | None = None
+    """Share of voxels within one grey level of float32, and greatest difference from it, as measured on samples."""
     kvoxel_s: float = 0.0
     """Thousands of voxels a second that one worker was measured to make with this tile; 0 where none was measured."""
     statistics: tuple[tuple[float, float], ...]

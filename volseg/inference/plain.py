@@ -1,0 +1,45 @@
+"""The network as it was trained, in float32 and nothing done to it: what everything faster is compared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from volseg.inference.engine import Engine, keep_float32
+from volseg.models.graph import EXCLUSIVE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Tiling
+    from volseg.models.model import Model
+
+
+def plain_probability(
+    model: Model, normalized: NDArray[np.float32], tiling: Tiling, engine: Engine, classes: tuple[str, ...]
+) -> NDArray[np.float32]:
+    """Probabilities of one tile's core.
+
+    Args:
+        model: moved to the engine's device.
+        normalized: the input of one tile, (z, y, x).
+        tiling: what the tile is cut by.
+        engine: on which device, with how many threads; always in float32.
+        classes: which of the model's classes.
+
+    Returns:
+        (classes, z, y, x) in [0, 1].
+    """
+    flat = tiling.footprint.dimensions == 2
+    with EXCLUSIVE, torch.inference_mode():
+        if engine.device == "cuda":
+            keep_float32()
+        if engine.threads:
+            torch.set_num_threads(engine.threads)
+        tile = torch.from_numpy(normalized).to(engine.device)
+        output = model.network.to(engine.device).eval()(tile[None] if flat else tile[None, None])
+        cores = (output[:, :, None] if flat else output)[:, :, *tiling.crop.slices]
+        made: NDArray[np.float32] = model.probabilities(cores, classes=classes)[0].cpu().numpy()
+    return made

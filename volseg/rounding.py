@@ -1,0 +1,168 @@
+"""How far a run's precision is from float32, measured on a worker with the run's own volume and weights.
+
+samples of the region -> each network as it was trained, in float32, and made ready in the run's precision
+-> grey levels between the two -> `auto` takes the fastest precision within its limits
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from volseg.blocks import BlockGrid, Box, Tiling
+from volseg.blocks.align import ceil_to, floor_to
+from volseg.errors import MemoryPlanError
+from volseg.inference import open_predictor
+from volseg.inference.memory import largest_that_fits, plan_memory
+from volseg.ops import normalize, to_uint8
+from volseg.pipeline.halo import Tolerance, sample_boxes
+from volseg.storage import cached, open_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Footprint, Zyx
+    from volseg.cluster import Cluster, Progress
+    from volseg.halos import Sampled
+    from volseg.inference import Precision
+
+LIMITS: dict[Precision, Tolerance] = {"float16": Tolerance(0.999, 255), "bfloat16": Tolerance(0.98, 16)}
+"""What `auto` lets a precision cost: the share of voxels within one grey level, and the greatest difference."""
+_ENOUGH = 2
+"""Samples that show something."""
+_SIDE = 128
+_MOST = 0.25
+"""Of a run's voxels, those that measuring may compute: a smaller run would be over before."""
+_FORMAT = 1
+"""Of what is kept; another number where the way of measuring changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What a precision was measured to cost, against float32.
+
+    Attributes:
+        share: of voxels within one grey level of it.
+        greatest: difference, in grey levels.
+    """
+
+    share: float
+    greatest: float
+
+    def within(self, precision: Precision) -> bool:
+        """Whether `auto` may take this precision."""
+        limit = LIMITS.get(precision)
+        return limit is None or (self.share >= limit.share and self.greatest <= limit.greatest)
+
+    def __str__(self) -> str:
+        return f"{self.share:.2%} of voxels within one grey level of float32, none off by more than {self.greatest:g}"
+
+
+def slower(precision: Precision, device: str) -> Precision:
+    """What to take where a precision rounds too much."""
+    return "bfloat16" if precision == "float16" and device == "cuda" else "float32"
+
+
+def measure_rounding(
+    sampled: Sequence[Sampled], grid: BlockGrid, identity: str, cluster: Cluster, progress: Progress
+) -> list[Rounding | None]:
+    """Measure each network of a run on one worker; None where the samples show nothing.
+
+    Args:
+        sampled: the networks, in the precision that is to be measured.
+        grid: the run's blocks.
+        identity: of the volume.
+        cluster: whose worker measures.
+        progress: told what is found.
+    """
+    found: list[Rounding | None] = []
+    for each in sampled:
+        boxes = _boxes(grid, each)
+        if _work(boxes, each) > _MOST * grid.region.voxels:
+            found.append(None)
+            continue
+        key = "|".join(map(str, (_FORMAT, each.digest, identity, each.engine, each.classes, each.statistics, boxes)))
+        kept = cached("rounding", key, partial(_asked, each, boxes, cluster), _is_kept)
+        found.append(Rounding(*kept) if kept else None)
+        if kept:
+            progress.note(f"{each.engine.precision}: {found[-1]}")
+    return found
+
+
+def _work(boxes: Sequence[Box], sampled: Sampled) -> int:
+    """Voxels that measuring computes in float32."""
+    footprint = sampled.footprint
+    shapes = (Tiling(footprint, _core(box, footprint), footprint.exact_halo()).input_shape for box in boxes[:_ENOUGH])
+    return sum(prod(shape) for shape in shapes)
+
+
+def _core(box: Box, footprint: Footprint) -> Zyx:
+    return (1 if footprint.dimensions == 2 else box.shape[0], *box.shape[1:])
+
+
+def _boxes(grid: BlockGrid, sampled: Sampled) -> list[Box]:
+    """Small boxes within the region, on the stride: the middles of the samples that halos are measured on."""
+    footprint = sampled.footprint
+    boxes = []
+    for sample in sample_boxes(grid, footprint):
+        axes = zip(sample.start, sample.stop, footprint.stride, strict=True)
+        starts, sides = [], []
+        for axis, (first, stop, stride) in enumerate(axes):
+            side = ceil_to(min(_SIDE if axis else stride, stop - first), stride)
+            starts.append(floor_to((first + stop - side) // 2, stride))
+            sides.append(side)
+        z, y, x = starts
+        boxes.append(Box((z, y, x), (z + sides[0], y + sides[1], x + sides[2])))
+    return boxes
+
+
+def _asked(sampled: Sampled, boxes: list[Box], cluster: Cluster) -> list[float]:
+    found: list[float] = cluster.on_one(measure_boxes, boxes, sampled)
+    return found
+
+
+def measure_boxes(boxes: Sequence[Box], sampled: Sampled) -> list[float]:
+    """Share within one grey level and greatest difference over the first boxes that show an image; empty without."""
+    measured = (measure_box(box, sampled) for box in boxes)
+    apart = list(islice((each for each in measured if each is not None), _ENOUGH))
+    if not apart:
+        return []
+    every = np.concatenate(apart)
+    return [float((every <= 1).mean()), float(every.max())]
+
+
+def measure_box(box: Box, sampled: Sampled) -> NDArray[np.int16] | None:
+    """Grey levels between the network as trained and as made ready, for each voxel of a box; None without an image."""
+    from volseg.inference.plain import plain_probability  # noqa: PLC0415 - the driver imports this without torch
+    from volseg.models.model import load_model_file  # noqa: PLC0415 - likewise
+
+    tiling = Tiling(sampled.footprint, _core(box, sampled.footprint), sampled.footprint.exact_halo())
+    model = load_model_file(sampled.model_file)
+    load = replace(sampled.load, batch=1, precision="float32")
+    try:
+        grid = BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
+        largest_that_fits(iter([(tiling, plan_memory(model.network, grid, tiling, load))]), *sampled.free)
+    except MemoryPlanError:
+        return None
+    seen = tiling.read_box(box)
+    raw = open_volume(sampled.source).read(seen)
+    if raw.min() == raw.max() or not np.isfinite(raw).all():
+        return None
+    normalized = normalize(raw, sampled.statistics, seen.start[0])
+    predict = open_predictor(sampled.model_file, sampled.digest, tiling, sampled.engine, sampled.classes)
+    made = to_uint8(next(predict(normalized, box)))
+    exact = to_uint8(plain_probability(model, normalized, tiling, sampled.engine, sampled.classes))
+    apart: NDArray[np.int16] = np.abs(made.astype(np.int16) - exact).ravel()
+    return apart
+
+
+def _is_kept(value: Any) -> bool:
+    """Whether a cached value is what `measure_boxes` makes."""
+    return isinstance(value, list) and len(value) in (0, 2) and all(isinstance(each, float) for each in value)
