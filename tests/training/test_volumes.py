@@ -73,6 +73,16 @@ def test_masks_are_read_as_they_are_said_to_be(tmp_path: Path, membrane: str, va
     assert volume.voxel_nm == VOXEL_NM
 
 
+def test_of_a_map_only_what_it_is_sure_of_is_learned(tmp_path: Path) -> None:
+    map_ = np.array([0, 76, 77, 128, 178, 179, 255, 9], np.uint8).reshape(1, 1, 8).repeat(2, axis=1)
+    labels = open_readable(array(tmp_path / "map", map_), ("uint8",))
+    meaning = LabelMeaning(membrane="probability", sure=(0.3, 0.7), ignore=9)
+    expected = [0, 0, -1, -1, -1, 1, 1, -1]
+    np.testing.assert_array_equal(meaning.read(labels, Box.of_shape(map_.shape)), [[expected] * 2])
+    np.testing.assert_array_equal(meaning.cells(labels, 0), [[1, 1, -1, -1, -1, 0, 0, -1]] * 2)
+    assert set(meaning.known(labels, Box.of_shape(map_.shape)).tolist()) == {0, 1}
+
+
 @pytest.mark.parametrize("meaning", [{"membrane": "zero"}, {"membrane": "boundaries"}, {"kind": "affinities"}])
 def test_ignored_voxels_are_minus_one_in_every_meaning(tmp_path: Path, meaning: dict) -> None:
     stored = squares()

@@ -27,15 +27,17 @@ class LabelMeaning:
 
     Attributes:
         kind: `membrane`: labels are 1 on membrane and 0 elsewhere; `affinities`: they are ids.
-        membrane: which stored values are membrane: 0, all others, or the boundaries of ids.
+        membrane: which stored values are membrane: 0, all others, the boundaries of ids, or large probabilities.
         width: of those boundaries, in voxels of the section.
         ignore: the stored value of voxels of which nothing is known; None where there is none.
+        sure: probabilities up to which a voxel is taken for no membrane, and from which on for membrane.
     """
 
     kind: Literal["membrane", "affinities"] = "membrane"
-    membrane: Literal["zero", "nonzero", "boundaries"] = "zero"
+    membrane: Literal["zero", "nonzero", "boundaries", "probability"] = "zero"
     width: int = 2
     ignore: int | None = None
+    sure: tuple[float, float] = (0.3, 0.7)
 
     @property
     def of_ids(self) -> bool:
@@ -53,6 +55,10 @@ class LabelMeaning:
             drawn: NDArray[np.int32] = np.where(ids < 0, IGNORED, boundaries(ids, self.width)).astype(np.int32)
             return drawn[inner]
         stored = labels.read(box)
+        if self.membrane == "probability":
+            low, high = (255 * share for share in self.sure)
+            unsure = self._ignored(stored) | ((stored > low) & (stored < high))
+            return np.where(unsure, IGNORED, stored >= high).astype(np.int32)
         marked = stored == 0 if self.membrane == "zero" else stored != 0
         return np.where(self._ignored(stored), IGNORED, marked).astype(np.int32)
 
@@ -77,7 +83,7 @@ class LabelMeaning:
         """
         box = Box((section, 0, 0), (section + 1, *labels.shape[1:]))
         read = self.read(labels, box)[0]
-        if self.kind == "membrane" and self.membrane == "nonzero":
+        if self.kind == "membrane" and self.membrane in ("nonzero", "probability"):
             alike = (read == 0).astype(np.int32)
         else:
             alike = np.maximum(local_ids(labels.read(box), self.ignore)[0], 0)

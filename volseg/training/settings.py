@@ -44,11 +44,14 @@ class DataSettings(_Frozen):
     """Grey values: a Zarr volume, an HDF5 dataset (FILE.h5:DATASET), a TIFF, or a folder of sections."""
     labels: str
     """Ground truth of the same shape, in the same kinds of file."""
-    membrane: Literal["zero", "nonzero", "boundaries"] = "zero"
+    membrane: Literal["zero", "nonzero", "boundaries", "probability"] = "zero"
     """Which labels are membrane: `zero` where cells carry ids or 255, `nonzero` for a membrane mask, `boundaries` for
-    ids that touch: the voxels on either side of where two ids meet, and label 0."""
+    ids that touch: the voxels on either side of where two ids meet, and label 0. `probability` is a map that `volseg
+    predict` made of sections without ground truth: what it is sure of is learned as if it were true."""
     boundary_width: PositiveInt = 2
     """How many voxels wide, in the section, `boundaries` are."""
+    sure: tuple[Share, Share] = (0.3, 0.7)
+    """Of a `probability` map: up to the first is no membrane, from the second on is; what lies between is ignored."""
     ignore: int | None = None
     """A label value whose voxels are neither learned from nor scored."""
     voxel_nm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
@@ -61,6 +64,12 @@ class DataSettings(_Frozen):
     """How often patches are drawn from this volume, relative to its size."""
     license: str = "not stated"
     """Terms of the data; they travel with the model."""
+
+    @model_validator(mode="after")
+    def _sure_of_something(self) -> DataSettings:
+        if self.sure[0] >= self.sure[1]:
+            raise ValueError(f"sure {list(self.sure)} leaves nothing between; give two shares, the smaller one first")
+        return self
 
 
 class TargetSettings(_Frozen):
@@ -238,6 +247,14 @@ class TrainingSettings(_Frozen):
         if isinstance(values, dict) and isinstance(values.get("data"), dict):
             return {**values, "data": [values["data"]]}
         return values
+
+    @model_validator(mode="after")
+    def _no_affinities_of_maps(self) -> Self:
+        """A map of membrane tells no two cells apart."""
+        maps = [data.labels for data in self.data if data.membrane == "probability"]
+        if self.target.kind == "affinities" and maps:
+            raise ValueError(f'affinities need ids, and {maps[0]} is a map of membrane; learn target.kind = "membrane"')
+        return self
 
     @model_validator(mode="after")
     def _scorable(self) -> Self:

@@ -142,12 +142,17 @@ def open_labelled(data: DataSettings, target: TargetSettings) -> LabelledVolume:
     voxel_nm = data.voxel_nm or raw.voxel_nm
     if voxel_nm is None:
         raise TrainingError(f"{data.raw} states no voxel size; give data.voxel_nm = [Z, Y, X] in nanometres")
-    meaning = LabelMeaning(target.kind, data.membrane, data.boundary_width, data.ignore)
+    meaning = LabelMeaning(target.kind, data.membrane, data.boundary_width, data.ignore, data.sure)
     volume = LabelledVolume(raw, labels, meaning, voxel_nm, data.train, data.validation, data.weight)
     if target.kind == "affinities":
         _refuse_far(volume, target.offsets)
     if meaning.of_ids:
         _refuse_mask(volume)
+    if data.membrane == "probability" and labels.dtype != "uint8":
+        raise TrainingError(
+            f"labels {labels.location} are {labels.dtype}, and a map of probability is uint8, probability x 255, as "
+            'volseg predict writes it; give that, or another data.membrane ("zero", "nonzero" or "boundaries")'
+        )
     _refuse_one_class(volume, "train", data.train)
     if data.validation:
         _refuse_one_class(volume, "validation", data.validation)
@@ -242,7 +247,7 @@ def _refuse_one_class(volume: LabelledVolume, name: str, ranges: Ranges) -> None
         raise TrainingError(f"labels {labels} are {seen.pop()} throughout {where}; affinities need ids that differ")
     raise TrainingError(
         f"labels {labels} call {seen.pop():.0%} of {where} membrane; "
-        'check them and data.membrane ("zero", "nonzero" or "boundaries")'
+        'check them and data.membrane ("zero", "nonzero", "boundaries" or "probability")'
     )
 
 
