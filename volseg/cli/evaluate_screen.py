@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from volseg.cli.screen import Screen
 from volseg.evaluation import InstanceScores
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.progress import Task, TaskID
 
     from volseg.evaluation import SegmentationScores
     from volseg.scoring import MapScores
 
 
-class EvaluateScreen:
+class EvaluateScreen(Screen):
     """Shows on standard error how many sections are scored, how fast, and the time left."""
 
     def __init__(self, *, shown: bool = True) -> None:
@@ -45,14 +44,6 @@ class EvaluateScreen:
             self._bar.start()
             self._tasks[what] = self._bar.add_task(what, total=sections)
         self._bar.update(self._tasks[what], completed=done)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
 
 class _Rate(ProgressColumn):

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
+from volseg.cli.screen import Screen
 
 _WORTH_TELLING = 0.02
 """Share of the time, waited for data, that a person may want to do something about."""
 
 
-class TrainingScreen:
+class TrainingScreen(Screen):
     """Shows a training on standard error."""
 
     def __init__(self) -> None:
@@ -45,11 +42,3 @@ class TrainingScreen:
     def note(self, line: str) -> None:
         """Print a line above the bar."""
         self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()

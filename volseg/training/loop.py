@@ -166,7 +166,7 @@ def fit(job: Job, watcher: Watcher) -> Trained:
         losses,
         course.seconds,
         course.waited / max(course.seconds, 1e-9),
-        finished=not stopped,
+        finished=share >= 1 or course.over(settings.validation.patience) or not stopped,
     )
 
 
