@@ -60,8 +60,8 @@ def make_source(path: Path, raw: str) -> str:
     else:
         few = make_phantom((2, SIDE, SIDE), seed=5).raw
         voxels = np.concatenate([few] * (DEPTH // len(few)))
-    shard = (1, *voxels.shape[1:])
-    chunk = (1, *(128 if n % 128 == 0 else n for n in voxels.shape[1:]))
+    _, y, x = voxels.shape
+    shard, chunk = (1, y, x), (1, 128 if y % 128 == 0 else y, 128 if x % 128 == 0 else x)
     target = create_volume(
         path, shape=voxels.shape, shard=shard, chunk=chunk, dtype=voxels.dtype.name, voxel_nm=VOXEL_NM
     )

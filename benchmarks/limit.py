@@ -14,7 +14,6 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ import torch
 import zarr
 
 from benchmarks.record import record
+from benchmarks.tables import write_tables
 from tests.doubles import copy_block
 from tests.makers import VOXEL_NM, blobs, make_model
 from volseg.blocks import Box, Tiling, Zyx
@@ -55,11 +55,11 @@ def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: in
 
     Each call gives the fastest of as many passes as a second takes, and of one at least.
     """
-    network, shape, crop = prepared(model.network, "cpu", precision), tiling.input_shape, tiling.crop
-    axes = slice(3 - tiling.footprint.dimensions, None)
+    network, shape, crop = prepared(model.network, "cpu", precision), list(tiling.input_shape), tiling.crop
+    flat = tiling.footprint.dimensions == 2
+    axes = slice(1 if flat else 0, None)
     kept = [(a, b - 1) for a, b in zip(crop.start, crop.stop, strict=True)][axes]
     ready = fitted(network, shape[axes], kept, {}).network
-    flat = tiling.footprint.dimensions == 2
     tile = torch.zeros((1, *shape) if flat else (1, 1, *shape), dtype=DTYPES[precision])
     tile = tile.contiguous(memory_format=torch.channels_last if flat else torch.channels_last_3d)
 
@@ -99,6 +99,12 @@ def timed_block(number: int, ticket: RunTicket) -> BlockReport:
     return replace(report, predict_seconds=sum(each.seconds for each in alone))
 
 
+def address_of(cluster: Cluster) -> str:
+    """Where others may join a cluster that was started."""
+    assert cluster.client is not None
+    return str(cluster.client.scheduler_info(n_workers=0)["address"])
+
+
 def run_timed(cluster: Cluster, numbers: range, compute: Callable[[int], BlockReport]) -> tuple[float, float, int]:
     """Wall seconds of some blocks, seconds in the network, voxels written."""
     reports: list[BlockReport] = []
@@ -116,10 +122,9 @@ def workers_figures(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, widt
     model = str(make_model(folder / "network.safetensors", arguments={"width": width}))
     target = folder / "membrane.zarr"
     with connect("local", 1) as one, connect("local", 2) as two:
-        assert two.client is not None
         values = {
             "source": str(raw), "target": str(target), "model": model, "block": block, "halo": HALO,
-            "cluster": two.client.scheduler.address,
+            "cluster": address_of(two),
         }  # fmt: skip
         execute(prepare(checked(PredictConfig, values, "predict")), Quiet())
         frozen = read_record(target)
@@ -183,7 +188,7 @@ def _volume(path: Path, shape: Zyx, block: Zyx) -> Path:
 
 
 def main() -> None:
-    """Measure, record, tell."""
+    """Measure, record, tell; make the page anew."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = {
@@ -193,10 +198,7 @@ def main() -> None:
             "copy": copy_figures(folder),
         }
     sys.stdout.write(f"{json.dumps(figures, indent=2)}\n{record('limit', figures)}\n")
-    sys.stdout.write(
-        f"two workers: {median(figures['workers']['scaling']):.2f} x one; "  # type: ignore[index]
-        f"identity: {median(figures['copy']['share']):.2f} of a plain copy\n"  # type: ignore[index]
-    )
+    write_tables()
 
 
 if __name__ == "__main__":

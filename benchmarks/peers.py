@@ -24,8 +24,10 @@ import torch
 
 from benchmarks import limit
 from benchmarks.cases import CASES, Case, make_source, model_of
+from benchmarks.charts import draw_charts
 from benchmarks.contenders import MISSING, Cut, made_ready, versions
 from benchmarks.record import record
+from benchmarks.tables import write_tables
 from volseg.blocks import Box, Tiling, Zyx
 from volseg.cluster import Quiet, connect
 from volseg.models.model import Model, load_model_file
@@ -134,8 +136,7 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
     entry, precision = frozen.models[0], frozen.settings.precision
     model, sections = load_model_file(model_file), _normalised(source, entry.statistics, case.sections)
     with connect("local", 1) as cluster:
-        assert cluster.client is not None
-        bench.cluster = cluster.client.scheduler.address
+        bench.cluster = limit.address_of(cluster)
         contenders: dict[str, Callable[[], float]] = {
             "volseg": bench.volseg("volseg"),
             "volseg float32": bench.volseg("volseg float32", halo=entry.halo, precision="float32"),
@@ -182,7 +183,7 @@ def _normalised(source: Path, statistics: Any, sections: int) -> NDArray[np.floa
 
 
 def main() -> None:
-    """Measure, record, tell."""
+    """Measure, record, tell; make the page anew."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers")
     parser.add_argument("raw", nargs="?", default="")
     parser.add_argument("--only", choices=[case.name for case in CASES])
@@ -201,6 +202,8 @@ def main() -> None:
                 middle = {each: median(rates) for each, rates in figures["kvoxel_s"].items()}
                 sys.stdout.write(f"{case.name}: {middle}\n")
                 sys.stdout.flush()
+    draw_charts()
+    write_tables()
 
 
 if __name__ == "__main__":
