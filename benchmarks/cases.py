@@ -29,7 +29,7 @@ class Case:
         network: in the registry.
         arguments: what it is made with.
         packaged: the packaged model to take; random weights where there is none.
-        sections: that each contender does in a round.
+        sections: that volseg does in a round, for pipelines fill and drain; all others do one.
         seconds: no further round begins that would end later.
         peers: contenders besides volseg.
     """
@@ -38,14 +38,14 @@ class Case:
     network: str
     arguments: dict[str, Any]
     packaged: str = ""
-    sections: int = 2
+    sections: int = 4
     seconds: float = 90
     peers: tuple[str, ...] = tuple(PEERS)
 
 
 CASES = (
     Case("fusionnet-16", "fusionnet", {"width": 16}, packaged="fusionnet-snemi3d"),
-    Case("unet-32", "unet", {"width": 32, "padded": True}, sections=1, seconds=75),
+    Case("unet-32", "unet", {"width": 32, "padded": True}, sections=2, seconds=75),
     # The naive way is slow at any width; one will do.
     Case("fusionnet-64", "fusionnet", {"width": 64}, sections=1, seconds=170, peers=tuple(PEERS)[:3]),
 )

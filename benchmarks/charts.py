@@ -71,13 +71,16 @@ def draw_gpu(path: Path, entry: dict[str, Any]) -> None:
     figure = Figure(figsize=(8.5, 4), layout="constrained")
     axes = figure.subplots()
     rows = [row for row in entry["figures"]["forward"] if row["kvoxel_s"]]
+    batches = sorted({row["batch"] for row in rows})
     for precision, batch in dict.fromkeys((row["precision"], row["batch"]) for row in rows):
         line = [row for row in rows if (row["precision"], row["batch"]) == (precision, batch)]
         style = "o-" if precision == "bfloat16" else "s:"
         shown = f"{precision}, batch {batch}"
-        axes.plot([row["side"] for row in line], [100 * row["mfu"] for row in line], style, label=shown)
+        colour = f"C{batches.index(batch)}"
+        axes.plot([row["side"] for row in line], [100 * row["mfu"] for row in line], style, label=shown, color=colour)
     axes.set(xlabel="side of the tile, voxels", ylabel="MFU, %", title=entry["figures"]["device"])
-    axes.set_xscale("log", base=2)
+    sides = sorted({row["side"] for row in rows})
+    axes.set_xticks(sides, [str(side) for side in sides])
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8)

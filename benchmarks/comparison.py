@@ -45,13 +45,13 @@ def title(figures: dict[str, Any]) -> str:
 
 def label(name: str, figures: dict[str, Any]) -> str:
     """What a contender of a case is called, with the halo and the precision that were left to volseg."""
-    halo = f"halo {figures['halo'][-1]}"
+    side = figures["halo"][-1]
     if name.startswith("limit"):
-        return f"{name.replace('this halo', halo)}, {figures['precision']}"
+        return f"{name.replace('this halo', f'halo {side}')}, {figures['precision']}"
     if not name.startswith("volseg"):
         return name.replace(" ", ", ")
     precision = "float32" if name.endswith("float32") else figures["precision"]
-    return f"volseg, {'halo 64' if 'halo 64' in name else halo}, {precision}"
+    return f"volseg, {'halo 64' if 'halo 64' in name else f'halo auto ({side})'}, {precision}"
 
 
 def ratios(figures: dict[str, Any], contender: str, against: str) -> list[float]:
@@ -96,7 +96,8 @@ def _told(entry: dict[str, Any]) -> str:
     figures = entry["figures"]
     rounds = max(len(rates) for rates in figures["kvoxel_s"].values())
     y, x = figures["shape"]
-    what = f"{figures['sections']} section{'s' if figures['sections'] > 1 else ''} of {y} x {x} ({figures['data']})"
+    own = f", {figures['sections']} for volseg" if figures["sections"] > 1 else ""
+    what = f"sections of {y} x {x} ({figures['data']}), one a round{own}"
     weights = "random weights" if figures["weights"] == "random" else f"`{figures['weights']}`"
     before = "start-up, statistics and halo" if figures["halo_measured"] else "start-up and statistics"
     packages = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())

@@ -63,6 +63,7 @@ class Scale:
         sections: of it that the sliding window takes.
         window: its side.
         rounds: of everything; the median counts.
+        link: bytes that are sent to time the way to the device.
     """
 
     device: Device = "cuda"
@@ -75,6 +76,7 @@ class Scale:
     sections: int = 4
     window: int = 512
     rounds: int = 5
+    link: int = 1 << 28
 
 
 def seconds_of(work: Callable[[], object], scale: Scale) -> float:
@@ -95,10 +97,10 @@ def peak(precision: Precision, scale: Scale) -> float:
     return 2 * scale.matrix**3 / seconds_of(lambda: left @ right, scale)
 
 
-def link_rate(scale: Scale, count: int = 1 << 28) -> float:
+def link_rate(scale: Scale) -> float:
     """Bytes a second from ordinary memory to the device, which is how tiles travel."""
-    there = torch.empty(count, dtype=torch.uint8)
-    return count / seconds_of(partial(there.to, scale.device, copy=True), scale)
+    here = torch.zeros(scale.link, dtype=torch.uint8)
+    return scale.link / seconds_of(partial(here.to, scale.device, copy=True), scale)
 
 
 def forward_rate(network: nn.Module, precision: Precision, side: int, batch: int, scale: Scale) -> float | None:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,7 +30,8 @@ from benchmarks.contenders import MISSING, Cut, made_ready, versions
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Box, Tiling, Zyx
-from volseg.cluster import Quiet, connect
+from volseg.cluster import Cluster, Quiet, connect
+from volseg.journey import RunTicket, journey_of
 from volseg.models.model import Model, load_model_file
 from volseg.ops import normalize
 from volseg.prediction import Summary, execute, prepare
@@ -37,7 +39,7 @@ from volseg.runfiles import PredictConfig, checked
 from volseg.storage import open_volume, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -46,70 +48,86 @@ if TYPE_CHECKING:
 
 THREADS = 2
 HALO: Zyx = (0, 64, 64)
-MOST_ROUNDS = 5
+MOST_ROUNDS = 4
 Rounds: TypeAlias = dict[str, list[float]]
 
 
 @dataclass
 class Bench:
-    """Where the contenders of one network meet.
+    """Where the contenders of one network meet; each goes on where it stopped the round before.
 
     Attributes:
         source: the volume in Zarr.
         model: the network's file.
         folder: for what is written.
-        cluster: address of a scheduler with one worker.
-        sections: that each contender does.
+        cluster: of one worker.
+        address: how a run joins it.
+        sections: that volseg does in a round.
         computed: voxels that each contender computes for each one that it writes.
     """
 
     source: Path
     model: Path
     folder: Path
-    cluster: str
+    cluster: Cluster
+    address: str
     sections: int
     computed: dict[str, float] = field(default_factory=dict)
 
-    def predict(self, **options: Any) -> tuple[Summary, RunRecord]:
-        """`volseg.predict` of the first sections; what is decided for the run is decided for the whole volume."""
+    def predict(self, target: Path, numbers: Iterable[int], **options: Any) -> Summary:
+        """`volseg.predict` of some sections; what is decided for the run is decided for the whole volume."""
         _, y, x = open_volume(str(self.source)).shape
-        values = {
-            "source": str(self.source), "target": str(self.folder / "membrane.zarr"), "model": str(self.model),
-            "block": (1, y, x), "overwrite": True, "cluster": self.cluster, **options,
-        }  # fmt: skip
-        summary = execute(prepare(checked(PredictConfig, values, "predict")), Quiet(), numbers=range(self.sections))
+        values = {"source": str(self.source), "target": str(target), "model": str(self.model), "block": (1, y, x)}
+        config = checked(PredictConfig, {**values, "cluster": self.address, **options}, "predict")
+        summary = execute(prepare(config), Quiet(), numbers=numbers)
         if summary.failed:
             raise RuntimeError(f"blocks failed: {summary.failed}")
-        return summary, read_record(Path(summary.target))
+        return summary
 
-    def volseg(self, name: str, **options: Any) -> Callable[[], float]:
-        """A contender: voxels written a second, from the first block sent to the last that came back."""
+    def volseg(self, name: str, **options: Any) -> tuple[Callable[[], float], RunRecord]:
+        """A contender, begun: voxels written a second, from the first block sent to the last that came back."""
+        target = self.folder / f"{name}.zarr"
+        self.predict(target, (), **options)
+        frozen = read_record(target)
+        self.computed[name] = round(frozen.models[0].tiling.overhead, 3)
+        ticket = RunTicket(str(target), frozen.digest, open_volume(str(self.source)).location, (str(self.model),))
+        firsts = count(0, self.sections)
 
         def rate() -> float:
-            summary, frozen = self.predict(**options)
-            self.computed[name] = round(frozen.models[0].tiling.overhead, 3)
+            # Workers keep but a few models, and a run of many blocks opens its own once.
+            self.cluster.on_each(opened, ticket)
+            first = next(firsts)
+            summary = self.predict(target, range(first, first + self.sections), resume=True, **options)
             return summary.voxels / summary.seconds
 
-        return rate
+        return rate, frozen
 
     def peer(self, name: str, model: Model, sections: NDArray[np.float32]) -> Callable[[], float]:
-        """A contender of somebody else's.
+        """A contender of somebody else's: voxels a second, a section each time.
 
         Raises:
             ImportError: or another of MISSING, where it cannot be used.
         """
         predict, seen = made_ready(name, model, Cut(threads=THREADS))
+        numbers = count()
 
         def rate() -> float:
+            at = next(numbers) % len(sections)
+            section = sections[at : at + 1]
             seen.voxels.clear()
             torch.set_num_threads(THREADS)
             began = time.perf_counter()
-            predict(sections)
+            predict(section)
             seconds = time.perf_counter() - began
-            self.computed[name] = round(sum(seen.voxels) / sections.size, 3)
-            return sections.size / seconds
+            self.computed[name] = round(sum(seen.voxels) / section.size, 3)
+            return section.size / seconds
 
         return rate
+
+
+def opened(ticket: RunTicket) -> None:
+    """Have a worker open a run, models and all."""
+    journey_of(ticket)
 
 
 def by_turns(contenders: dict[str, Callable[[], float]], seconds: float, most: int = MOST_ROUNDS) -> Rounds:
@@ -129,21 +147,22 @@ def by_turns(contenders: dict[str, Callable[[], float]], seconds: float, most: i
 
 def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[str, Any]:
     """All figures of one network; rates in kvoxel/s, one a round."""
-    bench = Bench(source, model_file, folder, "local", case.sections)
+    contenders: dict[str, Callable[[], float]] = {}
+    left_out: dict[str, str] = {}
     began = time.perf_counter()
-    summary, frozen = bench.predict(workers=1)
-    start_up = time.perf_counter() - began - summary.seconds
-    entry, precision = frozen.models[0], frozen.settings.precision
-    model, sections = load_model_file(model_file), _normalised(source, entry.statistics, case.sections)
     with connect("local", 1) as cluster:
-        bench.cluster = limit.address_of(cluster)
-        contenders: dict[str, Callable[[], float]] = {
-            "volseg": bench.volseg("volseg"),
-            "volseg float32": bench.volseg("volseg float32", halo=entry.halo, precision="float32"),
-            "volseg halo 64": bench.volseg("volseg halo 64", halo=HALO),
-            "volseg halo 64 float32": bench.volseg("volseg halo 64 float32", halo=HALO, precision="float32"),
-        }
-        left_out: dict[str, str] = {}
+        bench = Bench(source, model_file, folder / case.name, cluster, limit.address_of(cluster), case.sections)
+        contenders["volseg"], frozen = bench.volseg("volseg")
+        start_up = time.perf_counter() - began
+        entry, precision = frozen.models[0], frozen.settings.precision
+        for name, options in (
+            ("volseg float32", {"halo": entry.halo, "precision": "float32"}),
+            ("volseg halo 64", {"halo": HALO}),
+            ("volseg halo 64 float32", {"halo": HALO, "precision": "float32"}),
+        ):
+            contenders[name], _ = bench.volseg(name, **options)
+        model = load_model_file(model_file)
+        sections = normalize(_voxels(source), entry.statistics)
         for name in case.peers:
             try:
                 contenders[name] = bench.peer(name, model, sections)
@@ -151,7 +170,7 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
                 left_out[name] = str(error).splitlines()[0]
                 sys.stdout.write(f"{name} is left out: {left_out[name]}\n")
         contenders |= limits(model, frozen, THREADS)
-        rates = by_turns(contenders, case.seconds)
+        rates = by_turns(contenders, case.seconds, min(MOST_ROUNDS, len(sections) // case.sections))
     return {
         "network": case.network, "arguments": case.arguments, "weights": case.packaged or "random",
         "sections": case.sections, "shape": list(sections.shape[1:]), "threads": frozen.settings.threads,
@@ -160,6 +179,11 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
         "versions": versions([name for name in case.peers if name in rates]), "computed": bench.computed,
         "kvoxel_s": {name: [round(rate / 1e3, 2) for rate in each] for name, each in rates.items()},
     }  # fmt: skip
+
+
+def _voxels(source: Path) -> NDArray[Any]:
+    volume = open_volume(str(source))
+    return volume.read(Box.of_shape(volume.shape))
 
 
 def limits(model: Model, frozen: RunRecord, threads: int) -> dict[str, Callable[[], float]]:
@@ -175,11 +199,6 @@ def limits(model: Model, frozen: RunRecord, threads: int) -> dict[str, Callable[
         return lambda: max(t.core[1] * t.core[2] / seconds() for t, seconds in passes)
 
     return {"limit at this halo": best(useful), "limit without halo": best(whole)}
-
-
-def _normalised(source: Path, statistics: Any, sections: int) -> NDArray[np.float32]:
-    volume = open_volume(str(source))
-    return normalize(volume.read(Box((0, 0, 0), (sections, *volume.shape[1:]))), statistics)
 
 
 def main() -> None:

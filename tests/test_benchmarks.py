@@ -44,11 +44,13 @@ from benchmarks.contenders import (
 from benchmarks.peers import Bench, by_turns
 from benchmarks.record import results
 from tests.makers import blobs, make_model, make_volume, stored, whole_pass
+from volseg import journey
 from volseg.blocks import Tiling
 from volseg.cluster import Cluster
 from volseg.journey import RunTicket
 from volseg.models.model import Model, load_model_file
 from volseg.ops import to_uint8
+from volseg.storage import read_record
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
@@ -122,12 +124,27 @@ def test_what_is_compared_is_the_end_of_volsegs_own_way(
     model_file: Path, raw: NDArray[np.uint8], truth: NDArray[np.float32], tmp_path: Path
 ) -> None:
     source = make_volume(tmp_path / "raw.zarr", (2, 128, 128), voxels=raw, chunk=(1, 128, 128))
-    bench = Bench(source, model_file, tmp_path, "serial", sections=1)
-    assert bench.volseg("volseg", halo="exact", precision="float32")() > 0
-    made = stored(tmp_path / "membrane.zarr")
-    assert np.abs(made[0].astype(int) - to_uint8(truth)[0]).max() <= 1
-    assert not made[1].any(), "sections beyond those of a round are left alone"
+    bench = Bench(source, model_file, tmp_path, Cluster(None), "serial", sections=1)
+    rate, _ = bench.volseg("volseg", halo="exact", precision="float32")
+    made = []
+    for _ in range(2):
+        assert rate() > 0
+        made.append(stored(tmp_path / "volseg.zarr"))
+    assert not made[0][1].any(), "a round does its own sections"
+    assert np.abs(made[1].astype(int) - to_uint8(truth)).max() <= 1
     assert bench.computed["volseg"] == pytest.approx((128 + 2 * 22) ** 2 / 128**2, abs=1e-3)
+
+
+def test_a_worker_opens_a_run_before_its_blocks_are_timed(
+    model_file: Path, raw: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[Any, Any] = {}
+    monkeypatch.setattr(journey, "_opened", known)
+    source = make_volume(tmp_path / "raw.zarr", (2, 128, 128), voxels=raw, chunk=(1, 128, 128))
+    rate, _ = Bench(source, model_file, tmp_path, Cluster(None), "serial", sections=1).volseg("volseg", halo="exact")
+    assert not known
+    rate()
+    assert len(known) == 1, "what was opened ahead is what the blocks ask for"
 
 
 def test_voxels_that_go_in_are_counted(model: Model, raw: NDArray[np.uint8]) -> None:
@@ -168,9 +185,10 @@ def test_a_forward_pass_is_no_faster_than_nothing(model: Model, monkeypatch: pyt
 
 def test_a_block_is_busy_for_a_part_of_its_time(model_file: Path, raw: NDArray[np.uint8], tmp_path: Path) -> None:
     source = make_volume(tmp_path / "raw.zarr", (2, 128, 128), voxels=raw, chunk=(1, 128, 128))
-    bench = Bench(source, model_file, tmp_path, "serial", sections=2)
-    summary, frozen = bench.predict(halo=(0, 24, 24))
-    ticket = RunTicket(summary.target, frozen.digest, str(source), (str(model_file),))
+    bench = Bench(source, model_file, tmp_path, Cluster(None), "serial", sections=2)
+    summary = bench.predict(tmp_path / "membrane.zarr", range(2), halo=(0, 24, 24))
+    digest = read_record(tmp_path / "membrane.zarr").digest
+    ticket = RunTicket(summary.target, digest, str(source), (str(model_file),))
     before = stored(tmp_path / "membrane.zarr")
     seconds, inside, voxels = limit.run_timed(Cluster(None), range(2), partial(limit.timed_block, ticket=ticket))
     assert 0 < inside < seconds
@@ -190,7 +208,7 @@ def test_what_is_measured_on_a_gpu_runs_on_a_cpu_too(tmp_path: Path) -> None:
     scale = gpu.Scale(
         device="cpu", arguments={"width": 2, "depth": 1}, matrix=64,
         sides=(32,), batches=(1, 2), precisions=("float32",), shape=(2, 64, 64),
-        sections=1, window=64, rounds=1,
+        sections=1, window=64, rounds=1, link=1 << 16,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where MONAI is installed
@@ -226,7 +244,7 @@ def recorded() -> dict[str, Any]:
         "limit at this halo": [500.0, 500.0, 500.0],
     }
     figures = {
-        "network": "fusionnet", "arguments": {"width": 16}, "weights": "random", "sections": 1, "shape": [64, 64],
+        "network": "fusionnet", "arguments": {"width": 16}, "weights": "random", "sections": 4, "shape": [64, 64],
         "precision": "bfloat16", "halo": [0, 112, 112], "torch": "2", "start_up_s": 4.6, "halo_measured": True,
         "left_out": {"torch-em float32": "No module named 'torch_em'"}, "versions": {"monai": "1"},
         "computed": {"volseg": 1.49}, "data": "generated EM", "load_before": 0.1, "kvoxel_s": rates,
@@ -243,11 +261,11 @@ def test_a_ratio_is_taken_within_a_round() -> None:
 
 def test_the_page_says_whether_a_target_is_met() -> None:
     lines = targets_table([recorded()]).splitlines()[2:]
-    name = "FusionNet, width 16"
+    name, auto = "FusionNet, width 16", "volseg, halo auto (112), bfloat16"
     assert lines == [
-        f"| {name} | volseg, halo 112, bfloat16 | MONAI, float32 | 5.00 (4.00 to 5.00) | 4 | yes |",
+        f"| {name} | {auto} | MONAI, float32 | 5.00 (4.00 to 5.00) | 4 | yes |",
         f"| {name} | volseg, halo 64, float32 | MONAI, float32 | 0.90 (0.90 to 1.50) | 1.8 | no |",
-        f"| {name} | volseg, halo 112, bfloat16 | limit at halo 112, bfloat16 | 0.80 (0.60 to 1.00) | 0.9 | no |",
+        f"| {name} | {auto} | limit at halo 112, bfloat16 | 0.80 (0.60 to 1.00) | 0.9 | no |",
     ]
     assert targets_table([]) == ""
 
@@ -255,9 +273,10 @@ def test_the_page_says_whether_a_target_is_met() -> None:
 def test_the_page_says_who_was_left_out_and_what_came_before() -> None:
     table = peers_table([recorded()])
     assert "| FusionNet, width 16 | MONAI, float32 | 100 | 60.0 to 100 | - |" in table
-    assert "| volseg, halo 112, bfloat16 | 400 | 300 to 500 | 1.49 |" in table
+    assert "| volseg, halo auto (112), bfloat16 | 400 | 300 to 500 | 1.49 |" in table
     assert "torch-em float32 was left out (No module named 'torch_em')." in table
-    assert "1 section of 64 x 64 (generated EM), 3 rounds; start-up, statistics and halo took 5 s." in table
+    assert "sections of 64 x 64 (generated EM), one a round, 4 for volseg, 3 rounds; " in table
+    assert "start-up, statistics and halo took 5 s." in table
     assert peers_table([]) == ""
 
 
