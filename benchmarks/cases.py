@@ -39,15 +39,15 @@ class Case:
     arguments: dict[str, Any]
     packaged: str = ""
     sections: int = 4
-    seconds: float = 90
+    seconds: float = 80
     peers: tuple[str, ...] = tuple(PEERS)
 
 
 CASES = (
     Case("fusionnet-16", "fusionnet", {"width": 16}, packaged="fusionnet-snemi3d"),
-    Case("unet-32", "unet", {"width": 32, "padded": True}, sections=2, seconds=75),
+    Case("unet-32", "unet", {"width": 32, "padded": True}, sections=2, seconds=60),
     # The naive way is slow at any width; one will do.
-    Case("fusionnet-64", "fusionnet", {"width": 64}, sections=1, seconds=170, peers=tuple(PEERS)[:3]),
+    Case("fusionnet-64", "fusionnet", {"width": 64}, sections=1, seconds=150, peers=tuple(PEERS)[:3]),
 )
 
 
