@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PEERS  := $(VENV)/peers
 
-.PHONY: help install demo test test-all check format bench clean
+.PHONY: help install demo test test-all check format bench bench-gpu clean
 help:           ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -37,9 +38,20 @@ format: install ## Put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## Measure; figures go to benchmarks/results
+# What volseg is compared with lies beside its own packages, never among them; what cannot be had is left out.
+$(PEERS)/.installed: $(STAMP) benchmarks/peers.txt
+	mkdir -p $(PEERS)
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --upgrade --target $(PEERS) -r benchmarks/peers.txt \
+	  && touch $@ || echo "not all of benchmarks/peers.txt could be installed; what is missing is left out"
+
+bench: install $(PEERS)/.installed  ## Measure; figures go to benchmarks/results, tables to docs. RAW=sections.tif compares on your own
 	$(BIN)/python -m benchmarks.scheduler
 	$(BIN)/python -m benchmarks.networks
+	$(BIN)/python -m benchmarks.limit
+	PYTHONPATH=$(PEERS) $(BIN)/python -m benchmarks.peers $(RAW)
+
+bench-gpu:      ## Measure on a CUDA device, with the packages of PYTHON
+	$(PYTHON) -m benchmarks.gpu
 
 clean:          ## Remove what was made here
 	rm -rf $(VENV) volseg-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

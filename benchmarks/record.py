@@ -1,4 +1,4 @@
-"""Where figures go: JSON with machine, commit and date."""
+"""Where figures go, and come from: JSON with machine, commit and date."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def record(name: str, figures: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(entry, indent=2) + "\n")
     return path
+
+
+def results(name: str) -> dict[str, Any] | None:
+    """What a benchmark recorded; None where it did not."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _processor() -> str:

@@ -11,22 +11,19 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.record import RESULTS
+from benchmarks.comparison import CASES, gpu_table, limit_table, peers_table, targets_table
+from benchmarks.markdown import markdown, rate, where
+from benchmarks.record import results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ROOT = Path(__file__).parents[1]
 PAGE = _ROOT / "docs" / "networks.md"
+BENCHMARKS = _ROOT / "docs" / "benchmarks.md"
 PACKAGED = {"fusionnet-isbi2012": "isbi2012", "fusionnet-snemi3d": "snemi3d"}
 """The packaged models, and the workflow that made each."""
 COMPARED = ("fcn8s", "unet", "fusionnet", "sliding_window")
-
-
-def results(name: str) -> dict[str, Any] | None:
-    """What a benchmark recorded; None where it did not."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def networks_table(entry: dict[str, Any] | None) -> str:
@@ -40,7 +37,7 @@ def networks_table(entry: dict[str, Any] | None) -> str:
             str(row["layers"]),
             *(",".join(map(str, row[key])) for key in ("reach", "stride", "margin", "exact_halo")),
             f"{row['flops_per_voxel'] / 1e3:.0f}",
-            *(_rate(row["kvoxel_s"][precision]) for precision in ("float32", "bfloat16")),
+            *(rate(row["kvoxel_s"][precision]) for precision in ("float32", "bfloat16")),
         )
         for row in sorted(entry["figures"]["networks"], key=lambda row: (row["network"], row["variant"]))
     ]
@@ -48,8 +45,8 @@ def networks_table(entry: dict[str, Any] | None) -> str:
              "kvoxel/s float32", "kvoxel/s bfloat16"]  # fmt: skip
     figures = entry["figures"]
     busy = ", with other work on the machine, so speeds are rough" if figures["busy"] else ""
-    note = f"{_where(entry)}, {_threads(entry)}, torch {figures['torch']}{busy}."
-    return f"{_markdown(heads, rows)}\n\nMeasured on {note}"
+    note = f"{where(entry)}, {_threads(entry)}, torch {figures['torch']}{busy}."
+    return f"{markdown(heads, rows)}\n\nMeasured on {note}"
 
 
 def literature_table(entries: Sequence[dict[str, Any]]) -> str:
@@ -69,13 +66,13 @@ def literature_table(entries: Sequence[dict[str, Any]]) -> str:
                 ", ".join(f"{run['f1']:.3f}" for run in runs),
                 *(_mean_of(runs, key) for key in ("average_precision", "v_rand", "v_info")),
                 f"{statistics.mean(run['seconds'] for run in runs):.0f}",
-                _rate(statistics.median(run["predict_kvoxel_s"] for run in runs)),
+                rate(statistics.median(run["predict_kvoxel_s"] for run in runs)),
             )
         )
     heads = ["network", "arguments", "parameters", "steps", "F1", "F1 of each seed", "average precision", "V_rand",
              "V_info", "seconds a training", "predict, kvoxel/s"]  # fmt: skip
-    places = {f"{_where(entry)}, {_threads(entry)}" for entry in entries}
-    return f"{_markdown(heads, rows)}\n\nMeasured on {'; '.join(sorted(places))}."
+    places = {f"{where(entry)}, {_threads(entry)}" for entry in entries}
+    return f"{markdown(heads, rows)}\n\nMeasured on {'; '.join(sorted(places))}."
 
 
 def packaged_table(entry: dict[str, Any] | None) -> str:
@@ -89,13 +86,13 @@ def packaged_table(entry: dict[str, Any] | None) -> str:
         cells = (f"{scores[name]:.4f} (cells below {scores[f'{name}_threshold']})" for name in ("v_rand", "v_info"))
         pixels = (f"{scores[name]:.4f}" for name in ("average_precision", "f1", "best_f1"))
         halo = ",".join(map(str, scores["halo"]))
-        rows.append((views, *cells, *pixels, halo, _rate(scores["predict_kvoxel_s"])))
-    return f"{_markdown(heads, rows)}\n\nMeasured on {_where(entry)}."
+        rows.append((views, *cells, *pixels, halo, rate(scores["predict_kvoxel_s"])))
+    return f"{markdown(heads, rows)}\n\nMeasured on {where(entry)}."
 
 
 def pages() -> dict[Path, dict[str, str]]:
     """Every page with tables, and these by the names in their markers."""
-    made = {PAGE: tables()}
+    made = {PAGE: tables(), BENCHMARKS: comparison_tables()}
     for name, workflow in PACKAGED.items():
         table = {"packaged": packaged_table(results(f"packaged-{name}"))}
         made[_ROOT / "volseg" / "models" / "weights" / f"{name}.md"] = table
@@ -109,6 +106,17 @@ def tables() -> dict[str, str]:
     return {
         "networks": networks_table(results("networks")),
         "literature": literature_table([entry for entry in compared if entry is not None]),
+    }
+
+
+def comparison_tables() -> dict[str, str]:
+    """Each table of the benchmarks' page, by the name in its marker."""
+    compared = [entry for case in CASES if (entry := results(f"peers-{case}")) is not None]
+    return {
+        "peers": peers_table(compared),
+        "targets": targets_table(compared),
+        "limit": limit_table(results("limit")),
+        "gpu": gpu_table(results("gpu")),
     }
 
 
@@ -140,26 +148,9 @@ def _millions(parameters: int) -> str:
     return f"{parameters / 1e6:.{1 if parameters >= 1e6 else 2}f} M"
 
 
-def _rate(kvoxel_s: float) -> str:
-    """A rate to about three digits, and never in powers of ten."""
-    return f"{kvoxel_s:.{0 if kvoxel_s >= 100 else 1 if kvoxel_s >= 10 else 2}f}"
-
-
-def _where(entry: dict[str, Any]) -> str:
-    machine = entry["machine"]
-    return f"{entry['date'][:10]} on {machine['processor']}, {machine['cores']} cores"
-
-
 def _threads(entry: dict[str, Any]) -> str:
     threads = entry["figures"]["threads"]
     return f"{threads} thread{'s' if threads > 1 else ''}"
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; columns in which every cell is a number stand to the right."""
-    numbers = [all(re.fullmatch(r"[\d.]+( M)?", row[at]) for row in rows) for at in range(len(heads))]
-    lines = [heads, ["---:" if number else "---" for number in numbers], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":
