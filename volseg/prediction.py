@@ -65,6 +65,7 @@ class Summary:
         seconds: from the first block sent to the last that came back.
         read_amplification: how often the run decodes a chunk of the source, were no block skipped.
         workers: blocks done by each worker.
+        busy: share of its time that each worker spent in forward passes, from its first finished block on.
         peak_in_flight: the most blocks that were sent and not yet back.
     """
 
@@ -78,6 +79,7 @@ class Summary:
     seconds: float
     read_amplification: float
     workers: dict[str, int]
+    busy: dict[str, float]
     peak_in_flight: int
 
 
@@ -264,6 +266,7 @@ def _run(
         seconds=time.perf_counter() - started,
         read_amplification=round(read_amplification(grid, tilings, prepared.volume.chunk), 2),
         workers=dict(workers),
+        busy={name: round(share, 3) for name, share in outcome.busy.shares().items()},
         peak_in_flight=outcome.peak_in_flight,
     )
 

@@ -127,7 +127,7 @@ def test_a_run_with_a_mask_gives_in_its_blocks_the_bytes_of_a_run_without(
         def begin(self, total: int) -> None:
             self.total = total
 
-        def advance(self, voxels: int) -> None:
+        def advance(self, voxels: int, busy: float | None = None) -> None:
             self.advanced += 1
 
     told = Told()

@@ -127,9 +127,10 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
         return
     rate = summary.voxels / max(summary.seconds, 1e-9) / 1e6
     before = f" ({summary.already_done} were done before)" if summary.already_done else ""
+    busy = f", devices {sum(summary.busy.values()) / len(summary.busy):.0%} busy" if summary.busy else ""
     click.echo(
         f"{summary.target}: {summary.done} of {summary.blocks} blocks{before}{told}, {summary.voxels / 1e6:.1f} Mvoxel "
-        f"in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, read amplification {summary.read_amplification:.2f}"
+        f"in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, read amplification {summary.read_amplification:.2f}{busy}"
     )
     for number, reason in summary.failed.items():
         click.echo(f"failed: {reason if f'block {number}' in reason else f'block {number}: {reason}'}", err=True)

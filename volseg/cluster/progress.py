@@ -25,8 +25,8 @@ class Progress(Protocol):
     def begin(self, total: int) -> None:
         """A run of so many blocks begins."""
 
-    def advance(self, voxels: int) -> None:
-        """A block of so many voxels is done."""
+    def advance(self, voxels: int, busy: float | None = None) -> None:
+        """A block of so many voxels is done; `busy` is the share of the devices' time in the network so far."""
 
     def note(self, line: str) -> None:
         """Something the user should see: a failed attempt, a lost worker."""
@@ -38,7 +38,7 @@ class Quiet:
     def begin(self, total: int) -> None:
         """Say nothing."""
 
-    def advance(self, voxels: int) -> None:
+    def advance(self, voxels: int, busy: float | None = None) -> None:
         """Say nothing."""
 
     def note(self, line: str) -> None:
@@ -65,12 +65,12 @@ class Shown:
 
     def begin(self, total: int) -> None:
         """Show an empty bar."""
-        self._task = self._bar.add_task(self._what, total=total, voxels=0)
+        self._task = self._bar.add_task(self._what, total=total, voxels=0, busy=None)
 
-    def advance(self, voxels: int) -> None:
+    def advance(self, voxels: int, busy: float | None = None) -> None:
         """Move the bar by one block."""
         self._voxels += voxels
-        self._bar.update(self._task, advance=1, voxels=self._voxels)
+        self._bar.update(self._task, advance=1, voxels=self._voxels, busy=busy)
 
     def note(self, line: str) -> None:
         """Print a line above the bar."""
@@ -87,7 +87,7 @@ class Shown:
 
 
 class _Rates(ProgressColumn):
-    """Blocks and voxels a second, over the whole run."""
+    """Blocks and voxels a second, over the whole run, and how much of the time the devices compute."""
 
     def render(self, task: Task) -> Text:
         """Draw the column."""
@@ -95,6 +95,8 @@ class _Rates(ProgressColumn):
         if not task.completed or not seconds:
             return Text("")
         rates = f"{task.completed / seconds:.2f} blocks/s, {task.fields['voxels'] / seconds / 1e6:.2f} Mvoxel/s,"
+        if task.fields["busy"] is not None:
+            rates += f" devices {task.fields['busy']:.0%} busy,"
         return Text(rates, no_wrap=True)
 
 

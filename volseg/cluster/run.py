@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from volseg.cluster.attempt import Attempt, Failure, attempted
+from volseg.cluster.busy import Busy
 from volseg.cluster.jobs import Job, Jobs
 from volseg.cluster.window import Window
 from volseg.pipeline import BlockReport
@@ -29,11 +31,13 @@ class Outcome:
         done: blocks that succeeded.
         failed: blocks that did not, with the last reason.
         peak_in_flight: the most futures that were held at once.
+        busy: how much of its time each worker was in the network.
     """
 
     done: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     peak_in_flight: int = 0
+    busy: Busy = field(default_factory=Busy)
 
 
 def run_blocks(
@@ -59,7 +63,8 @@ def run_blocks(
             if isinstance(attempt.result, BlockReport):
                 on_done(attempt.result, job.attempt, attempt.worker)
                 outcome.done += 1
-                progress.advance(attempt.result.voxels)
+                outcome.busy.add(attempt.worker, attempt.result.predict_seconds, time.monotonic())
+                progress.advance(attempt.result.voxels, outcome.busy.share)
             else:
                 _handle_failure(job, attempt.worker, attempt.result, jobs, outcome, progress)
     return outcome

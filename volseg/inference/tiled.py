@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from volseg.inference.clock import DEVICE
 from volseg.inference.orientations import ORIENTATIONS, Orientation
 from volseg.inference.prepare import DTYPES, fitted
 from volseg.models.graph import EXCLUSIVE
@@ -95,7 +96,7 @@ class TiledPredictor:
         """Send tiles (N, z, y, x) through the network; returns the cores (N, classes, z, y, x)."""
         flat = self._tiling.footprint.dimensions == 2
         fit, core = self._views[orientation]
-        with EXCLUSIVE, torch.inference_mode():
+        with EXCLUSIVE, DEVICE.running(), torch.inference_mode():
             # Each thread of a process has its own count, and another run may have left another.
             if self._engine.threads and torch.get_num_threads() != self._engine.threads:
                 torch.set_num_threads(self._engine.threads)

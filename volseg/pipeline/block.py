@@ -17,6 +17,7 @@ import numpy as np
 
 from volseg.blocks import Box, joint_read_box, mirror_index
 from volseg.errors import BlockError
+from volseg.inference.clock import DEVICE
 from volseg.ops import Consensus, normalize, to_uint8
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class BlockReport:
         voxels: written.
         digest: of the voxels written; empty where none were.
         seconds: that the block took.
-        predict_seconds: of these, in the network.
+        predict_seconds: of these, in forward passes; waiting for those of another block is left out.
         skipped: why it was not predicted, such as `empty`; empty where it was.
     """
 
@@ -131,7 +132,7 @@ def process_block(number: int, journey: Journey) -> BlockReport:
         normalized = normalize(
             raw[seen.relative_to(read_box.start).slices], member.statistics, first_section=seen.start[0]
         )
-        before = time.perf_counter()
+        before = DEVICE.seconds
         for estimate in member.predict(normalized, write_box):
             if not np.isfinite(estimate).all():
                 raise BlockError(
@@ -139,7 +140,7 @@ def process_block(number: int, journey: Journey) -> BlockReport:
                     f"{normalized.min():.3g} and {normalized.max():.3g}: try --precision float32"
                 )
             estimates.add(estimate)
-        predicted += time.perf_counter() - before
+        predicted += DEVICE.seconds - before
     volumes = [to_uint8(estimates.mean())]
     if journey.spread:
         volumes.append(to_uint8(estimates.deviation()))
