@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks.networks import CASES, largest_input
-from benchmarks.tables import PACKAGED, PAGE, filled, literature_table, networks_table, pages, results
+from benchmarks.record import results
+from benchmarks.tables import PACKAGED, PAGE, filled, literature_table, networks_table, pages
 from volseg.blocks import Footprint
 from volseg.catalogue import network_facts
 from volseg.models import NETWORKS, network_class, packaged_models, read_card

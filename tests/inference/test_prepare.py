@@ -40,7 +40,7 @@ def tile(network: nn.Module, core: int) -> tuple[torch.Tensor, list[tuple[int, i
     axes = slice(1, None) if flat else slice(0, None)
     cores = (1 if flat else 2 * footprint.stride[0], core, core)
     kept = [(h - m, h - m + c - 1) for h, m, c in zip(halo, footprint.margin, cores, strict=True)][axes]
-    return (voxels[None] if flat else voxels[None, None]), kept, shape[axes]
+    return (voxels[None] if flat else voxels[None, None]), kept, tuple(list(shape)[axes])
 
 
 def core_of(output: torch.Tensor, kept: list[tuple[int, int]], start: tuple[int, ...] | None = None) -> torch.Tensor:

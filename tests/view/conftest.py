@@ -48,6 +48,7 @@ def a_record(shape: Zyx, channels: Sequence[str] = (), *, uncertainty: bool = Fa
                 normalization="fixed",
                 halo=none,
                 tile=shape,
+                batch=1,
                 statistics=((0.0, 1.0),),
             ),
         ),
