@@ -5,24 +5,34 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import volseg
-import volseg.inference.choose as choosing
 from tests.makers import make_model, make_volume, random_network
+from volseg import freezing
 from volseg.blocks import BlockGrid, Tiling
 from volseg.errors import MemoryPlanError
-from volseg.inference import Load
-from volseg.inference.memory import activation_bytes, largest_that_fits, plan_memory
+from volseg.inference import Load, worker_facts
+from volseg.inference.liveness import activation_bytes, outline
+from volseg.inference.memory import largest_that_fits, plan_memory
+from volseg.inference.prepare import fitted, prepared
 from volseg.models.footprint import network_footprint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MEASURE = """
-import json, sys, torch
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+import distributed, torch
 from volseg.blocks import BlockGrid, Tiling
 from volseg.inference import Engine, Load, open_predictor
 from volseg.inference.memory import plan_memory
@@ -32,45 +42,41 @@ from volseg.journey import Volumes
 from volseg.pipeline import Journey, Member, process_block
 from volseg.storage import open_volume, open_target
 from volseg.storage.target import create_volume
-from pathlib import Path
-import distributed
 
-model, raw, out, depth = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+model, raw, out, slots = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 header, volume = read_card(model), open_volume(raw)
-block = (depth, 256, 256)
+block = (2, 256, 256)
 grid = BlockGrid.over(volume.shape, block, block)
 tiling = Tiling(header.card.footprint, (1, 256, 256), header.card.footprint.exact_halo())
 create_volume(out, shape=volume.shape, shard=block, chunk=(1, 64, 64), dtype="uint8", voxel_nm=(30.0, 6.0, 6.0))
-plan = plan_memory(load_model_file(model).network, grid, tiling, Load(1, "float32", 1, 1, "cpu"))
+plan = plan_memory(load_model_file(model).network, grid, tiling, Load(1, "float32", 1, slots, "cpu"))
 predict = open_predictor(model, header.digest, tiling, Engine("cpu", "float32", 1, 1))
 journey = Journey(grid, (Member(tiling, ((128.0, 60.0),), predict),), volume, Volumes((open_target(out),)))
-for number in grid.numbers():
-    process_block(number, journey)
+with ThreadPoolExecutor(slots) as pool:
+    list(pool.map(partial(process_block, journey=journey), grid.numbers()))
 # getrusage would count what the process was before it became this one: the tests' own memory.
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(json.dumps([plan.host_peak, int(peak.split()[1]) * 1024]))
+print(json.dumps([plan.host_more, plan.host_peak, int(peak.split()[1]) * 1024]))
 """
 
 
-def peak(model: Path, raw: Path, out: Path, depth: int) -> tuple[int, int]:
-    """Predicted and measured peak of a process that does all blocks of a volume, in bytes."""
-    command = [sys.executable, "-c", MEASURE, str(model), str(raw), str(out), str(depth)]
+def peak(model: Path, raw: Path, out: Path, slots: int) -> tuple[int, int, int]:
+    """What a process that does all blocks of a volume would take, its predicted and its measured peak, in bytes."""
+    command = [sys.executable, "-c", MEASURE, str(model), str(raw), str(out), str(slots)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    predicted, measured = json.loads(done.stdout)
-    return predicted, measured
+    more, predicted, measured = json.loads(done.stdout)
+    return more, predicted, measured
 
 
-def test_the_predicted_peak_holds_and_does_not_grow_with_the_volume(tmp_path: Path) -> None:
-    model = make_model(tmp_path / "wide.safetensors", "fusionnet", {"width": 16, "depth": 3})
-    small = make_volume(tmp_path / "small.zarr", (6, 256, 512), chunk=(1, 256, 256))
-    large = make_volume(tmp_path / "large.zarr", (18, 256, 512), chunk=(1, 256, 256))
-    predicted, measured = peak(model, small, tmp_path / "a.zarr", 2)
-    again, larger = peak(model, large, tmp_path / "b.zarr", 2)
-    assert predicted == again
-    assert measured < predicted
-    assert larger < predicted
-    assert larger < measured * 1.1
-    assert predicted < measured * 2.5
+def test_the_predicted_peak_is_right_within_a_fifth_and_does_not_grow_with_the_volume(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "wide.safetensors", "fusionnet", {"width": 16, "depth": 2})
+    small = make_volume(tmp_path / "small.zarr", (4, 256, 256), chunk=(1, 256, 256))
+    large = make_volume(tmp_path / "large.zarr", (16, 256, 256), chunk=(1, 256, 256))
+    more, predicted, measured = peak(model, small, tmp_path / "a.zarr", slots=2)
+    again, _, larger = peak(model, large, tmp_path / "b.zarr", slots=2)
+    assert more == again
+    assert predicted == pytest.approx(measured, rel=0.2)
+    assert predicted == pytest.approx(larger, rel=0.2)
 
 
 def test_the_plan_follows_block_tile_width_and_slots_not_the_volume() -> None:
@@ -82,7 +88,7 @@ def test_the_plan_follows_block_tile_width_and_slots_not_the_volume() -> None:
     ) -> int:
         grid = BlockGrid.over(shape, block, block)
         tiling = Tiling(footprint, core, footprint.exact_halo())
-        return plan_memory(network, grid, tiling, Load(1, "float32", 1, slots, "cpu")).host_peak
+        return plan_memory(network, grid, tiling, Load(1, "float32", 1, slots, "cpu")).host_more
 
     assert plan(shape=(640, 40_960, 40_960)) == plan()
     assert plan(block=(16, 256, 256)) > plan()
@@ -90,13 +96,72 @@ def test_the_plan_follows_block_tile_width_and_slots_not_the_volume() -> None:
     assert plan(slots=2) > plan()
 
 
+def held(
+    network: Any, core: int = 64, batch: int = 1, item: int = 4, halo: int | None = None, precision: Any = "float32"
+) -> int:
+    footprint = network_footprint(network)
+    around = footprint.exact_halo() if halo is None else (0, halo, halo)
+    return activation_bytes(
+        outline(network, "cpu", precision), Tiling(footprint, (1, core, core), around), batch, item
+    ).most
+
+
 def test_activations_are_those_that_are_alive_at_once() -> None:
     network = random_network("unet", {"width": 4, "depth": 1, "padded": True})
     level = 4 * 64 * 64 * 4
-    # At full resolution: skip, joined maps (twice as wide) and a convolution's input and output; no more than six maps.
-    assert 3 * level <= activation_bytes(network, (1, 64, 64), 1, 4) <= 6 * level
-    assert activation_bytes(network, (1, 64, 64), 2, 4) == 2 * activation_bytes(network, (1, 64, 64), 1, 4)
-    assert activation_bytes(network, (1, 64, 64), 1, 2) * 2 == activation_bytes(network, (1, 64, 64), 1, 4)
+    # At full resolution: the skip, the joined maps (twice as wide) and a convolution's output; without packing, which
+    # not every processor has, more.
+    assert 3 * level <= held(network, halo=0) <= 6 * level
+    assert held(network, batch=2) == 2 * held(network)
+    assert held(network, item=2) * 2 == held(network)
+
+
+def test_what_is_cut_on_the_way_up_is_not_planned_for() -> None:
+    network = random_network("unet", {"width": 4, "depth": 2, "padded": True})
+    footprint = network_footprint(network)
+    halo = footprint.exact_halo()[1]
+    core = 8 * footprint.stride[1]
+    # The same tile, all of whose output is kept.
+    assert held(network, core) < held(network, core + 2 * halo, halo=0)
+
+
+class Counting(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive after each of torch's operations."""
+
+    def __init__(self, begun_with: torch.Tensor) -> None:
+        super().__init__()
+        self._alive: dict[StorageWeakRef, int] = {}
+        self._taken(begun_with)
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in made if isinstance(made, tuple | list) else [made]:
+            self._taken(each)
+        self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}
+        self.most = max(self.most, sum(self._alive.values()))
+        return made
+
+    def _taken(self, tensor: torch.Tensor) -> None:
+        self._alive[StorageWeakRef(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"), [("unet", {"depth": 2}), ("fusionnet", {"depth": 2}), ("deconvnet", {})]
+)
+def test_the_walk_holds_what_torch_holds(kind: str, arguments: dict[str, Any]) -> None:
+    network = random_network(kind, {"width": 4} | arguments)
+    footprint = network_footprint(network)
+    tiling = Tiling(footprint, (1, *footprint.stride[1:]), footprint.exact_halo())
+    kept = [(a, b - 1) for a, b in zip(tiling.crop.start, tiling.crop.stop, strict=True)][1:]
+    ready = outline(network, "cpu", "float32")
+    cut = fitted(prepared(network, "cpu", "float32"), tiling.input_shape[1:], kept, {}).network
+    tiles = torch.zeros(1, *tiling.input_shape)
+    with torch.inference_mode(), Counting(tiles) as counted:
+        cut(tiles)
+    walked = activation_bytes(ready, tiling, 1, 4).most
+    # Without packing, on other processors, a margin is planned for.
+    assert walked == counted.most if ready.packed else walked >= counted.most
 
 
 def test_the_largest_tile_that_fits_is_taken() -> None:
@@ -105,7 +170,7 @@ def test_the_largest_tile_that_fits_is_taken() -> None:
     grid = BlockGrid.over((4, 1024, 1024), (4, 1024, 1024), (4, 1024, 1024))
     tilings = [Tiling(footprint, (1, side, side), footprint.exact_halo()) for side in (1024, 512, 256)]
     plans = [(t, plan_memory(network, grid, t, Load(1, "float32", 1, 1, "cpu"))) for t in tilings]
-    peaks = [plan.host_peak for _, plan in plans]
+    peaks = [plan.host_more for _, plan in plans]
     assert peaks == sorted(peaks, reverse=True)
     for expected, allowed in zip(tilings, peaks, strict=True):
         assert largest_that_fits(plans, int(allowed / 0.85) + 1, 0)[0] == expected
@@ -116,8 +181,8 @@ def test_the_largest_tile_that_fits_is_taken() -> None:
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(
     raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose = largest_that_fits
-    monkeypatch.setattr(choosing, "largest_that_fits", lambda plans, host, device: choose(plans, 1 << 28, device))
-    with pytest.raises(MemoryPlanError, match=r"0\.\d+ GiB, and 0\.21 GiB may be planned for"):
+    facts = replace(worker_facts("cpu"), memory=1 << 24)
+    monkeypatch.setattr(freezing, "worker_facts", lambda device: facts)
+    with pytest.raises(MemoryPlanError, match=r"would need 0\.\d+ GiB, and 0\.01 GiB may be planned for"):
         volseg.predict(str(raw), str(tmp_path / "t.zarr"), model=str(small_model), cluster="serial")
     assert not (tmp_path / "t.zarr").exists()

@@ -53,6 +53,11 @@ class Window(nn.Module):
         super().__init__()
         self._slices = tuple(slice(a, b) for a, b in spans)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a window, along each of the last axes."""
+        return tuple(each.stop - each.start for each in self._slices)
+
     def forward(self, x: Tensor) -> Tensor:
         """A view of (N, C, [z,] y, x)."""
         return x[:, :, *self._slices]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, NoReturn
 
+import psutil
+
 from volseg.errors import MemoryPlanError
+from volseg.inference.facts import ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,12 +20,18 @@ if TYPE_CHECKING:
     from volseg.blocks import BlockGrid, Box, Tiling
     from volseg.inference.facts import Device, Precision
 
-_PROCESS = 600 << 20
-"""Python with torch, zarr and distributed loaded, and what their allocators keep; measured."""
+_LATER = 20 << 20
+"""What Python's and torch's libraries take when a worker first reads, predicts and writes; measured."""
+_KEPT = 1.5
+"""How much of its small maps a thread's allocator holds on to; measured, from 1.0 to 2.6."""
 _SHARE = 0.85
 """How much of the free memory a run may plan for."""
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+@cache
+def resident_bytes() -> int:
+    """What this process held when it first planned, in bytes; what passes leave behind later, later ones take again."""
+    return int(psutil.Process().memory_info().rss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +39,15 @@ class MemoryPlan:
     """Where a worker's peak goes, in bytes.
 
     Attributes:
-        process: the interpreter and its libraries.
+        held: what the process held already when this was planned: the interpreter and its libraries, mostly.
+        process: what its libraries and its allocator will take yet.
         weights: the network's.
-        activations: the most that one forward pass holds at once.
+        activations: the most that one forward pass, or another step of its block, holds at once.
         blocks: voxels of the blocks in flight, as read, normalised, predicted and written.
         device: which memory holds weights and activations.
     """
 
+    held: int
     process: int
     weights: int
     activations: int
@@ -43,9 +55,14 @@ class MemoryPlan:
     device: str
 
     @property
+    def host_more(self) -> int:
+        """What the process will take of main memory, at its peak, beyond what it held when this was planned."""
+        return self.process + self.blocks + (self.weights + self.activations if self.device == "cpu" else 0)
+
+    @property
     def host_peak(self) -> int:
         """Peak of the process in main memory."""
-        return self.process + self.blocks + (self.weights + self.activations if self.device == "cpu" else 0)
+        return self.held + self.host_more
 
     @property
     def device_peak(self) -> int:
@@ -78,51 +95,23 @@ class Load:
     spread: bool = False
 
 
-def block_bytes(grid: BlockGrid, tiling: Tiling, load: Load) -> int:
-    """What one block holds at its fullest, in bytes: its read box and its write box, each in several forms."""
+def block_bytes(grid: BlockGrid, tiling: Tiling, load: Load) -> tuple[int, int]:
+    """What one block holds at its fullest, and while its network runs, in bytes.
+
+    It is a read box and a write box, each in several forms.
+    """
     whole = _largest_block(grid)
     read, write = tiling.read_box(whole).voxels, whole.voxels * load.classes
+    # Of several estimates there are two besides their mean, and sums.
+    sums = (8 if load.estimates > 1 else 0) + (12 if load.spread else 0)
     # Normalising holds raw voxels, their float32 copy and its result; later the probabilities, their scaled copy and
-    # the bytes stand beside the normalised voxels. Of several estimates there are two besides their mean, and sums.
-    kept = 12 + (8 if load.estimates > 1 else 0) + (12 if load.spread else 0)
-    return max(read * (load.source_item + 8), read * (load.source_item + 4) + write * kept)
+    # the bytes stand beside the normalised voxels.
+    fullest = max(read * (load.source_item + 8), read * (load.source_item + 4) + write * (12 + sums))
+    return fullest, read * (load.source_item + 4) + write * (4 + sums)
 
 
 def _largest_block(grid: BlockGrid) -> Box:
     return max((grid.box(number) for number in {0, grid.count // 2, grid.count - 1}), key=lambda box: box.voxels)
-
-
-def activation_bytes(network: nn.Module, input_shape: tuple[int, int, int], batch: int, item: int) -> int:
-    """The most that one forward pass holds at once, in bytes, by walking the network's graph.
-
-    Each output lives from the node that makes it to the last that uses it.
-
-    Args:
-        network: the network.
-        input_shape: of one tile, (z, y, x); the sections of a 2-D network's tile are its channels.
-        batch: tiles a pass.
-        item: bytes of one activation.
-    """
-    from volseg.models.graph import AxisGraph, dimensions  # noqa: PLC0415 - torch is not needed to plan geometry
-
-    axes = [AxisGraph(network, axis) for axis in range(dimensions(network))]
-    first, channels, nodes = axes[0], axes[0].channels(), axes[0].nodes
-    lengths = [list(axis.sizes(n).values()) for axis, n in zip(axes, input_shape[-len(axes) :], strict=True)]
-    voxels = [prod(each) for each in zip(*lengths, strict=True)]
-    sizes = {
-        node: channels[node] * count * batch * first.item_bytes(node, item)
-        for node, count in zip(nodes, voxels, strict=True)
-    }
-    last_use = {source: at for at, node in enumerate(nodes) for source in node.all_input_nodes}
-    live = peak = 0
-    for at, node in enumerate(nodes):
-        live += 0 if first.in_place(node) else sizes[node]
-        # A convolution's library may hold its input in another layout meanwhile; in 3-D its output as well.
-        copied = max((sizes[source] for source in node.all_input_nodes), default=0)
-        peak = max(peak, live + copied + (sizes[node] if len(axes) == 3 else 0))
-        owners = {source for source in node.all_input_nodes if last_use[source] == at}
-        live -= sum(sizes[source] for source in owners if not first.in_place(node))
-    return peak
 
 
 def plan_memory(
@@ -131,27 +120,39 @@ def plan_memory(
     """Predict the peak of a worker; it depends on block, tile and network, never on the volume.
 
     Args:
-        network: the network that runs.
+        network: the network that runs, plain.
         grid: the run's blocks.
         tiling: how blocks are cut.
         load: what a worker is asked to hold.
         weights: numbers that the networks of the run have in all; those of this one by default.
     """
-    item = ITEM_BYTES[load.precision]
-    inputs = prod(tiling.input_shape) * load.batch * 8
+    from volseg.inference.liveness import activation_bytes, outline  # noqa: PLC0415 - plans of geometry need no torch
+
+    item, on_cpu = ITEM_BYTES[load.precision], load.device == "cpu"
+    ready = outline(network, load.device, load.precision)
+    fullest, running = block_bytes(grid, tiling, load)
+    maps = activation_bytes(ready, tiling, load.batch, item)
+    # Tiles of another precision, or for another device, are a copy.
+    copied = load.precision != "float32" or not on_cpu
+    passing = maps.most + (prod(tiling.input_shape) * load.batch * 4 if copied else 0)
+    own = sum(p.numel() * p.element_size() for p in network.parameters() if p.device.type == "cpu")
+    numbers = sum(p.numel() for p in network.parameters()) if weights is None else weights
     return MemoryPlan(
-        process=_PROCESS,
-        # The network as loaded, in float32, and the copy that is made ready.
-        weights=(sum(p.numel() for p in network.parameters()) if weights is None else weights) * (item + 4),
-        activations=activation_bytes(network, tiling.input_shape, load.batch, item) + inputs,
-        blocks=load.slots * block_bytes(grid, tiling, load),
+        # The network that is planned for is loaded already, and counted below.
+        held=resident_bytes() - own,
+        # Each block in flight has a thread, and each thread a heap.
+        process=_LATER + (int(load.slots * _KEPT * maps.small) if on_cpu else 0),
+        # The network as loaded, in float32, the copy that is made ready, and on a CPU that one packed.
+        weights=numbers * (4 + item * (2 if ready.packed else 1)),
+        activations=max(passing, fullest - running) if on_cpu else passing,
+        blocks=(load.slots - 1) * fullest + (running if on_cpu else fullest),
         device=load.device,
     )
 
 
 def fits(plan: MemoryPlan, host_free: int, device_free: int) -> bool:
     """Whether a predicted peak fits the free memory, in bytes, that a worker may take of its host's and its GPU's."""
-    return plan.host_peak <= int(host_free * _SHARE) and plan.device_peak <= int(device_free * _SHARE)
+    return plan.host_more <= int(host_free * _SHARE) and plan.device_peak <= int(device_free * _SHARE)
 
 
 def refuse_unfitting(least: MemoryPlan | None, host_free: int, device_free: int) -> NoReturn:
@@ -161,8 +162,8 @@ def refuse_unfitting(least: MemoryPlan | None, host_free: int, device_free: int)
         MemoryPlanError: always; names what it would need.
     """
     host, on_device = int(host_free * _SHARE), int(device_free * _SHARE)
-    needed, free = (least.device_peak, on_device) if least and least.host_peak <= host else (0, host)
-    needed = needed or (least.host_peak if least else 0)
+    needed, free = (least.device_peak, on_device) if least and least.host_more <= host else (0, host)
+    needed = needed or (least.host_more if least else 0)
     raise MemoryPlanError(
         f"a worker would need {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB may be planned for; "
         "use a smaller --block, or fewer --workers on a host"
