@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+JOBS   ?= 2
+# Each job computes on one thread, so that jobs do not wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 PEERS  := $(VENV)/peers
 
 .PHONY: help install demo test test-all check format bench bench-gpu clean
@@ -21,11 +24,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install   ## The whole journey on generated EM: learn, predict, score, draw
 	$(BIN)/volseg demo --overwrite volseg-demo
 
-test: install   ## All tests but the long ones
-	$(BIN)/python -m pytest -m "not slow"
+test: install   ## All tests but the long ones, on JOBS cores
+	$(PYTEST) -m "not slow"
 
 test-all: install  ## All tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: install  ## Lint, types, the house's walls
 	$(BIN)/ruff check .
