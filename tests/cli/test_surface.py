@@ -24,7 +24,7 @@ SURFACE = {
     "predict": [
         "--block", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo", "--halo-tolerance",
         "--ignore-voxel-size", "--json", "--mask", "--model", "--orientations", "--overwrite", "--precision",
-        "--resume", "--roi", "--scale-level", "--shard", "--uncertainty", "--workers", "SOURCE", "TARGET",
+        "--resume", "--roi", "--scale-level", "--shard", "--tile", "--uncertainty", "--workers", "SOURCE", "TARGET",
     ],
     "evaluate": [
         "--channel", "--ignore", "--json", "--kind", "--membrane", "--output", "--pixels-only", "--roi", "--threshold",

@@ -18,7 +18,6 @@ import numpy as np
 from volseg.blocks import Box
 from volseg.inference.facts import device_name
 from volseg.inference.memory import Load, MemoryPlan, fits, plan_memory, refuse_unfitting
-from volseg.storage import cached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -118,6 +117,8 @@ def _fastest(
     model: Model, grid: BlockGrid, choices: Sequence[tuple[Tiling, TileChoice]], engine: Engine | None
 ) -> TileChoice:
     """The choice with the most useful voxels a second; the first where there is nothing to choose or no time."""
+    from volseg.storage import cached  # noqa: PLC0415 - `volseg predict --help` imports this module without zarr
+
     whole = grid.box(grid.count // 2)
     first = choices[0][1]
     if engine is None or len(choices) == 1 or grid.count * choices[0][0].count(whole) < _PASSES:
