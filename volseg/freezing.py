@@ -191,7 +191,7 @@ def _models(
     """What each network is run with: its constants, its halo, its tile."""
     recorded, plan = prepared.recorded, prepared.plan
     statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(prepared, progress)
-    load, free = _load(prepared, settings, cluster), _free(facts)
+    load, free = load_of(prepared, settings, cluster), _free(facts)
     files = [model.path for model in prepared.models]
     engine = Engine(settings.device, settings.precision, batch=1, threads=settings.threads)
 
@@ -283,7 +283,8 @@ def _statistics(prepared: Prepared, progress: Progress) -> list[Statistics]:
     return result
 
 
-def _load(prepared: Prepared, settings: Settings, cluster: Cluster) -> Load:
+def load_of(prepared: Prepared, settings: Settings, cluster: Cluster) -> Load:
+    """What a worker of a cluster is asked to hold, one tile a pass."""
     return Load(
         batch=1,
         precision=settings.precision,
