@@ -196,15 +196,9 @@ def _statistics(prepared: Prepared, progress: Progress) -> list[Statistics]:
     return result
 
 
-def _sampled(
-    prepared: Prepared,
-    settings: Settings,
-    facts: list[WorkerFacts],
-    cluster: Cluster,
-    statistics: list[Statistics],
-) -> list[Sampled]:
-    """What a worker needs to know of each network to measure it."""
-    load = Load(
+def load_of(prepared: Prepared, settings: Settings, cluster: Cluster) -> Load:
+    """What each worker is asked to hold, one tile at a time."""
+    return Load(
         batch=1,
         precision=settings.precision,
         source_item=int(np.dtype(prepared.volume.dtype).itemsize),
@@ -214,6 +208,17 @@ def _sampled(
         estimates=prepared.estimates,
         spread=settings.uncertainty,
     )
+
+
+def _sampled(
+    prepared: Prepared,
+    settings: Settings,
+    facts: list[WorkerFacts],
+    cluster: Cluster,
+    statistics: list[Statistics],
+) -> list[Sampled]:
+    """What a worker needs to know of each network to measure it."""
+    load = load_of(prepared, settings, cluster)
     return [
         Sampled(
             source=prepared.volume.location,

@@ -69,18 +69,28 @@ def _open(ticket: RunTicket) -> Journey:
         raise TargetError(
             f"{path} holds another run than the one that sent this block; use a path that is the same everywhere"
         )
+    spread = record.settings.uncertainty
+    volumes = [open_target(path), *([open_target(path / UNCERTAINTY)] if spread else [])]
+    members = members_of(record, ticket.models)
+    return Journey(record.grid, members, open_volume(ticket.source), Volumes(tuple(volumes)), spread=spread)
+
+
+def members_of(record: RunRecord, files: tuple[str, ...]) -> tuple[Member, ...]:
+    """The networks of a run, made ready in this process.
+
+    Args:
+        record: the run's.
+        files: where its models are.
+    """
     engine, classes = engine_of(record), record.settings.classes
-    members = tuple(
+    return tuple(
         Member(
             entry.tiling,
             entry.statistics,
             open_predictor(file, entry.digest, entry.tiling, replace(engine, batch=entry.batch), classes),
         )
-        for entry, file in zip(record.models, ticket.models, strict=True)
+        for entry, file in zip(record.models, files, strict=True)
     )
-    spread = record.settings.uncertainty
-    volumes = [open_target(path), *([open_target(path / UNCERTAINTY)] if spread else [])]
-    return Journey(record.grid, members, open_volume(ticket.source), Volumes(tuple(volumes)), spread=spread)
 
 
 @dataclass(frozen=True)

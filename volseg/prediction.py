@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volseg.blocks import BlockSet, Box, Tiling, parse_roi, read_amplification
+from volseg.blocks import Box, Tiling, parse_roi, read_amplification
 from volseg.cluster import Cluster, Outcome, Progress, connect, run_blocks, visible_gpus
 from volseg.errors import ConfigError, ResumeError, TargetError
+from volseg.foresight import done_blocks
 from volseg.freezing import Prepared, freeze
 from volseg.halos import halo_lines
 from volseg.journey import RunTicket, compute_block
@@ -32,7 +33,6 @@ from volseg.storage import (
     open_mask,
     open_target,
     open_volume,
-    read_marks,
     read_record,
     refuse_other_than_zarr,
     refuse_overlap,
@@ -131,26 +131,6 @@ def _mask(config: PredictConfig, recorded: RunRecord | None, grid: BlockGrid, ta
     return mask
 
 
-def foreseen(prepared: Prepared) -> dict[str, object]:
-    """What a run would do, in numbers: all its blocks, and which of them are left to do."""
-    plan, mask, recorded = prepared.plan, prepared.mask, prepared.recorded
-    done = len(_done(open_target(prepared.target).journal)[0]) if recorded else 0
-    planned = mask.count if mask else plan.grid.count
-    # How large a tile may be, a worker says when the run starts; that a block is one is the guess.
-    tilings = (
-        [entry.tiling for entry in recorded.models]
-        if recorded
-        else [next(plan.tilings(member)) for member in range(len(plan.halos))]
-    )
-    return prepared.figures() | {
-        "mask": mask.volume.location if mask else None,
-        "blocks_outside_the_mask": plan.grid.count - planned,
-        "blocks_done_before": done,
-        "blocks_to_do": planned - done,
-        "read_amplification": round(read_amplification(plan.grid, tilings, prepared.volume.chunk), 2),
-    }
-
-
 def _shown(halo: Zyx | str) -> str:
     return halo if isinstance(halo, str) else ",".join(map(str, halo))
 
@@ -239,7 +219,7 @@ def _run(
     folder, grid, mask = open_target(prepared.target).journal, record.grid, prepared.mask
     planned = mask.count if mask else grid.count
     with Journal(folder) as journal:
-        done, empty = _done(folder)
+        done, empty = done_blocks(folder)
         voxels, workers = 0, Counter[str]()
 
         def on_done(report: BlockReport, attempt: int, worker: str) -> None:
@@ -269,12 +249,3 @@ def _run(
         busy={name: round(share, 3) for name, share in outcome.busy.shares().items()},
         peak_in_flight=outcome.peak_in_flight,
     )
-
-
-def _done(folder: Path) -> tuple[BlockSet, int]:
-    """The blocks that have a mark in a journal, and how many of them were found empty."""
-    done, empty = BlockSet(), 0
-    for mark in read_marks(folder):
-        empty += mark.skipped == EMPTY and mark.block not in done
-        done.add(mark.block)
-    return done, empty

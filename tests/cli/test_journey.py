@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,8 +61,59 @@ def test_a_dry_run_writes_nothing(converted: Path, small_model: Path, tmp_path: 
     figures = json.loads(run(*arguments, "--block", "2,32,32", "--json"))
     assert (figures["blocks"], figures["halo"], figures["voxels_to_write"]) == (8, [0, 52, 52], 4 * 50 * 60)
     assert figures["read_for_each_written"] == pytest.approx((32 + 104) ** 2 / 32**2, abs=0.01)
-    assert "blocks" in run(*arguments)
+    # Chunks are (2, 32, 32) or as large as the image is; 6 bytes a read voxel, while it is made float32, and raw.
+    assert figures["bytes_to_write"] == 4 * 50 * 60
+    assert figures["bytes_to_read"] == pytest.approx(figures["read_amplification"] * in_chunks(converted), rel=0.01)
+    assert figures["bytes_of_blocks_in_flight"] == 2 * 2 * (32 + 104) ** 2 * (1 + 8)
+    shown = run(*arguments)
+    assert "blocks" in shown
+    assert "add --calibrate" in shown
     assert not (tmp_path / "p.zarr").exists()
+
+
+def in_chunks(path: Path) -> int:
+    """Voxels of a volume's chunks."""
+    volume = open_volume(str(path))
+    return prod(-(-n // c) * c for n, c in zip(volume.shape, volume.chunk, strict=True))
+
+
+def test_a_calibration_says_what_a_run_takes_and_writes_nothing(
+    converted: Path, small_model: Path, tmp_path: Path
+) -> None:
+    arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--calibrate"]
+    refused = CliRunner().invoke(main, arguments)
+    assert (refused.exit_code, refused.output) == (
+        2, "Error: --calibrate is for --dry-run; give both, or leave it out\n"
+    )  # fmt: skip
+    arguments += ["--dry-run", "--cluster", "serial", "--block", "2,32,32", "--tile", "1,16,16", "--json"]
+    before = {path.name for path in tmp_path.iterdir()}
+    figures = json.loads(run(*arguments))
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert (figures["workers"], figures["slots"], figures["device"]) == (1, 1, "cpu")
+    assert (figures["tiles"], figures["batches"]) == ([[1, 16, 16]], [1])
+    (halo,) = figures["halos"]
+    assert halo == figures["halo"]
+    assert figures["read_for_each_written"] == pytest.approx((1 + 2 * halo[1] / 32) ** 2, abs=0.01)
+    # Rounded to a millisecond a block.
+    assert figures["seconds_for_the_run"] == pytest.approx(8 * figures["seconds_a_block"], abs=0.06)
+    assert 0 < figures["seconds_a_block"] < 60
+    # This process has run other tests, which left memory behind: only that both are told, in bytes.
+    assert min(figures["predicted_peak_bytes"], figures["measured_peak_bytes"]) > 1 << 27
+    assert figures["predicted_gpu_peak_bytes"] == figures["measured_gpu_peak_bytes"] == 0
+
+
+def test_a_calibration_looks_for_blocks_that_show_something(small_model: Path, tmp_path: Path) -> None:
+    voxels = np.full((2, 64, 256), 7, np.uint8)
+    make_volume(tmp_path / "grey.zarr", voxels.shape, voxels=voxels)
+    voxels[:, 4, 4] = 200  # in the first block, which is the last to be looked at
+    make_volume(tmp_path / "speck.zarr", voxels.shape, voxels=voxels)
+    arguments = [str(tmp_path / "p.zarr"), "--model", str(small_model), "--dry-run", "--calibrate"]
+    arguments += ["--cluster", "serial", "--block", "2,64,64", "--halo", "0,0,0"]
+    figures = run("predict", str(tmp_path / "speck.zarr"), *arguments)
+    assert "kvoxel s of a worker" in figures
+    refused = CliRunner().invoke(main, ["predict", str(tmp_path / "grey.zarr"), *arguments])
+    assert refused.exit_code == 1
+    assert "the 4 blocks that were looked at hold one grey value each; give --roi or --mask where" in refused.stderr
 
 
 def test_a_region_keeps_the_sources_shape_and_grows_to_whole_shards(

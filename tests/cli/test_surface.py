@@ -22,9 +22,10 @@ SURFACE = {
     "convert": ["--overwrite", "--voxel-size", "SOURCE", "TARGET"],
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
-        "--block", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo", "--halo-tolerance",
-        "--ignore-voxel-size", "--json", "--mask", "--model", "--orientations", "--overwrite", "--precision",
-        "--resume", "--roi", "--scale-level", "--shard", "--tile", "--uncertainty", "--workers", "SOURCE", "TARGET",
+        "--block", "--calibrate", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo",
+        "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--model", "--orientations", "--overwrite",
+        "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--uncertainty", "--workers",
+        "SOURCE", "TARGET",
     ],
     "evaluate": [
         "--channel", "--ignore", "--json", "--kind", "--membrane", "--output", "--pixels-only", "--roi", "--threshold",

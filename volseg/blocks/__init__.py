@@ -7,7 +7,7 @@ from volseg.blocks.coarser import Coarser
 from volseg.blocks.footprint import Footprint
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
-from volseg.blocks.reading import boxes_along, joint_read_box, read_amplification
+from volseg.blocks.reading import boxes_along, decoded_chunks, joint_read_box, read_amplification
 from volseg.blocks.text import parse_roi, parse_zyx
 from volseg.blocks.tiling import Tiling
 
@@ -22,6 +22,7 @@ __all__ = [
     "ZyxFloat",
     "boxes_along",
     "ceil_to",
+    "decoded_chunks",
     "floor_to",
     "joint_read_box",
     "mirror_index",

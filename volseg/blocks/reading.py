@@ -47,9 +47,14 @@ def read_amplification(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -
     >>> read_amplification(grid, [Tiling(net, (1, 32, 32), (0, 8, 8))], (4, 16, 16))
     4.5
     """
-    decoded = prod(_decoded_along(grid, tilings, chunk[axis], axis) for axis in range(3))
+    decoded = decoded_chunks(grid, tilings, chunk)
     touched = prod(_chunks(a, b, c) for a, b, c in zip(grid.region.start, grid.region.stop, chunk, strict=True))
     return decoded / touched
+
+
+def decoded_chunks(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -> int:
+    """How many chunks of the source all blocks decode, each block for itself; arguments as above."""
+    return prod(_decoded_along(grid, tilings, chunk[axis], axis) for axis in range(3))
 
 
 def _decoded_along(grid: BlockGrid, tilings: Sequence[Tiling], chunk: int, axis: int) -> int:

@@ -49,8 +49,10 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Finish a run that was stopped; start one where there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace a TARGET that exists.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--calibrate", is_flag=True,
+              help="With --dry-run: let a worker do a block or two, unwritten, and say what a run takes.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-def predict(dry_run: bool, as_json: bool, **options: Any) -> None:
+def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> None:
     """Write the membrane probability map of a volume.
 
     SOURCE is a Zarr 2 or 3 array or an OME-Zarr, axes z, y, x, local or behind a URL. TARGET becomes an OME-Zarr 0.5
@@ -61,20 +63,24 @@ def predict(dry_run: bool, as_json: bool, **options: Any) -> None:
     Examples:
       volseg predict raw.zarr membrane.zarr --model model.safetensors
       volseg predict raw.zarr membrane.zarr --model model.safetensors --resume
+      volseg predict raw.zarr membrane.zarr --model model.safetensors --dry-run --calibrate
       volseg predict raw.zarr corner.zarr --model model.safetensors --roi 0:16,:,:
       volseg predict raw.zarr membrane.zarr --model model.safetensors --mask tissue.zarr
       volseg predict raw.zarr mean.zarr --model a.safetensors --model b.safetensors --orientations all --uncertainty
       volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786
     """
     from volseg.cluster import Shown
+    from volseg.errors import ConfigError
     from volseg.prediction import execute, prepare
     from volseg.runfiles import PredictConfig, checked
 
+    if calibrate and not dry_run:
+        raise ConfigError("--calibrate is for --dry-run; give both, or leave it out")
     prepared = prepare(checked(PredictConfig, options, "predict"))
     for warning in prepared.plan.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if dry_run:
-        _print_plan(prepared, as_json=as_json)
+        _print_plan(prepared, calibrated=calibrate, as_json=as_json)
         return
     _interrupt_on_terminate()
     try:
@@ -99,11 +105,18 @@ def _interrupt_on_terminate() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def _print_plan(prepared: Prepared, *, as_json: bool) -> None:
+def _print_plan(prepared: Prepared, *, calibrated: bool, as_json: bool) -> None:
     from volseg.cli.printing import echo_json
-    from volseg.prediction import foreseen
+    from volseg.cluster import Shown
+    from volseg.foresight import foreseen
 
-    figures = foreseen(prepared)
+    if calibrated:
+        from volseg.calibration import calibrate
+
+        with Shown() as shown:
+            figures = calibrate(prepared, shown)
+    else:
+        figures = foreseen(prepared)
     if as_json:
         echo_json(figures)
         return

@@ -8,6 +8,7 @@ from volseg.inference.engine import Engine, open_predictor, open_predictors
 from volseg.inference.facts import Device, Precision, WorkerFacts, choose_precision, threads_each, worker_facts
 from volseg.inference.memory import Load, MemoryPlan
 from volseg.inference.orientations import ORIENTATIONS, Orientations
+from volseg.inference.peaks import forget_peaks, measured_peaks
 
 __all__ = [
     "ORIENTATIONS",
@@ -21,6 +22,8 @@ __all__ = [
     "WorkerFacts",
     "choose_precision",
     "choose_tiles",
+    "forget_peaks",
+    "measured_peaks",
     "open_predictor",
     "open_predictors",
     "threads_each",

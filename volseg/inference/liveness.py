@@ -86,8 +86,7 @@ def activation_bytes(ready: Outline, tiling: Tiling, batch: int, item: int) -> H
     lengths = list(tiling.input_shape)[axes]
     kept = [(a, b - 1) for a, b in zip(tiling.crop.start, tiling.crop.stop, strict=True)][axes]
     walk = _Walk(cropped(ready.graph, lengths, kept).network, ready, lengths, batch, item)
-    small = {node: size if size < _HEAP else 0 for node, size in walk.sizes.items()}
-    return Held(walk.most(walk.sizes), walk.most(small))
+    return Held(walk.most(), walk.most(below=_HEAP))
 
 
 class _Walk:
@@ -136,26 +135,28 @@ class _Walk:
             return self.owner[node] is not node and self._is_packed(node.all_input_nodes[0])
         return self._is_packed(node) or isinstance(module, DECONVOLUTIONS)
 
-    def most(self, sizes: dict[fx.Node, int]) -> int:
-        """The most that is alive at once, where every node's output has some size."""
+    def most(self, below: int | None = None) -> int:
+        """The most that is alive at once, in bytes; only of pieces smaller than `below`, if that is given."""
         ends = {self.owner[used]: at for at, node in enumerate(self.nodes) for used in (node, *node.all_input_nodes)}
         ends[self.nodes[0]] = len(self.nodes)  # whoever gave the tiles holds on to them
+        counted = {node: 0 if below and size >= below else size for node, size in self.sizes.items()}
         live = peak = 0
         for at, node in enumerate(self.nodes):
-            live += sizes[node] if self.owner[node] is node else 0
-            peak = max(peak, live + self._copied(node, sizes))
-            live -= sum(sizes[owner] for owner, end in ends.items() if end == at)
+            live += counted[node] if self.owner[node] is node else 0
+            copied = self._copied(node)
+            peak = max(peak, live + (0 if below and copied >= below else copied))
+            live -= sum(counted[owner] for owner, end in ends.items() if end == at)
         return peak
 
-    def _copied(self, node: fx.Node, sizes: dict[fx.Node, int]) -> int:
+    def _copied(self, node: fx.Node) -> int:
         """What the library that computes a layer takes meanwhile: a margin of its input, where it is not known."""
         if self._packed or node.op != "call_module":
             return 0
-        source = max(node.all_input_nodes, key=lambda each: sizes[each])
-        module, few = self.axes[0].module(node), 4 * _UNFOLDED * self._columns[source]
-        if self._unfolds and isinstance(module, nn.Conv3d) and sizes[source] <= few:
-            return sizes[source] * prod(module.kernel_size)
-        return sizes[source]
+        source = max(node.all_input_nodes, key=lambda each: self.sizes[each])
+        module, size = self.axes[0].module(node), self.sizes[source]
+        if self._unfolds and isinstance(module, nn.Conv3d) and size <= 4 * _UNFOLDED * self._columns[source]:
+            return size * prod(module.kernel_size)
+        return size
 
     def _lengths(self, axis: AxisGraph, length: int) -> dict[fx.Node, int]:
         sizes: dict[fx.Node, int] = {}

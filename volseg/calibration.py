@@ -1,0 +1,166 @@
+"""What a run would take, tried on its own workers: `predict --dry-run --calibrate`.
+
+cluster -> halo, tiles, precision as the run would choose them -> on one worker, as many blocks side by side as it
+holds at once, computed and not written -> seconds, memory. Nothing is written to the target.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from volseg.cluster import Progress, connect, visible_gpus
+from volseg.errors import BlockError
+from volseg.foresight import foreseen
+from volseg.freezing import Prepared, freeze, load_of
+from volseg.inference import Load, forget_peaks, measured_peaks
+from volseg.inference.memory import MemoryPlan, plan_memory
+from volseg.journey import members_of
+from volseg.pipeline import Journey, process_block
+from volseg.storage import open_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Box
+    from volseg.storage import RunRecord
+
+_TRIED = 12
+"""Groups of blocks that are looked at for one that is not empty."""
+
+
+class Nowhere:
+    """A sink that keeps nothing."""
+
+    def write(self, box: Box, volumes: Sequence[NDArray[Any]]) -> str:
+        """Forget the voxels."""
+        return ""
+
+    def clear(self, box: Box) -> None:
+        """There is nothing to clear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What some blocks took of one worker.
+
+    Attributes:
+        seconds: for each block, of those that were computed side by side.
+        voxels: of each block.
+        predicted: the worker's peak by plan, in bytes, in main memory and on its GPU.
+        measured: its peak meanwhile, likewise; 0 where the system does not tell.
+    """
+
+    seconds: float
+    voxels: int
+    predicted: tuple[int, int]
+    measured: tuple[int, int]
+
+
+def calibrate(prepared: Prepared, progress: Progress) -> dict[str, object]:
+    """Choose what a run would choose, do a few of its blocks without writing them, and say what all would take.
+
+    Args:
+        prepared: the run.
+        progress: told how far the choosing is.
+
+    Returns:
+        Figures by name: those that are foreseen, for the halo and the tiles that were chosen, and those measured;
+        seconds, bytes, thousands of voxels a second.
+
+    Raises:
+        VolsegError: what the run would be refused for; or none of the blocks that were looked at shows an image.
+    """
+    config = prepared.config
+    with connect(config.cluster, config.workers, visible_gpus(config.device)) as cluster:
+        record = freeze(prepared, cluster, progress)
+        files = tuple(model.path for model in prepared.models)
+        load = load_of(prepared, record.settings, cluster)
+        groups = list(islice(_groups(prepared, load.slots), _TRIED))
+        progress.note(f"calibrating: {len(groups[0])} blocks at once on one worker")
+        made: Rehearsal = cluster.on_one(rehearse, record, prepared.volume.location, files, groups, load)
+        workers, slots = len(cluster.names), cluster.slots
+    entries = record.models
+    plan = prepared.plan.with_halos(tuple(entry.halo for entry in entries))
+    figures = foreseen(replace(prepared, plan=plan), [entry.tiling for entry in entries])
+    del figures["seconds_and_peak_memory"]
+    blocks = int(str(figures["blocks_to_do"]))
+    return figures | {
+        "halo_is": "as a worker chose it" if prepared.measures else "as it will be",
+        "device": record.settings.device,
+        "precision": record.settings.precision,
+        "workers": workers,
+        "slots": slots,
+        "halos": [list(entry.halo) for entry in entries],
+        "tiles": [list(entry.tile) for entry in entries],
+        "batches": [entry.batch for entry in entries],
+        "kvoxel_s_of_a_worker": round(made.voxels / made.seconds / 1e3, 1),
+        "seconds_a_block": round(made.seconds, 3),
+        "seconds_for_the_run": round(blocks * made.seconds / workers, 1),
+        "predicted_peak_bytes": made.predicted[0],
+        "measured_peak_bytes": made.measured[0],
+        "predicted_gpu_peak_bytes": made.predicted[1],
+        "measured_gpu_peak_bytes": made.measured[1],
+    }
+
+
+def _groups(prepared: Prepared, size: int) -> Iterator[list[int]]:
+    """Blocks of a run in groups as large as a worker holds at once, from the middle of the region on."""
+    grid, mask = prepared.plan.grid, prepared.mask
+    order = (number % grid.count for number in range(grid.count // 2, grid.count // 2 + grid.count))
+    planned = (number for number in order if mask is None or number in mask)
+    while group := list(islice(planned, size)):
+        yield group
+
+
+def rehearse(
+    record: RunRecord, source: str, files: tuple[str, ...], groups: Sequence[Sequence[int]], load: Load
+) -> Rehearsal:
+    """Do the first group of blocks that all show something, in whichever process this is called; write nothing.
+
+    Args:
+        record: the run's.
+        source: where its volume is.
+        files: where its models are.
+        groups: of block numbers; those of one are done side by side.
+        load: what the run asks a worker to hold.
+
+    Raises:
+        BlockError: no group shows an image.
+    """
+    plans = _plans(record, files, load)
+    journey = Journey(
+        record.grid, members_of(record, files), open_volume(source), Nowhere(), spread=record.settings.uncertainty
+    )
+    for group in groups:
+        forget_peaks()
+        started = time.perf_counter()
+        with ThreadPoolExecutor(len(group)) as pool:
+            reports = list(pool.map(partial(process_block, journey=journey), group))
+        seconds = time.perf_counter() - started
+        if any(report.voxels for report in reports):
+            done = [report.voxels for report in reports if report.voxels]
+            predicted = max(plan.host_peak for plan in plans), max(plan.device_peak for plan in plans)
+            return Rehearsal(seconds / len(done), max(done), predicted, measured_peaks(record.settings.device))
+    raise BlockError(
+        f"the {sum(map(len, groups))} blocks that were looked at hold one grey value each; "
+        "give --roi or --mask where there is an image"
+    )
+
+
+def _plans(record: RunRecord, files: tuple[str, ...], load: Load) -> list[MemoryPlan]:
+    """The memory plan of each network of a run, as this worker sees it."""
+    from volseg.models.model import load_model_file  # noqa: PLC0415 - the driver imports this module without torch
+
+    networks = [load_model_file(file).network for file in files]
+    weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
+    return [
+        plan_memory(network, record.grid, entry.tiling, replace(load, batch=entry.batch), weights)
+        for network, entry in zip(networks, record.models, strict=True)
+    ]
