@@ -347,7 +347,7 @@ def test_several_classes_leave_no_seam_and_are_channels_by_name(tmp_path: Path) 
     np.testing.assert_array_equal(stored(tmp_path / "one.zarr"), whole[1])
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 10, 10)])
+@pytest.mark.parametrize("shape", [(2, 1, 1), (3, 10, 10)])
 def test_a_volume_smaller_than_the_stride_is_mapped_too(shape: tuple[int, int, int], tmp_path: Path) -> None:
     raw = blobs((3, 20, 20))[: shape[0], : shape[1], : shape[2]]
     raw_path = make_volume(tmp_path / "raw.zarr", shape, voxels=np.ascontiguousarray(raw), chunk=(1, 8, 8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -231,7 +232,7 @@ def test_weights_may_begin_where_another_training_ended(data: Path, tmp_path: Pa
 def test_a_loss_that_is_no_number_stops_it_and_the_last_good_weights_stay(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(volseg.training.loop, "rate_at", lambda share, settings: 1e35 if share > 0.2 else 1.0)
+    monkeypatch.setattr(volseg.training.loop, "rate_at", lambda share, settings: math.inf if share > 0.2 else 1.0)
     config = run(data, tmp_path, validation={"every": 3})
     with pytest.raises(TrainingError, match=r"(nan|inf|no numbers) at step \d; lower optimizer.learning_rate.* kept"):
         learn(config)
@@ -325,7 +326,7 @@ def test_offsets_that_lead_out_of_a_patch_are_refused(tmp_path: Path) -> None:
 def test_validation_that_does_not_fit_is_refused_before_the_first_step(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = replace(worker_facts("cpu"), memory=700 << 20)
+    facts = replace(worker_facts("cpu"), memory=20 << 20)
     monkeypatch.setattr(volseg.training.validate, "worker_facts", lambda device: facts)
     with pytest.raises(TrainingError, match=r"validation on sections of \(2, 96, 96\) does not fit .*hold out fewer"):
         learn(run(data, tmp_path))
