@@ -36,7 +36,8 @@ def test_the_whole_way(tmp_path: Path, name: str) -> None:
     phantom = make_phantom((6, 96, 96), seed=1)
     for stack in ("train-volume", "test-volume") if name == "isbi2012" else ("train-input",):
         tifffile.imwrite(folder / f"{stack}.tif", phantom.raw, photometric="minisblack")
-    labels = np.where(phantom.labels == 0, 0, 255).astype(np.uint8)
+    mask = np.where(phantom.labels == 0, 0, 255).astype(np.uint8)
+    labels = mask if name == "isbi2012" else phantom.labels.astype(np.uint16)
     tifffile.imwrite(folder / "train-labels.tif", labels, photometric="minisblack")
     if name == "isbi2012":
         first = shortened(folder, "first.toml", "data.train=[0,4]")
