@@ -68,14 +68,14 @@ def peak(model: Path, raw: Path, out: Path, slots: int) -> tuple[int, int, int]:
     return more, predicted, measured
 
 
-def test_the_predicted_peak_is_right_within_a_fifth_and_does_not_grow_with_the_volume(tmp_path: Path) -> None:
+def test_the_predicted_peak_is_about_right_and_does_not_grow_with_the_volume(tmp_path: Path) -> None:
     model = make_model(tmp_path / "wide.safetensors", "fusionnet", {"width": 16, "depth": 2})
     small = make_volume(tmp_path / "small.zarr", (4, 256, 256), chunk=(1, 256, 256))
     large = make_volume(tmp_path / "large.zarr", (16, 256, 256), chunk=(1, 256, 256))
     more, predicted, measured = peak(model, small, tmp_path / "a.zarr", slots=2)
     again, _, larger = peak(model, large, tmp_path / "b.zarr", slots=2)
     assert more == again
-    # Within a fifth as a rule; the allocator's heaps alone differ by a tenth from one run to the next.
+    # Mostly within a fifth (once 20.5 % too much); the allocator's heaps differ by a tenth from one run to the next.
     assert predicted == pytest.approx(measured, rel=0.3)
     assert predicted == pytest.approx(larger, rel=0.3)
 
