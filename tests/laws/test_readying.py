@@ -1,0 +1,90 @@
+"""What a run takes where it may choose: the fastest tile, and the fastest precision that rounds little enough."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import volseg
+import volseg.freezing
+import volseg.inference.choose as choosing
+import volseg.rounding
+from tests.makers import make_volume
+from volseg.pipeline.halo import Tolerance
+from volseg.rounding import Rounding, slower
+from volseg.storage import read_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from volseg.blocks import Tiling
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """Large enough for measuring to pay."""
+    return make_volume(tmp_path / "wide.zarr", (10, 256, 256))
+
+
+@pytest.mark.parametrize(
+    ("precision", "share", "greatest", "taken"),
+    [
+        ("bfloat16", 0.98, 16, True),
+        ("bfloat16", 0.979, 16, False),
+        ("bfloat16", 0.99, 17, False),
+        ("float16", 0.999, 20, True),
+        ("float16", 0.998, 1, False),
+        ("float32", 0.5, 99, True),
+    ],
+)
+def test_auto_takes_a_precision_within_its_limits(precision: Any, share: float, greatest: float, taken: bool) -> None:
+    assert Rounding(share, greatest).within(precision) == taken
+
+
+def test_a_slower_precision_rounds_less() -> None:
+    assert [slower("float16", "cuda"), slower("bfloat16", "cuda"), slower("bfloat16", "cpu")] == [
+        "bfloat16",
+        "float32",
+        "float32",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "taken"),
+    [("auto", 1.0, "float32"), ("auto", 0.01, "bfloat16"), ("bfloat16", 1.0, "bfloat16")],
+)
+def test_what_rounds_too_much_is_not_taken_unless_asked_for(
+    wide: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, limit: float, taken: str
+) -> None:
+    monkeypatch.setattr(volseg.freezing, "choose_precision", lambda *_: "bfloat16")
+    monkeypatch.setitem(volseg.rounding.LIMITS, "bfloat16", Tolerance(limit, 0 if limit == 1 else 255))
+    volseg.predict(
+        str(wide), str(tmp_path / "p.zarr"), model=str(small_model), precision=asked, cluster="serial", halo="exact"
+    )
+    record = read_record(tmp_path / "p.zarr")
+    assert record.settings.precision == taken
+    rounding = record.models[0].rounding
+    assert rounding is not None
+    assert (rounding[1] <= 1) == (taken == "float32")  # float32 too may tip a grey level
+
+
+def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(
+    wide: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "_HOPELESS", 9.0)
+    monkeypatch.setattr(choosing, "_PASSES", 1)
+
+    def seconds(model: Any, tiling: Tiling, engine: Any) -> float:
+        return 1e-3 if tiling.core[1] == 128 else 1.0
+
+    monkeypatch.setattr(choosing, "seconds_a_pass", seconds)
+    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", halo="exact")
+    (entry,) = read_record(tmp_path / "p.zarr").models
+    assert entry.tile == (1, 128, 128)
+    assert entry.kvoxel_s == pytest.approx(128 * 128 / 1e-3 / 1e3)
+
+
+def test_a_tile_that_is_asked_for_is_taken(wide: Path, small_model: Path, tmp_path: Path) -> None:
+    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", tile=(1, 64, 64))
+    assert read_record(tmp_path / "p.zarr").models[0].tile == (1, 64, 64)
