@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from volseg.evaluation import PixelScores
 
 PACKAGED = "fusionnet-isbi2012"
+_STEPS = 100_000
+"""The most; the time that is given ends it before."""
 _LEARN_SHAPE: Zyx = (14, 320, 320)
 _VALIDATION = 2
 _UNSEEN_SHAPE: Zyx = (16, 448, 448)
@@ -139,7 +141,7 @@ def learn(place: DemoFolder, seconds: int, screen: Screen) -> None:
         # In a minute there is no time to get used to more than turns and flips.
         enrichment=EnrichmentSettings(elastic="none", blur=0, gamma=0),
         optimizer=OptimizerSettings(learning_rate=3e-3, average=0.98),
-        fit=FitSettings(steps=100_000, minutes=seconds / 60),
+        fit=FitSettings(steps=_STEPS, minutes=seconds / 60),
         validation=ValidationSettings(every=100),
         output=OutputConfig(folder=str(place.folder), name="demo"),
     )

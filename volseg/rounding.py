@@ -40,7 +40,7 @@ _ENOUGH = 2
 _SIDE = 128
 _MOST = 0.25
 """Of a run's voxels, those that measuring may compute: a smaller run would be over before."""
-_FORMAT = 1
+_FORMAT = 2
 """Of what is kept; another number where the way of measuring changes."""
 
 

@@ -31,7 +31,8 @@ class PackedConvolution(nn.Module):
             convolution.groups,
         )
         self._weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight.detach(), *self._how)
-        self._bias = None if convolution.bias is None else convolution.bias.detach()
+        bias = getattr(convolution, "exact_bias", convolution.bias)  # oneDNN adds it in float32, before it rounds
+        self._bias = None if bias is None else bias.detach()
         self._then = "relu" if relu else "none"
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The network made ready for one device, once a worker.
 
-plain network -> norms folded -> device, precision, layout -> for each way to see a tile: cut to what the core needs
--> on a CPU: packed for oneDNN
+plain network -> norms folded -> weights rounded -> device, layout
+-> for each way to see a tile: cut to what the core needs -> on a CPU: packed for oneDNN
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 
 from volseg.inference.cropping import Cropped, cropped
 from volseg.inference.folding import without_norms
+from volseg.inference.narrow import narrow
 from volseg.inference.onednn import PackedConvolution, can_pack, packed
 from volseg.models.graph import dimensions
 
@@ -27,8 +28,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def prepared(network: nn.Module, device: Device, precision: Precision) -> fx.GraphModule:
-    """A copy of the network for inference: batch norms folded in float32, channels last, on the device."""
-    placed = without_norms(network).to(device=device, dtype=DTYPES[precision])
+    """A copy of the network for inference: norms folded in float32, then rounded, channels last, on the device."""
+    folded = without_norms(network)
+    if precision != "float32":
+        narrow(folded, DTYPES[precision])
+    placed = folded.to(device)
     layout = torch.channels_last if dimensions(network) == 2 else torch.channels_last_3d
     return placed.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
 

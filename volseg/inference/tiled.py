@@ -171,6 +171,6 @@ class TiledPredictor:
             seen = orientation.turn(tiles if flat else tiles[:, None])
             layout = torch.channels_last if flat else torch.channels_last_3d
             output = fit.network(seen.contiguous(memory_format=layout))
-            cores = orientation.back(output[:, :, *core])
+            cores = orientation.back(output[:, :, *core]).float()
             made: NDArray[np.float32] = self._activate(cores[:, :, None] if flat else cores).cpu().numpy()
         return made
