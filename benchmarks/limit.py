@@ -11,7 +11,6 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,22 +25,20 @@ from tests.doubles import copy_block
 from tests.makers import VOXEL_NM, blobs, make_model
 from volseg.blocks import Box, Tiling, Zyx
 from volseg.cluster import Cluster, Quiet, connect, run_blocks
+from volseg.inference.heap import give_pages_back, keep_pages
 from volseg.inference.prepare import DTYPES, fitted, prepared
-from volseg.journey import RunTicket, journey_of
-from volseg.models.graph import EXCLUSIVE
-from volseg.pipeline import BlockReport, process_block
+from volseg.journey import RunTicket, compute_block
 from volseg.prediction import execute, prepare
 from volseg.runfiles import PredictConfig, checked
 from volseg.storage import read_record
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
     from volseg.inference import Precision
     from volseg.models.model import Model
+    from volseg.pipeline import BlockReport
 
 ROUNDS = 3
 LONG = 1.0
@@ -65,38 +62,18 @@ def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: in
 
     def seconds() -> float:
         torch.set_num_threads(threads)
+        keep_pages()
         passes: list[float] = []
         with torch.inference_mode():
+            ready(tile)
             while sum(passes) < LONG:
                 began = time.perf_counter()
                 ready(tile)
                 passes.append(time.perf_counter() - began)
+        give_pages_back()  # who comes next in this process does without
         return min(passes)
 
     return seconds
-
-
-class Alone:
-    """A predictor that has the device to itself for a whole block, and knows for how long."""
-
-    def __init__(self, predict: Any) -> None:
-        self._predict, self.seconds = predict, 0.0
-
-    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> Iterator[NDArray[np.float32]]:
-        with EXCLUSIVE:
-            began = time.perf_counter()
-            made = list(self._predict(normalized, write_box))
-            self.seconds += time.perf_counter() - began
-        yield from made
-
-
-def timed_block(number: int, ticket: RunTicket) -> BlockReport:
-    """One block of a run, on a worker; its `predict_seconds` are without waiting for the other block in flight."""
-    journey = journey_of(ticket)
-    alone = [Alone(member.predict) for member in journey.members]
-    members = tuple(replace(m, predict=a) for m, a in zip(journey.members, alone, strict=True))
-    report = process_block(number, replace(journey, members=members))
-    return replace(report, predict_seconds=sum(each.seconds for each in alone))
 
 
 def address_of(cluster: Cluster) -> str:
@@ -128,7 +105,7 @@ def workers_figures(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, widt
         }  # fmt: skip
         execute(prepare(checked(PredictConfig, values, "predict")), Quiet())
         frozen = read_record(target)
-        compute = partial(timed_block, ticket=RunTicket(str(target), frozen.digest, str(raw), (model,)))
+        compute = partial(compute_block, ticket=RunTicket(str(target), frozen.digest, str(raw), (model,)))
         runs: dict[int, list[tuple[float, float, int]]] = {1: [], 2: []}
         for cluster in (one, two):
             run_timed(cluster, range(min(blocks, 4)), compute)  # warms up

@@ -47,7 +47,7 @@ from tests.makers import blobs, make_model, make_volume, stored, whole_pass
 from volseg import journey
 from volseg.blocks import Tiling
 from volseg.cluster import Cluster
-from volseg.journey import RunTicket
+from volseg.journey import RunTicket, compute_block
 from volseg.models.model import Model, load_model_file
 from volseg.ops import to_uint8
 from volseg.storage import read_record
@@ -190,7 +190,7 @@ def test_a_block_is_busy_for_a_part_of_its_time(model_file: Path, raw: NDArray[n
     digest = read_record(tmp_path / "membrane.zarr").digest
     ticket = RunTicket(summary.target, digest, str(source), (str(model_file),))
     before = stored(tmp_path / "membrane.zarr")
-    seconds, inside, voxels = limit.run_timed(Cluster(None), range(2), partial(limit.timed_block, ticket=ticket))
+    seconds, inside, voxels = limit.run_timed(Cluster(None), range(2), partial(compute_block, ticket=ticket))
     assert 0 < inside < seconds
     assert voxels == raw.size
     np.testing.assert_array_equal(stored(tmp_path / "membrane.zarr"), before)

@@ -13,6 +13,7 @@ from tests.makers import blobs, make_model
 from volseg.blocks import Box, Tiling
 from volseg.errors import ModelError
 from volseg.inference import Engine, open_predictor
+from volseg.inference.lane import FORWARD
 from volseg.models import read_card
 from volseg.models.model import load_model_file
 
@@ -58,23 +59,14 @@ def test_blocks_of_several_threads_do_not_mix(small_model: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_records_threads_reach_every_thread_of_a_worker(small_model: Path) -> None:
+def test_the_records_threads_hold_whatever_another_run_left(small_model: Path) -> None:
     header = read_card(small_model)
     tiling = Tiling(header.card.footprint, (1, 32, 32), header.card.footprint.exact_halo())
     predict = open_predictor(str(small_model), header.digest, tiling, Engine("cpu", "float32", 1, 1))
     box = Box((0, 0, 0), (1, 32, 32))
-    raw = np.zeros(tiling.read_box(box).shape, np.float32)
-    seen: list[int] = []
-
-    def work() -> None:
-        torch.set_num_threads(2)  # as another run left it
-        next(predict(raw, box))
-        seen.append(torch.get_num_threads())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [1]
+    FORWARD.run(lambda: torch.set_num_threads(2))
+    next(predict(np.zeros(tiling.read_box(box).shape, np.float32), box))
+    assert FORWARD.run(torch.get_num_threads) == 1
 
 
 def test_another_model_than_the_runs_is_refused(small_model: Path, tmp_path: Path) -> None:

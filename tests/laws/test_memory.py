@@ -75,9 +75,9 @@ def test_the_predicted_peak_is_about_right_and_does_not_grow_with_the_volume(tmp
     more, predicted, measured = peak(model, small, tmp_path / "a.zarr", slots=2)
     again, _, larger = peak(model, large, tmp_path / "b.zarr", slots=2)
     assert more == again
-    # Mostly within a fifth (once 20.5 % too much); the allocator's heaps differ by a tenth from one run to the next.
-    assert predicted == pytest.approx(measured, rel=0.3)
-    assert predicted == pytest.approx(larger, rel=0.3)
+    # Within 14 % in 18 settings of network, tile, precision and slots.
+    assert predicted == pytest.approx(measured, rel=0.2)
+    assert predicted == pytest.approx(larger, rel=0.2)
 
 
 def test_the_plan_follows_block_tile_width_and_slots_not_the_volume() -> None:
@@ -102,9 +102,7 @@ def held(
 ) -> int:
     footprint = network_footprint(network)
     around = footprint.exact_halo() if halo is None else (0, halo, halo)
-    return activation_bytes(
-        outline(network, "cpu", precision), Tiling(footprint, (1, core, core), around), batch, item
-    ).most
+    return activation_bytes(outline(network, "cpu", precision), Tiling(footprint, (1, core, core), around), batch, item)
 
 
 def test_activations_are_those_that_are_alive_at_once() -> None:
@@ -160,7 +158,7 @@ def test_the_walk_holds_what_torch_holds(kind: str, arguments: dict[str, Any]) -
     tiles = torch.zeros(1, *tiling.input_shape)
     with torch.inference_mode(), Counting(tiles) as counted:
         cut(tiles)
-    walked = activation_bytes(ready, tiling, 1, 4).most
+    walked = activation_bytes(ready, tiling, 1, 4)
     # Without packing, on other processors, a margin is planned for.
     assert walked == counted.most if ready.packed else walked >= counted.most
 

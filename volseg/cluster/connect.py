@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from volseg.errors import ClusterError, ConfigError
+from volseg.inference.heap import give_pages_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -125,7 +126,10 @@ def connect(kind: str, workers: int | None, gpus: tuple[str, ...] = ()) -> Itera
         ClusterError: the scheduler does not answer within 5 s, or has no worker with the resource `slot`.
     """
     if kind == "serial":
-        yield Cluster(None)
+        try:
+            yield Cluster(None)
+        finally:
+            give_pages_back()  # the process is the user's
     elif kind == "local":
         with _local(workers, gpus) as cluster:
             yield cluster

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from volseg.errors import ConfigError, ModelError
+from volseg.inference.heap import keep_pages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,8 @@ def open_predictors(
         raise ConfigError("this run computes on CUDA, and this worker has no GPU; give its slots to workers that have")
     if engine.device == "cuda":
         keep_float32()
+    else:
+        keep_pages()
     network = prepared(model.network, engine.device, engine.precision)
     activate = partial(model.probabilities, classes=classes)
     return [TiledPredictor(network, activate, tiling, engine) for tiling in tilings]

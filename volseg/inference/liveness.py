@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from volseg.inference.facts import Device, Precision
 
 
-_HEAP = 32 << 20
-"""glibc takes smaller pieces from a thread's heap; for larger ones it asks the system (mallopt(3))."""
 _UNFOLDED = 20_480
 """A float32 Conv3d on a CPU goes without oneDNN where N x C x z x y of its input is no more (torch 2.13; measured)."""
 
@@ -58,21 +56,8 @@ def outline(network: nn.Module, device: Device, precision: Precision) -> Outline
     return Outline(_folded[network], device, device == "cpu" and flat and can_pack(DTYPES[precision]))
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What one forward pass holds at once, at its fullest, in bytes.
-
-    Attributes:
-        most: of all maps.
-        small: of those that lie in the allocator's heap, which does not give back all that it is given.
-    """
-
-    most: int
-    small: int
-
-
-def activation_bytes(ready: Outline, tiling: Tiling, batch: int, item: int) -> Held:
-    """The most that one forward pass holds at once.
+def activation_bytes(ready: Outline, tiling: Tiling, batch: int, item: int) -> int:
+    """The most that one forward pass holds at once, in bytes.
 
     A map lives from the layer that makes it to the last that uses it, or uses a view of it.
 
@@ -85,8 +70,7 @@ def activation_bytes(ready: Outline, tiling: Tiling, batch: int, item: int) -> H
     axes = slice(1 if tiling.footprint.dimensions == 2 else 0, 3)
     lengths = list(tiling.input_shape)[axes]
     kept = [(a, b - 1) for a, b in zip(tiling.crop.start, tiling.crop.stop, strict=True)][axes]
-    walk = _Walk(cropped(ready.graph, lengths, kept).network, ready, lengths, batch, item)
-    return Held(walk.most(), walk.most(below=_HEAP))
+    return _Walk(cropped(ready.graph, lengths, kept).network, ready, lengths, batch, item).most()
 
 
 class _Walk:
@@ -135,17 +119,15 @@ class _Walk:
             return self.owner[node] is not node and self._is_packed(node.all_input_nodes[0])
         return self._is_packed(node) or isinstance(module, DECONVOLUTIONS)
 
-    def most(self, below: int | None = None) -> int:
-        """The most that is alive at once, in bytes; only of pieces smaller than `below`, if that is given."""
+    def most(self) -> int:
+        """The most that is alive at once, in bytes."""
         ends = {self.owner[used]: at for at, node in enumerate(self.nodes) for used in (node, *node.all_input_nodes)}
         ends[self.nodes[0]] = len(self.nodes)  # whoever gave the tiles holds on to them
-        counted = {node: 0 if below and size >= below else size for node, size in self.sizes.items()}
         live = peak = 0
         for at, node in enumerate(self.nodes):
-            live += counted[node] if self.owner[node] is node else 0
-            copied = self._copied(node)
-            peak = max(peak, live + (0 if below and copied >= below else copied))
-            live -= sum(counted[owner] for owner, end in ends.items() if end == at)
+            live += self.sizes[node] if self.owner[node] is node else 0
+            peak = max(peak, live + self._copied(node))
+            live -= sum(self.sizes[owner] for owner, end in ends.items() if end == at)
         return peak
 
     def _copied(self, node: fx.Node) -> int:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 _LATER = 20 << 20
 """What Python's and torch's libraries take when a worker first reads, predicts and writes; measured."""
-_KEPT = 1.5
-"""How much of its small maps a thread's allocator holds on to; measured, from 1.0 to 2.6."""
+_HEAP = 2
+"""How large the heap gets that keeps a pass's maps, whose sizes differ, against those alive at once; measured, from
+1.5 to 3.2, the larger ones where there is little in it."""
 _SHARE = 0.85
 """How much of the free memory a run may plan for."""
 
@@ -40,9 +41,9 @@ class MemoryPlan:
 
     Attributes:
         held: what the process held already when this was planned: the interpreter and its libraries, mostly.
-        process: what its libraries and its allocator will take yet.
+        process: what its libraries will take yet.
         weights: the network's.
-        activations: the most that one forward pass, or another step of its block, holds at once.
+        activations: what one forward pass, or another step of its block, takes at most.
         blocks: voxels of the blocks in flight, as read, normalised, predicted and written.
         device: which memory holds weights and activations.
     """
@@ -134,14 +135,13 @@ def plan_memory(
     maps = activation_bytes(ready, tiling, load.batch, item)
     # Tiles of another precision, or for another device, are a copy.
     copied = load.precision != "float32" or not on_cpu
-    passing = maps.most + (prod(tiling.input_shape) * load.batch * 4 if copied else 0)
+    passing = maps * (_HEAP if on_cpu else 1) + (prod(tiling.input_shape) * load.batch * 4 if copied else 0)
     own = sum(p.numel() * p.element_size() for p in network.parameters() if p.device.type == "cpu")
     numbers = sum(p.numel() for p in network.parameters()) if weights is None else weights
     return MemoryPlan(
         # The network that is planned for is loaded already, and counted below.
         held=resident_bytes() - own,
-        # Each block in flight has a thread, and each thread a heap.
-        process=_LATER + (int(load.slots * _KEPT * maps.small) if on_cpu else 0),
+        process=_LATER,
         # The network as loaded, in float32, the copy that is made ready, and on a CPU that one packed.
         weights=numbers * (4 + item * (2 if ready.packed else 1)),
         activations=max(passing, fullest - running) if on_cpu else passing,

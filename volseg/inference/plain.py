@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from volseg.inference.engine import Engine, keep_float32
+from volseg.inference.lane import FORWARD
 from volseg.models.graph import EXCLUSIVE
 
 if TYPE_CHECKING:
@@ -33,13 +34,17 @@ def plain_probability(
         (classes, z, y, x) in [0, 1].
     """
     flat = tiling.footprint.dimensions == 2
-    with EXCLUSIVE, torch.inference_mode():
-        if engine.device == "cuda":
-            keep_float32()
-        if engine.threads:
-            torch.set_num_threads(engine.threads)
-        tile = torch.from_numpy(normalized).to(engine.device)
-        output = model.network.to(engine.device).eval()(tile[None] if flat else tile[None, None])
-        cores = (output[:, :, None] if flat else output)[:, :, *tiling.crop.slices]
-        made: NDArray[np.float32] = model.probabilities(cores, classes=classes)[0].cpu().numpy()
-    return made
+
+    def forward() -> NDArray[np.float32]:
+        with EXCLUSIVE, torch.inference_mode():
+            if engine.device == "cuda":
+                keep_float32()
+            if engine.threads:
+                torch.set_num_threads(engine.threads)
+            tile = torch.from_numpy(normalized).to(engine.device)
+            output = model.network.to(engine.device).eval()(tile[None] if flat else tile[None, None])
+            cores = (output[:, :, None] if flat else output)[:, :, *tiling.crop.slices]
+            made: NDArray[np.float32] = model.probabilities(cores, classes=classes)[0].cpu().numpy()
+            return made
+
+    return FORWARD.run(forward)

@@ -6,12 +6,13 @@ import threading
 import warnings
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from volseg.inference.clock import DEVICE
+from volseg.inference.lane import FORWARD
 from volseg.inference.orientations import ORIENTATIONS, Orientation
 from volseg.inference.prepare import DTYPES, fitted
 from volseg.inference.survive import out_of_memory, parts, smaller, told
@@ -139,7 +140,7 @@ class TiledPredictor:
             MemoryPlanError: there are no smaller ones.
         """
         try:
-            return self._forward(inputs, passes, orientation)
+            return FORWARD.run(partial(self._forward, inputs, passes, orientation))
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -162,8 +163,8 @@ class TiledPredictor:
         """Send tiles (N, z, y, x) through the network; returns the cores (N, classes, z, y, x)."""
         flat = self._tiling.footprint.dimensions == 2
         fit, core = passes.views[orientation]
-        with EXCLUSIVE, DEVICE.running(), torch.inference_mode():
-            # Each thread of a process has its own count, and another run may have left another.
+        with EXCLUSIVE, torch.inference_mode():
+            # Another run may have left another count.
             if self._engine.threads and torch.get_num_threads() != self._engine.threads:
                 torch.set_num_threads(self._engine.threads)
             tiles = torch.from_numpy(inputs).to(device=self._engine.device, dtype=DTYPES[self._engine.precision])

@@ -17,7 +17,7 @@ import numpy as np
 
 from volseg.blocks import Box, joint_read_box, mirror_index
 from volseg.errors import BlockError
-from volseg.inference.clock import DEVICE
+from volseg.inference.lane import FORWARD
 from volseg.ops import Consensus, normalize, to_uint8
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def process_block(number: int, journey: Journey) -> BlockReport:
         normalized = normalize(
             raw[seen.relative_to(read_box.start).slices], member.statistics, first_section=seen.start[0]
         )
-        before = DEVICE.seconds
+        before = FORWARD.seconds
         for estimate in member.predict(normalized, write_box):
             if not np.isfinite(estimate).all():
                 raise BlockError(
@@ -140,7 +140,7 @@ def process_block(number: int, journey: Journey) -> BlockReport:
                     f"{normalized.min():.3g} and {normalized.max():.3g}: try --precision float32"
                 )
             estimates.add(estimate)
-        predicted += DEVICE.seconds - before
+        predicted += FORWARD.seconds - before
     volumes = [to_uint8(estimates.mean())]
     if journey.spread:
         volumes.append(to_uint8(estimates.deviation()))

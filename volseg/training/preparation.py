@@ -10,6 +10,7 @@ import torch
 from volseg.errors import ConfigError, TrainingError
 from volseg.inference.engine import Engine, keep_float32
 from volseg.inference.facts import choose_precision, worker_facts
+from volseg.inference.heap import keep_pages
 from volseg.models import resolve_model
 from volseg.models.model import Model, card_for, load_model_file
 from volseg.models.registry import build_network
@@ -75,7 +76,9 @@ def prepare(job: Job, watcher: Watcher) -> Parts:
     network, card = _network(job, statistics.normalization)
     facts = worker_facts(settings.fit.device)
     precision = choose_precision(settings.fit.precision, [facts])
-    if facts.device == "cuda" and precision == "float32":
+    if facts.device == "cpu":
+        keep_pages()
+    elif precision == "float32":
         keep_float32()
     engine = Engine(facts.device, precision, 1, torch.get_num_threads(), settings.validation.orientations)
     seen, scored = geometry(card.footprint, settings.patches.size)
