@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from volseg.ops import Grey
+
 FOOTPRINT = Footprint((0, 1, 1), (0, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), (0, 1, 1))
 
 
@@ -30,8 +32,8 @@ class Identity:
     def __init__(self, tiling: Tiling) -> None:
         self._tiling = tiling
 
-    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> Iterator[NDArray[np.float32]]:
-        yield normalized[write_box.relative_to(self._tiling.read_box(write_box).start).slices][None]
+    def __call__(self, grey: Grey, write_box: Box) -> Iterator[NDArray[np.float32]]:
+        yield grey[write_box.relative_to(self._tiling.read_box(write_box).start).slices].normalized()[None]
 
 
 @lru_cache(maxsize=2)

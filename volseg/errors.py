@@ -69,3 +69,7 @@ class TrainingError(VolsegError, RuntimeError):
 
 class BlockError(VolsegError, RuntimeError):
     """One block that cannot be done, whichever worker tries."""
+
+
+class NotFiniteError(BlockError):
+    """A network made NaN or infinity of a block."""

@@ -19,7 +19,7 @@ from volseg.blocks.tiling import split_evenly
 from volseg.errors import ClusterError, MemoryPlanError
 from volseg.inference import Engine, Load, open_predictors
 from volseg.inference.memory import largest_that_fits, plan_memory
-from volseg.ops import Statistics, normalize, to_uint8
+from volseg.ops import Grey, Statistics, to_uint8
 from volseg.pipeline.halo import (
     SAMPLES,
     Depths,
@@ -118,7 +118,7 @@ def measure_sample(box: Box, sampled: Sampled) -> Depths | None:
     for tiling, predict in zip(tilings, predictors, strict=True):
         seen = tiling.read_box(box)
         voxels = raw[seen.relative_to(read_box.start).slices]
-        made.append(to_uint8(next(predict(normalize(voxels, sampled.statistics, seen.start[0]), box))))
+        made.append(to_uint8(next(predict(Grey.of(voxels, sampled.statistics, seen.start[0]), box))))
     return by_depth(made[0], made[1], footprint)
 
 

@@ -82,12 +82,20 @@ def members_of(record: RunRecord, files: tuple[str, ...]) -> tuple[Member, ...]:
         record: the run's.
         files: where its models are.
     """
-    engine, classes = engine_of(record), record.settings.classes
+    engine, settings = engine_of(record), record.settings
+    alone = len(record.models) == 1 and settings.orientations == "one" and not settings.uncertainty
     return tuple(
         Member(
             entry.tiling,
             entry.statistics,
-            open_predictor(file, entry.digest, entry.tiling, replace(engine, batch=entry.batch), classes),
+            open_predictor(
+                file,
+                entry.digest,
+                entry.tiling,
+                replace(engine, batch=entry.batch),
+                settings.classes,
+                as_bytes=alone,
+            ),
         )
         for entry, file in zip(record.models, files, strict=True)
     )

@@ -19,7 +19,7 @@ from volseg.blocks.align import ceil_to, floor_to
 from volseg.errors import GridError, SourceError
 from volseg.inference import Engine
 from volseg.models import ModelHeader, read_card, resolve_model
-from volseg.ops import Statistics, normalize, unfolded
+from volseg.ops import Grey, Statistics, unfolded
 from volseg.ops.normalize import moments
 from volseg.pipeline.block import refuse_non_finite
 from volseg.pipeline.plan import refuse_other_type
@@ -113,7 +113,7 @@ def _predict_block(
     read_box = tiling.read_box(write_box)
     raw = unfolded(held, low, read_box.start, read_box.stop, shape)
     refuse_non_finite(raw, read_box, shape, f"block {write_box}")
-    (probability,) = _predictor(model_file, tiling)(normalize(raw, statistics, read_box.start[0]), write_box)
+    (probability,) = _predictor(model_file, tiling)(Grey.of(raw, statistics, read_box.start[0]), write_box)
     membrane: NDArray[np.float32] = probability[0]
     return membrane
 

@@ -19,7 +19,7 @@ from volseg.blocks.align import ceil_to, floor_to
 from volseg.errors import MemoryPlanError
 from volseg.inference import open_predictor
 from volseg.inference.memory import largest_that_fits, plan_memory
-from volseg.ops import normalize, to_uint8
+from volseg.ops import Grey, to_uint8
 from volseg.pipeline.halo import Tolerance, sample_boxes
 from volseg.storage import cached, open_volume
 
@@ -155,10 +155,10 @@ def measure_box(box: Box, sampled: Sampled) -> NDArray[np.int16] | None:
     raw = open_volume(sampled.source).read(seen)
     if raw.min() == raw.max() or not np.isfinite(raw).all():
         return None
-    normalized = normalize(raw, sampled.statistics, seen.start[0])
+    grey = Grey.of(raw, sampled.statistics, seen.start[0])
     predict = open_predictor(sampled.model_file, sampled.digest, tiling, sampled.engine, sampled.classes)
-    made = to_uint8(next(predict(normalized, box)))
-    exact = to_uint8(plain_probability(model, normalized, tiling, sampled.engine, sampled.classes))
+    made = to_uint8(next(predict(grey, box)))
+    exact = to_uint8(plain_probability(model, grey.normalized(), tiling, sampled.engine, sampled.classes))
     apart: NDArray[np.int16] = np.abs(made.astype(np.int16) - exact).ravel()
     return apart
 

@@ -24,25 +24,23 @@ def test_all_work_is_done_in_one_thread_and_never_two_at_once() -> None:
         return threading.get_ident()
 
     with ThreadPoolExecutor(4) as pool:
-        threads = set(pool.map(lambda _: lane.run(work), range(40)))
+        threads = set(pool.map(lambda _: lane.submit(work).result(), range(40)))
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
     assert most == 1
 
 
-def test_a_thread_counts_its_own_seconds_without_waiting() -> None:
-    lane, begun = Lane(), threading.Event()
+def test_seconds_are_counted_for_each_thread_apart() -> None:
+    lane = Lane()
+    lane.count(2)
 
-    def long() -> None:
-        begun.set()
-        time.sleep(0.5)
+    def elsewhere() -> float:
+        lane.count(5)
+        return lane.seconds
 
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(lane.run, long)
-        begun.wait()
-        lane.run(lambda: time.sleep(0.01))
-        other.result()
-    assert 0.01 <= lane.seconds < 0.4
+        assert pool.submit(elsewhere).result() == 5
+    assert lane.seconds == 2
 
 
 def test_what_work_raises_reaches_who_asked_and_the_lane_goes_on() -> None:
@@ -52,16 +50,16 @@ def test_what_work_raises_reaches_who_asked_and_the_lane_goes_on() -> None:
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        lane.run(fails)
-    assert lane.run(lambda: 7) == 7
+        lane.submit(fails).result()
+    assert lane.submit(lambda: 7).result() == 7
 
 
 def _in_child(answer: multiprocessing.SimpleQueue[int]) -> None:
-    answer.put(FORWARD.run(lambda: 7))
+    answer.put(FORWARD.submit(lambda: 7).result())
 
 
 def test_a_forked_process_has_a_lane_of_its_own() -> None:
-    FORWARD.run(lambda: None)
+    FORWARD.submit(lambda: None).result()
     fork = multiprocessing.get_context("fork")
     answer = fork.SimpleQueue()
     child = fork.Process(target=_in_child, args=(answer,))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from volseg.inference.narrow import carried, narrow, serpentine
+from volseg.inference.narrow import carried, round_weights, serpentine
 from volseg.inference.onednn import PackedConvolution
 
 LOW = st.sampled_from([torch.bfloat16, torch.float16])
@@ -62,7 +62,8 @@ def test_a_narrow_convolution_adds_its_bias_before_it_rounds() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(4, 4, 3))
     network[0].bias = nn.Parameter(torch.tensor([100.3, -70.7, 31.1, 0.01]))
-    narrow(network, torch.bfloat16)
+    round_weights(network, torch.bfloat16)
+    network.bfloat16()
     image = torch.randn(1, 4, 16, 16).bfloat16()
     made = PackedConvolution(network[0], relu=False)(image).float()
     weight, bias = network[0].weight.float(), torch.tensor([100.3, -70.7, 31.1, 0.01])
@@ -76,7 +77,8 @@ def test_narrowing_leaves_a_layer_without_bias_and_a_transposed_one_as_torch_doe
     network = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.ConvTranspose2d(3, 2, 2, 2))
     upwards = network[1].get_parameter("weight")
     exact = upwards.detach().clone()
-    narrow(network, torch.float16)
+    round_weights(network, torch.float16)
+    network.half()
     assert torch.equal(network[1].get_parameter("weight"), exact.half())
     assert network[0].weight.dtype == torch.float16
     assert network(torch.randn(1, 2, 8, 8).half()).dtype == torch.float16

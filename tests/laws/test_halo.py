@@ -19,7 +19,7 @@ from volseg.halos import HaloChoice, Sampled, choose_halo, measure_halo, measure
 from volseg.inference import Engine, Load, open_predictor
 from volseg.models import read_card
 from volseg.models.model import card_for, save_model
-from volseg.ops import Normalization, normalize
+from volseg.ops import Grey, Normalization
 from volseg.pipeline.halo import Depths, Measured, Tolerance, by_depth, candidate_halos, chosen, curve, sample_boxes
 from volseg.storage import open_volume, read_record, source_identity, volume_statistics
 
@@ -99,9 +99,9 @@ def test_one_cut_sample_shows_what_a_block_with_any_halo_would_hold(raw_path, mo
 
     def predicted(box: Box, halo: tuple[int, int, int]) -> np.ndarray:
         tiling = Tiling(footprint, box.shape, halo)
-        raw = normalize(volume.read(tiling.read_box(box)), sampled.statistics, box.start[0])
+        grey = Grey.of(volume.read(tiling.read_box(box)), sampled.statistics, box.start[0])
         predict = open_predictor(sampled.model_file, sampled.digest, tiling, sampled.engine)
-        return next(predict(raw, box))[0]
+        return next(predict(grey, box))[0]
 
     sample = Box((1, 32, 64), (2, 232, 264))
     cut = predicted(sample, (0, 0, 0))

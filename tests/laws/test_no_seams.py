@@ -19,6 +19,7 @@ from volseg.inference import Engine, open_predictor
 from volseg.inference.prepare import DTYPES, prepared
 from volseg.models import read_card, registry
 from volseg.models.model import load_model_file
+from volseg.ops import Grey
 from volseg.pipeline import Journey, Member, Request, plan_run, process_block
 from volseg.prediction import execute, prepare
 from volseg.runfiles import PredictConfig
@@ -78,8 +79,8 @@ class Keep:
         self.whole = np.full(SHAPE, np.nan, np.float32)
         self._predict = predict
 
-    def __call__(self, normalized: np.ndarray, write_box: Any) -> Iterator[np.ndarray]:
-        for made in self._predict(normalized, write_box):
+    def __call__(self, grey: Any, write_box: Any) -> Iterator[np.ndarray]:
+        for made in self._predict(grey, write_box):
             self.whole[write_box.slices] = made[0]
             yield made
 
@@ -234,9 +235,9 @@ def test_batch_norm_uses_the_trainings_statistics(small_model: Path) -> None:
     from volseg.blocks import Box
 
     write_box = Box((0, 0, 0), (4, 32, 32))
-    raw = blobs(tiling.read_box(write_box).shape).astype(np.float32) / np.float32(128) - np.float32(1)
-    raw[1:] *= np.float32(7)
-    np.testing.assert_allclose(next(alone(raw, write_box)), next(together(raw, write_box)), atol=1e-5)
+    contrasts = tuple((128.0, std) for std in (128.0, 18.0, 18.0, 18.0))
+    grey = Grey.of(blobs(tiling.read_box(write_box).shape), contrasts)
+    np.testing.assert_allclose(next(alone(grey, write_box)), next(together(grey, write_box)), atol=1e-5)
 
 
 def test_every_network_is_among_them() -> None:

@@ -12,7 +12,7 @@ from tests.doubles import FOOTPRINT, Identity
 from tests.makers import blobs
 from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.errors import BlockError
-from volseg.ops import mirrored
+from volseg.ops import Grey, mirrored
 from volseg.pipeline import Journey, Member, process_block
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def test_a_block_of_one_grey_value_is_read_and_not_predicted_and_what_stood_ther
     memory.out[:] = 9
     trip = journey(memory)
 
-    def never(normalized: np.ndarray, write_box: Box) -> Iterator[np.ndarray]:
+    def never(grey: Grey, write_box: Box) -> Iterator[np.ndarray]:
         raise AssertionError("an empty block was predicted")
 
     trip = replace(trip, members=(replace(trip.members[0], predict=never),))
@@ -107,7 +107,7 @@ def test_an_output_that_is_no_number_fails_its_block() -> None:
     memory = Memory(blobs((2, 16, 16)))
     trip = journey(memory)
 
-    def broken(normalized: np.ndarray, write_box: Box) -> Iterator[np.ndarray]:
+    def broken(grey: Grey, write_box: Box) -> Iterator[np.ndarray]:
         yield np.full((1, *write_box.shape), np.nan, np.float32)
 
     with pytest.raises(BlockError, match="the network's output is not finite.*--precision float32"):

@@ -46,14 +46,26 @@ def keep_float32() -> None:
 
 
 def open_predictor(
-    model_file: str, digest: str, tiling: Tiling, engine: Engine, classes: tuple[str, ...] = ("membrane",)
+    model_file: str,
+    digest: str,
+    tiling: Tiling,
+    engine: Engine,
+    classes: tuple[str, ...] = ("membrane",),
+    *,
+    as_bytes: bool = False,
 ) -> TiledPredictor:
     """Load a model and make it ready to predict blocks in this process; see `open_predictors`."""
-    return open_predictors(model_file, digest, [tiling], engine, classes)[0]
+    return open_predictors(model_file, digest, [tiling], engine, classes, as_bytes=as_bytes)[0]
 
 
 def open_predictors(
-    model_file: str, digest: str, tilings: Sequence[Tiling], engine: Engine, classes: tuple[str, ...]
+    model_file: str,
+    digest: str,
+    tilings: Sequence[Tiling],
+    engine: Engine,
+    classes: tuple[str, ...],
+    *,
+    as_bytes: bool = False,
 ) -> list[TiledPredictor]:
     """Load a model once and make it ready to predict, for each of some ways to cut blocks.
 
@@ -63,6 +75,7 @@ def open_predictors(
         tilings: how blocks are cut.
         engine: how the network is run.
         classes: which of the model's classes to predict.
+        as_bytes: give 0 to 255, for estimates that are averaged with no others.
 
     Raises:
         ModelError: the file is not the model that the run recorded.
@@ -85,4 +98,4 @@ def open_predictors(
         keep_pages()
     network = prepared(model.network, engine.device, engine.precision)
     activate = partial(model.probabilities, classes=classes)
-    return [TiledPredictor(network, activate, tiling, engine) for tiling in tilings]
+    return [TiledPredictor(network, activate, tiling, engine, as_bytes=as_bytes) for tiling in tilings]

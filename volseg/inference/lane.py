@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -37,25 +36,18 @@ class Lane:
     def _open(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward")
 
-    def run(self, work: Callable[[], Made]) -> Made:
-        """Have something done, and wait for it.
+    def submit(self, work: Callable[[], Made]) -> Future[Made]:
+        """Have something done after all that was asked for before."""
+        return self._thread.submit(work)
 
-        Raises:
-            Exception: whatever the work raises.
-        """
-        made, seconds = self._thread.submit(_timed, work).result()
+    def count(self, seconds: float) -> None:
+        """Add what a device took for the calling thread's work."""
         self._clock.seconds += seconds
-        return made
 
     @property
     def seconds(self) -> float:
-        """How long the calling thread's work took so far, without waiting for that of others."""
+        """What devices took for the calling thread's work so far, without its waiting for that of others."""
         return self._clock.seconds
-
-
-def _timed(work: Callable[[], Made]) -> tuple[Made, float]:
-    started = time.perf_counter()
-    return work(), time.perf_counter() - started
 
 
 FORWARD = Lane()

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-def narrow(network: nn.Module, dtype: torch.dtype) -> None:
-    """Bring a float32 network's parameters into another type, in place.
+def round_weights(network: nn.Module, dtype: torch.dtype) -> None:
+    """Give a float32 network's convolutions weights that `dtype` can hold, before it is brought into that type.
 
     Transposed convolutions are rounded as ever: where kernel and stride are the same, no two of their weights meet in
     a voxel. Convolutions remember their `exact_bias`, float32, for an operator that can add it before it rounds.
@@ -34,7 +34,6 @@ def narrow(network: nn.Module, dtype: torch.dtype) -> None:
             module.weight = nn.Parameter(carried(module.weight.detach(), dtype), requires_grad=False)
             if module.bias is not None:
                 module.exact_bias = module.bias.detach()  # no parameter, which would be cast with the others
-    network.to(dtype)
 
 
 def carried(weights: Tensor, dtype: torch.dtype) -> Tensor:

@@ -47,4 +47,4 @@ def plain_probability(
             made: NDArray[np.float32] = model.probabilities(cores, classes=classes)[0].cpu().numpy()
             return made
 
-    return FORWARD.run(forward)
+    return FORWARD.submit(forward).result()

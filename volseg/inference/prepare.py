@@ -12,7 +12,7 @@ import torch
 
 from volseg.inference.cropping import Cropped, cropped
 from volseg.inference.folding import without_norms
-from volseg.inference.narrow import narrow
+from volseg.inference.narrow import round_weights
 from volseg.inference.onednn import PackedConvolution, can_pack, packed
 from volseg.models.graph import dimensions
 
@@ -31,8 +31,8 @@ def prepared(network: nn.Module, device: Device, precision: Precision) -> fx.Gra
     """A copy of the network for inference: norms folded in float32, then rounded, channels last, on the device."""
     folded = without_norms(network)
     if precision != "float32":
-        narrow(folded, DTYPES[precision])
-    placed = folded.to(device)
+        round_weights(folded, DTYPES[precision])
+    placed = folded.to(device=device, dtype=DTYPES[precision])
     layout = torch.channels_last if dimensions(network) == 2 else torch.channels_last_3d
     return placed.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
 

@@ -7,11 +7,13 @@ import warnings
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from volseg.errors import NotFiniteError
+from volseg.inference.bus import bus_to
 from volseg.inference.lane import FORWARD
 from volseg.inference.orientations import ORIENTATIONS, Orientation
 from volseg.inference.prepare import DTYPES, fitted
@@ -20,6 +22,7 @@ from volseg.models.graph import EXCLUSIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
     from torch import Tensor, fx
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
     from volseg.inference.cropping import Cropped
     from volseg.inference.engine import Engine
     from volseg.inference.onednn import PackedConvolution
+    from volseg.ops import Grey
+
+
+_AHEAD = 2
+"""Passes of one block that are under way at once: a device finds the next one waiting."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,39 @@ class _Passes:
     views: dict[Orientation, tuple[Cropped, tuple[slice, ...]]]
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What is to be predicted.
+
+    Attributes:
+        grey: the read box.
+        write_box: whose probabilities are wanted.
+        orientation: to see it in.
+    """
+
+    grey: Grey
+    write_box: Box
+    orientation: Orientation
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A pass that is under way, to be asked once it is wanted; then the device is done with it."""
+
+    cores: Callable[[], NDArray[Any]]
+    finite: Callable[[], NDArray[np.bool_]]
+    seconds: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Cores that were sent to the device."""
+
+    cores: list[Box]
+    passes: _Passes
+    made: Future[_Made]
+
+
 class TiledPredictor:
     """Probabilities of a block, tile by tile; the same bytes whichever block comes before it.
 
@@ -54,7 +95,13 @@ class TiledPredictor:
     """
 
     def __init__(
-        self, network: fx.GraphModule, activate: Callable[[Tensor], Tensor], tiling: Tiling, engine: Engine
+        self,
+        network: fx.GraphModule,
+        activate: Callable[[Tensor], Tensor],
+        tiling: Tiling,
+        engine: Engine,
+        *,
+        as_bytes: bool = False,
     ) -> None:
         """Take what was made ready.
 
@@ -63,11 +110,14 @@ class TiledPredictor:
             activate: makes probabilities (N, classes, ..) of the network's output (N, channels, ..).
             tiling: how blocks are cut.
             engine: how the network is run.
+            as_bytes: give probabilities as 0 to 255, made on the device; for those that are averaged with no others.
         """
         self._network = network
         self._activate = activate
         self._tiling = tiling
         self._engine = engine
+        self._as_bytes = as_bytes
+        self._bus = bus_to(engine.device)
         self._shrinking = threading.Lock()
         self._known: dict[str, PackedConvolution] = {}
         self._passes = self._made_for(tiling, engine.batch)
@@ -89,63 +139,80 @@ class TiledPredictor:
         made = fitted(self._network, [n for _, n in lengths], [(a, b - 1) for a, b in kept], self._known)
         return made, tuple(slice(a - s, b - s) for (a, b), s in zip(kept, made.start, strict=True))
 
-    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> Iterator[NDArray[np.float32]]:
+    def __call__(self, grey: Grey, write_box: Box) -> Iterator[NDArray[Any]]:
         """Predict one block.
 
         Args:
-            normalized: the read box of the write box (as the tiling states it), (z, y, x).
+            grey: the read box of the write box (as the tiling states it).
             write_box: what to predict.
 
         Yields:
-            Probabilities of the write box, (classes, z, y, x) in [0, 1], once for each orientation.
+            Probabilities of the write box, (classes, z, y, x), once for each orientation: float32 in [0, 1], or bytes.
+
+        Raises:
+            NotFiniteError: the network made NaN or infinity of it, where bytes are made, which cannot show that.
+            MemoryPlanError: the device's memory does not hold the smallest tile.
         """
         for orientation in ORIENTATIONS[self._engine.orientations]:
-            yield self._seen(normalized, write_box, orientation)
+            yield self._seen(_Work(grey, write_box, orientation))
 
-    def _seen(self, normalized: NDArray[np.float32], write_box: Box, orientation: Orientation) -> NDArray[np.float32]:
-        whole: NDArray[np.float32] | None = None
-        for core, made in self._cores(normalized, write_box, orientation):
+    def _seen(self, work: _Work) -> NDArray[Any]:
+        whole: NDArray[Any] | None = None
+        for core, made in self._cores(work):
             if whole is None:
-                whole = np.empty((len(made), *write_box.shape), np.float32)
-            kept = core.intersection(write_box)
-            whole[:, *kept.relative_to(write_box.start).slices] = made[:, *kept.relative_to(core.start).slices]
+                whole = np.empty((len(made), *work.write_box.shape), made.dtype)
+            kept = core.intersection(work.write_box)
+            whole[:, *kept.relative_to(work.write_box.start).slices] = made[:, *kept.relative_to(core.start).slices]
         assert whole is not None, "a write box has at least one tile"
         return whole
 
-    def _cores(
-        self, normalized: NDArray[np.float32], write_box: Box, orientation: Orientation
-    ) -> Iterator[tuple[Box, NDArray[np.float32]]]:
+    def _cores(self, work: _Work) -> Iterator[tuple[Box, NDArray[Any]]]:
         """Each core of a block with its probabilities (classes, z, y, x), whatever tiles it takes."""
-        origin = self._tiling.read_box(write_box).start
-        waiting, seen_as = deque(self._tiling.cores(write_box)), self._tiling
-        while waiting:
-            passes = self._passes
-            if passes.tiling != seen_as:
-                cut = (part for core in waiting for part in parts(core, passes.tiling.core))
-                waiting, seen_as = deque(part for part in cut if part.intersection(write_box).voxels), passes.tiling
-            batch = [waiting.popleft() for _ in range(min(passes.batch, len(waiting)))]
-            inputs = [normalized[seen_as.input_box(core).relative_to(origin).slices] for core in batch]
-            made = self._survived(np.stack(inputs), passes, orientation)
+        waiting = deque((core, self._tiling) for core in self._tiling.cores(work.write_box))
+        under_way: deque[_Sent] = deque()
+        while waiting or under_way:
+            while waiting and len(under_way) < _AHEAD:
+                under_way.append(self._send(waiting, work))
+            sent = under_way.popleft()
+            made = self._arrived(sent)
             if made is None:
-                waiting.extendleft(reversed(batch))
+                waiting.extendleft((core, sent.passes.tiling) for core in reversed(sent.cores))
             else:
-                yield from zip(batch, made, strict=True)
+                yield from zip(sent.cores, made, strict=True)
 
-    def _survived(
-        self, inputs: NDArray[np.float32], passes: _Passes, orientation: Orientation
-    ) -> NDArray[np.float32] | None:
-        """A forward pass; None where the device ran out of memory, and smaller ones are to be tried.
+    def _send(self, waiting: deque[tuple[Box, Tiling]], work: _Work) -> _Sent:
+        """Take a batch of the cores that wait, cut smaller where tiles have become smaller, and begin with it."""
+        passes = self._passes
+        batch: list[Box] = []
+        while waiting and len(batch) < passes.batch:
+            core, cut_for = waiting.popleft()
+            if cut_for == passes.tiling:
+                batch.append(core)
+            else:
+                smaller = [part for part in parts(core, passes.tiling.core) if part.intersection(work.write_box).voxels]
+                waiting.extendleft((part, passes.tiling) for part in reversed(smaller))
+        return _Sent(batch, passes, FORWARD.submit(partial(self._forward, batch, passes, work)))
+
+    def _arrived(self, sent: _Sent) -> NDArray[Any] | None:
+        """What a pass made; None where the device ran out of memory, and smaller ones are to be tried.
 
         Raises:
             MemoryPlanError: there are no smaller ones.
+            NotFiniteError: it is not finite.
         """
         try:
-            return FORWARD.run(partial(self._forward, inputs, passes, orientation))
+            made = sent.made.result()
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
+        else:
+            cores = made.cores()
+            FORWARD.count(made.seconds())
+            if not made.finite().all():
+                raise NotFiniteError
+            return cores
         # Out here, the error and the maps that its frames held are gone.
-        self._shrink(passes)
+        self._shrink(sent.passes)
         return None
 
     def _shrink(self, tried: _Passes) -> None:
@@ -159,19 +226,36 @@ class TiledPredictor:
             self._passes = self._made_for(tiling, batch)
         warnings.warn(told(tiling, batch, device), stacklevel=2)
 
-    def _forward(self, inputs: NDArray[np.float32], passes: _Passes, orientation: Orientation) -> NDArray[np.float32]:
-        """Send tiles (N, z, y, x) through the network; returns the cores (N, classes, z, y, x)."""
+    def _forward(self, cores: list[Box], passes: _Passes, work: _Work) -> _Made:
+        """Send tiles through the network; (N, classes, z, y, x) comes back. The lane's thread does this."""
         flat = self._tiling.footprint.dimensions == 2
-        fit, core = passes.views[orientation]
+        fit, kept = passes.views[work.orientation]
         with EXCLUSIVE, torch.inference_mode():
             # Another run may have left another count.
             if self._engine.threads and torch.get_num_threads() != self._engine.threads:
                 torch.set_num_threads(self._engine.threads)
-            tiles = torch.from_numpy(inputs).to(device=self._engine.device, dtype=DTYPES[self._engine.precision])
+            tiles = self._uploaded(cores, passes, work)
+            stop = self._bus.clock()
             # A 2-D network takes a tile's sections as its channels; a 3-D one has a single channel.
-            seen = orientation.turn(tiles if flat else tiles[:, None])
+            seen = work.orientation.turn(tiles if flat else tiles[:, None])
             layout = torch.channels_last if flat else torch.channels_last_3d
             output = fit.network(seen.contiguous(memory_format=layout))
-            cores = orientation.back(output[:, :, *core]).float()
-            made: NDArray[np.float32] = self._activate(cores[:, :, None] if flat else cores).cpu().numpy()
-        return made
+            turned = work.orientation.back(output[:, :, *kept])
+            probability = self._activate(turned[:, :, None] if flat else turned)
+            finite = probability.isfinite().all() if self._as_bytes else probability.new_ones((), dtype=torch.bool)
+            made = bytes_of(probability) if self._as_bytes else probability.contiguous()
+            seconds = stop()
+            return _Made(self._bus.down(made), self._bus.down(finite), seconds)
+
+    def _uploaded(self, cores: list[Box], passes: _Passes, work: _Work) -> Tensor:
+        """Tiles (N, z, y, x) on the device, normalised there, in the engine's precision."""
+        origin = self._tiling.read_box(work.write_box).start
+        tiles = [work.grey[passes.tiling.input_box(core).relative_to(origin).slices] for core in cores]
+        raw = self._bus.up(np.stack([tile.raw for tile in tiles])).float()
+        mean, scale = (self._bus.up(np.stack(each)) for each in zip(*((t.mean, t.scale) for t in tiles), strict=True))
+        return raw.sub_(mean).mul_(scale).to(DTYPES[self._engine.precision])
+
+
+def bytes_of(probability: Tensor) -> Tensor:
+    """`volseg.ops.to_uint8` on any device, bit for bit."""
+    return probability.clamp(0, 1).mul(255).round().to(torch.uint8)

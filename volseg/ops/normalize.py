@@ -77,23 +77,55 @@ def section_moments(raw: NDArray[Any]) -> Statistics:
     return tuple(moments(section) for section in raw)
 
 
+@dataclass(frozen=True, slots=True)
+class Grey:
+    """Grey values as they were read, and what makes a network's input of them: (raw - mean) * scale.
+
+    Attributes:
+        raw: (z, y, x), of any type.
+        mean: of each section, float32, (z, 1, 1).
+        scale: one over the standard deviation, likewise.
+    """
+
+    raw: NDArray[Any]
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, raw: NDArray[Any], statistics: Statistics, first_section: int = 0) -> Grey:
+        """Voxels with the constants of their sections.
+
+        Args:
+            raw: (z, y, x).
+            statistics: one pair for all, or one for each section of the *volume*.
+            first_section: the volume's section at raw's first; negative and overhanging ones are mirrored, as the
+                voxels were.
+        """
+        many = len(statistics) > 1
+        at = (mirror_index(first_section + z, len(statistics)) if many else 0 for z in range(raw.shape[0]))
+        pairs = np.asarray([statistics[z] for z in at], np.float64).reshape(-1, 2, 1, 1)
+        return cls(raw, pairs[:, 0].astype(np.float32), (1 / pairs[:, 1]).astype(np.float32))
+
+    def __getitem__(self, slices: tuple[slice, slice, slice]) -> Grey:
+        """A box of these voxels."""
+        return Grey(self.raw[slices], self.mean[slices[0]], self.scale[slices[0]])
+
+    def normalized(self) -> NDArray[np.float32]:
+        """The network's input."""
+        result: NDArray[np.float32] = (self.raw.astype(np.float32) - self.mean) * self.scale
+        return result
+
+
 def normalize(raw: NDArray[Any], statistics: Statistics, first_section: int = 0) -> NDArray[np.float32]:
-    """Apply frozen constants: (raw - mean) / std, as float32 of the same shape.
+    """Apply frozen constants: (raw - mean) / std, as float32 of the same shape; see `Grey`.
 
     Args:
         raw: (z, y, x), or (y, x) with a single pair of constants.
         statistics: one pair for all, or one for each section of the *volume*.
-        first_section: the volume's section at raw's first; negative and overhanging ones are mirrored, as the
-            voxels were.
+        first_section: the volume's section at raw's first.
 
     >>> normalize(np.uint8([[[10]], [[20]]]), ((10.0, 1.0), (10.0, 5.0))).ravel().tolist()
     [0.0, 2.0]
     """
-    pairs = statistics
-    if len(statistics) > 1:
-        pairs = tuple(statistics[mirror_index(first_section + z, len(statistics))] for z in range(raw.shape[0]))
-    axes = (-1,) + (1,) * (raw.ndim - 1)
-    mean = np.asarray([pair[0] for pair in pairs], np.float32).reshape(axes)
-    scale = np.asarray([1 / pair[1] for pair in pairs], np.float32).reshape(axes)
-    result: NDArray[np.float32] = (raw.astype(np.float32) - mean) * scale
-    return result
+    made = Grey.of(raw[None] if raw.ndim == 2 else raw, statistics, first_section).normalized()
+    return made.reshape(raw.shape)

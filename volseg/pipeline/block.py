@@ -1,8 +1,9 @@
 """One block's journey.
 
 read box from the source, mirrored where it leaves the volume
--> for each network: normalise with the run's frozen constants -> predict (tiles, device, network, crop)
--> mean, and spread where asked for -> uint8 -> write whole shards -> report, which the driver's journal marks (last)
+-> for each network: predict with the run's frozen constants (tiles, device, normalise, network, crop)
+-> mean, and spread where asked for -> uint8 (on the device, where there is nothing to average)
+-> write whole shards -> report, which the driver's journal marks (last)
 
 A read box of one grey value shows nothing: its block is not predicted, and stays the target's fill value.
 """
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from volseg.blocks import Box, joint_read_box, mirror_index
-from volseg.errors import BlockError
+from volseg.errors import BlockError, NotFiniteError
 from volseg.inference.lane import FORWARD
-from volseg.ops import Consensus, normalize, to_uint8
+from volseg.ops import Consensus, Grey, to_uint8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,12 +41,13 @@ class Source(Protocol):
 
 
 class Predictor(Protocol):
-    """Anything that makes probabilities: normalised voxels of a read box in, (classes, z, y, x) of the write box out.
+    """Anything that makes probabilities: grey values of a read box in, (classes, z, y, x) of the write box out.
 
-    It may give several estimates of the same box, such as one for each orientation.
+    They are float32 in [0, 1]. It may give several estimates of the same box, such as one for each orientation. Where
+    a single one is all that a block gets, it may be 0 to 255 already, and then be written as it is.
     """
 
-    def __call__(self, normalized: NDArray[np.float32], write_box: Box) -> Iterator[NDArray[np.float32]]: ...
+    def __call__(self, grey: Grey, write_box: Box) -> Iterator[NDArray[Any]]: ...
 
 
 class Sink(Protocol):
@@ -126,26 +128,37 @@ def process_block(number: int, journey: Journey) -> BlockReport:
     if is_constant(raw):
         journey.sink.clear(write_box)
         return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY)
-    estimates, predicted = Consensus(spread=journey.spread), 0.0
-    for member in journey.members:
-        seen = member.tiling.read_box(write_box)
-        normalized = normalize(
-            raw[seen.relative_to(read_box.start).slices], member.statistics, first_section=seen.start[0]
-        )
-        before = FORWARD.seconds
-        for estimate in member.predict(normalized, write_box):
-            if not np.isfinite(estimate).all():
-                raise BlockError(
-                    f"block {number} ({write_box}): the network's output is not finite; its input lies between "
-                    f"{normalized.min():.3g} and {normalized.max():.3g}: try --precision float32"
-                )
-            estimates.add(estimate)
-        predicted += FORWARD.seconds - before
-    volumes = [to_uint8(estimates.mean())]
-    if journey.spread:
-        volumes.append(to_uint8(estimates.deviation()))
+    before = FORWARD.seconds
+    try:
+        volumes = _estimated(raw, read_box, write_box, journey)
+    except NotFiniteError:
+        raise BlockError(
+            f"block {number} ({write_box}): the network's output is not finite; its grey values lie between "
+            f"{raw.min():.3g} and {raw.max():.3g}: try --precision float32"
+        ) from None
+    predicted = FORWARD.seconds - before
     digest = journey.sink.write(write_box, volumes)
     return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, predicted)
+
+
+def _estimated(raw: NDArray[Any], read_box: Box, write_box: Box, journey: Journey) -> list[NDArray[np.uint8]]:
+    """What all networks make of a block, and where asked for how far apart they are.
+
+    Raises:
+        NotFiniteError: one of them made NaN or infinity of it.
+    """
+    estimates = Consensus(spread=journey.spread)
+    for member in journey.members:
+        seen = member.tiling.read_box(write_box)
+        grey = Grey.of(raw[seen.relative_to(read_box.start).slices], member.statistics, first_section=seen.start[0])
+        for estimate in member.predict(grey, write_box):
+            if estimate.dtype == np.uint8:
+                return [estimate]
+            if not np.isfinite(estimate).all():
+                raise NotFiniteError
+            estimates.add(estimate)
+    mean = to_uint8(estimates.mean())
+    return [mean, to_uint8(estimates.deviation())] if journey.spread else [mean]
 
 
 def is_constant(raw: NDArray[Any]) -> bool:

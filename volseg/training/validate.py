@@ -16,7 +16,7 @@ from volseg.inference.memory import Load, largest_that_fits, plan_memory
 from volseg.inference.orientations import ORIENTATIONS
 from volseg.inference.prepare import prepared
 from volseg.inference.tiled import TiledPredictor
-from volseg.ops import Consensus, mirrored, normalize, to_uint8
+from volseg.ops import Consensus, Grey, mirrored, to_uint8
 from volseg.pipeline import Request, plan_run
 from volseg.training.sample import IGNORED
 from volseg.training.targets import refuse_far, targets_of
@@ -171,10 +171,10 @@ def predict_sections(model: Model, raw: NDArray[Any], engine: Engine, facts: Wor
     tiling = _tiling(model, raw, engine, facts)
     statistics = model.card.normalization.statistics_of(raw)
     read_box = tiling.read_box(whole)
-    normalized = normalize(mirrored(raw, read_box.start, read_box.stop), statistics, read_box.start[0])
+    grey = Grey.of(mirrored(raw, read_box.start, read_box.stop), statistics, read_box.start[0])
     ready = prepared(model.network, engine.device, engine.precision)
     estimates = Consensus()
-    for estimate in TiledPredictor(ready, model.probabilities, tiling, engine)(normalized, whole):
+    for estimate in TiledPredictor(ready, model.probabilities, tiling, engine)(grey, whole):
         estimates.add(estimate)
     return estimates.mean()
 
