@@ -92,7 +92,7 @@ def members_of(record: RunRecord, files: tuple[str, ...]) -> tuple[Member, ...]:
                 file,
                 entry.digest,
                 entry.tiling,
-                replace(engine, batch=entry.batch),
+                replace(engine, batch=entry.batch, compiled=entry.compiled),
                 settings.classes,
                 as_bytes=alone,
             ),

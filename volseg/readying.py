@@ -96,6 +96,7 @@ class Readying:
                 tile=tile.core,
                 batch=tile.batch,
                 kvoxel_s=tile.kvoxel_s,
+                compiled=tile.compiled,
                 rounding=astuple(network.rounding) if network.rounding else None,
                 statistics=network.sampled.statistics,
             )
@@ -110,7 +111,9 @@ class Readying:
             asked: list[tuple[Tiling, ...]] = [(replace(w.tiling, core=plan.tile or w.tile),) for w in self.recorded]
             again: tuple[TileChoice, ...] = self.cluster.on_one(choose_tiles, files, plan.grid, asked, load, first.free)
             pairs = zip(again, self.recorded, strict=True)
-            return tuple(replace(tile, batch=was.batch, kvoxel_s=was.kvoxel_s) for tile, was in pairs)
+            return tuple(
+                replace(tile, batch=was.batch, kvoxel_s=was.kvoxel_s, compiled=was.compiled) for tile, was in pairs
+            )
         tilings = [tuple(plan.tilings(number)) for number in range(len(files))]
         made: tuple[TileChoice, ...] = self.cluster.on_one(
             choose_tiles, files, plan.grid, tilings, first.load, first.free, first.engine

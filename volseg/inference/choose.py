@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING
@@ -35,6 +36,10 @@ _CANDIDATES = 4
 _BATCHES = {"cpu": (1,), "cuda": (1, 2, 4, 8)}
 _PASSES = 40
 """A run of fewer passes is over before measuring would have paid."""
+_LONG = 600
+"""Seconds that one worker would take for a run; a shorter one is not worth compiling for."""
+_GAIN = 0.97
+"""A compiled pass that takes more than this share of the time is not worth the doubt."""
 _SECONDS = 1.0
 """How long a tile is timed, if one pass does not take longer."""
 
@@ -48,12 +53,14 @@ class TileChoice:
         batch: tiles a forward pass.
         memory: the peak that was predicted with it.
         kvoxel_s: thousands of useful voxels a second that one worker made with it; 0 where nothing was measured.
+        compiled: whether the network is to be compiled.
     """
 
     core: Zyx
     batch: int
     memory: MemoryPlan
     kvoxel_s: float = 0.0
+    compiled: bool = False
 
 
 def choose_tiles(
@@ -128,8 +135,45 @@ def _fastest(
     for tiling, choice in islice(choices, _CANDIDATES * len(_BATCHES[engine.device])):
         seconds = cached("tiles", _key(model, tiling, choice.batch, engine), _timing(model, tiling, choice, engine))
         passes = ceil(tiling.count(whole) / choice.batch)
-        timed.append(replace(choice, kvoxel_s=round(whole.voxels / (passes * seconds) / 1e3, 1)))
-    return max(timed, key=lambda choice: choice.kvoxel_s)
+        timed.append((replace(choice, kvoxel_s=_rate(whole, passes, seconds)), tiling, passes, seconds))
+    best, tiling, passes, plain = max(timed, key=lambda each: each[0].kvoxel_s)
+    # Workers share the run; that each has a GPU's worth of it is all that is known here.
+    if engine.device != "cuda" or grid.count * passes * plain < _LONG:
+        return best
+    compiling, seconds = _compiled_times(model, tiling, replace(engine, batch=best.batch))
+    if not pays(plain, seconds, compiling, grid.count * passes):
+        return best
+    return replace(best, compiled=True, kvoxel_s=_rate(whole, passes, seconds))
+
+
+def _compiled_times(model: Model, tiling: Tiling, engine: Engine) -> tuple[float, float]:
+    """Seconds of the first pass of a compiled network, which compiles it, and of those that follow."""
+    from volseg.storage import cached  # noqa: PLC0415 - as above
+
+    fast = replace(engine, orientations="one", compiled=True)
+    key = _key(model, tiling, engine.batch, engine)
+    times = cached("compiled", key, partial(passes_of, model, tiling, fast), lambda kept: isinstance(kept, list))
+    return times[0], statistics.median(times[1:])
+
+
+def pays(plain: float, compiled: float, compiling: float, passes: float) -> bool:
+    """Whether a run is over sooner with a compiled network.
+
+    Args:
+        plain: seconds a pass.
+        compiled: likewise, compiled.
+        compiling: seconds that every worker compiles.
+        passes: of each worker.
+
+    >>> pays(0.10, 0.07, 40, 100_000), pays(0.10, 0.07, 40, 1_000), pays(0.10, 0.099, 40, 100_000)
+    (True, False, False)
+    """
+    return compiled < _GAIN * plain and compiling + passes * compiled < passes * plain
+
+
+def _rate(whole: Box, passes: int, seconds: float) -> float:
+    """Thousands of voxels a second, of a block that takes some passes."""
+    return round(whole.voxels / (passes * seconds) / 1e3, 1)
 
 
 def _key(model: Model, tiling: Tiling, batch: int, engine: Engine) -> str:
@@ -151,7 +195,13 @@ def _timing(model: Model, tiling: Tiling, choice: TileChoice, engine: Engine) ->
 
 
 def seconds_a_pass(model: Model, tiling: Tiling, engine: Engine) -> float:
-    """How long this process takes for one forward pass of a batch of tiles, transfers included: the median of a few.
+    """The median of `passes_of`; the first, which finds the fastest kernels, does not count unless it is alone."""
+    first, *rest = passes_of(model, tiling, engine)
+    return statistics.median(rest or [first])
+
+
+def passes_of(model: Model, tiling: Tiling, engine: Engine) -> list[float]:
+    """How long this process takes for one forward pass of a batch of tiles, transfers included, a few times.
 
     Args:
         model: the network.
@@ -168,11 +218,10 @@ def seconds_a_pass(model: Model, tiling: Tiling, engine: Engine) -> float:
     noise = np.random.default_rng(0).integers(0, 256, tiling.read_box(box).shape, np.uint8)
     grey = Grey.of(noise, ((128.0, 64.0),))
     times: list[float] = []
-    # The first pass, which finds the fastest kernels, does not count unless it is all there is time for.
     while len(times) < 2 or (sum(times[1:]) < _SECONDS and len(times) < 6):
         begun = time.perf_counter()
         next(predict(grey, box))
         times.append(time.perf_counter() - begun)
-        if times[0] > 4 * _SECONDS:
+        if times[0] > 4 * _SECONDS and not engine.compiled:
             break
-    return statistics.median(times[1:] or times)
+    return times

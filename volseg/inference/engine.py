@@ -28,6 +28,7 @@ class Engine:
         batch: tiles a forward pass.
         threads: of one forward pass on a CPU.
         orientations: that each tile is seen in, and averaged over.
+        compiled: whether torch.compile makes the network, on a GPU.
     """
 
     device: Device
@@ -35,6 +36,7 @@ class Engine:
     batch: int
     threads: int
     orientations: Orientations = "one"
+    compiled: bool = False
 
 
 def keep_float32() -> None:

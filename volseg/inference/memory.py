@@ -44,7 +44,7 @@ class MemoryPlan:
         process: what its libraries will take yet.
         weights: the network's.
         activations: what one forward pass, or another step of its block, takes at most.
-        blocks: voxels of the blocks in flight, as read, normalised, predicted and written.
+        blocks: voxels of the blocks in flight, as read, predicted and written.
         device: which memory holds weights and activations.
     """
 
@@ -105,10 +105,9 @@ def block_bytes(grid: BlockGrid, tiling: Tiling, load: Load) -> tuple[int, int]:
     read, write = tiling.read_box(whole).voxels, whole.voxels * load.classes
     # Of several estimates there are two besides their mean, and sums.
     sums = (8 if load.estimates > 1 else 0) + (12 if load.spread else 0)
-    # Normalising holds raw voxels, their float32 copy and its result; later the probabilities, their scaled copy and
-    # the bytes stand beside the normalised voxels.
-    fullest = max(read * (load.source_item + 8), read * (load.source_item + 4) + write * (12 + sums))
-    return fullest, read * (load.source_item + 4) + write * (4 + sums)
+    # Beside the grey values stand their mirrored copy, and later the probabilities, their scaled copy and the bytes.
+    fullest = max(2 * read * load.source_item, read * load.source_item + write * (12 + sums))
+    return fullest, read * load.source_item + write * (4 + sums)
 
 
 def _largest_block(grid: BlockGrid) -> Box:
@@ -133,9 +132,9 @@ def plan_memory(
     ready = outline(network, load.device, load.precision)
     fullest, running = block_bytes(grid, tiling, load)
     maps = activation_bytes(ready, tiling, load.batch, item)
-    # Tiles of another precision, or for another device, are a copy.
-    copied = load.precision != "float32" or not on_cpu
-    passing = maps * (_HEAP if on_cpu else 1) + (prod(tiling.input_shape) * load.batch * 4 if copied else 0)
+    # Tiles are normalised in float32; what the network takes is a copy where its precision is another.
+    copies = load.source_item + (0 if load.precision == "float32" else 4)
+    passing = maps * (_HEAP if on_cpu else 1) + prod(tiling.input_shape) * load.batch * copies
     own = sum(p.numel() * p.element_size() for p in network.parameters() if p.device.type == "cpu")
     numbers = sum(p.numel() for p in network.parameters()) if weights is None else weights
     return MemoryPlan(

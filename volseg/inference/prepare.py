@@ -1,28 +1,45 @@
 """The network made ready for one device, once a worker.
 
 plain network -> norms folded -> weights rounded -> device, layout
--> for each way to see a tile: cut to what the core needs -> on a CPU: packed for oneDNN
+-> for each way to see a tile: cut to what the core needs -> on a CPU: packed for oneDNN; on a GPU, where it pays,
+compiled
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from volseg.inference.cropping import Cropped, cropped
+from volseg.inference.compiled import Compiled
+from volseg.inference.cropping import cropped
 from volseg.inference.folding import without_norms
 from volseg.inference.narrow import round_weights
 from volseg.inference.onednn import PackedConvolution, can_pack, packed
 from volseg.models.graph import dimensions
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Callable, MutableMapping, Sequence
 
-    from torch import fx, nn
+    from torch import Tensor, fx, nn
 
     from volseg.inference.facts import Device, Precision
     from volseg.models.graph import Interval
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A network for one tile shape.
+
+    Attributes:
+        network: takes whole tiles.
+        start: where its output begins in that of the whole network, along each axis of the network.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    start: tuple[int, ...]
+
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -42,7 +59,9 @@ def fitted(
     lengths: Sequence[int],
     kept: Sequence[Interval],
     known: MutableMapping[str, PackedConvolution],
-) -> Cropped:
+    *,
+    compiled: bool = False,
+) -> Fitted:
     """A prepared network made for one tile shape: it computes what is kept of its output, and shares its weights.
 
     Args:
@@ -50,9 +69,11 @@ def fitted(
         lengths: of a tile, along each of the network's axes.
         kept: first and last place of the output that is wanted, along each of them.
         known: weights that were packed for other tile shapes; grows.
+        compiled: whether to let torch.compile make it, on a GPU.
     """
     cut = cropped(network, lengths, kept)
     weights = next(network.parameters())
-    if weights.device.type != "cpu" or len(lengths) != 2 or not can_pack(weights.dtype):
-        return cut
-    return Cropped(packed(cut.network, known), cut.start)
+    if weights.device.type != "cpu":
+        return Fitted(Compiled(cut.network) if compiled else cut.network, cut.start)
+    may_pack = len(lengths) == 2 and can_pack(weights.dtype)
+    return Fitted(packed(cut.network, known) if may_pack else cut.network, cut.start)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from volseg.blocks import Box, Tiling
-    from volseg.inference.cropping import Cropped
     from volseg.inference.engine import Engine
     from volseg.inference.onednn import PackedConvolution
+    from volseg.inference.prepare import Fitted
     from volseg.ops import Grey
 
 
@@ -50,7 +50,7 @@ class _Passes:
 
     tiling: Tiling
     batch: int
-    views: dict[Orientation, tuple[Cropped, tuple[slice, ...]]]
+    views: dict[Orientation, tuple[Fitted, tuple[slice, ...]]]
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,16 @@ class TiledPredictor:
         }
         return _Passes(tiling, batch, views)
 
-    def _fitted(self, tiling: Tiling, orientation: Orientation) -> tuple[Cropped, tuple[slice, ...]]:
+    def _fitted(self, tiling: Tiling, orientation: Orientation) -> tuple[Fitted, tuple[slice, ...]]:
         """The network for tiles as an orientation shows them, and where the core lies in its output."""
         shape, crop = tiling.input_shape, tiling.crop
         axes = slice(1 if tiling.footprint.dimensions == 2 else 0, 3)
         sides = list(shape)[axes]
         output = [n - 2 * m for n, m in zip(sides, list(tiling.footprint.margin)[axes], strict=True)]
         kept = orientation.seen(list(zip(crop.start, crop.stop, strict=True))[axes], output)
-        lengths = orientation.seen([(0, n) for n in sides], sides)
-        made = fitted(self._network, [n for _, n in lengths], [(a, b - 1) for a, b in kept], self._known)
+        lengths = [n for _, n in orientation.seen([(0, n) for n in sides], sides)]
+        places = [(a, b - 1) for a, b in kept]
+        made = fitted(self._network, lengths, places, self._known, compiled=self._engine.compiled)
         return made, tuple(slice(a - s, b - s) for (a, b), s in zip(kept, made.start, strict=True))
 
     def __call__(self, grey: Grey, write_box: Box) -> Iterator[NDArray[Any]]:

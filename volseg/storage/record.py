@@ -65,6 +65,8 @@ class ModelEntry(_Frozen):
     """The core of a tile, in voxels."""
     batch: int
     """Tiles a forward pass."""
+    compiled: bool = False
+    """Whether torch.compile makes the network, on a GPU; it was measured to pay."""
     rounding: tuple[float, float] | None = None
     """Share of voxels within one grey level of float32, and greatest difference from it, as measured on samples."""
     kvoxel_s: float = 0.0
