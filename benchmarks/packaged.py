@@ -19,7 +19,7 @@ import volseg
 from benchmarks.record import record
 from volseg.models import packaged_models, read_card
 from volseg.scoring import MapScores, ScoreOptions, score_map
-from volseg.storage import open_stack, read_record
+from volseg.storage import open_stack, open_volume, read_record
 from volseg.storage.convert import convert_stack
 
 TOLD = ("f1", "best_f1", "best_threshold", "average_precision", "pixel_error")
@@ -71,7 +71,32 @@ def run(name: str, case: Case, data: Path, folder: Path) -> dict[str, Any]:
             "predict_kvoxel_s": round(done.voxels / done.seconds / 1e3, 1),
         }
         print(name, orientations, figures[f"orientations_{orientations}"], flush=True)  # noqa: T201 - its screen
+    figures["against_float32"] = against_float32(raw, folder, name, case, str(data / case.labels))
+    print(name, figures["against_float32"], flush=True)  # noqa: T201 - its screen
     return figures
+
+
+def against_float32(raw: Path, folder: Path, name: str, case: Case, labels: str) -> dict[str, Any]:
+    """What the precision that was taken for one view changes, with the same halo and tile."""
+    taken, exact = folder / "one.zarr", folder / "float32.zarr"
+    entry = read_record(taken).models[0]
+    volseg.predict(
+        str(raw), str(exact), model=name, roi=case.roi, precision="float32", halo=entry.halo, tile=entry.tile
+    )
+    region = read_record(taken).settings.region
+    made, truth = (open_volume(str(path)).read(region).astype(int) for path in (taken, exact))
+    apart = abs(made - truth)
+    rands = []
+    for path in (taken, exact):
+        cells = score_map(str(path), labels, ScoreOptions(roi=case.roi)).segmentation
+        assert cells is not None
+        rands.append(cells.best_v_rand)
+    return {
+        "precision": read_record(taken).settings.precision,
+        "share_within_one_level": round(float((apart <= 1).mean()), 5),
+        "greatest": int(apart.max()),
+        "v_rand_change": round(rands[0] - rands[1], 5),
+    }
 
 
 def main() -> None:
