@@ -166,7 +166,9 @@ def _settings(prepared: Prepared, cluster: Cluster, facts: list[WorkerFacts]) ->
         chunk=plan.chunk,
         region=plan.grid.region,
         device=device,
-        precision=was.precision if was and config.precision == "auto" else choose_precision(config.precision, facts),
+        precision=was.precision
+        if was and config.precision == "auto"
+        else choose_precision(config.precision, facts, on_gpus="float16"),
         threads=was.threads if was else threads_each(facts),
         orientations=config.orientations,
         classes=prepared.classes,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Tiling
     from volseg.cluster import Cluster, Progress
+    from volseg.inference import Precision
     from volseg.models import ModelCard
     from volseg.pipeline import Plan
     from volseg.pipeline.halo import Tolerance
@@ -59,6 +60,8 @@ class Readying:
         found = measure_rounding(sampled, self.plan.grid, self.identity, self.cluster, self.progress)
         engine = sampled[0].engine
         worse = [each for each in found if each and not each.within(engine.precision)]
+        if engine.precision == "float16" and may_lower and None in found and not worse:
+            return self.rounded(_in_precision(sampled, "bfloat16"), may_lower=may_lower)  # it might overflow
         if not worse:
             return [Network(each, rounding) for each, rounding in zip(sampled, found, strict=True)]
         if not may_lower:
@@ -66,11 +69,7 @@ class Readying:
             return [Network(each, rounding) for each, rounding in zip(sampled, found, strict=True)]
         precision = slower(engine.precision, engine.device)
         self.progress.note(f"{engine.precision} would round too much here ({worse[0]}): {precision} instead")
-        lowered = [
-            replace(each, engine=replace(engine, precision=precision), load=replace(each.load, precision=precision))
-            for each in sampled
-        ]
-        return self.rounded(lowered, may_lower=may_lower)
+        return self.rounded(_in_precision(sampled, precision), may_lower=may_lower)
 
     def entries(self, networks: Sequence[Network], cards: Sequence[ModelCard]) -> tuple[ModelEntry, ...]:
         """Choose halo and tile of each network.
@@ -146,3 +145,10 @@ class Readying:
         for card, choice in zip(cards, choices, strict=True):
             self.progress.note(f"halo {','.join(map(str, choice.halo))} for {card.name}: {choice.reason}")
         return choices, tiles
+
+
+def _in_precision(sampled: Sequence[Sampled], precision: Precision) -> list[Sampled]:
+    return [
+        replace(each, engine=replace(each.engine, precision=precision), load=replace(each.load, precision=precision))
+        for each in sampled
+    ]

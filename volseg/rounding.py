@@ -157,7 +157,10 @@ def measure_box(box: Box, sampled: Sampled) -> NDArray[np.int16] | None:
         return None
     grey = Grey.of(raw, sampled.statistics, seen.start[0])
     predict = open_predictor(sampled.model_file, sampled.digest, tiling, sampled.engine, sampled.classes)
-    made = to_uint8(next(predict(grey, box)))
+    estimate = next(predict(grey, box))
+    if not np.isfinite(estimate).all():
+        return np.full(estimate.size, 255, np.int16)  # it overflows
+    made = to_uint8(estimate)
     exact = to_uint8(plain_probability(model, grey.normalized(), tiling, sampled.engine, sampled.classes))
     apart: NDArray[np.int16] = np.abs(made.astype(np.int16) - exact).ravel()
     return apart

@@ -34,6 +34,10 @@ def test_bfloat16_is_chosen_where_all_have_it() -> None:
     assert choose_precision("auto", [facts(fast=True), facts()]) == "float32"
     assert choose_precision("bfloat16", [facts()]) == "bfloat16"
     assert choose_precision("float16", [facts(device="cuda")]) == "float16"
+    assert choose_precision("auto", [facts(device="cuda")], on_gpus="float16") == "float16"
+    assert choose_precision("auto", [facts(device="cuda"), facts()], on_gpus="float16") == "float32"
+    assert choose_precision("auto", [facts(fast=True)], on_gpus="float16") == "bfloat16"
+    assert choose_precision("auto", [facts(device="cuda", fast=True)]) == "bfloat16"
 
 
 def test_float16_on_a_processor_is_refused() -> None:

@@ -57,7 +57,7 @@ def test_a_slower_precision_rounds_less() -> None:
 def test_what_rounds_too_much_is_not_taken_unless_asked_for(
     wide: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, limit: float, taken: str
 ) -> None:
-    monkeypatch.setattr(volseg.freezing, "choose_precision", lambda *_: "bfloat16")
+    monkeypatch.setattr(volseg.freezing, "choose_precision", lambda *_, **__: "bfloat16")
     monkeypatch.setitem(volseg.rounding.LIMITS, "bfloat16", Tolerance(limit, 0 if limit == 1 else 255))
     volseg.predict(
         str(wide), str(tmp_path / "p.zarr"), model=str(small_model), precision=asked, cluster="serial", halo="exact"
@@ -88,3 +88,14 @@ def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(
 def test_a_tile_that_is_asked_for_is_taken(wide: Path, small_model: Path, tmp_path: Path) -> None:
     volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", tile=(1, 64, 64))
     assert read_record(tmp_path / "p.zarr").models[0].tile == (1, 64, 64)
+
+
+def test_float16_that_was_not_tried_on_the_volume_is_not_taken(
+    raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may overflow, and a small run is over before that is known."""
+    monkeypatch.setattr(volseg.freezing, "choose_precision", lambda *_, **__: "float16")
+    volseg.predict(str(raw), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", halo="exact")
+    record = read_record(tmp_path / "p.zarr")
+    assert record.models[0].rounding is None
+    assert record.settings.precision == "bfloat16"
