@@ -16,7 +16,6 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
-from math import prod
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -98,8 +97,8 @@ def peak(precision: Precision, scale: Scale) -> float:
 
 
 def link_rate(scale: Scale) -> float:
-    """Bytes a second from ordinary memory to the device, which is how tiles travel."""
-    here = torch.zeros(scale.link, dtype=torch.uint8)
+    """Bytes a second from pinned memory to the device, which is how tiles travel."""
+    here = torch.zeros(scale.link, dtype=torch.uint8, pin_memory=scale.device == "cuda")
     return scale.link / seconds_of(partial(here.to, scale.device, copy=True), scale)
 
 
@@ -186,10 +185,10 @@ def whole_way(folder: Path, scale: Scale, **options: Any) -> dict[str, Any]:
         kvoxel_s["volseg, halo 64"].append(rate)
         kvoxel_s[other].append(window())
     frozen = read_record(folder / "64.zarr")
-    tiling, item = frozen.models[0].tiling, DTYPES[frozen.settings.precision].itemsize
+    tiling = frozen.models[0].tiling
     link = link_rate(scale)
-    # Tiles travel in the network's type, and the probability of each core comes back as float32.
-    in_, out = item * prod(tiling.input_shape) / prod(tiling.core), 4.0
+    # Tiles travel as they were read, in bytes, and so does the probability of each core.
+    in_, out = tiling.overhead, 1.0
     carried = (in_ + out) * median(kvoxel_s["volseg, halo 64"])
     return {
         "precision": frozen.settings.precision, "tile": list(tiling.core), "start_up_s": round(started[0], 1),

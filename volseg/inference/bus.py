@@ -43,7 +43,7 @@ class Bus(Protocol):
 
 def bus_to(device: Device) -> Bus:
     """The way to a device."""
-    return _CudaBus() if device == "cuda" else _NoBus()
+    return CudaBus() if device == "cuda" else HostBus()
 
 
 def portable(array: NDArray[Any]) -> NDArray[Any]:
@@ -51,7 +51,7 @@ def portable(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array if array.dtype in _TRAVELS else array.astype(np.float32))
 
 
-class _NoBus:
+class HostBus:
     """A CPU has its tiles already."""
 
     def up(self, array: NDArray[Any]) -> Tensor:
@@ -70,23 +70,25 @@ class _NoBus:
         return stop
 
 
-class _CudaBus:
+class CudaBus:
     """PCIe or NVLink, both ways at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cuda") -> None:
+        self._device = device
         self._up, self._down = torch.cuda.Stream(), torch.cuda.Stream()
 
     def up(self, array: NDArray[Any]) -> Tensor:
-        pinned = _pinned(torch.from_numpy(portable(array)))
+        plain = torch.from_numpy(portable(array))
+        pinned = self._pinned(plain).copy_(plain)
         computing = torch.cuda.current_stream()
         with torch.cuda.stream(self._up):
-            there = pinned.to("cuda", non_blocking=True)
+            there = pinned.to(self._device, non_blocking=True)
         computing.wait_stream(self._up)
         there.record_stream(computing)
         return there
 
     def down(self, made: Tensor) -> Callable[[], NDArray[Any]]:
-        here = torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
+        here = self._pinned(made)
         self._down.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._down):
             here.copy_(made, non_blocking=True)
@@ -110,7 +112,6 @@ class _CudaBus:
 
         return stop
 
-
-def _pinned(array: Tensor) -> Tensor:
-    """A copy in memory that the GPU reads by itself; torch keeps such memory for the next one."""
-    return torch.empty(array.shape, dtype=array.dtype, pin_memory=True).copy_(array)
+    def _pinned(self, like: Tensor) -> Tensor:
+        """Memory that the GPU reads and writes by itself; torch keeps such memory for the next one."""
+        return torch.empty(like.shape, dtype=like.dtype, pin_memory=self._device == "cuda")
