@@ -16,7 +16,7 @@ from volseg.phantom import make_phantom
 from volseg.storage import open_stack
 from volseg.storage.target import create_volume
 
-SIDE, DEPTH = 1024, 16
+SIDE, DEPTH = 1024, 32
 """Sections are cut to this side; the volume has this many: for fewer, measuring the halo is not worth it."""
 
 
@@ -44,10 +44,10 @@ class Case:
 
 
 CASES = (
-    Case("fusionnet-16", "fusionnet", {"width": 16}, packaged="fusionnet-snemi3d"),
-    Case("unet-32", "unet", {"width": 32, "padded": True}, sections=2, seconds=60),
+    Case("fusionnet-16", "fusionnet", {"width": 16}, packaged="fusionnet-snemi3d", sections=8, seconds=150),
+    Case("unet-32", "unet", {"width": 32, "padded": True}, sections=3, seconds=100),
     # The naive way is slow at any width; one will do.
-    Case("fusionnet-64", "fusionnet", {"width": 64}, sections=1, seconds=150, peers=tuple(PEERS)[:3]),
+    Case("fusionnet-64", "fusionnet", {"width": 64}, sections=2, seconds=130, peers=tuple(PEERS)[:3]),
 )
 
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,7 @@ COPIED, COPY_BLOCK = (64, 1024, 1024), (16, 512, 512)
 def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: int) -> Callable[[], float]:
     """The seconds of one forward pass as volseg makes it for a tile on a CPU, its voxels in memory; to call often.
 
-    Each call gives the fastest of as many passes as a second takes, and of one at least.
+    Each call gives the median of as many passes as a second takes, and of one at least.
     """
     network, shape, crop = prepared(model.network, "cpu", precision), list(tiling.input_shape), tiling.crop
     flat = tiling.footprint.dimensions == 2
@@ -71,7 +72,7 @@ def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: in
                 ready(tile)
                 passes.append(time.perf_counter() - began)
         give_pages_back()  # who comes next in this process does without
-        return min(passes)
+        return median(passes)
 
     return seconds
 

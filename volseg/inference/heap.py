@@ -10,16 +10,20 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 """Options of mallopt(3), as glibc numbers them."""
-_USUAL = {_TRIM_THRESHOLD: 128 << 10, _MMAP_MAX: 65536}
+_KEEPING = {
+    _TRIM_THRESHOLD: -1,  # never shrink a heap
+    _TOP_PAD: 64 << 20,  # as much as a thread's heap may have, so that not even an empty one is given back
+    _MMAP_MAX: 0,  # take nothing from outside of heaps
+}
+_USUAL = {_TRIM_THRESHOLD: 128 << 10, _TOP_PAD: 128 << 10, _MMAP_MAX: 65536}
 
 
 def keep_pages() -> bool:
     """From here on, keep what is freed for what comes; False where the C library cannot be asked to."""
     libc = _glibc()
-    # -1: never shrink the heap. 0: take nothing from outside of it.
-    return libc is not None and bool(libc.mallopt(_TRIM_THRESHOLD, -1)) and bool(libc.mallopt(_MMAP_MAX, 0))
+    return libc is not None and all(libc.mallopt(option, value) for option, value in _KEEPING.items())
 
 
 def give_pages_back() -> None:
