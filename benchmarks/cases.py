@@ -29,6 +29,7 @@ class Case:
         network: in the registry.
         arguments: what it is made with.
         packaged: the packaged model to take; random weights where there is none.
+        precision: that volseg is asked for; `auto` goes by what it costs, which says nothing of random weights.
         sections: that volseg does in a round, for pipelines fill and drain; all others do one.
         seconds: no further round begins that would end later.
         peers: contenders besides volseg.
@@ -38,6 +39,7 @@ class Case:
     network: str
     arguments: dict[str, Any]
     packaged: str = ""
+    precision: str = "auto"
     sections: int = 4
     seconds: float = 80
     peers: tuple[str, ...] = tuple(PEERS)
@@ -45,9 +47,17 @@ class Case:
 
 CASES = (
     Case("fusionnet-16", "fusionnet", {"width": 16}, packaged="fusionnet-snemi3d", sections=8, seconds=150),
-    Case("unet-32", "unet", {"width": 32, "padded": True}, sections=3, seconds=100),
+    Case("unet-32", "unet", {"width": 32, "padded": True}, precision="bfloat16", sections=3, seconds=100),
     # The naive way is slow at any width; one will do.
-    Case("fusionnet-64", "fusionnet", {"width": 64}, sections=2, seconds=130, peers=tuple(PEERS)[:3]),
+    Case(
+        "fusionnet-64",
+        "fusionnet",
+        {"width": 64},
+        precision="bfloat16",
+        sections=2,
+        seconds=100,
+        peers=tuple(PEERS)[:3],
+    ),
 )
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from volseg.pipeline import BlockReport
 
 ROUNDS = 3
-LONG = 1.0
+LONG = 4.0
 """Seconds over which forward passes are repeated."""
 WIDTH, BLOCK, HALO, BLOCKS = 16, (1, 512, 512), (0, 64, 64), 8
 COPIED, COPY_BLOCK = (64, 1024, 1024), (16, 512, 512)
@@ -51,7 +51,7 @@ COPIED, COPY_BLOCK = (64, 1024, 1024), (16, 512, 512)
 def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: int) -> Callable[[], float]:
     """The seconds of one forward pass as volseg makes it for a tile on a CPU, its voxels in memory; to call often.
 
-    Each call gives the median of as many passes as a second takes, and of one at least.
+    Each call gives the median of as many passes as LONG takes, and of one at least.
     """
     network, shape, crop = prepared(model.network, "cpu", precision), list(tiling.input_shape), tiling.crop
     flat = tiling.footprint.dimensions == 2

@@ -152,12 +152,12 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
     began = time.perf_counter()
     with connect("local", 1) as cluster:
         bench = Bench(source, model_file, folder / case.name, cluster, limit.address_of(cluster), case.sections)
-        contenders["volseg"], frozen = bench.volseg("volseg")
+        contenders["volseg"], frozen = bench.volseg("volseg", precision=case.precision)
         start_up = time.perf_counter() - began
         entry, precision = frozen.models[0], frozen.settings.precision
         for name, options in (
             ("volseg float32", {"halo": entry.halo, "precision": "float32"}),
-            ("volseg halo 64", {"halo": HALO}),
+            ("volseg halo 64", {"halo": HALO, "precision": case.precision}),
             ("volseg halo 64 float32", {"halo": HALO, "precision": "float32"}),
         ):
             contenders[name], _ = bench.volseg(name, **options)
@@ -174,7 +174,8 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
     return {
         "network": case.network, "arguments": case.arguments, "weights": case.packaged or "random",
         "sections": case.sections, "shape": list(sections.shape[1:]), "threads": frozen.settings.threads,
-        "precision": precision, "halo": list(entry.halo), "tile": list(entry.tile), "torch": torch.__version__,
+        "precision": precision, "rounding": entry.rounding, "halo": list(entry.halo), "tile": list(entry.tile),
+        "torch": torch.__version__,
         "start_up_s": round(start_up, 1), "halo_measured": bool(entry.halo_curve), "left_out": left_out,
         "versions": versions([name for name in case.peers if name in rates]), "computed": bench.computed,
         "kvoxel_s": {name: [round(rate / 1e3, 2) for rate in each] for name, each in rates.items()},
