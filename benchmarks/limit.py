@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 ROUNDS = 3
 LONG = 4.0
 """Seconds over which forward passes are repeated."""
-WIDTH, BLOCK, HALO, BLOCKS = 16, (1, 512, 512), (0, 64, 64), 8
-COPIED, COPY_BLOCK = (64, 1024, 1024), (16, 512, 512)
+WIDTH, BLOCK, HALO, BLOCKS = 16, (1, 512, 512), (0, 64, 64), 32
+COPIED, COPY_BLOCK = (192, 1024, 1024), (16, 512, 512)
 
 
 def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: int) -> Callable[[], float]:
