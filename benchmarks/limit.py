@@ -45,6 +45,7 @@ ROUNDS = 3
 LONG = 4.0
 """Seconds over which forward passes are repeated."""
 WIDTH, BLOCK, HALO, BLOCKS = 16, (1, 512, 512), (0, 64, 64), 32
+NONE: Zyx = (0, 0, 0)
 COPIED, COPY_BLOCK = (192, 1024, 1024), (16, 512, 512)
 
 
@@ -130,7 +131,7 @@ def copy_figures(folder: Path, shape: Zyx = COPIED, block: Zyx = COPY_BLOCK) -> 
         name: create_volume(folder / name, shape=shape, shard=block, chunk=chunk, dtype="uint8", voxel_nm=VOXEL_NM)
         for name in ("through.zarr", "plain.zarr")
     }
-    compute = partial(copy_block, source=str(raw), target=str(targets["through.zarr"].path), block=block)
+    compute = partial(copy_block, source=str(raw), target=str(targets["through.zarr"].path), block=block, halo=NONE)
     count = int(np.prod([-(-n // b) for n, b in zip(shape, block, strict=True)]))
     rates: dict[str, list[float]] = {"volseg": [], "zarr": []}
     with connect("local", 2) as cluster:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from volseg.blocks import BlockGrid, Box, Footprint, Tiling
+from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx
 from volseg.cluster import Quiet
 from volseg.errors import BlockError, SourceError
 from volseg.journey import Volumes
@@ -37,18 +37,18 @@ class Identity:
 
 
 @lru_cache(maxsize=2)
-def identity_journey(source: str, target: str, block: tuple[int, int, int]) -> Journey:
+def identity_journey(source: str, target: str, block: Zyx, halo: Zyx) -> Journey:
     """A journey that copies a uint8 volume, by way of probability."""
     volume, sink = open_volume(source), open_target(Path(target))
-    tiling = Tiling(FOOTPRINT, block, (0, 1, 1))
+    tiling = Tiling(FOOTPRINT, block, halo)
     grid = BlockGrid.over(volume.shape, block, sink.shard)
     member = Member(tiling, ((0.0, 255.0),), Identity(tiling))
     return Journey(grid, (member,), volume, Volumes((sink,)))
 
 
-def copy_block(number: int, source: str, target: str, block: tuple[int, int, int]) -> BlockReport:
+def copy_block(number: int, source: str, target: str, block: Zyx, halo: Zyx = (0, 1, 1)) -> BlockReport:
     """One block of the identity network, as a worker does it."""
-    return process_block(number, identity_journey(source, target, block))
+    return process_block(number, identity_journey(source, target, block, halo))
 
 
 def report(number: int) -> BlockReport:

@@ -61,10 +61,10 @@ def test_a_dry_run_writes_nothing(converted: Path, small_model: Path, tmp_path: 
     figures = json.loads(run(*arguments, "--block", "2,32,32", "--json"))
     assert (figures["blocks"], figures["halo"], figures["voxels_to_write"]) == (8, [0, 52, 52], 4 * 50 * 60)
     assert figures["read_for_each_written"] == pytest.approx((32 + 104) ** 2 / 32**2, abs=0.01)
-    # Chunks are (2, 32, 32) or as large as the image is; 6 bytes a read voxel, while it is made float32, and raw.
+    # Chunks are (2, 32, 32) or as large as the image is; a block in flight is read, and mirrored where it ends.
     assert figures["bytes_to_write"] == 4 * 50 * 60
     assert figures["bytes_to_read"] == pytest.approx(figures["read_amplification"] * in_chunks(converted), rel=0.01)
-    assert figures["bytes_of_blocks_in_flight"] == 2 * 2 * (32 + 104) ** 2 * (1 + 8)
+    assert figures["bytes_of_blocks_in_flight"] == 2 * 2 * (32 + 104) ** 2 * 2
     shown = run(*arguments)
     assert "blocks" in shown
     assert "add --calibrate" in shown
