@@ -43,7 +43,7 @@ class Compiled:
                 return self._fast(tiles)
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:
+            except Exception as error:  # compilers fail in all manners; what is wrong with the pass fails again below
                 self._fast = None
                 warnings.warn(
                     f"torch.compile failed here, so networks run as they are, only slower: {_in_a_line(error)}",
