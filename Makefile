@@ -51,6 +51,8 @@ bench: install $(PEERS)/.installed  ## Measure; figures go to benchmarks/results
 	$(BIN)/python -m benchmarks.scheduler
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.limit
+	$(BIN)/python -m benchmarks.cropping
+	PYTHONPATH=$(PEERS) $(BIN)/python -m benchmarks.engines
 	PYTHONPATH=$(PEERS) $(BIN)/python -m benchmarks.peers $(RAW)
 
 bench-gpu:      ## Measure on a CUDA device, with the packages of PYTHON

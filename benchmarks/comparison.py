@@ -67,6 +67,11 @@ def spread(values: Sequence[float]) -> str:
     return f"{middle} ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else middle
 
 
+def met(reached: bool) -> str:
+    """Whether a target was reached, in a word."""
+    return "yes" if reached else "no"
+
+
 def peers_table(entries: Sequence[dict[str, Any]]) -> str:
     """Every contender's rate, for each network; with the picture."""
     if not entries:
@@ -118,7 +123,7 @@ def targets_table(entries: Sequence[dict[str, Any]]) -> str:
             label(target.against, entry["figures"]),
             spread(values),
             f"{target.least:g}",
-            "yes" if median(values) >= target.least else "no",
+            met(median(values) >= target.least),
         )
         for entry in entries
         for target in TARGETS
@@ -134,19 +139,18 @@ def limit_table(entry: dict[str, Any] | None) -> str:
     workers, copy = entry["figures"]["workers"], entry["figures"]["copy"]
     measured = (
         ("two workers, times as fast as one", workers["scaling"], WORKERS),
+        ("two bare forward passes at once, times as fast as one", workers.get("bare_scaling", []), None),
         ("busy, one worker", workers["busy"]["1"], None),
         ("busy, two workers", workers["busy"]["2"], None),
         ("identity network, times as fast as a plain copy", copy["share"], COPY),
     )
     rows = [
-        (what, spread(values), f"{least:g}" if least else "-", _met(values, least)) for what, values, least in measured
+        (what, spread(values), f"{least:g}" if least else "-", met(median(values) >= least) if least else "-")
+        for what, values, least in measured
+        if values
     ]
     network = f"{entry['figures']['network']}, {workers['precision']}"
     return f"{markdown(['', 'measured', 'target', 'met'], rows)}\n\n{network}. Measured on {where(entry)}."
-
-
-def _met(values: Sequence[float], least: float | None) -> str:
-    return "-" if least is None else "yes" if median(values) >= least else "no"
 
 
 def gpu_table(entry: dict[str, Any] | None) -> str:

@@ -11,24 +11,26 @@ import json
 import sys
 import tempfile
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import zarr
+from torch import Tensor
 
+from benchmarks.passes import network_for, tile_of
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from tests.doubles import copy_block
 from tests.makers import VOXEL_NM, blobs, make_model
-from volseg.blocks import Box, Tiling, Zyx
+from volseg.blocks import Box, Zyx
 from volseg.cluster import Cluster, Quiet, connect, run_blocks
-from volseg.inference.heap import give_pages_back, keep_pages
-from volseg.inference.prepare import DTYPES, fitted, prepared
+from volseg.inference.lane import FORWARD
 from volseg.journey import RunTicket, compute_block
+from volseg.models.model import load_model_file
+from volseg.pipeline import BlockReport
 from volseg.prediction import execute, prepare
 from volseg.runfiles import PredictConfig, checked
 from volseg.storage import read_record
@@ -37,45 +39,10 @@ from volseg.storage.target import create_volume
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from volseg.inference import Precision
-    from volseg.models.model import Model
-    from volseg.pipeline import BlockReport
-
 ROUNDS = 3
-LONG = 4.0
-"""Seconds over which forward passes are repeated."""
 WIDTH, BLOCK, HALO, BLOCKS = 16, (1, 512, 512), (0, 64, 64), 32
 NONE: Zyx = (0, 0, 0)
 COPIED, COPY_BLOCK = (192, 1024, 1024), (16, 512, 512)
-
-
-def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: int) -> Callable[[], float]:
-    """The seconds of one forward pass as volseg makes it for a tile on a CPU, its voxels in memory; to call often.
-
-    Each call gives the median of as many passes as LONG takes, and of one at least.
-    """
-    network, shape, crop = prepared(model.network, "cpu", precision), list(tiling.input_shape), tiling.crop
-    flat = tiling.footprint.dimensions == 2
-    axes = slice(1 if flat else 0, None)
-    kept = [(a, b - 1) for a, b in zip(crop.start, crop.stop, strict=True)][axes]
-    ready = fitted(network, shape[axes], kept, {}).network
-    tile = torch.zeros((1, *shape) if flat else (1, 1, *shape), dtype=DTYPES[precision])
-    tile = tile.contiguous(memory_format=torch.channels_last if flat else torch.channels_last_3d)
-
-    def seconds() -> float:
-        torch.set_num_threads(threads)
-        keep_pages()
-        passes: list[float] = []
-        with torch.inference_mode():
-            ready(tile)
-            while sum(passes) < LONG:
-                began = time.perf_counter()
-                ready(tile)
-                passes.append(time.perf_counter() - began)
-        give_pages_back()  # who comes next in this process does without
-        return median(passes)
-
-    return seconds
 
 
 def address_of(cluster: Cluster) -> str:
@@ -109,18 +76,48 @@ def workers_figures(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, widt
         frozen = read_record(target)
         compute = partial(compute_block, ticket=RunTicket(str(target), frozen.digest, str(raw), (model,)))
         runs: dict[int, list[tuple[float, float, int]]] = {1: [], 2: []}
+        bare = partial(bare_block, target=target)
         for cluster in (one, two):
-            run_timed(cluster, range(min(blocks, 4)), compute)  # warms up
+            for work in (compute, bare):
+                run_timed(cluster, range(min(blocks, 4)), work)  # warms up
+        bare_scaling: list[float] = []
         for _ in range(ROUNDS):
             for workers, cluster in ((1, one), (2, two)):
                 runs[workers].append(run_timed(cluster, range(blocks), compute))
+            alone, together = (run_timed(cluster, range(blocks), bare)[0] for cluster in (one, two))
+            bare_scaling.append(round(alone / together, 3))
     return {
         "threads_each": frozen.settings.threads,
         "precision": frozen.settings.precision,
         "kvoxel_s": {str(n): [round(v / s / 1e3, 1) for s, _, v in made] for n, made in runs.items()},
         "busy": {str(n): [round(inside / s / n, 3) for s, inside, _ in made] for n, made in runs.items()},
         "scaling": [round(one[0] / two[0], 3) for one, two in zip(runs[1], runs[2], strict=True)],
+        "bare_scaling": bare_scaling,
     }
+
+
+def bare_block(number: int, target: Path) -> BlockReport:
+    """A forward pass of a run's network over one of its tiles, its voxels in memory and what comes of them left."""
+    network, tile = _made_ready(target)
+
+    def once() -> float:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            began = time.perf_counter()
+            network(tile)
+            return time.perf_counter() - began
+
+    seconds = FORWARD.submit(once).result()
+    return BlockReport(number, 1, "", seconds, seconds)
+
+
+@cache
+def _made_ready(target: Path) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    frozen = read_record(target)
+    entry, precision = frozen.models[0], frozen.settings.precision
+    tile = tile_of(entry.tiling, precision)
+    noise = torch.randn(tile.shape, generator=torch.Generator().manual_seed(0))
+    return network_for(load_model_file(Path(entry.location)), precision, entry.tiling), tile + noise
 
 
 def copy_figures(folder: Path, shape: Zyx = COPIED, block: Zyx = COPY_BLOCK) -> dict[str, Any]:

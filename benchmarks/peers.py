@@ -27,6 +27,7 @@ from benchmarks import limit
 from benchmarks.cases import CASES, Case, make_source, model_of
 from benchmarks.charts import draw_charts
 from benchmarks.contenders import MISSING, Cut, made_ready, versions
+from benchmarks.passes import forward_pass
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Box, Tiling, Zyx
@@ -196,7 +197,7 @@ def limits(model: Model, frozen: RunRecord, threads: int) -> dict[str, Callable[
     whole = [Tiling(footprint, (1, core, core), footprint.margin) for core in cores[:1]]
 
     def best(tilings: list[Tiling]) -> Callable[[], float]:
-        passes = [(t, limit.forward_pass(model, precision, t, threads)) for t in tilings]
+        passes = [(t, forward_pass(model, precision, t, threads)) for t in tilings]
         return lambda: max(t.core[1] * t.core[2] / seconds() for t, seconds in passes)
 
     return {"limit at this halo": best(useful), "limit without halo": best(whole)}

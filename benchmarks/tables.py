@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.comparison import CASES, gpu_table, limit_table, peers_table, targets_table
 from benchmarks.markdown import markdown, rate, where
+from benchmarks.parts import cropping_table, engines_table, rounding_table, scheduler_table
 from benchmarks.record import results
 
 if TYPE_CHECKING:
@@ -112,10 +113,15 @@ def tables() -> dict[str, str]:
 def comparison_tables() -> dict[str, str]:
     """Each table of the benchmarks' page, by the name in its marker."""
     compared = [entry for case in CASES if (entry := results(f"peers-{case}")) is not None]
+    packaged = [results(f"packaged-{name}") for name in PACKAGED]
     return {
         "peers": peers_table(compared),
         "targets": targets_table(compared),
         "limit": limit_table(results("limit")),
+        "engines": engines_table(results("engines")),
+        "cropping": cropping_table(results("cropping")),
+        "rounding": rounding_table([e for e in packaged if e is not None and "against_float32" in e["figures"]]),
+        "scheduler": scheduler_table(results("scheduler")),
         "gpu": gpu_table(results("gpu")),
     }
 

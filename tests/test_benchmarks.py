@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
 from functools import partial
 from pathlib import Path
@@ -16,18 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import gpu, limit
-from benchmarks.cases import CASES as MADE
-from benchmarks.charts import DOCS, draw_gpu, draw_peers
+from benchmarks.charts import draw_gpu
 from benchmarks.comparison import (
-    CASES,
-    PICTURES,
     gpu_table,
-    label,
-    limit_table,
-    peers_table,
-    ratios,
-    spread,
-    targets_table,
 )
 from benchmarks.contenders import (
     MISSING,
@@ -38,12 +28,12 @@ from benchmarks.contenders import (
     dask_overlap,
     made_ready,
     plain_window,
-    versions,
     window_starts,
 )
+from benchmarks.passes import network_for, tile_of, timed
 from benchmarks.peers import Bench, by_turns
-from benchmarks.record import results
 from tests.makers import blobs, make_model, make_volume, stored, whole_pass
+from tests.pages import PLACE, texts
 from volseg import journey
 from volseg.blocks import Tiling
 from volseg.cluster import Cluster
@@ -177,10 +167,16 @@ def test_there_is_one_round_even_without_time() -> None:
     assert by_turns({"a": lambda: 1.0}, seconds=0) == {"a": [1.0]}
 
 
-def test_a_forward_pass_is_no_faster_than_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limit, "LONG", 0.001)
+def test_what_is_timed_as_a_forward_pass_is_the_network(model: Model) -> None:
     tiling = Tiling(model.card.footprint, (1, 64, 64), (0, 24, 24))
-    assert limit.forward_pass(model, "float32", tiling, 1)() > 0
+    tile = tile_of(tiling, "float32") + torch.linspace(-1, 1, 112)
+    with torch.inference_mode():
+        made, whole = network_for(model, "float32", tiling)(tile), model.network(tile)
+    around = (made.shape[-1] - 64) // 2  # what it computes besides
+    assert 0 <= around < 24
+    core = made[:, :, around : around + 64, around : around + 64]
+    torch.testing.assert_close(core, whole[:, :, 24:-24, 24:-24], rtol=1e-4, atol=1e-4)
+    assert timed(lambda x: x + 1, tile, 1, long=0.001) > 0
 
 
 def test_a_block_is_busy_for_a_part_of_its_time(model_file: Path, raw: NDArray[np.uint8], tmp_path: Path) -> None:
@@ -227,103 +223,3 @@ def test_the_gpu_benchmark_is_refused_in_one_line_without_one(monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match=r"^benchmarks.gpu needs a CUDA device[^\n]*make bench[^\n]*$"):
         gpu.main()
-
-
-PLACE: dict[str, Any] = {
-    "date": "2026-11-21T12:00:00+00:00",
-    "machine": {"processor": "a processor", "cores": 2, "system": "Linux"},
-}
-
-
-def recorded() -> dict[str, Any]:
-    """An entry as benchmarks.peers writes it."""
-    rates = {
-        "volseg": [400.0, 300.0, 500.0],
-        "volseg halo 64 float32": [90.0, 90.0, 90.0],
-        "MONAI float32": [100.0, 60.0, 100.0],
-        "limit at this halo": [500.0, 500.0, 500.0],
-    }
-    figures = {
-        "network": "fusionnet", "arguments": {"width": 16}, "weights": "random", "sections": 4, "shape": [64, 64],
-        "precision": "bfloat16", "halo": [0, 112, 112], "torch": "2", "start_up_s": 4.6, "halo_measured": True,
-        "left_out": {"torch-em float32": "No module named 'torch_em'"}, "versions": {"monai": "1"},
-        "computed": {"volseg": 1.49}, "data": "generated EM", "load_before": 0.1, "kvoxel_s": rates,
-    }  # fmt: skip
-    return {"figures": figures, **PLACE}
-
-
-def test_a_ratio_is_taken_within_a_round() -> None:
-    assert ratios(recorded()["figures"], "volseg", "MONAI float32") == [4.0, 5.0, 5.0]
-    assert ratios(recorded()["figures"], "volseg", "torch-em float32") == []
-    assert spread([4.0, 5.0, 5.0]) == "5.00 (4.00 to 5.00)"
-    assert spread([4.0]) == "4.00"
-
-
-def test_the_page_says_whether_a_target_is_met() -> None:
-    lines = targets_table([recorded()]).splitlines()[2:]
-    name, auto = "FusionNet, width 16", "volseg, halo auto (112), bfloat16"
-    assert lines == [
-        f"| {name} | {auto} | MONAI, float32 | 5.00 (4.00 to 5.00) | 4 | yes |",
-        f"| {name} | volseg, halo 64, float32 | MONAI, float32 | 0.90 (0.90 to 1.50) | 1.8 | no |",
-        f"| {name} | {auto} | limit at halo 112, bfloat16 | 0.80 (0.60 to 1.00) | 0.9 | no |",
-    ]
-    assert targets_table([]) == ""
-
-
-def test_the_page_says_who_was_left_out_and_what_came_before() -> None:
-    table = peers_table([recorded()])
-    assert "| FusionNet, width 16 | MONAI, float32 | 100 | 60.0 to 100 | - |" in table
-    assert "| volseg, halo auto (112), bfloat16 | 400 | 300 to 500 | 1.49 |" in table
-    assert "torch-em float32 was left out (No module named 'torch_em')." in table
-    assert "sections of 64 x 64 (generated EM), one a round, 4 for volseg, 3 rounds; " in table
-    assert "start-up, statistics and halo took 5 s." in table
-    assert peers_table([]) == ""
-
-
-def test_the_page_says_what_a_second_worker_brings() -> None:
-    workers = {"precision": "float32", "scaling": [1.9, 1.8], "busy": {"1": [0.95], "2": [0.9]}}
-    figures = {"network": "a network", "workers": workers, "copy": {"share": [0.6]}}
-    lines = limit_table({"figures": figures, **PLACE}).splitlines()
-    assert lines[2] == "| two workers, times as fast as one | 1.85 (1.80 to 1.90) | 1.85 | yes |"
-    assert lines[5] == "| identity network, times as fast as a plain copy | 0.60 | 0.7 | no |"
-    assert limit_table(None) == gpu_table(None) == ""
-
-
-def texts(picture: Path) -> set[str]:
-    """What is written in a picture."""
-    return {text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", picture.read_text())}
-
-
-def test_the_picture_names_every_contender_and_its_rate(tmp_path: Path) -> None:
-    entry = recorded()
-    draw_peers(tmp_path / "peers.svg", [entry])
-    written = texts(tmp_path / "peers.svg")
-    assert {label(name, entry["figures"]) for name in entry["figures"]["kvoxel_s"]} <= written
-    assert {"400", "90.0", "100", "500"} <= written
-
-
-def test_the_pictures_are_those_of_the_figures(tmp_path: Path) -> None:
-    """If this fails: python -m benchmarks.charts."""
-    compared = [entry for case in CASES if (entry := results(f"peers-{case}")) is not None]
-    assert (DOCS / PICTURES["peers"]).exists() == bool(compared)
-    assert (DOCS / PICTURES["gpu"]).exists() == (results("gpu") is not None)
-    if compared:
-        draw_peers(tmp_path / "peers.svg", compared)
-        assert texts(DOCS / PICTURES["peers"]) == texts(tmp_path / "peers.svg")
-
-
-def test_the_cases_of_the_page_are_those_that_are_measured() -> None:
-    assert tuple(case.name for case in MADE) == CASES
-
-
-def test_every_peer_is_pinned() -> None:
-    lines = (ROOT / "benchmarks" / "peers.txt").read_text().splitlines()
-    pinned = {line.partition("==")[0] for line in lines if "==" in line}
-    packages = {package for _, package, _ in PEERS.values()}
-    assert packages - {"dask"} <= pinned
-    assert all("==" in line or line.startswith("#") for line in lines if line)
-    assert "dask" in versions(["Dask float32"])
-
-
-def test_the_page_is_in_the_guide() -> None:
-    assert "(benchmarks.md)" in (DOCS / "README.md").read_text()

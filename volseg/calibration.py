@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from volseg.cluster import Progress, connect, visible_gpus
@@ -102,7 +103,7 @@ def calibrate(prepared: Prepared, progress: Progress) -> dict[str, object]:
         "batches": [entry.batch for entry in entries],
         "kvoxel_s_of_a_worker": round(made.voxels / made.seconds / 1e3, 1),
         "seconds_a_block": round(made.seconds, 3),
-        "seconds_for_the_run": round(blocks * made.seconds / workers, 1),
+        "seconds_for_the_run": round(ceil(blocks / workers) * made.seconds, 1),
         "predicted_peak_bytes": made.predicted[0],
         "measured_peak_bytes": made.measured[0],
         "predicted_gpu_peak_bytes": made.predicted[1],

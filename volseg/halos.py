@@ -34,14 +34,16 @@ from volseg.pipeline.halo import (
 from volseg.storage import cached, open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from volseg.blocks import Zyx
     from volseg.cluster import Cluster, Progress
     from volseg.storage import ModelEntry
 
 _SHOWN = 8
-_FORMAT = 2
+_SECONDS, _SHARE = 8.0, 0.02
+"""How long samples may take: so many seconds, or this share of what the run will take if that is more."""
+_FORMAT = 3
 """Of what is kept; another number where the way of measuring changes."""
 
 
@@ -149,9 +151,10 @@ def measure_halo(
     least, most = (Tiling(footprint, core, halo).overhead for halo in (candidates[0], candidates[-1]))
     if _work(boxes, footprint) >= grid.region.voxels * (most - least):
         return "exact: the region is so small that measuring would cost more than it saves"
+    worth = while_it_pays(boxes, grid.region.voxels * most * len(boxes) / _work(boxes, footprint))
     try:
         kept = cached(
-            "halo", _key(sampled, grid, identity), partial(_measure, sampled, boxes, cluster, progress), _is_kept
+            "halo", _key(sampled, grid, identity), partial(_measure, sampled, worth, cluster, progress), _is_kept
         )
     except _UndecidedError as why_not:
         return f"exact: {why_not}"
@@ -165,22 +168,37 @@ def choose_halo(measured: list[Depths] | str, tolerance: Tolerance, footprint: F
     points = curve(measured, footprint, core)
     best = chosen(points, tolerance, footprint, core)
     why = "none smaller is within" if best.halo == footprint.exact_halo() else "the smallest within"
-    return HaloChoice(best.halo, points, f"{why} {tolerance}")
+    count = f"{len(measured)} sample{'s' if len(measured) > 1 else ''}"
+    return HaloChoice(best.halo, points, f"{why} {tolerance} ({count})")
 
 
 class _UndecidedError(Exception):
     """The samples say nothing; the message says why."""
 
 
-def _measure(sampled: Sampled, boxes: Sequence[Box], cluster: Cluster, progress: Progress) -> list[Any]:
+def while_it_pays(boxes: Iterable[Box], run: float) -> Iterator[Box]:
+    """The boxes of samples, for as long as measuring takes little time beside the run.
+
+    Args:
+        boxes: the first is always taken.
+        run: how many samples take as long as the run.
+    """
+    started = time.monotonic()
+    for number, box in enumerate(boxes):
+        each = (time.monotonic() - started) / max(number, 1)
+        if (number + 1) * each > max(_SECONDS, _SHARE * run * each):
+            return
+        yield box
+
+
+def _measure(sampled: Sampled, boxes: Iterable[Box], cluster: Cluster, progress: Progress) -> list[Any]:
     """What was found at which depth of each sample, in plain values."""
     kept: list[Any] = []
     started = time.monotonic()
-    measured = cluster.each(partial(measure_sample, sampled=sampled), boxes)
     try:
-        for number, found in enumerate(measured, start=1):
-            left = (time.monotonic() - started) / number * (len(boxes) - number)
-            progress.note(f"halo: sample {number} of {len(boxes)} measured, {left:.0f} s left")
+        for number, found in enumerate(cluster.each(partial(measure_sample, sampled=sampled), boxes), start=1):
+            left = (time.monotonic() - started) / number * (SAMPLES - number)
+            progress.note(f"halo: sample {number} of up to {SAMPLES} measured, at most {left:.0f} s left")
             if found is not None:
                 kept.append([found.voxels.tolist(), found.within.tolist(), found.greatest.tolist()])
     except MemoryPlanError as error:

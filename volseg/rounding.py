@@ -6,9 +6,9 @@ samples of the region -> each network as it was trained, in float32, and made re
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +28,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.blocks import Footprint, Zyx
+    from volseg.blocks import Footprint
     from volseg.cluster import Cluster, Progress
     from volseg.halos import Sampled
     from volseg.inference import Precision
 
 LIMITS: dict[Precision, Tolerance] = {"float16": Tolerance(0.999, 255), "bfloat16": Tolerance(0.98, 16)}
 """What `auto` lets a precision cost: the share of voxels within one grey level, and the greatest difference."""
-_ENOUGH = 2
-"""Samples that show something."""
-_SIDE = 128
+_ENOUGH, _LONG = 2, 3.0
+"""Samples that show something; one will do where it took so many seconds."""
+_SIDE, _AROUND = 128, 64
+"""Voxels of a sample along y and x, and around it at least: both ways see the same, if not all that counts."""
 _MOST = 0.25
 """Of a run's voxels, those that measuring may compute: a smaller run would be over before."""
-_FORMAT = 2
+_FORMAT = 3
 """Of what is kept; another number where the way of measuring changes."""
 
 
@@ -98,13 +99,15 @@ def measure_rounding(
 
 def _work(boxes: Sequence[Box], sampled: Sampled) -> int:
     """Voxels that measuring computes in float32."""
-    footprint = sampled.footprint
-    shapes = (Tiling(footprint, _core(box, footprint), footprint.exact_halo()).input_shape for box in boxes[:_ENOUGH])
-    return sum(prod(shape) for shape in shapes)
+    return sum(prod(_tiling(box, sampled.footprint).input_shape) for box in boxes[:_ENOUGH])
 
 
-def _core(box: Box, footprint: Footprint) -> Zyx:
-    return (1 if footprint.dimensions == 2 else box.shape[0], *box.shape[1:])
+def _tiling(box: Box, footprint: Footprint) -> Tiling:
+    """The tile of a sample: a part of the exact halo is enough, where both ways see the same."""
+    core = (1 if footprint.dimensions == 2 else box.shape[0], *box.shape[1:])
+    sizes = zip(footprint.exact_halo(), footprint.margin, footprint.stride, strict=True)
+    z, y, x = (min(exact, margin + ceil_to(_AROUND, stride)) for exact, margin, stride in sizes)
+    return Tiling(footprint, core, (z, y, x))
 
 
 def _boxes(grid: BlockGrid, sampled: Sampled) -> list[Box]:
@@ -130,8 +133,13 @@ def _asked(sampled: Sampled, boxes: list[Box], cluster: Cluster) -> list[float]:
 
 def measure_boxes(boxes: Sequence[Box], sampled: Sampled) -> list[float]:
     """Share within one grey level and greatest difference over the first boxes that show an image; empty without."""
-    measured = (measure_box(box, sampled) for box in boxes)
-    apart = list(islice((each for each in measured if each is not None), _ENOUGH))
+    apart: list[NDArray[np.int16]] = []
+    started = time.monotonic()
+    for box in boxes:
+        found = measure_box(box, sampled)
+        apart += [found] if found is not None else []
+        if len(apart) == _ENOUGH or (apart and time.monotonic() - started > _LONG):
+            break
     if not apart:
         return []
     every = np.concatenate(apart)
@@ -143,7 +151,7 @@ def measure_box(box: Box, sampled: Sampled) -> NDArray[np.int16] | None:
     from volseg.inference.plain import plain_probability  # noqa: PLC0415 - the driver imports this without torch
     from volseg.models.model import load_model_file  # noqa: PLC0415 - likewise
 
-    tiling = Tiling(sampled.footprint, _core(box, sampled.footprint), sampled.footprint.exact_halo())
+    tiling = _tiling(box, sampled.footprint)
     model = load_model_file(sampled.model_file)
     load = replace(sampled.load, batch=1, precision="float32")
     try:

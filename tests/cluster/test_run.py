@@ -203,6 +203,20 @@ def test_each_calls_a_function_on_every_item_and_passes_its_error_on(any_cluster
         list(any_cluster.each(abs, [1, "two"]))
 
 
+def test_each_takes_no_more_items_than_workers_are_free_for(any_cluster: Cluster) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(10):
+            taken.append(item)
+            yield item
+
+    results = any_cluster.each(abs, items())
+    first = next(results)
+    assert len(taken) == len(any_cluster.names)
+    assert sorted([first, *results]) == list(range(10))
+
+
 def test_each_says_that_workers_died_at_a_task() -> None:
     with (
         connect("local", 1) as cluster,

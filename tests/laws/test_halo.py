@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from volseg import halos
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling
 from volseg.cluster import Cluster
 from volseg.errors import ConfigError, MemoryPlanError
-from volseg.halos import HaloChoice, Sampled, choose_halo, measure_halo, measure_sample
+from volseg.halos import HaloChoice, Sampled, choose_halo, measure_halo, measure_sample, while_it_pays
 from volseg.inference import Engine, Load, open_predictor
 from volseg.models import read_card
 from volseg.models.model import card_for, save_model
@@ -260,8 +261,21 @@ def test_samples_sit_on_the_stride_inside_the_region_and_differ() -> None:
     for box in boxes:
         assert grid.region.contains(box)
         assert all(a % s == 0 for a, s in zip(box.start, FLAT.stride, strict=True))
-        assert box.shape == (1, 208, 208)
+        assert box.shape == (1, 144, 144)
     assert len({box.start[0] for box in boxes}) == 6
+    assert boxes[0] == Box((20, 928, 1424), (21, 1072, 1568))  # the middle
+
+
+@pytest.mark.parametrize(("seconds", "run", "taken"), [(1.0, 10, 6), (1.5, 10, 5), (9.0, 10, 1), (9.0, 160, 3)])
+def test_samples_take_little_time_beside_the_run(
+    seconds: float, run: float, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight seconds, or a fiftieth of the run; one sample in any case."""
+    measured = 0
+    monkeypatch.setattr(time, "monotonic", lambda: measured * seconds)
+    for _ in while_it_pays([Box((z, 0, 0), (z + 1, 16, 16)) for z in range(6)], run):
+        measured += 1
+    assert measured == taken
 
 
 def test_the_hardest_sample_decides() -> None:

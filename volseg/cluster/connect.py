@@ -9,15 +9,16 @@ import signal
 import time
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from volseg.errors import ClusterError, ConfigError
 from volseg.inference.heap import give_pages_back
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from distributed import Client
 
@@ -88,8 +89,10 @@ class Cluster:
         self.refresh(now=True)
         return self.client.run(call, *arguments, workers=[self.names[0]])[self.names[0]]
 
-    def each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        """Call a function on a few items, side by side on any workers; yields results as they come.
+    def each(self, call: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """Call a function on a few items, one at a time on each worker; yields results as they come.
+
+        An item is taken when a worker is free for it, so items may go by what came of those before.
 
         Raises:
             VolsegError: what the function raised, whichever item was the first.
@@ -100,10 +103,12 @@ class Cluster:
             return
         from distributed import KilledWorker, as_completed  # noqa: PLC0415 - a serial run needs no Dask
 
-        futures = self.client.map(call, items, pure=False, resources={SLOT: 1}, key=f"each-{uuid4().hex}")
+        waiting, send = iter(items), partial(self.client.submit, call, pure=False, resources={SLOT: 1})
+        running = as_completed([send(item) for item in islice(waiting, len(self.names))])
         try:
-            for future in as_completed(futures):
+            for future in running:
                 yield future.result()
+                running.update([send(item) for item in islice(waiting, 1)])
         except (KilledWorker, CancelledError) as error:
             raise ClusterError(
                 f"workers of {self.where} died, one after the other, at the same task; see their logs (a batch system "
@@ -187,6 +192,9 @@ _LOCAL_CONFIG = {
     # Messages and stack samples kept for Dask's developers: memory that grows for an hour, and time a block.
     "distributed.admin.low-level-log-length": 100,
     "distributed.worker.profile.enabled": False,
+    # Fifty looks a second at whether each process still answers, and two at its load: 4 % of two cores, for nobody.
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
 }
 
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from volseg.blocks import BlockGrid
 
 SAMPLES = 6
-_ROOM = (2, 160, 160)
+_ROOM = (2, 96, 96)
 """Voxels of a sample beyond twice the exact halo, so that even its middle says something of large halos."""
-_PLASTIC = (0.8191725134, 0.6710436067)
-"""Steps that spread points evenly over a square (the R2 sequence, from powers of the plastic number)."""
+_STEPS = (0.5497004779, 0.8191725134, 0.6710436067)
+"""Steps that spread points evenly over a cube, however many (the R3 sequence: powers of the root of x**4 = x + 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +108,14 @@ def candidate_halos(footprint: Footprint) -> tuple[Zyx, ...]:
 
 
 def sample_boxes(grid: BlockGrid, footprint: Footprint, count: int = SAMPLES) -> list[Box]:
-    """Boxes spread over the region of a run, on the network's stride; fewer where the region holds fewer.
+    """Boxes spread over the region of a run, on the network's stride, the first in its middle; fewer where it is small.
 
     One may leave the region where that is smaller than twice the halo.
     """
     sides = tuple(_side(axis, footprint, extent) for axis, extent in enumerate(grid.region.shape))
     boxes: list[Box] = []
     for number in range(count):
-        shares = ((number + 0.5) / count, *((number + 1) * step % 1 for step in _PLASTIC))
+        shares = [(0.5 + number * step) % 1 for step in _STEPS]
         starts = (
             floor_to(first + round(share * max(extent - side, 0)), stride)
             for first, share, extent, side, stride in zip(

@@ -1,0 +1,108 @@
+"""The forward pass alone, by turns: the network as loaded, as volseg makes it ready, and as OpenVINO does.
+
+python -m benchmarks.engines
+
+The figures go to benchmarks/results/engines.json, and from there to docs/benchmarks.md. OpenVINO gets the same graph:
+norms folded, cut to what the core needs.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.cases import CASES, model_of
+from benchmarks.passes import kept_by, network_for, tile_of, timed
+from benchmarks.record import record
+from benchmarks.tables import write_tables
+from volseg.blocks import Tiling, Zyx
+from volseg.inference.cropping import cropped
+from volseg.inference.facts import worker_facts
+from volseg.inference.folding import without_norms
+from volseg.inference.heap import keep_pages
+from volseg.models.model import load_model_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from volseg.inference import Precision
+    from volseg.models.model import Model
+
+CORE: Zyx = (1, 512, 512)
+HALO: Zyx = (0, 112, 112)
+ROUNDS, LONG, THREADS = 5, 2.0, 2
+NAMES = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def openvino_for(model: Model, precision: Precision, tiling: Tiling) -> Callable[[Tensor], Tensor]:
+    """A model's network compiled by OpenVINO for one tile shape; takes and gives float32.
+
+    Raises:
+        ImportError: it is not there.
+    """
+    openvino = import_module("openvino")
+    shape = tiling.input_shape[3 - tiling.footprint.dimensions :]
+    graph = cropped(without_norms(model.network), shape, kept_by(tiling)).network
+    example = tile_of(tiling, "float32")
+    converted = openvino.convert_model(graph, example_input=example, input=list(example.shape))
+    options = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": NAMES[precision]}
+    compiled = openvino.Core().compile_model(converted, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
+    request = compiled.create_infer_request()
+    return lambda tile: torch.from_numpy(request.infer({0: tile.numpy()})[0])
+
+
+def measured(model: Model, precisions: tuple[Precision, ...]) -> dict[str, Any]:
+    """Seconds a tile of each engine, one a round; and how far OpenVINO and volseg are apart on noise, in the logit."""
+    tiling = Tiling(model.card.footprint, CORE, HALO)
+    engines: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {}
+    noise = torch.randn(tile_of(tiling, "float32").shape, generator=torch.Generator().manual_seed(0))
+    engines["eager float32"] = model.network, noise
+    apart: dict[str, float] = {}
+    for precision in precisions:
+        own = noise.to(tile_of(tiling, precision).dtype).contiguous(memory_format=torch.channels_last)
+        engines[f"volseg {precision}"] = network_for(model, precision, tiling), own
+        try:
+            other = openvino_for(model, precision, tiling)
+        except ImportError as error:
+            sys.stdout.write(f"OpenVINO is left out: {error}\n")
+            continue
+        engines[f"OpenVINO {precision}"] = other, noise
+        with torch.inference_mode():
+            mine = engines[f"volseg {precision}"][0](own).float()
+            apart[precision] = round(float((mine - other(noise)).abs().max()), 4)
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(ROUNDS):
+        for name, (network, tile) in engines.items():
+            seconds[name].append(round(timed(network, tile, THREADS, LONG), 4))
+    return {"apart": apart, "seconds": seconds}
+
+
+def main() -> None:
+    """Measure, record, tell; make the page anew."""
+    fast = worker_facts("cpu").fast_bfloat16
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if fast else ("float32",)
+    keep_pages()
+    networks = []
+    with tempfile.TemporaryDirectory() as name:
+        for case in CASES:
+            figures = measured(load_model_file(model_of(case, Path(name))), precisions)
+            networks.append({"network": case.network, "arguments": case.arguments, **figures})
+            sys.stdout.write(f"{case.name}: {figures}\n")
+            sys.stdout.flush()
+    about: dict[str, Any] = {"core": list(CORE), "halo": list(HALO), "threads": THREADS, "torch": torch.__version__}
+    if any("OpenVINO" in name for each in networks for name in each["seconds"]):
+        about["openvino"] = version("openvino")
+    record("engines", {**about, "networks": networks})
+    write_tables()
+
+
+if __name__ == "__main__":
+    main()

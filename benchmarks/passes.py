@@ -1,0 +1,72 @@
+"""One forward pass as volseg makes it on a CPU, its voxels in memory: no reading, no Dask, no writing."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+
+from volseg.inference.heap import give_pages_back, keep_pages
+from volseg.inference.prepare import DTYPES, fitted, prepared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from volseg.blocks import Tiling
+    from volseg.inference import Precision
+    from volseg.models.model import Model
+
+LONG = 4.0
+"""Seconds over which forward passes are repeated."""
+
+
+def tile_of(tiling: Tiling, precision: Precision) -> Tensor:
+    """Zeros of a tile's shape, as a network takes them: (1, sections, y, x), or (1, 1, z, y, x) for one in 3-D."""
+    flat, shape = tiling.footprint.dimensions == 2, tiling.input_shape
+    tile = torch.zeros((1, *shape) if flat else (1, 1, *shape), dtype=DTYPES[precision])
+    return tile.contiguous(memory_format=torch.channels_last if flat else torch.channels_last_3d)
+
+
+def kept_by(tiling: Tiling) -> list[tuple[int, int]]:
+    """First and last place of a tile's output that is kept, along each of the network's axes."""
+    crop = tiling.crop
+    kept = [(a, b - 1) for a, b in zip(crop.start, crop.stop, strict=True)]
+    return kept[1:] if tiling.footprint.dimensions == 2 else kept
+
+
+def network_for(model: Model, precision: Precision, tiling: Tiling) -> Callable[[Tensor], Tensor]:
+    """A model's network made ready for one tile shape."""
+    axes = slice(1 if tiling.footprint.dimensions == 2 else 0, None)
+    network = prepared(model.network, "cpu", precision)
+    return fitted(network, tiling.input_shape[axes], kept_by(tiling), {}).network
+
+
+def timed(network: Callable[[Tensor], Tensor], tile: Tensor, threads: int, long: float = LONG) -> float:
+    """The median seconds of as many passes as fit a time, and of one at least; one before them counts for nothing."""
+    torch.set_num_threads(threads)
+    passes: list[float] = []
+    with torch.inference_mode():
+        network(tile)
+        while sum(passes) < long:
+            began = time.perf_counter()
+            network(tile)
+            passes.append(time.perf_counter() - began)
+    return median(passes)
+
+
+def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: int) -> Callable[[], float]:
+    """What gives the seconds of one forward pass over a tile, to call often."""
+    network, tile = network_for(model, precision, tiling), tile_of(tiling, precision)
+
+    def seconds() -> float:
+        keep_pages()
+        try:
+            return timed(network, tile, threads)
+        finally:
+            give_pages_back()  # who comes next in this process does without
+
+    return seconds

@@ -1,0 +1,19 @@
+"""What tests of generated pages and pictures share."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLACE: dict[str, Any] = {
+    "date": "2026-11-21T12:00:00+00:00",
+    "machine": {"processor": "a processor", "cores": 2, "system": "Linux"},
+}
+
+
+def texts(picture: Path) -> set[str]:
+    """What is written in a picture."""
+    return {text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", picture.read_text())}
