@@ -11,26 +11,21 @@ import json
 import sys
 import tempfile
 import time
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import zarr
-from torch import Tensor
 
-from benchmarks.passes import network_for, tile_of
+from benchmarks.passes import bare_block
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from tests.doubles import copy_block
 from tests.makers import VOXEL_NM, blobs, make_model
 from volseg.blocks import Box, Zyx
 from volseg.cluster import Cluster, Quiet, connect, run_blocks
-from volseg.inference.lane import FORWARD
 from volseg.journey import RunTicket, compute_block
-from volseg.models.model import load_model_file
-from volseg.pipeline import BlockReport
 from volseg.prediction import execute, prepare
 from volseg.runfiles import PredictConfig, checked
 from volseg.storage import read_record
@@ -38,6 +33,8 @@ from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from volseg.pipeline import BlockReport
 
 ROUNDS = 3
 WIDTH, BLOCK, HALO, BLOCKS = 16, (1, 512, 512), (0, 64, 64), 32
@@ -94,30 +91,6 @@ def workers_figures(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, widt
         "scaling": [round(one[0] / two[0], 3) for one, two in zip(runs[1], runs[2], strict=True)],
         "bare_scaling": bare_scaling,
     }
-
-
-def bare_block(number: int, target: Path) -> BlockReport:
-    """A forward pass of a run's network over one of its tiles, its voxels in memory and what comes of them left."""
-    network, tile = _made_ready(target)
-
-    def once() -> float:
-        torch.set_num_threads(1)
-        with torch.inference_mode():
-            began = time.perf_counter()
-            network(tile)
-            return time.perf_counter() - began
-
-    seconds = FORWARD.submit(once).result()
-    return BlockReport(number, 1, "", seconds, seconds)
-
-
-@cache
-def _made_ready(target: Path) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    frozen = read_record(target)
-    entry, precision = frozen.models[0], frozen.settings.precision
-    tile = tile_of(entry.tiling, precision)
-    noise = torch.randn(tile.shape, generator=torch.Generator().manual_seed(0))
-    return network_for(load_model_file(Path(entry.location)), precision, entry.tiling), tile + noise
 
 
 def copy_figures(folder: Path, shape: Zyx = COPIED, block: Zyx = COPY_BLOCK) -> dict[str, Any]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
+from functools import cache
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
 
 from volseg.inference.heap import give_pages_back, keep_pages
+from volseg.inference.lane import FORWARD
 from volseg.inference.prepare import DTYPES, fitted, prepared
+from volseg.models.model import Model, load_model_file
+from volseg.pipeline import BlockReport
+from volseg.storage import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +24,6 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Tiling
     from volseg.inference import Precision
-    from volseg.models.model import Model
 
 LONG = 4.0
 """Seconds over which forward passes are repeated."""
@@ -70,3 +75,27 @@ def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: in
             give_pages_back()  # who comes next in this process does without
 
     return seconds
+
+
+def bare_block(number: int, target: Path) -> BlockReport:
+    """A forward pass of a run's network over one of its tiles, its voxels in memory and what comes of them left."""
+    network, tile = _of_run(target)
+
+    def once() -> float:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            began = time.perf_counter()
+            network(tile)
+            return time.perf_counter() - began
+
+    seconds = FORWARD.submit(once).result()
+    return BlockReport(number, 1, "", seconds, seconds)
+
+
+@cache
+def _of_run(target: Path) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    frozen = read_record(target)
+    entry, precision = frozen.models[0], frozen.settings.precision
+    tile = tile_of(entry.tiling, precision)
+    noise = torch.randn(tile.shape, generator=torch.Generator().manual_seed(0))
+    return network_for(load_model_file(Path(entry.location)), precision, entry.tiling), tile + noise

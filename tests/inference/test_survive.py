@@ -37,7 +37,7 @@ def predictor(batch: int, side: int = 48, orientations: str = "one") -> TiledPre
 
 
 def small_device(
-    monkeypatch: pytest.MonkeyPatch, predict: TiledPredictor, tiles: int, side: int, error: RuntimeError
+    monkeypatch: pytest.MonkeyPatch, predict: TiledPredictor, tiles: int, side: int, error: Exception
 ) -> list[tuple[int, ...]]:
     """Let passes fail that are larger than a number of tiles or a side; returns the shapes of all that are tried."""
     tried: list[tuple[int, ...]] = []
@@ -58,8 +58,10 @@ def block(predict: TiledPredictor) -> np.ndarray:
     return next(predict(Grey.of(blobs(seen.shape), ((120.0, 60.0),)), BOX))
 
 
-@pytest.mark.parametrize("error", [RuntimeError(CPU_SAYS), torch.OutOfMemoryError("CUDA out of memory.")])
-def test_half_the_batch_is_tried_once_and_kept(monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
+@pytest.mark.parametrize(
+    "error", [RuntimeError(CPU_SAYS), torch.OutOfMemoryError("CUDA out of memory."), MemoryError("std::bad_alloc")]
+)
+def test_half_the_batch_is_tried_once_and_kept(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     predict = predictor(batch=3)
     expected = block(predict)
     tried = small_device(monkeypatch, predict, 1, 999, error)

@@ -23,15 +23,15 @@ _ON_CPU = "can't allocate memory"
 """What torch's allocator says on a CPU, in an error of no type of its own."""
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a forward pass failed for want of memory.
+def out_of_memory(error: Exception) -> bool:
+    """Whether a forward pass failed for want of memory; NumPy and C++ say so with a MemoryError.
 
     >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
     True
     >>> out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     False
     """
-    return isinstance(error, torch.OutOfMemoryError) or _ON_CPU in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or _ON_CPU in str(error)
 
 
 def smaller(tiling: Tiling, batch: int, device: str) -> tuple[Tiling, int]:

@@ -203,7 +203,7 @@ class TiledPredictor:
         """
         try:
             made = sent.made.result()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
         else:
