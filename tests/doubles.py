@@ -118,3 +118,20 @@ class Notes(Quiet):
 def kills_its_worker(item: int) -> None:
     """Ends its process, as a batch system does."""
     os._exit(item)
+
+
+def faults_of_large_maps(size: int) -> int:
+    """Pages that the system hands out while the lane makes and drops maps of so many bytes."""
+    import resource
+
+    from volseg.inference.heap import keep_pages
+    from volseg.inference.lane import FORWARD
+
+    def count() -> int:
+        keep_pages()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            bytearray(size)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    return FORWARD.submit(count).result()

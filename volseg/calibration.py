@@ -19,6 +19,7 @@ from volseg.errors import BlockError
 from volseg.foresight import foreseen
 from volseg.freezing import Prepared, freeze, load_of
 from volseg.inference import Load, forget_peaks, measured_peaks
+from volseg.inference.heap import give_pages_back
 from volseg.inference.memory import MemoryPlan, plan_memory
 from volseg.journey import members_of
 from volseg.pipeline import Journey, process_block
@@ -136,6 +137,7 @@ def rehearse(
         BlockError: no group shows an image.
     """
     plans = _plans(record, files, load)
+    give_pages_back()  # as a run does when it opens its journey
     journey = Journey(
         record.grid, members_of(record, files), open_volume(source), Nowhere(), spread=record.settings.uncertainty
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from volseg.errors import TargetError
 from volseg.inference import Engine, open_predictor
+from volseg.inference.heap import give_pages_back
 from volseg.pipeline import BlockReport, Journey, Member, process_block
 from volseg.storage import UNCERTAINTY, open_target, open_volume, read_record
 
@@ -69,6 +70,7 @@ def _open(ticket: RunTicket) -> Journey:
         raise TargetError(
             f"{path} holds another run than the one that sent this block; use a path that is the same everywhere"
         )
+    give_pages_back()  # those that measuring left free, in pieces
     spread = record.settings.uncertainty
     volumes = [open_target(path), *([open_target(path / UNCERTAINTY)] if spread else [])]
     members = members_of(record, ticket.models)

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from tests.doubles import faults_of_large_maps
+from volseg.cluster import connect
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps pages on request")
 
 PROGRAM = """
@@ -39,3 +42,12 @@ def test_pages_are_kept_until_they_are_given_back() -> None:
     assert kept < usual / 10
     assert returned > 32 << 20
     assert afterwards > 10 * max(kept, 1)
+
+
+def test_a_local_worker_keeps_maps_that_are_larger_than_the_heap_of_a_thread() -> None:
+    """A thread's own heap ends at 64 MiB: what is larger would come from the system anew each time."""
+    size = 160 << 20
+    with connect("local", 1) as cluster:
+        cluster.on_one(faults_of_large_maps, size)
+        faults = cluster.on_one(faults_of_large_maps, size)
+    assert faults < size // 4096 / 10

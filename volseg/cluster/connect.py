@@ -195,6 +195,7 @@ _LOCAL_CONFIG = {
     # Fifty looks a second at whether each process still answers, and two at its load: 4 % of two cores, for nobody.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
+    # One heap for all threads of a worker: see volseg.inference.heap.
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": "1",
 }
 

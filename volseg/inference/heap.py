@@ -3,6 +3,9 @@
 The C library gives large pieces of memory back to the system as soon as they are free, and the system clears every
 page before it hands it out again. Of a forward pass of a narrow network that is a third of the time, and more in a
 worker of Dask, which asks for pages to be given back sooner still.
+
+The heap of any thread but the first ends at 64 MiB; larger maps stay outside of it, and cannot be kept. Where a process
+has one heap for all its threads (MALLOC_ARENA_MAX=1 when it starts, as in workers that volseg starts) they can.
 """
 
 from __future__ import annotations
