@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -23,7 +23,7 @@ from tests.doubles import (
     report,
 )
 from tests.makers import blobs, make_volume, stored
-from volseg.cluster import Cluster, Quiet, connect, run_blocks
+from volseg.cluster import Cluster, Quiet, connect, run_blocks, window
 from volseg.cluster.connect import SLOTS
 from volseg.errors import ClusterError
 from volseg.pipeline import BlockReport
@@ -195,6 +195,19 @@ def test_work_is_shared_out(two_workers: Cluster) -> None:
     run_blocks(two_workers, range(40), naps, marks, Quiet())
     counts = [sum(worker == name for _, worker in marks.done.values()) for name in two_workers.names]
     assert min(counts) >= 12
+
+
+def test_a_scheduler_keeps_nothing_of_what_it_was_sent(two_workers: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(dask_scheduler: Any) -> int:
+        spans = dask_scheduler.extensions["spans"].spans.values()
+        return sum(len((span.metadata or {}).get("collections", [])) for span in spans)
+
+    assert two_workers.client is not None
+    run_blocks(two_workers, range(100), report, lambda *_: None, Quiet())
+    before = two_workers.client.run_on_scheduler(kept)
+    monkeypatch.setattr(window, "_TIDY_SECONDS", 0.0)
+    run_blocks(two_workers, range(100), report, lambda *_: None, Quiet())
+    assert two_workers.client.run_on_scheduler(kept) < min(before, 5)
 
 
 def test_each_calls_a_function_on_every_item_and_passes_its_error_on(any_cluster: Cluster) -> None:

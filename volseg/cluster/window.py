@@ -44,6 +44,8 @@ _SILENT_SECONDS = 0.2
 """How long nothing may be told of before the driver looks for blocks that ended untold: their workers died."""
 _BETWEEN_LOOKS_SECONDS = 1.0
 """How often it looks for them while others are told of."""
+_TIDY_SECONDS = 30.0
+"""How often the scheduler is asked to drop what it would keep of every message with blocks."""
 _LOOK_SECONDS = 5.0
 """How long no block may come back before the driver looks whether there are workers at all."""
 _WITHOUT_WORKERS_SECONDS = 300.0
@@ -68,7 +70,7 @@ class Window:
         self._prefix = f"volseg-{uuid4().hex[:12]}-"
         self._sent: dict[str, tuple[Future[Attempt], Job]] = {}
         self._heard: SimpleQueue[Sequence[Any]] = SimpleQueue()
-        self._looked = time.monotonic()
+        self._looked = self._tidied = time.monotonic()
 
     def __enter__(self) -> Self:
         self._client.subscribe_topic(TOPIC, self._hear)
@@ -90,6 +92,9 @@ class Window:
     def fill(self, jobs: Jobs) -> None:
         """Send as many blocks as there is room for; those that nobody tried go as one message."""
         self._cluster.refresh()
+        if time.monotonic() - self._tidied > _TIDY_SECONDS:
+            self._tidied = time.monotonic()
+            self._client.run_on_scheduler(_tidying())
         new: list[Job] = []
         while len(self._sent) + len(new) < AHEAD * self._cluster.slots and (job := jobs.take()) is not None:
             if job.tried:
@@ -175,6 +180,18 @@ def on_worker(number: int, compute: Callable[[int], BlockReport]) -> Attempt:
     with contextlib.suppress(TypeError):  # what a message cannot carry is fetched
         worker.log_event(TOPIC, [worker.get_current_task(), *packed(attempt)])
     return attempt
+
+
+def _tidying() -> Callable[[Any], None]:
+    """What makes a scheduler forget that it got messages: 300 bytes for each, kept for diagnostics and for ever."""
+
+    def tidy(dask_scheduler: Any) -> None:  # sent as it stands, for a scheduler need not have volseg
+        spans = getattr(dask_scheduler.extensions.get("spans"), "spans", {})
+        for span in spans.values():
+            told = (span.metadata or {}).get("collections", [])
+            told[:] = [each for each in told if each != {"type": "Future"}]
+
+    return tidy
 
 
 def _result(future: Future[Attempt], job: Job) -> Attempt:
