@@ -37,8 +37,8 @@ LIMITS: dict[Precision, Tolerance] = {"float16": Tolerance(0.999, 255), "bfloat1
 """What `auto` lets a precision cost: the share of voxels within one grey level, and the greatest difference."""
 _ENOUGH, _LONG = 2, 3.0
 """Samples that show something; one will do where it took so many seconds."""
-_SIDE, _AROUND = 128, 64
-"""Voxels of a sample along y and x, and around it at least: both ways see the same, if not all that counts."""
+_SIDE = 128
+"""Voxels of a sample along y and x."""
 _MOST = 0.25
 """Of a run's voxels, those that measuring may compute: a smaller run would be over before."""
 _FORMAT = 3
@@ -103,11 +103,9 @@ def _work(boxes: Sequence[Box], sampled: Sampled) -> int:
 
 
 def _tiling(box: Box, footprint: Footprint) -> Tiling:
-    """The tile of a sample: a part of the exact halo is enough, where both ways see the same."""
+    """The tile of a sample. Its halo is exact: a folded norm does otherwise where maps end, and that is no rounding."""
     core = (1 if footprint.dimensions == 2 else box.shape[0], *box.shape[1:])
-    sizes = zip(footprint.exact_halo(), footprint.margin, footprint.stride, strict=True)
-    z, y, x = (min(exact, margin + ceil_to(_AROUND, stride)) for exact, margin, stride in sizes)
-    return Tiling(footprint, core, (z, y, x))
+    return Tiling(footprint, core, footprint.exact_halo())
 
 
 def _boxes(grid: BlockGrid, sampled: Sampled) -> list[Box]:

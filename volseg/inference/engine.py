@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Tiling
     from volseg.inference.facts import Device, Precision
+    from volseg.inference.onednn import PackedConvolution
     from volseg.inference.orientations import Orientations
     from volseg.inference.tiled import TiledPredictor
 
@@ -100,4 +101,5 @@ def open_predictors(
         keep_pages()
     network = prepared(model.network, engine.device, engine.precision)
     activate = partial(model.probabilities, classes=classes)
-    return [TiledPredictor(network, activate, tiling, engine, as_bytes=as_bytes) for tiling in tilings]
+    known: dict[str, PackedConvolution] = {}
+    return [TiledPredictor(network, activate, tiling, engine, as_bytes=as_bytes, known=known) for tiling in tilings]

@@ -102,6 +102,7 @@ class TiledPredictor:
         engine: Engine,
         *,
         as_bytes: bool = False,
+        known: dict[str, PackedConvolution] | None = None,
     ) -> None:
         """Take what was made ready.
 
@@ -111,6 +112,7 @@ class TiledPredictor:
             tiling: how blocks are cut.
             engine: how the network is run.
             as_bytes: give probabilities as 0 to 255, made on the device; for those that are averaged with no others.
+            known: weights of this network that were packed for other tilings; grows.
         """
         self._network = network
         self._activate = activate
@@ -119,7 +121,7 @@ class TiledPredictor:
         self._as_bytes = as_bytes
         self._bus = bus_to(engine.device)
         self._shrinking = threading.Lock()
-        self._known: dict[str, PackedConvolution] = {}
+        self._known: dict[str, PackedConvolution] = {} if known is None else known
         self._passes = self._made_for(tiling, engine.batch)
 
     def _made_for(self, tiling: Tiling, batch: int) -> _Passes:
