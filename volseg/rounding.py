@@ -41,7 +41,7 @@ _SIDE = 128
 """Voxels of a sample along y and x."""
 _MOST = 0.25
 """Of a run's voxels, those that measuring may compute: a smaller run would be over before."""
-_FORMAT = 3
+_FORMAT = 4
 """Of what is kept; another number where the way of measuring changes."""
 
 
