@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from volseg.pipeline import BlockReport
 
 MOST = 100_000
+WORKERS = 4
+"""A worker waits a round trip for each block that takes no work; with more of them the scheduler has something to do."""
 MARKS = 1_000_000
 IDENTITY_BLOCKS = 2_000
 SHAPE, BLOCK = (20, 160, 160), (1, 16, 16)
@@ -56,13 +58,17 @@ def measure(cluster: Cluster, compute: Callable[[int], BlockReport], blocks: int
 
 
 def measure_no_work(most: int) -> list[dict[str, float]]:
-    """Ten times as many blocks each time, on two workers of one cluster; the first run of 200 counts for nothing."""
-    with connect("local", 2) as cluster:
+    """Ten times as many blocks each time, on the workers of one cluster; the first run of 200 counts for nothing."""
+    with connect("local", WORKERS) as cluster:
         measure(cluster, report, 200)
-        sizes = [1_000]
+        sizes, rows = [1_000], []
         while sizes[-1] * 10 <= most:
             sizes.append(sizes[-1] * 10)
-        return [measure(cluster, report, blocks) for blocks in sizes]
+        for blocks in sizes:
+            rows.append(measure(cluster, report, blocks))
+            sys.stdout.write(f"{rows[-1]}\n")
+            sys.stdout.flush()
+        return rows
 
 
 def measure_identity() -> dict[str, float]:
