@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import PEERS
+from benchmarks.widening import widened
 from tests.makers import VOXEL_NM, make_model
 from volseg.blocks import Box
-from volseg.models import packaged_models
+from volseg.models import packaged_models, read_card
 from volseg.phantom import make_phantom
 from volseg.storage import open_stack
 from volseg.storage.target import create_volume
@@ -28,7 +29,7 @@ class Case:
         name: of the result.
         network: in the registry.
         arguments: what it is made with.
-        packaged: the packaged model to take; random weights where there is none.
+        packaged: the packaged model to take, widened where the network is wider; random weights where there is none.
         precision: that volseg is asked for; `auto` goes by what it costs, which says nothing of random weights.
         sections: that volseg does in a round, for pipelines fill and drain; all others do one.
         seconds: no further round begins that would end later.
@@ -53,9 +54,9 @@ CASES = (
         "fusionnet-64",
         "fusionnet",
         {"width": 64},
-        precision="bfloat16",
+        packaged="fusionnet-snemi3d",
         sections=2,
-        seconds=100,
+        seconds=700,
         peers=tuple(PEERS)[:3],
     ),
 )
@@ -81,6 +82,9 @@ def make_source(path: Path, raw: str) -> str:
 
 def model_of(case: Case, folder: Path) -> Path:
     """The model file of a case."""
-    if case.packaged:
-        return packaged_models()[case.packaged]
-    return make_model(folder / f"{case.name}.safetensors", case.network, case.arguments)
+    made = folder / f"{case.name}.safetensors"
+    if not case.packaged:
+        return make_model(made, case.network, case.arguments)
+    packaged = packaged_models()[case.packaged]
+    width: int = case.arguments["width"]
+    return packaged if read_card(packaged).card.arguments["width"] == width else widened(made, packaged, width)

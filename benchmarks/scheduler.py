@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MOST = 100_000
 WORKERS = 4
-"""A worker waits a round trip for each block that takes no work; with more of them the scheduler has something to do."""
+"""Each waits a round trip for a block that takes no work: more of them keep the scheduler at it."""
 MARKS = 1_000_000
 IDENTITY_BLOCKS = 2_000
 SHAPE, BLOCK = (20, 160, 160), (1, 16, 16)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _SHOWN = 8
 _SECONDS, _SHARE = 8.0, 0.02
 """How long samples may take: so many seconds, or this share of what the run will take if that is more."""
-_FORMAT = 4
+_FORMAT = 5
 """Of what is kept; another number where the way of measuring changes."""
 
 

@@ -1,7 +1,10 @@
 """How far a run's precision is from float32, measured on a worker with the run's own volume and weights.
 
-samples of the region -> each network as it was trained, in float32, and made ready in the run's precision
+samples of the region -> each network in float32 and eager, and made ready in the run's precision
 -> grey levels between the two -> `auto` takes the fastest precision within its limits
+
+float16, bfloat16   against the network with its norms folded: both do alike where a map ends, so any tile will do
+float32             against the network as it was trained, on tiles with the exact halo: what folding changed is seen
 """
 
 from __future__ import annotations
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.blocks import Footprint
     from volseg.cluster import Cluster, Progress
     from volseg.halos import Sampled
     from volseg.inference import Precision
@@ -39,9 +41,11 @@ _ENOUGH, _LONG = 2, 3.0
 """Samples that show something; one will do where it took so many seconds."""
 _SIDE = 128
 """Voxels of a sample along y and x."""
+_AROUND = 64
+"""Voxels that are seen around it, if so many reach it."""
 _MOST = 0.25
 """Of a run's voxels, those that measuring may compute: a smaller run would be over before."""
-_FORMAT = 4
+_FORMAT = 5
 """Of what is kept; another number where the way of measuring changes."""
 
 
@@ -99,13 +103,26 @@ def measure_rounding(
 
 def _work(boxes: Sequence[Box], sampled: Sampled) -> int:
     """Voxels that measuring computes in float32."""
-    return sum(prod(_tiling(box, sampled.footprint).input_shape) for box in boxes[:_ENOUGH])
+    return sum(prod(_tiling(box, sampled).input_shape) for box in boxes[:_ENOUGH])
 
 
-def _tiling(box: Box, footprint: Footprint) -> Tiling:
-    """The tile of a sample. Its halo is exact: a folded norm does otherwise where maps end, and that is no rounding."""
-    core = (1 if footprint.dimensions == 2 else box.shape[0], *box.shape[1:])
-    return Tiling(footprint, core, footprint.exact_halo())
+def _tiling(box: Box, sampled: Sampled) -> Tiling:
+    """The tile of a sample."""
+    footprint = sampled.footprint
+    core, halo = (1 if footprint.dimensions == 2 else box.shape[0], *box.shape[1:]), footprint.exact_halo()
+    if not _folds(sampled):
+        return Tiling(footprint, core, halo)
+    axes = zip(halo, footprint.margin, footprint.stride, strict=True)
+    z, y, x = (min(exact, margin + floor_to(_AROUND, stride)) for exact, margin, stride in axes)
+    return Tiling(footprint, core, (z, y, x))
+
+
+def _folds(sampled: Sampled) -> bool:
+    """Whether the network that is measured against has its norms folded, as the one that is measured has.
+
+    A folded norm does otherwise where maps end: that is no rounding, and reaches as far as the exact halo.
+    """
+    return sampled.engine.precision != "float32"
 
 
 def _boxes(grid: BlockGrid, sampled: Sampled) -> list[Box]:
@@ -145,11 +162,12 @@ def measure_boxes(boxes: Sequence[Box], sampled: Sampled) -> list[float]:
 
 
 def measure_box(box: Box, sampled: Sampled) -> NDArray[np.int16] | None:
-    """Grey levels between the network as trained and as made ready, for each voxel of a box; None without an image."""
-    from volseg.inference.plain import plain_probability  # noqa: PLC0415 - the driver imports this without torch
+    """Grey levels between the eager network and the one made ready, for each voxel of a box; None without an image."""
+    from volseg.inference.folding import without_norms  # noqa: PLC0415 - the driver imports this without torch
+    from volseg.inference.plain import plain_probability  # noqa: PLC0415 - likewise
     from volseg.models.model import load_model_file  # noqa: PLC0415 - likewise
 
-    tiling = _tiling(box, sampled.footprint)
+    tiling = _tiling(box, sampled)
     model = load_model_file(sampled.model_file)
     load = replace(sampled.load, batch=1, precision="float32")
     try:
@@ -167,6 +185,8 @@ def measure_box(box: Box, sampled: Sampled) -> NDArray[np.int16] | None:
     if not np.isfinite(estimate).all():
         return np.full(estimate.size, 255, np.int16)  # it overflows
     made = to_uint8(estimate)
+    if _folds(sampled):
+        model = replace(model, network=without_norms(model.network))
     exact = to_uint8(plain_probability(model, grey.normalized(), tiling, sampled.engine, sampled.classes))
     apart: NDArray[np.int16] = np.abs(made.astype(np.int16) - exact).ravel()
     return apart

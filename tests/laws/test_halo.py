@@ -261,9 +261,9 @@ def test_samples_sit_on_the_stride_inside_the_region_and_differ() -> None:
     for box in boxes:
         assert grid.region.contains(box)
         assert all(a % s == 0 for a, s in zip(box.start, FLAT.stride, strict=True))
-        assert box.shape == (1, 112, 112)
+        assert box.shape == (1, 208, 208)
     assert len({box.start[0] for box in boxes}) == 6
-    assert boxes[0] == Box((20, 944, 1440), (21, 1056, 1552))  # the middle
+    assert boxes[0] == Box((20, 896, 1392), (21, 1104, 1600))  # the middle
 
 
 @pytest.mark.parametrize(("seconds", "run", "taken"), [(1.0, 10, 6), (1.5, 10, 5), (9.0, 10, 1), (9.0, 160, 3)])

@@ -10,9 +10,11 @@ import volseg
 import volseg.freezing
 import volseg.inference.choose as choosing
 import volseg.rounding
-from tests.makers import make_volume
+from tests.laws.test_halo import sampled_for
+from tests.makers import make_model, make_volume
+from volseg.blocks import Box
 from volseg.pipeline.halo import Tolerance
-from volseg.rounding import Rounding, slower
+from volseg.rounding import Rounding, measure_box, slower
 from volseg.storage import read_record
 
 if TYPE_CHECKING:
@@ -67,6 +69,25 @@ def test_what_rounds_too_much_is_not_taken_unless_asked_for(
     rounding = record.models[0].rounding
     assert rounding is not None
     assert (rounding[1] <= 1) == (taken == "float32")  # float32 too may tip a grey level
+
+
+def test_where_a_tile_ends_is_no_rounding(wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folded norm pads with another value than the norm did, and a network as it was trained would show that."""
+    model = make_model(tmp_path / "m.safetensors", arguments={"width": 4, "depth": 2}, seed=1)
+    sampled, box = sampled_for(wide, model, "bfloat16"), Box((4, 64, 64), (5, 192, 192))
+    greatest = []
+    for around in (0, 64):
+        monkeypatch.setattr(volseg.rounding, "_AROUND", around)
+        apart = measure_box(box, sampled)
+        assert apart is not None
+        greatest.append(int(apart.max()))
+    assert 0 < max(greatest) <= 20
+
+
+def test_in_float32_folding_itself_is_measured(wide: Path, small_model: Path) -> None:
+    apart = measure_box(Box((4, 64, 64), (5, 192, 192)), sampled_for(wide, small_model))
+    assert apart is not None
+    assert apart.max() <= 1
 
 
 def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(

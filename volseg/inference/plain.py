@@ -1,4 +1,4 @@
-"""The network as it was trained, in float32 and nothing done to it: what everything faster is compared with."""
+"""A network in float32 and eager, nothing done to its passes: what everything faster is compared with."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from volseg.blocks import BlockGrid
 
 SAMPLES = 6
-_ROOM = (2, 64, 64)
+_ROOM = (2, 160, 160)
 """Voxels of a sample beyond twice the exact halo, so that even its middle says something of large halos."""
 _STEPS = (0.5497004779, 0.8191725134, 0.6710436067)
 """Steps that spread points evenly over a cube, however many (the R3 sequence: powers of the root of x**4 = x + 1)."""
