@@ -8,6 +8,7 @@ Blocks are timed where they run, on a local cluster of one worker and one of two
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -138,6 +139,8 @@ def _volume(path: Path, shape: Zyx, block: Zyx) -> Path:
 
 def main() -> None:
     """Measure, record, tell; make the page anew."""
+    # Two workers of one thread each, whatever the machine has.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = {

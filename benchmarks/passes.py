@@ -79,10 +79,10 @@ def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: in
 
 def bare_block(number: int, target: Path) -> BlockReport:
     """A forward pass of a run's network over one of its tiles, its voxels in memory and what comes of them left."""
-    network, tile = _of_run(target)
+    network, tile, threads = _of_run(target)
 
     def once() -> float:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         with torch.inference_mode():
             began = time.perf_counter()
             network(tile)
@@ -93,9 +93,10 @@ def bare_block(number: int, target: Path) -> BlockReport:
 
 
 @cache
-def _of_run(target: Path) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+def _of_run(target: Path) -> tuple[Callable[[Tensor], Tensor], Tensor, int]:
     frozen = read_record(target)
     entry, precision = frozen.models[0], frozen.settings.precision
     tile = tile_of(entry.tiling, precision)
     noise = torch.randn(tile.shape, generator=torch.Generator().manual_seed(0))
-    return network_for(load_model_file(Path(entry.location)), precision, entry.tiling), tile + noise
+    network = network_for(load_model_file(Path(entry.location)), precision, entry.tiling)
+    return network, tile + noise, frozen.settings.threads

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Box
-    from volseg.storage import RunRecord
+    from volseg.storage import RunRecord, Volume
 
-_TRIED = 12
-"""Groups of blocks that are looked at for one that is not empty."""
+_TRIED = 24
+"""Blocks that are looked at for such as show an image."""
 
 
 class Nowhere:
@@ -84,9 +84,9 @@ def calibrate(prepared: Prepared, progress: Progress) -> dict[str, object]:
         record = freeze(prepared, cluster, progress)
         files = tuple(model.path for model in prepared.models)
         load = load_of(prepared, record.settings, cluster)
-        groups = list(islice(_groups(prepared, load.slots), _TRIED))
-        progress.note(f"calibrating: {len(groups[0])} blocks at once on one worker")
-        made: Rehearsal = cluster.on_one(rehearse, record, prepared.volume.location, files, groups, load)
+        numbers = list(islice(_from_the_middle(prepared), _TRIED))
+        progress.note(f"calibrating: up to {load.slots} blocks at once on one worker")
+        made: Rehearsal = cluster.on_one(rehearse, record, prepared.volume.location, files, numbers, load)
         workers, slots = len(cluster.names), cluster.slots
     entries = record.models
     plan = prepared.plan.with_halos(tuple(entry.halo for entry in entries))
@@ -112,49 +112,50 @@ def calibrate(prepared: Prepared, progress: Progress) -> dict[str, object]:
     }
 
 
-def _groups(prepared: Prepared, size: int) -> Iterator[list[int]]:
-    """Blocks of a run in groups as large as a worker holds at once, from the middle of the region on."""
+def _from_the_middle(prepared: Prepared) -> Iterator[int]:
+    """The planned blocks of a run, from the middle of the region on."""
     grid, mask = prepared.plan.grid, prepared.mask
     order = (number % grid.count for number in range(grid.count // 2, grid.count // 2 + grid.count))
-    planned = (number for number in order if mask is None or number in mask)
-    while group := list(islice(planned, size)):
-        yield group
+    return (number for number in order if mask is None or number in mask)
 
 
-def rehearse(
-    record: RunRecord, source: str, files: tuple[str, ...], groups: Sequence[Sequence[int]], load: Load
-) -> Rehearsal:
-    """Do the first group of blocks that all show something, in whichever process this is called; write nothing.
+def rehearse(record: RunRecord, source: str, files: tuple[str, ...], numbers: Sequence[int], load: Load) -> Rehearsal:
+    """Do as many blocks side by side as a worker holds, in whichever process this is called; write nothing.
 
     Args:
         record: the run's.
         source: where its volume is.
         files: where its models are.
-        groups: of block numbers; those of one are done side by side.
+        numbers: of the blocks to take them from: the first that show an image.
         load: what the run asks a worker to hold.
 
     Raises:
-        BlockError: no group shows an image.
+        BlockError: none of them does.
     """
+    volume = open_volume(source)
+    shown = list(islice((number for number in numbers if _shows(volume, record.grid.box(number))), load.slots))
+    if not shown:
+        raise BlockError(
+            f"the {len(numbers)} blocks that were looked at hold one grey value each; "
+            "give --roi or --mask where there is an image"
+        )
     plans = _plans(record, files, load)
     give_pages_back()  # as a run does when it opens its journey
-    journey = Journey(
-        record.grid, members_of(record, files), open_volume(source), Nowhere(), spread=record.settings.uncertainty
-    )
-    for group in groups:
-        forget_peaks()
-        started = time.perf_counter()
-        with ThreadPoolExecutor(len(group)) as pool:
-            reports = list(pool.map(partial(process_block, journey=journey), group))
-        seconds = time.perf_counter() - started
-        if any(report.voxels for report in reports):
-            done = [report.voxels for report in reports if report.voxels]
-            predicted = max(plan.host_peak for plan in plans), max(plan.device_peak for plan in plans)
-            return Rehearsal(seconds / len(done), max(done), predicted, measured_peaks(record.settings.device))
-    raise BlockError(
-        f"the {sum(map(len, groups))} blocks that were looked at hold one grey value each; "
-        "give --roi or --mask where there is an image"
-    )
+    journey = Journey(record.grid, members_of(record, files), volume, Nowhere(), spread=record.settings.uncertainty)
+    forget_peaks()
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(shown)) as pool:
+        reports = list(pool.map(partial(process_block, journey=journey), shown))
+    seconds = time.perf_counter() - started
+    predicted = max(plan.host_peak for plan in plans), max(plan.device_peak for plan in plans)
+    voxels = max(report.voxels for report in reports)
+    return Rehearsal(seconds / len(shown), voxels, predicted, measured_peaks(record.settings.device))
+
+
+def _shows(volume: Volume, box: Box) -> bool:
+    """Whether the voxels of a box hold more than one grey value."""
+    voxels = volume.read(box)
+    return bool(voxels.min() != voxels.max())
 
 
 def _plans(record: RunRecord, files: tuple[str, ...], load: Load) -> list[MemoryPlan]:

@@ -81,8 +81,7 @@ class Prepared:
 
     def figures(self) -> dict[str, object]:
         """What the run would do, in numbers; voxels are those of the source's blocks and halos, tiles aside."""
-        grid, halo = self.plan.grid, self.plan.halo
-        whole = max((grid.box(number) for number in (0, grid.count - 1)), key=lambda box: box.voxels)
+        grid, halo, whole = self.plan.grid, self.plan.halo, self.plan.grid.largest
         return {
             "source": self.volume.location,
             "shape": list(self.volume.shape),

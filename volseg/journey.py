@@ -65,16 +65,23 @@ def journey_of(ticket: RunTicket) -> Journey:
 
 def _open(ticket: RunTicket) -> Journey:
     path = Path(ticket.target)
-    record = read_record(path)
-    if record.digest != ticket.digest:
-        raise TargetError(
-            f"{path} holds another run than the one that sent this block; use a path that is the same everywhere"
-        )
+    record = _record_of(path, ticket.digest)
     give_pages_back()  # those that measuring left free, in pieces
     spread = record.settings.uncertainty
     volumes = [open_target(path), *([open_target(path / UNCERTAINTY)] if spread else [])]
     members = members_of(record, ticket.models)
-    return Journey(record.grid, members, open_volume(ticket.source), Volumes(tuple(volumes)), spread=spread)
+    sink = OwnVolumes(Volumes(tuple(volumes)), path, ticket.digest)
+    return Journey(record.grid, members, open_volume(ticket.source), sink, spread=spread)
+
+
+def _record_of(path: Path, digest: str) -> RunRecord:
+    """A target's run record, if it is the one that a block was sent for."""
+    record = read_record(path)
+    if record.digest != digest:
+        raise TargetError(
+            f"{path} holds another run than the one that sent this block; use a path that is the same everywhere"
+        )
+    return record
 
 
 def members_of(record: RunRecord, files: tuple[str, ...]) -> tuple[Member, ...]:
@@ -121,6 +128,39 @@ class Volumes:
         """Delete the shards of a box in each volume."""
         for target in self.targets:
             target.clear(box)
+
+
+@dataclass(frozen=True)
+class OwnVolumes:
+    """Volumes for as long as they are the run's: a block may outlive a run that was stopped and begun anew.
+
+    Attributes:
+        volumes: to write to.
+        path: of the target.
+        digest: of the run's record.
+    """
+
+    volumes: Volumes
+    path: Path
+    digest: str
+
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
+        """As `Volumes.write`.
+
+        Raises:
+            TargetError: another run was begun here; or the store does not take the voxels.
+        """
+        _record_of(self.path, self.digest)
+        return self.volumes.write(box, volumes)
+
+    def clear(self, box: Box) -> None:
+        """As `Volumes.clear`.
+
+        Raises:
+            TargetError: as `write`.
+        """
+        _record_of(self.path, self.digest)
+        self.volumes.clear(box)
 
 
 def engine_of(record: RunRecord) -> Engine:

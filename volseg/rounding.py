@@ -19,9 +19,8 @@ import numpy as np
 
 from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.blocks.align import ceil_to, floor_to
-from volseg.errors import MemoryPlanError
 from volseg.inference import open_predictor
-from volseg.inference.memory import largest_that_fits, plan_memory
+from volseg.inference.memory import fits, plan_memory
 from volseg.ops import Grey, to_uint8
 from volseg.pipeline.halo import Tolerance, sample_boxes
 from volseg.storage import cached, open_volume
@@ -126,11 +125,12 @@ def _folds(sampled: Sampled) -> bool:
 
 
 def _boxes(grid: BlockGrid, sampled: Sampled) -> list[Box]:
-    """Small boxes within the region, on the stride: the middles of the samples that halos are measured on."""
+    """Small boxes within the region, to the stride: the middles of the samples that halos are measured on."""
     footprint = sampled.footprint
     boxes = []
     for sample in sample_boxes(grid, footprint):
-        axes = zip(sample.start, sample.stop, footprint.stride, strict=True)
+        within = sample.intersection(grid.region)
+        axes = zip(within.start, within.stop, footprint.stride, strict=True)
         starts, sides = [], []
         for axis, (first, stop, stride) in enumerate(axes):
             side = ceil_to(min(_SIDE if axis else stride, stop - first), stride)
@@ -170,10 +170,8 @@ def measure_box(box: Box, sampled: Sampled) -> NDArray[np.int16] | None:
     tiling = _tiling(box, sampled)
     model = load_model_file(sampled.model_file)
     load = replace(sampled.load, batch=1, precision="float32")
-    try:
-        grid = BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
-        largest_that_fits(iter([(tiling, plan_memory(model.network, grid, tiling, load))]), *sampled.free)
-    except MemoryPlanError:
+    grid = BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
+    if not fits(plan_memory(model.network, grid, tiling, load), *sampled.free):
         return None
     seen = tiling.read_box(box)
     raw = open_volume(sampled.source).read(seen)
@@ -193,5 +191,5 @@ def measure_box(box: Box, sampled: Sampled) -> NDArray[np.int16] | None:
 
 
 def _is_kept(value: Any) -> bool:
-    """Whether a cached value is what `measure_boxes` makes."""
-    return isinstance(value, list) and len(value) in (0, 2) and all(isinstance(each, float) for each in value)
+    """Whether a cached value is what `measure_boxes` makes; that nothing was measured may have been want of memory."""
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, float) for each in value)

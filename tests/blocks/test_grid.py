@@ -34,6 +34,11 @@ def test_write_boxes_tile_the_region_exactly_once(grid: BlockGrid) -> None:
 
 
 @given(grids())
+def test_no_block_is_larger_than_the_largest(grid: BlockGrid) -> None:
+    assert grid.largest.voxels == max(grid.box(number).voxels for number in grid.numbers())
+
+
+@given(grids())
 def test_number_and_box_are_a_bijection(grid: BlockGrid) -> None:
     for number in grid.numbers():
         box = grid.box(number)

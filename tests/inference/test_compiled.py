@@ -17,20 +17,20 @@ def network() -> Any:
     return prepared(random_network("fusionnet", {"width": 4, "depth": 2}), "cpu", "float32")
 
 
-def test_one_shape_is_compiled_and_others_take_the_network_itself() -> None:
+def test_whole_batches_are_compiled_and_others_take_the_network_itself_whichever_comes_first() -> None:
     compiled: list[int] = []
 
     def counting(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-        compiled.append(len(inputs))
+        compiled.extend(len(each) for each in inputs if each.shape[1:] == (1, 32, 32))
         return graph.forward
 
     plain = network()
-    fast = Compiled(plain, backend=counting)
+    fast = Compiled(plain, 4, backend=counting)
     with torch.inference_mode():
-        for batch in (4, 2, 4, 1):
+        for batch in (2, 4, 1, 4):
             tiles = torch.randn(batch, 1, 32, 32)
             torch.testing.assert_close(fast(tiles), plain(tiles))
-    assert len(compiled) == 1
+    assert compiled == [4]
 
 
 def test_where_compiling_fails_the_network_runs_as_it_is_with_one_warning() -> None:
@@ -38,7 +38,7 @@ def test_where_compiling_fails_the_network_runs_as_it_is_with_one_warning() -> N
         raise RuntimeError("no C compiler found\nand many more lines")
 
     plain = network()
-    fast, tiles = Compiled(plain, backend=failing), torch.randn(1, 1, 32, 32)
+    fast, tiles = Compiled(plain, 1, backend=failing), torch.randn(1, 1, 32, 32)
     with torch.inference_mode():
         with pytest.warns(
             UserWarning, match="torch.compile failed here, so networks run as they are.*compiler"
@@ -59,4 +59,4 @@ def test_want_of_memory_is_no_failure_to_compile() -> None:
         return out
 
     with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError):
-        Compiled(network(), backend=full)(torch.randn(1, 1, 32, 32))
+        Compiled(network(), 1, backend=full)(torch.randn(1, 1, 32, 32))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,6 +100,30 @@ def test_a_tile_that_cannot_be_halved_is_refused_with_the_way_out(monkeypatch: p
         block(predict)
     with pytest.raises(MemoryPlanError, match=re.escape(refusal)):
         block(predict)
+
+
+def test_what_a_failed_pass_held_is_gone_when_a_smaller_one_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of tens of GiB: the smaller pass would not find room beside them."""
+    predict = predictor(batch=2)
+    forward: Callable = predict._forward
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def limited(cores, passes, work):
+        assert not [maps for maps in held if maps() is not None]
+        if len(cores) > 1:
+            maps = torch.zeros(9)
+            held.append(weakref.ref(maps))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(cores, passes, work)
+
+    monkeypatch.setattr(predict, "_forward", limited)
+    gc.disable()  # a cycle would live until it is looked for
+    try:
+        with pytest.warns(UserWarning, match="1 at a time"):
+            block(predict)
+    finally:
+        gc.enable()
+    assert held
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:

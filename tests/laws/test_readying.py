@@ -106,6 +106,16 @@ def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(
     assert entry.kvoxel_s == pytest.approx(128 * 128 / 1e-3 / 1e3)
 
 
+def test_tiles_are_timed_for_whatever_classes_a_model_has(
+    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "_HOPELESS", 9.0)
+    monkeypatch.setattr(choosing, "_PASSES", 1)
+    model = make_model(tmp_path / "m.safetensors", classes=("mitochondria",))
+    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", halo="exact")
+    assert read_record(tmp_path / "p.zarr").models[0].kvoxel_s > 0
+
+
 def test_a_tile_that_is_asked_for_is_taken(wide: Path, small_model: Path, tmp_path: Path) -> None:
     volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", tile=(1, 64, 64))
     assert read_record(tmp_path / "p.zarr").models[0].tile == (1, 64, 64)

@@ -15,6 +15,7 @@ import pytest
 import volseg
 from tests.makers import blobs, make_model, make_volume
 from volseg.errors import ResumeError, TargetError
+from volseg.journey import RunTicket, compute_block
 from volseg.storage import Mark, open_target, read_marks, read_record
 from volseg.storage.target import digest_of
 
@@ -234,3 +235,18 @@ def test_the_source_may_have_moved(raw: Path, small_model: Path, tmp_path: Path)
     moved = raw.rename(tmp_path / "moved.zarr")
     summary = volseg.predict(str(moved), str(tmp_path / "t.zarr"), **options, resume=True)
     assert (summary.already_done, summary.done, summary.failed) == (10, BLOCKS - 10, {})
+
+
+def test_a_block_that_outlives_its_run_leaves_the_next_one_alone(raw: Path, small_model: Path, tmp_path: Path) -> None:
+    """Dask cannot stop a block that a worker is at, when a run is stopped and begun anew with another model."""
+    target = tmp_path / "p.zarr"
+    options: dict[str, Any] = {"block": (1, 32, 32), "cluster": "serial"}
+    volseg.predict(str(raw), str(target), model=str(small_model), **options)
+    ticket = RunTicket(str(target), read_record(target).digest, str(raw), (str(small_model),))
+    compute_block(0, ticket)
+    other = make_model(tmp_path / "other.safetensors", seed=9)
+    volseg.predict(str(raw), str(target), model=str(other), overwrite=True, **options)
+    before = files(target)
+    with pytest.raises(TargetError, match="holds another run than the one that sent this block"):
+        compute_block(0, ticket)
+    assert files(target) == before

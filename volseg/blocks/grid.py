@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,13 @@ class BlockGrid:
         start = tuple((p + f) * b for (p, f), b in zip(zip3(place, self.first), self.block, strict=True))
         stop = tuple(a + b for a, b in zip(start, self.block, strict=True))
         return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).intersection(self.region)
+
+    @property
+    def largest(self) -> Box:
+        """A write box with the most voxels: the region cuts the first and the last of an axis, none between."""
+        _, ny, nx = self.counts
+        places = product(*({0, n // 2, n - 1} for n in self.counts))
+        return max((self.box((z * ny + y) * nx + x) for z, y, x in places), key=lambda box: box.voxels)
 
     def number(self, voxel: Zyx) -> int:
         """The block that writes a voxel: the inverse of `box`.

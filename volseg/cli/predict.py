@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 @click.option("--ignore-voxel-size", is_flag=True, help="Run on voxels that the model was not trained for.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
-              show_default=True, help="auto: bfloat16 where the hardware has it, else float32.")  # fmt: skip
+              show_default=True, help="auto: float16 on GPUs, bfloat16 on processors that have it, else float32; "
+                                      "as far as it rounds little.")  # fmt: skip
 @click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://HOST:PORT",
               help="This process, worker processes of this machine, or a Dask scheduler.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: one a GPU, else two]")

@@ -29,6 +29,7 @@ CONNECT_SECONDS = 5
 GRACE_SECONDS = 10
 """How long a joined scheduler may be without workers: in a batch job they start beside the driver."""
 _REFRESH_SECONDS = 5.0
+_START_SECONDS = 120
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Cluster:
         return {name: int(w["resources"][SLOT]) for name, w in workers.items() if w["resources"].get(SLOT)}
 
     def on_each(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Call a function once on every worker."""
+        """Call a function once on every worker; a quick one, for Dask counts a worker as dead meanwhile."""
         if self.client is None:
             return [call(*arguments)]
         self.refresh(now=True)
@@ -83,11 +84,14 @@ class Cluster:
         return list(results.values())
 
     def on_one(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function on one worker."""
-        if self.client is None:
-            return call(*arguments)
-        self.refresh(now=True)
-        return self.client.run(call, *arguments, workers=[self.names[0]])[self.names[0]]
+        """Call a function on a worker that is free; it may take long.
+
+        Raises:
+            VolsegError: what the function raised.
+            ClusterError: the workers that tried it died.
+        """
+        (made,) = self.each(partial(_called, call), [arguments])
+        return made
 
     def each(self, call: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Call a function on a few items, one at a time on each worker; yields results as they come.
@@ -114,6 +118,10 @@ class Cluster:
                 f"workers of {self.where} died, one after the other, at the same task; see their logs (a batch system "
                 "may have stopped them for their memory)"
             ) from error
+
+
+def _called(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return call(*arguments)
 
 
 @contextlib.contextmanager
@@ -181,7 +189,13 @@ def _local(workers: int | None, gpus: tuple[str, ...]) -> Iterator[Cluster]:
         ) as started,
         Client(started, timeout=60) as client,
     ):
-        client.wait_for_workers(count, timeout=120)
+        try:
+            client.wait_for_workers(count, timeout=_START_SECONDS)
+        except TimeoutError:
+            raise ClusterError(
+                f"{count} local worker processes did not start within {_START_SECONDS} s; give fewer --workers, or "
+                "--cluster serial"
+            ) from None
         yield _described(client, "the local cluster")
 
 

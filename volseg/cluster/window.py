@@ -94,7 +94,8 @@ class Window:
         self._cluster.refresh()
         if time.monotonic() - self._tidied > _TIDY_SECONDS:
             self._tidied = time.monotonic()
-            self._client.run_on_scheduler(_tidying())
+            with contextlib.suppress(OSError):  # a scheduler that is gone is noticed in `back`
+                self._client.run_on_scheduler(_tidying())
         new: list[Job] = []
         while len(self._sent) + len(new) < AHEAD * self._cluster.slots and (job := jobs.take()) is not None:
             if job.tried:

@@ -127,7 +127,7 @@ def _fastest(
     """The choice with the most useful voxels a second; the first where there is nothing to choose or no time."""
     from volseg.storage import cached  # noqa: PLC0415 - `volseg predict --help` imports this module without zarr
 
-    whole = grid.box(grid.count // 2)
+    whole = grid.largest
     first = choices[0][1]
     if engine is None or len(choices) == 1 or grid.count * choices[0][0].count(whole) < _PASSES:
         return first
@@ -212,7 +212,7 @@ def passes_of(model: Model, tiling: Tiling, engine: Engine) -> list[float]:
     from volseg.inference.tiled import TiledPredictor  # noqa: PLC0415 - likewise
 
     ready = prepared(model.network, engine.device, engine.precision)
-    predict = TiledPredictor(ready, model.activate, tiling, engine)
+    predict = TiledPredictor(ready, model.probabilities, tiling, engine)
     z, y, x = tiling.core
     box = Box((0, 0, 0), (z * engine.batch, y, x))
     noise = np.random.default_rng(0).integers(0, 256, tiling.read_box(box).shape, np.uint8)

@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 
 class Compiled:
-    """A network for batches of one shape; others, such as the last of a block, go through it as it is."""
+    """A network for whole batches; a smaller one, such as the last of a block, goes through it as it is."""
 
-    def __init__(self, network: fx.GraphModule, backend: str | Callable[..., object] = "inductor") -> None:
-        """Take a network; it is compiled when the first batch comes.
+    def __init__(self, network: fx.GraphModule, batch: int, backend: str | Callable[..., object] = "inductor") -> None:
+        """Take a network; it is compiled when the first whole batch comes.
 
         Args:
             network: whose weights lie where they will be used.
+            batch: tiles of a whole batch.
             backend: of torch.compile.
         """
         self._network = network
         self._fast: Callable[[Tensor], Tensor] | None = torch.compile(network, dynamic=False, backend=backend)
-        self._shape: torch.Size | None = None
+        self._batch = batch
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """Map (N, C, [z,] y, x).
@@ -37,8 +38,7 @@ class Compiled:
         Raises:
             OutOfMemoryError: as the network itself would.
         """
-        self._shape = self._shape or tiles.shape
-        if self._fast is not None and tiles.shape == self._shape:
+        if self._fast is not None and len(tiles) == self._batch:
             try:
                 return self._fast(tiles)
             except torch.OutOfMemoryError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import psutil
 
 from volseg.errors import ConfigError
+from volseg.inference.heap import give_pages_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,10 @@ def worker_facts(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerFacts
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
     gpu = device != "cpu" and torch.cuda.is_available()
+    # What an earlier run in this process left, and nobody uses, is free.
+    give_pages_back()
+    if gpu and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     if device == "cuda" and not gpu:
         raise ConfigError(f"device cuda: no CUDA device is visible on {socket.gethostname()}; use device cpu")
     return WorkerFacts(
@@ -123,7 +128,7 @@ def choose_precision(
 ) -> Precision:
     """The precision that every worker of a run computes in.
 
-    `auto` is bfloat16 where all workers have it in hardware, else float32.
+    `auto` is what suits GPUs where all workers have one; else bfloat16 where all have it in hardware, else float32.
 
     Args:
         asked: by the user.

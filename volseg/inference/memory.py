@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from volseg.blocks import BlockGrid, Box, Tiling
+    from volseg.blocks import BlockGrid, Tiling
     from volseg.inference.facts import Device, Precision
 
 _LATER = 20 << 20
@@ -101,17 +101,13 @@ def block_bytes(grid: BlockGrid, tiling: Tiling, load: Load) -> tuple[int, int]:
 
     It is a read box and a write box, each in several forms.
     """
-    whole = _largest_block(grid)
+    whole = grid.largest
     read, write = tiling.read_box(whole).voxels, whole.voxels * load.classes
     # Of several estimates there are two besides their mean, and sums.
     sums = (8 if load.estimates > 1 else 0) + (12 if load.spread else 0)
     # Beside the grey values stand their mirrored copy, and later the probabilities, their scaled copy and the bytes.
     fullest = max(2 * read * load.source_item, read * load.source_item + write * (12 + sums))
     return fullest, read * load.source_item + write * (4 + sums)
-
-
-def _largest_block(grid: BlockGrid) -> Box:
-    return max((grid.box(number) for number in {0, grid.count // 2, grid.count - 1}), key=lambda box: box.voxels)
 
 
 def plan_memory(

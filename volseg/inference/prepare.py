@@ -60,7 +60,7 @@ def fitted(
     kept: Sequence[Interval],
     known: MutableMapping[str, PackedConvolution],
     *,
-    compiled: bool = False,
+    compiled: int = 0,
 ) -> Fitted:
     """A prepared network made for one tile shape: it computes what is kept of its output, and shares its weights.
 
@@ -69,11 +69,11 @@ def fitted(
         lengths: of a tile, along each of the network's axes.
         kept: first and last place of the output that is wanted, along each of them.
         known: weights that were packed for other tile shapes; grows.
-        compiled: whether to let torch.compile make it, on a GPU.
+        compiled: tiles of the batches that torch.compile is to make it for, on a GPU; 0 for none.
     """
     cut = cropped(network, lengths, kept)
     weights = next(network.parameters())
     if weights.device.type != "cpu":
-        return Fitted(Compiled(cut.network) if compiled else cut.network, cut.start)
+        return Fitted(Compiled(cut.network, compiled) if compiled else cut.network, cut.start)
     may_pack = len(lengths) == 2 and can_pack(weights.dtype)
     return Fitted(packed(cut.network, known) if may_pack else cut.network, cut.start)

@@ -83,7 +83,7 @@ class _Sent:
 
     cores: list[Box]
     passes: _Passes
-    made: Future[_Made]
+    made: Future[_Made | None]
 
 
 class TiledPredictor:
@@ -125,12 +125,11 @@ class TiledPredictor:
         self._passes = self._made_for(tiling, engine.batch)
 
     def _made_for(self, tiling: Tiling, batch: int) -> _Passes:
-        views = {
-            orientation: self._fitted(tiling, orientation) for orientation in ORIENTATIONS[self._engine.orientations]
-        }
+        compiled = batch if self._engine.compiled else 0
+        views = {each: self._fitted(tiling, each, compiled) for each in ORIENTATIONS[self._engine.orientations]}
         return _Passes(tiling, batch, views)
 
-    def _fitted(self, tiling: Tiling, orientation: Orientation) -> tuple[Fitted, tuple[slice, ...]]:
+    def _fitted(self, tiling: Tiling, orientation: Orientation, compiled: int) -> tuple[Fitted, tuple[slice, ...]]:
         """The network for tiles as an orientation shows them, and where the core lies in its output."""
         shape, crop = tiling.input_shape, tiling.crop
         axes = slice(1 if tiling.footprint.dimensions == 2 else 0, 3)
@@ -139,7 +138,7 @@ class TiledPredictor:
         kept = orientation.seen(list(zip(crop.start, crop.stop, strict=True))[axes], output)
         lengths = [n for _, n in orientation.seen([(0, n) for n in sides], sides)]
         places = [(a, b - 1) for a, b in kept]
-        made = fitted(self._network, lengths, places, self._known, compiled=self._engine.compiled)
+        made = fitted(self._network, lengths, places, self._known, compiled=compiled)
         return made, tuple(slice(a - s, b - s) for (a, b), s in zip(kept, made.start, strict=True))
 
     def __call__(self, grey: Grey, write_box: Box) -> Iterator[NDArray[Any]]:
@@ -194,7 +193,7 @@ class TiledPredictor:
             else:
                 smaller = [part for part in parts(core, passes.tiling.core) if part.intersection(work.write_box).voxels]
                 waiting.extendleft((part, passes.tiling) for part in reversed(smaller))
-        return _Sent(batch, passes, FORWARD.submit(partial(self._forward, batch, passes, work)))
+        return _Sent(batch, passes, FORWARD.submit(partial(self._tried, batch, passes, work)))
 
     def _arrived(self, sent: _Sent) -> NDArray[Any] | None:
         """What a pass made; None where the device ran out of memory, and smaller ones are to be tried.
@@ -203,20 +202,15 @@ class TiledPredictor:
             MemoryPlanError: there are no smaller ones.
             NotFiniteError: it is not finite.
         """
-        try:
-            made = sent.made.result()
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        else:
-            cores = made.cores()
-            FORWARD.count(made.seconds())
-            if not made.finite().all():
-                raise NotFiniteError
-            return cores
-        # Out here, the error and the maps that its frames held are gone.
-        self._shrink(sent.passes)
-        return None
+        made = sent.made.result()
+        if made is None:
+            self._shrink(sent.passes)
+            return None
+        cores = made.cores()
+        FORWARD.count(made.seconds())
+        if not made.finite().all():
+            raise NotFiniteError
+        return cores
 
     def _shrink(self, tried: _Passes) -> None:
         with self._shrinking:
@@ -228,6 +222,15 @@ class TiledPredictor:
             tiling, batch = smaller(tried.tiling, tried.batch, device)
             self._passes = self._made_for(tiling, batch)
         warnings.warn(told(tiling, batch, device), stacklevel=2)
+
+    def _tried(self, cores: list[Box], passes: _Passes, work: _Work) -> _Made | None:
+        """A pass, or None for want of memory: an error that is kept would keep the maps that its frames hold."""
+        try:
+            return self._forward(cores, passes, work)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
 
     def _forward(self, cores: list[Box], passes: _Passes, work: _Work) -> _Made:
         """Send tiles through the network; (N, classes, z, y, x) comes back. The lane's thread does this."""
