@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize(
     ("network", "arguments"),
-    [("fusionnet", {"width": 4, "depth": 2}), ("fusionnet", {"width": 2, "depth": 1, "in_channels": 3})],
+    [
+        ("fusionnet", {"width": 4, "depth": 2}),
+        ("fusionnet", {"width": 2, "depth": 1, "in_channels": 3}),
+        ("unet", {"width": 4, "depth": 2, "padded": True}),  # which concatenates
+    ],
 )
 def test_a_widened_network_is_the_same_function(tmp_path: Path, network: str, arguments: dict[str, Any]) -> None:
     narrow = make_model(tmp_path / "narrow.safetensors", network, arguments, seed=3)

@@ -104,12 +104,21 @@ def calibrate(prepared: Prepared, progress: Progress) -> dict[str, object]:
         "batches": [entry.batch for entry in entries],
         "kvoxel_s_of_a_worker": round(made.voxels / made.seconds / 1e3, 1),
         "seconds_a_block": round(made.seconds, 3),
-        "seconds_for_the_run": round(ceil(blocks / workers) * made.seconds, 1),
+        "seconds_for_the_run": round(seconds_for(blocks, workers, made.seconds), 1),
         "predicted_peak_bytes": made.predicted[0],
         "measured_peak_bytes": made.measured[0],
         "predicted_gpu_peak_bytes": made.predicted[1],
         "measured_gpu_peak_bytes": made.measured[1],
     }
+
+
+def seconds_for(blocks: int, workers: int, seconds: float) -> float:
+    """What some blocks take that workers share: the last ones may leave some of them idle.
+
+    >>> seconds_for(5, 2, 1.5), seconds_for(1, 8, 1.5)
+    (4.5, 1.5)
+    """
+    return ceil(blocks / workers) * seconds
 
 
 def _from_the_middle(prepared: Prepared) -> Iterator[int]:

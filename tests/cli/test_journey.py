@@ -97,6 +97,8 @@ def test_a_calibration_says_what_a_run_takes_and_writes_nothing(
     # Rounded to a millisecond a block.
     assert figures["seconds_for_the_run"] == pytest.approx(8 * figures["seconds_a_block"], abs=0.06)
     assert 0 < figures["seconds_a_block"] < 60
+    voxels = figures["kvoxel_s_of_a_worker"] * figures["seconds_a_block"]
+    assert voxels == pytest.approx(2 * 32 * 32 / 1e3, rel=0.1)
     # This process has run other tests, which left memory behind: only that both are told, in bytes.
     assert min(figures["predicted_peak_bytes"], figures["measured_peak_bytes"]) > 1 << 27
     assert figures["predicted_gpu_peak_bytes"] == figures["measured_gpu_peak_bytes"] == 0

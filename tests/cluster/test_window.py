@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +12,7 @@ from tests.doubles import Notes, report
 from volseg.cluster import Attempt, Cluster, Failure
 from volseg.cluster.attempt import packed, unpacked
 from volseg.cluster.jobs import Job, Jobs
-from volseg.cluster.window import AHEAD, Window
+from volseg.cluster.window import AHEAD, Window, _tidying
 from volseg.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -47,6 +49,12 @@ class PretendedClient:
         self.groups: list[tuple[list[int], list[str] | None]] = []
         self.futures: dict[str, PretendedFuture] = {}
         self.handlers: dict[str, Callable[[Any], None]] = {}
+        self.tidied = 0
+
+    def run_on_scheduler(self, call: Any) -> None:
+        self.tidied += 1
+        if self.tidied > 2:
+            raise OSError("the scheduler is gone")
 
     def map(self, call: Any, numbers: list[int], *, key: list[str], workers: Any, **_: Any) -> list[PretendedFuture]:
         self.groups.append((numbers, workers))
@@ -122,6 +130,28 @@ def test_a_block_that_is_told_of_twice_counts_once(window: Window, client: Prete
     client.tell(client.key(0), done(0))
     assert [job.number for job, _ in window.back(Notes())] == [0]
     assert len(window) == 1
+
+
+def test_the_scheduler_is_tidied_every_half_minute_while_it_is_there(
+    window: Window, client: PretendedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, seen = time.monotonic(), []
+    for seconds in (0, 31, 32, 62, 93):
+        monkeypatch.setattr(time, "monotonic", lambda at=now + seconds: at)
+        window.fill(Jobs(()))
+        seen.append(client.tidied)
+    assert seen == [0, 1, 1, 2, 3]
+
+
+def test_tidying_leaves_what_others_keep() -> None:
+    future, array = {"type": "Future"}, {"type": "Array"}
+    spans = {
+        "a": SimpleNamespace(metadata={"collections": [future, array, future]}),
+        "b": SimpleNamespace(metadata=None),
+    }
+    _tidying()(SimpleNamespace(extensions={"spans": SimpleNamespace(spans=spans)}))
+    assert spans["a"].metadata == {"collections": [array]}
+    _tidying()(SimpleNamespace(extensions={}))
 
 
 def test_blocks_of_other_runs_are_passed_over(window: Window, client: PretendedClient) -> None:

@@ -126,6 +126,15 @@ def test_what_a_failed_pass_held_is_gone_when_a_smaller_one_is_tried(monkeypatch
     assert held
 
 
+def test_two_passes_under_way_that_fail_make_tiles_smaller_once() -> None:
+    predict = predictor(batch=4)
+    passes = predict._passes
+    with pytest.warns(UserWarning, match="2 at a time"):
+        predict._shrink(passes)
+    predict._shrink(passes)  # a second warning would fail here
+    assert predict._passes.batch == 2
+
+
 def test_other_errors_are_not_taken_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     predict = predictor(batch=2)
     tried = small_device(monkeypatch, predict, 0, 0, RuntimeError("a kernel that does not exist"))

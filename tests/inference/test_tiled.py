@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from tests.makers import blobs, make_model
 from volseg.blocks import Box, Tiling
 from volseg.errors import ModelError, NotFiniteError
-from volseg.inference import Engine, open_predictor
+from volseg.inference import Engine, open_predictor, open_predictors
 from volseg.inference.lane import FORWARD
+from volseg.inference.onednn import PackedConvolution, can_pack
 from volseg.inference.tiled import bytes_of
 from volseg.models import read_card
 from volseg.models.model import load_model_file
@@ -41,6 +43,29 @@ def test_lower_precision_costs_little(small_model: Path, precision, allowed: int
     steps = np.abs(exact - made) * 255
     assert steps.max() <= allowed
     assert (steps.max() > 0) == (precision != "float32")
+
+
+def test_weights_are_packed_once_for_all_tiles_and_orientations(
+    small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[torch.nn.Conv2d] = []
+    pack = PackedConvolution.__init__
+
+    def counted(self: PackedConvolution, convolution: torch.nn.Conv2d, **options: bool) -> None:
+        packed.append(convolution)
+        pack(self, convolution, **options)
+
+    monkeypatch.setattr(PackedConvolution, "__init__", counted)
+    if not can_pack(torch.float32):
+        pytest.skip("this torch packs no weights")
+    header, engine = read_card(small_model), Engine("cpu", "float32", 1, 1)
+    tilings = [Tiling(header.card.footprint, (1, side, side), (0, 16, 16)) for side in (64, 32)]
+    open_predictors(str(small_model), header.digest, tilings[:1], engine, ("membrane",))
+    alone = len(packed)
+    packed.clear()
+    engine = replace(engine, orientations="flips")
+    open_predictors(str(small_model), header.digest, tilings, engine, ("membrane",))
+    assert 0 < len(packed) == alone
 
 
 def test_blocks_of_several_threads_do_not_mix(small_model: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import volseg
+import volseg.halos
 from tests.makers import VOXEL_NM, blobs, make_model, make_volume, random_network, stored
 from volseg import halos
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling
@@ -266,7 +267,9 @@ def test_samples_sit_on_the_stride_inside_the_region_and_differ() -> None:
     assert boxes[0] == Box((20, 896, 1392), (21, 1104, 1600))  # the middle
 
 
-@pytest.mark.parametrize(("seconds", "run", "taken"), [(1.0, 10, 6), (1.5, 10, 5), (9.0, 10, 1), (9.0, 160, 3)])
+@pytest.mark.parametrize(
+    ("seconds", "run", "taken"), [(1.0, 10, 6), (1.5, 10, 5), (4.0, 10, 2), (4.1, 10, 1), (9.0, 10, 1), (9.0, 160, 3)]
+)
 def test_samples_take_little_time_beside_the_run(
     seconds: float, run: float, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +279,13 @@ def test_samples_take_little_time_beside_the_run(
     for _ in while_it_pays([Box((z, 0, 0), (z + 1, 16, 16)) for z in range(6)], run):
         measured += 1
     assert measured == taken
+
+
+def test_no_more_samples_are_measured_than_pay(
+    raw_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volseg.halos, "while_it_pays", lambda boxes, _: iter(boxes[:1]))
+    assert "(1 sample)" in choose(raw_path, model_file).reason
 
 
 def test_the_hardest_sample_decides() -> None:

@@ -9,10 +9,13 @@ import pytest
 import volseg
 import volseg.freezing
 import volseg.inference.choose as choosing
+import volseg.inference.folding
+import volseg.inference.prepare
 import volseg.rounding
 from tests.laws.test_halo import sampled_for
 from tests.makers import make_model, make_volume
 from volseg.blocks import Box
+from volseg.inference.folding import without_norms
 from volseg.pipeline.halo import Tolerance
 from volseg.rounding import Rounding, measure_box, slower
 from volseg.storage import read_record
@@ -35,7 +38,7 @@ def wide(tmp_path: Path) -> Path:
         ("bfloat16", 0.98, 16, True),
         ("bfloat16", 0.979, 16, False),
         ("bfloat16", 0.99, 17, False),
-        ("float16", 0.999, 20, True),
+        ("float16", 0.999, 255, True),
         ("float16", 0.998, 1, False),
         ("float32", 0.5, 99, True),
     ],
@@ -84,10 +87,25 @@ def test_where_a_tile_ends_is_no_rounding(wide: Path, tmp_path: Path, monkeypatc
     assert 0 < max(greatest) <= 20
 
 
-def test_in_float32_folding_itself_is_measured(wide: Path, small_model: Path) -> None:
-    apart = measure_box(Box((4, 64, 64), (5, 192, 192)), sampled_for(wide, small_model))
+def test_in_float32_folding_itself_is_measured(wide: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the network as it was trained, on a tile whose end does not reach what is compared."""
+    monkeypatch.setattr(volseg.rounding, "_AROUND", 0)
+    sampled, box = sampled_for(wide, small_model), Box((4, 64, 64), (5, 192, 192))
+    apart = measure_box(box, sampled)
     assert apart is not None
     assert apart.max() <= 1
+
+    def folded_badly(network: Any) -> Any:
+        folded = without_norms(network)
+        for parameter in folded.parameters():
+            parameter.mul_(1.05)
+        return folded
+
+    for module in (volseg.inference.folding, volseg.inference.prepare):
+        monkeypatch.setattr(module, "without_norms", folded_badly)
+    apart = measure_box(box, sampled)
+    assert apart is not None
+    assert apart.max() > 1
 
 
 def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(
