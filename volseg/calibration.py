@@ -169,9 +169,9 @@ def _shows(volume: Volume, box: Box) -> bool:
 
 def _plans(record: RunRecord, files: tuple[str, ...], load: Load) -> list[MemoryPlan]:
     """The memory plan of each network of a run, as this worker sees it."""
-    from volseg.models.model import load_model_file  # noqa: PLC0415 - the driver imports this module without torch
+    from volseg.models.model import shared_model  # noqa: PLC0415 - the driver imports this module without torch
 
-    networks = [load_model_file(file).network for file in files]
+    networks = [shared_model(file).network for file in files]
     weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
     return [
         plan_memory(network, record.grid, entry.tiling, replace(load, batch=entry.batch), weights)

@@ -28,6 +28,7 @@ from volseg.pipeline.halo import (
     by_depth,
     candidate_halos,
     chosen,
+    corner,
     curve,
     sample_boxes,
 )
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _SHOWN = 8
 _SECONDS, _SHARE = 8.0, 0.02
 """How long samples may take: so many seconds, or this share of what the run will take if that is more."""
-_FORMAT = 5
+_FORMAT = 6
 """Of what is kept; another number where the way of measuring changes."""
 
 
@@ -95,10 +96,10 @@ def measure_sample(box: Box, sampled: Sampled) -> Depths | None:
     Raises:
         MemoryPlanError: the sample does not fit into this worker's memory.
     """
-    from volseg.models.model import load_model_file  # noqa: PLC0415 - the driver imports this module without torch
+    from volseg.models.model import shared_model  # noqa: PLC0415 - the driver imports this module without torch
 
     footprint, volume = sampled.footprint, open_volume(sampled.source)
-    network = load_model_file(sampled.model_file).network
+    network = shared_model(sampled.model_file).network
     # Each block in flight may be a sample with a network of its own.
     weights = sampled.load.slots * sum(parameter.numel() for parameter in network.parameters())
     load, grid = replace(sampled.load, batch=1), BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
@@ -109,23 +110,24 @@ def measure_sample(box: Box, sampled: Sampled) -> Depths | None:
         return largest_that_fits(plans, *sampled.free)[0]
 
     # Only what is cut off must be seen whole; with the exact halo, tiles leave no seam.
-    tilings = [fitting(iter([cut])), fitting(_in_parts(box, footprint))]
-    read_box = tilings[0].read_box(box).union(tilings[1].read_box(box))
+    boxes = [box, corner(box, footprint)]
+    tilings = [fitting(iter([cut])), fitting(_in_parts(boxes[1], footprint))]
+    read_box = tilings[0].read_box(boxes[0]).union(tilings[1].read_box(boxes[1]))
     raw = volume.read(read_box)
     # A voxel that is no number fails its block later, and is named there.
     if raw.min() == raw.max() or not np.isfinite(raw).all():
         return None
     predictors = open_predictors(sampled.model_file, sampled.digest, tilings, sampled.engine, sampled.classes)
     made = []
-    for tiling, predict in zip(tilings, predictors, strict=True):
-        seen = tiling.read_box(box)
+    for part, tiling, predict in zip(boxes, tilings, predictors, strict=True):
+        seen = tiling.read_box(part)
         voxels = raw[seen.relative_to(read_box.start).slices]
-        made.append(to_uint8(next(predict(Grey.of(voxels, sampled.statistics, seen.start[0]), box))))
-    return by_depth(made[0], made[1], footprint)
+        made.append(to_uint8(next(predict(Grey.of(voxels, sampled.statistics, seen.start[0]), part))))
+    return by_depth(made[0], made[1], boxes[1].relative_to(box.start), footprint)
 
 
 def _in_parts(box: Box, footprint: Footprint) -> Iterator[Tiling]:
-    """Ways to see a sample with the exact halo: whole, then in more and more tiles."""
+    """Ways to see part of a sample with the exact halo: whole, then in more and more tiles."""
     for parts in (1, 2, 4):
         across = (1 if footprint.dimensions == 2 else parts, parts, parts)
         yield Tiling(footprint, split_evenly(box.shape, across, footprint.stride), footprint.exact_halo())
@@ -227,7 +229,7 @@ def _key(sampled: Sampled, grid: BlockGrid, identity: str) -> str:
 
 def _work(boxes: Sequence[Box], footprint: Footprint) -> int:
     """Voxels that measuring computes."""
-    around = (Tiling(footprint, box.shape, footprint.exact_halo()).input_shape for box in boxes)
+    around = (Tiling(footprint, corner(box, footprint).shape, footprint.exact_halo()).input_shape for box in boxes)
     return sum(Box.of_shape(shape).voxels for shape in around) + sum(box.voxels for box in boxes)
 
 

@@ -91,9 +91,11 @@ def members_of(record: RunRecord, files: tuple[str, ...]) -> tuple[Member, ...]:
         record: the run's.
         files: where its models are.
     """
+    from volseg.models.model import let_go_of_models  # noqa: PLC0415 - the driver imports this module without torch
+
     engine, settings = engine_of(record), record.settings
     alone = len(record.models) == 1 and settings.orientations == "one" and not settings.uncertainty
-    return tuple(
+    members = tuple(
         Member(
             entry.tiling,
             entry.statistics,
@@ -108,6 +110,8 @@ def members_of(record: RunRecord, files: tuple[str, ...]) -> tuple[Member, ...]:
         )
         for entry, file in zip(record.models, files, strict=True)
     )
+    let_go_of_models()
+    return members
 
 
 @dataclass(frozen=True)

@@ -165,10 +165,10 @@ def measure_box(box: Box, sampled: Sampled) -> NDArray[np.int16] | None:
     """Grey levels between the eager network and the one made ready, for each voxel of a box; None without an image."""
     from volseg.inference.folding import without_norms  # noqa: PLC0415 - the driver imports this without torch
     from volseg.inference.plain import plain_probability  # noqa: PLC0415 - likewise
-    from volseg.models.model import load_model_file  # noqa: PLC0415 - likewise
+    from volseg.models.model import shared_model  # noqa: PLC0415 - likewise
 
     tiling = _tiling(box, sampled)
-    model = load_model_file(sampled.model_file)
+    model = shared_model(sampled.model_file)
     load = replace(sampled.load, batch=1, precision="float32")
     grid = BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
     if not fits(plan_memory(model.network, grid, tiling, load), *sampled.free):

@@ -22,7 +22,17 @@ from volseg.inference import Engine, Load, open_predictor
 from volseg.models import read_card
 from volseg.models.model import card_for, save_model
 from volseg.ops import Grey, Normalization
-from volseg.pipeline.halo import Depths, Measured, Tolerance, by_depth, candidate_halos, chosen, curve, sample_boxes
+from volseg.pipeline.halo import (
+    Depths,
+    Measured,
+    Tolerance,
+    by_depth,
+    candidate_halos,
+    chosen,
+    corner,
+    curve,
+    sample_boxes,
+)
 from volseg.storage import open_volume, read_record, source_identity, volume_statistics
 
 if TYPE_CHECKING:
@@ -221,7 +231,9 @@ def test_errors_are_counted_at_the_depth_where_they_are(footprint: Footprint) ->
     exact = np.zeros((1, *shape), np.uint8)
     cut = exact.copy()
     cut[0, :, 10, 30] = 5  # ten voxels from the nearest face along y
-    points = {p.halo: p for p in curve([by_depth(cut, exact, footprint)], footprint, (shape[0], 32, 32))}
+    points = {
+        p.halo: p for p in curve([by_depth(cut, exact, Box.of_shape(shape), footprint)], footprint, (shape[0], 32, 32))
+    }
     for halo, point in points.items():
         seen = halo[1] <= 10 and halo != footprint.exact_halo()
         assert point.greatest == (5 if seen else 0)
@@ -282,8 +294,9 @@ def test_samples_take_little_time_beside_the_run(
 
 
 def test_no_more_samples_are_measured_than_pay(
-    raw_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+    raw_path: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # what other tests measured is not taken
     monkeypatch.setattr(volseg.halos, "while_it_pays", lambda boxes, _: iter(boxes[:1]))
     assert "(1 sample)" in choose(raw_path, model_file).reason
 
@@ -297,3 +310,16 @@ def test_the_hardest_sample_decides() -> None:
 def test_a_tolerance_that_makes_no_sense_is_refused(share: float, greatest: float) -> None:
     with pytest.raises(ConfigError, match="makes no sense; give a share .* such as 99.9,8"):
         Tolerance(share, greatest)
+
+
+@pytest.mark.parametrize("footprint", [FLAT, DEEP])
+def test_the_corner_that_is_compared_is_beyond_reach_of_the_other_faces(footprint: Footprint) -> None:
+    (sample, *_) = sample_boxes(BlockGrid.over((40, 2000, 3000), (16, 512, 512), (16, 512, 512)), footprint)
+    part, cut = corner(sample, footprint), footprint.exact_halo()
+    assert sample.contains(part)
+    assert part.start[:2] == sample.start[:2]
+    assert part.stop[2] == sample.stop[2]
+    assert sample.stop[1] - part.stop[1] == part.start[2] - sample.start[2] == cut[1]
+    assert sample.stop[0] - part.stop[0] == cut[0]
+    # As deep as any halo that might be chosen, and more.
+    assert all(n > c for n, c in zip(part.shape, cut, strict=True))

@@ -16,6 +16,7 @@ from tests.laws.test_halo import sampled_for
 from tests.makers import make_model, make_volume
 from volseg.blocks import Box
 from volseg.inference.folding import without_norms
+from volseg.models.model import let_go_of_models
 from volseg.pipeline.halo import Tolerance
 from volseg.rounding import Rounding, measure_box, slower
 from volseg.storage import read_record
@@ -103,9 +104,11 @@ def test_in_float32_folding_itself_is_measured(wide: Path, small_model: Path, mo
 
     for module in (volseg.inference.folding, volseg.inference.prepare):
         monkeypatch.setattr(module, "without_norms", folded_badly)
+    let_go_of_models()
     apart = measure_box(box, sampled)
     assert apart is not None
     assert apart.max() > 1
+    let_go_of_models()
 
 
 def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(

@@ -86,9 +86,9 @@ def choose_tiles(
     Raises:
         MemoryPlanError: not even the smallest tile fits.
     """
-    from volseg.models.model import load_model_file  # noqa: PLC0415 - the driver imports this module without torch
+    from volseg.models.model import shared_model  # noqa: PLC0415 - the driver imports this module without torch
 
-    models = [load_model_file(file) for file in model_files]
+    models = [shared_model(file) for file in model_files]
     weights = sum(parameter.numel() for model in models for parameter in model.network.parameters())
     chosen = []
     for model, candidates in zip(models, tilings, strict=True):
@@ -208,11 +208,11 @@ def passes_of(model: Model, tiling: Tiling, engine: Engine) -> list[float]:
         tiling: of which one batch is computed, of noise.
         engine: how it is run.
     """
-    from volseg.inference.prepare import prepared  # noqa: PLC0415 - the driver imports this module without torch
+    from volseg.inference.prepare import ready  # noqa: PLC0415 - the driver imports this module without torch
     from volseg.inference.tiled import TiledPredictor  # noqa: PLC0415 - likewise
 
-    ready = prepared(model.network, engine.device, engine.precision)
-    predict = TiledPredictor(ready, model.probabilities, tiling, engine)
+    network = ready(model.network, engine.device, engine.precision)
+    predict = TiledPredictor(network, model.probabilities, tiling, engine)
     z, y, x = tiling.core
     box = Box((0, 0, 0), (z * engine.batch, y, x))
     noise = np.random.default_rng(0).integers(0, 256, tiling.read_box(box).shape, np.uint8)

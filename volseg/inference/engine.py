@@ -86,11 +86,11 @@ def open_predictors(
     """
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
-    from volseg.inference.prepare import prepared  # noqa: PLC0415 - likewise
+    from volseg.inference.prepare import ready  # noqa: PLC0415 - likewise
     from volseg.inference.tiled import TiledPredictor  # noqa: PLC0415 - likewise
-    from volseg.models.model import load_model_file  # noqa: PLC0415 - likewise
+    from volseg.models.model import shared_model  # noqa: PLC0415 - likewise
 
-    model = load_model_file(model_file)
+    model = shared_model(model_file)
     if model.digest != digest:
         raise ModelError(f"{model_file} is not the model that this run was begun with; put that one back")
     if engine.device == "cuda" and not torch.cuda.is_available():
@@ -99,7 +99,7 @@ def open_predictors(
         keep_float32()
     else:
         keep_pages()
-    network = prepared(model.network, engine.device, engine.precision)
+    network = ready(model.network, engine.device, engine.precision)
     activate = partial(model.probabilities, classes=classes)
     known: dict[str, PackedConvolution] = {}
     return [TiledPredictor(network, activate, tiling, engine, as_bytes=as_bytes, known=known) for tiling in tilings]

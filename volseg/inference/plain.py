@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +25,7 @@ def plain_probability(
     """Probabilities of one tile's core.
 
     Args:
-        model: moved to the engine's device.
+        model: in main memory.
         normalized: the input of one tile, (z, y, x).
         tiling: what the tile is cut by.
         engine: on which device, with how many threads; always in float32.
@@ -42,7 +43,9 @@ def plain_probability(
             if engine.threads:
                 torch.set_num_threads(engine.threads)
             tile = torch.from_numpy(normalized).to(engine.device)
-            output = model.network.to(engine.device).eval()(tile[None] if flat else tile[None, None])
+            # A copy on a GPU: the model may be shared.
+            network = model.network if engine.device == "cpu" else deepcopy(model.network).to(engine.device)
+            output = network.eval()(tile[None] if flat else tile[None, None])
             cores = (output[:, :, None] if flat else output)[:, :, *tiling.crop.slices]
             made: NDArray[np.float32] = model.probabilities(cores, classes=classes)[0].cpu().numpy()
             return made

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -41,6 +42,8 @@ class Fitted:
     start: tuple[int, ...]
 
 
+_ready: MutableMapping[nn.Module, dict[tuple[Device, Precision], fx.GraphModule]] = WeakKeyDictionary()
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -52,6 +55,14 @@ def prepared(network: nn.Module, device: Device, precision: Precision) -> fx.Gra
     placed = folded.to(device=device, dtype=DTYPES[precision])
     layout = torch.channels_last if dimensions(network) == 2 else torch.channels_last_3d
     return placed.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
+
+
+def ready(network: nn.Module, device: Device, precision: Precision) -> fx.GraphModule:
+    """As `prepared`, for those who leave both networks as they are: made once, and kept as long as the plain one."""
+    made = _ready.setdefault(network, {})
+    if (device, precision) not in made:
+        made[device, precision] = prepared(network, device, precision)
+    return made[device, precision]
 
 
 def fitted(

@@ -96,11 +96,23 @@ def read_card(path: str | Path) -> ModelHeader:
     Raises:
         ModelError: not there, pickled, cut short, changed since it was written, or not made by volseg.
     """
-    path = Path(path)
+    return header_of(Path(path), read_model_file(path))
+
+
+def read_model_file(path: str | Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     try:
-        content = path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read model file {path}: {error.strerror}") from error
+
+
+def header_of(path: Path, content: bytes) -> ModelHeader:
+    """Check the bytes of a model file; raises as `read_card`."""
     metadata, tensors = _split(path, content)
     try:
         card = ModelCard.model_validate_json(metadata[CARD_KEY])

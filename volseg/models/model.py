@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from safetensors.torch import load, save
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from volseg.errors import ConfigError, ModelError
-from volseg.models.card import CARD_KEY, ModelCard, ModelHeader, read_card, weights_digest
+from volseg.models.card import CARD_KEY, ModelCard, ModelHeader, header_of, read_model_file, weights_digest
 from volseg.models.footprint import network_footprint
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, Statistics, normalize
@@ -19,7 +23,7 @@ from volseg.ops import Normalization, Statistics, normalize
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from volseg.blocks import ZyxFloat
 
@@ -160,11 +164,14 @@ def load_model_file(path: str | Path) -> Model:
     Raises:
         ModelError: not a model file, or one whose weights or reach are not those of its network.
     """
-    header = read_card(path)
+    content = read_model_file(path)
+    header = header_of(Path(path), content)
     card = header.card
-    network = build_network(card.network, card.arguments)
+    with _Undrawn():
+        network = build_network(card.network, card.arguments)
     try:
-        network.load_state_dict(load(Path(path).read_bytes()))
+        state = {name: _in_float32(tensor) for name, tensor in load(content).items()}
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ModelError(f"the weights in {path} are not those of {card.network} {card.arguments}: {error}") from error
     if network_footprint(network) != card.footprint:
@@ -173,3 +180,43 @@ def load_model_file(path: str | Path) -> Model:
             "write the file again with this version of volseg"
         )
     return Model(network.eval(), card, header.digest)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Parameters that are made here hold anything: they are about to be replaced, and drawing them takes a while."""
+
+    def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Pass over what draws."""
+        if call in _DRAW or getattr(call, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return call(*args, **(kwargs or {}))
+
+
+_DRAW = (torch.Tensor.normal_, torch.Tensor.uniform_)
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def shared_model(path: str | Path) -> Model:
+    """As `load_model_file`, for those who leave the model as it is: the last one is kept until it is let go.
+
+    Raises:
+        ModelError: as there.
+    """
+    try:
+        now = Path(path).stat()
+    except OSError:
+        return load_model_file(path)  # which says what is wrong
+    return _kept(str(path), now.st_mtime_ns, now.st_size)
+
+
+@lru_cache(maxsize=1)
+def _kept(path: str, *_: int) -> Model:
+    return load_model_file(path)
+
+
+def let_go_of_models() -> None:
+    """Forget the model that `shared_model` keeps."""
+    _kept.cache_clear()

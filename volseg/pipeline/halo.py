@@ -1,11 +1,13 @@
 """The smallest halo that is good enough, by what it does to samples of the volume: arithmetic and arrays alone.
 
-A sample is a box that the network sees in two ways: cut off at the box's faces, and with the exact halo around it.
-What differs at a depth of h voxels inside the box is what a halo of h would leave in a block: one pair of forward
-passes shows the error of every halo at once.
+A sample is a box that the network sees cut off at the box's faces. A corner of it is seen with the exact halo too. What
+differs at a depth of h voxels inside the box is what a halo of h would leave in a block: one pair of forward passes
+shows the error of every halo at once.
 
-    [ cut off here                                   cut off here ]
-      <-- h --> | what a block with the halo h keeps | <-- h -->
+    [ cut off here                                    cut off here ]
+      <-- h --> | what a block with the halo h keeps  | <-- h -->
+    [     compared along y: from one face ]
+                          [ along x: from the other face           ]
 """
 
 from __future__ import annotations
@@ -137,16 +139,29 @@ def _side(axis: int, footprint: Footprint, extent: int) -> int:
     return min(wanted, max(ceil_to(extent, stride), 2 * cut + stride))
 
 
-def by_depth(cut: NDArray[np.uint8], exact: NDArray[np.uint8], footprint: Footprint) -> Depths:
+def corner(box: Box, footprint: Footprint) -> Box:
+    """The part of a sample that is compared: deep enough for every halo, at one face along z and y, the other along x.
+
+    What is cut off at the faces beyond does not reach it, so it shows one face of each axis, for half the work.
+    """
+    cut = (e - m for e, m in zip3(footprint.exact_halo(), footprint.margin))
+    z, y, x = (n - c for n, c in zip3(box.shape, _triple(tuple(cut))))
+    start, stop = box.start, box.stop
+    return Box((start[0], start[1], stop[2] - x), (start[0] + z, start[1] + y, stop[2]))
+
+
+def by_depth(cut: NDArray[np.uint8], exact: NDArray[np.uint8], part: Box, footprint: Footprint) -> Depths:
     """Sort the differences of a sample by depth.
 
     Args:
         cut: what the network made of the sample alone, (classes, z, y, x).
-        exact: what it made with the exact halo around it, alike.
+        exact: what it made of a part with the exact halo around it, likewise.
+        part: where that lies in the sample.
         footprint: the network's.
     """
-    apart = np.abs(cut.astype(np.int16) - exact).max(axis=0)
-    z, y, x = (_depths(n, s) for n, s in zip3(_triple(apart.shape), footprint.stride))
+    apart = np.abs(cut[:, *part.slices].astype(np.int16) - exact).max(axis=0)
+    sides = zip(cut.shape[1:], footprint.stride, part.slices, strict=True)
+    z, y, x = (_depths(length, stride)[seen] for length, stride, seen in sides)
     across = np.minimum(y[:, None], x[None, :])
     shape = (int(z.max()) + 1, int(across.max()) + 1)
     # Where the network does not look along z, all sections are one depth.
