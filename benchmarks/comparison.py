@@ -7,6 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.markdown import markdown, rate, where
+from volseg.models import packaged_models, read_card
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,15 +104,22 @@ def _told(entry: dict[str, Any]) -> str:
     y, x = figures["shape"]
     own = f", {figures['sections']} for volseg" if figures["sections"] > 1 else ""
     what = f"sections of {y} x {x} ({figures['data']}), one a round{own}"
-    weights = "random weights" if figures["weights"] == "random" else f"`{figures['weights']}`"
     before = "start-up, statistics and halo" if figures["halo_measured"] else "start-up and statistics"
     packages = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
     told = (
-        f"{title(figures)}: {weights}, {what}, {rounds} round{'s' if rounds > 1 else ''}; {before} took "
+        f"{title(figures)}: {_weights(figures)}, {what}, {rounds} round{'s' if rounds > 1 else ''}; {before} took "
         f"{figures['start_up_s']:.0f} s. {where(entry)}, torch {figures['torch']}, {packages}; load before "
         f"{figures['load_before']}."
     )
     return told + "".join(f" {name} was left out ({why})." for name, why in figures["left_out"].items())
+
+
+def _weights(figures: dict[str, Any]) -> str:
+    name: str = figures["weights"]
+    if name == "random":
+        return "random weights"
+    own = read_card(packaged_models()[name]).card.arguments["width"] == figures["arguments"]["width"]
+    return f"`{name}`" if own else f"`{name}` widened"
 
 
 def targets_table(entries: Sequence[dict[str, Any]]) -> str:

@@ -50,6 +50,17 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     assert spread([4.0]) == "4.00"
 
 
+def test_the_page_says_whose_weights_ran() -> None:
+    for name, width, told in [
+        ("random", 16, "random weights"),
+        ("fusionnet-snemi3d", 16, "`fusionnet-snemi3d`"),
+        ("fusionnet-snemi3d", 64, "`fusionnet-snemi3d` widened"),
+    ]:
+        entry = recorded()
+        entry["figures"] |= {"weights": name, "arguments": {"width": width}}
+        assert f"- FusionNet, width {width}: {told}, sections of" in peers_table([entry])
+
+
 def test_the_page_says_whether_a_target_is_met() -> None:
     lines = targets_table([recorded()]).splitlines()[2:]
     name, auto = "FusionNet, width 16", "volseg, halo auto (112), bfloat16"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from volseg.errors import ConfigError
 from volseg.inference import WorkerFacts, choose_precision, threads_each, worker_facts
+from volseg.inference import facts as looked
 
 
 def facts(host: str = "a", cpus: int = 8, first: int = 0, device="cpu", fast: bool = False) -> WorkerFacts:
@@ -60,3 +63,15 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     else:
         with pytest.raises(ConfigError, match="device cuda: no CUDA device is visible"):
             worker_facts("cuda")
+
+
+@pytest.mark.parametrize(("free", "trimmed"), [(1 << 50, False), (1 << 20, True)])
+def test_pages_that_an_earlier_run_left_count_as_free_where_memory_is_scarce(
+    monkeypatch: pytest.MonkeyPatch, free: int, trimmed: bool
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(looked, "trim", lambda: told.append("trimmed"))
+    monkeypatch.setattr(looked, "_free_in_control_group", lambda: free + len(told))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 60))
+    assert worker_facts("cpu").memory == free + trimmed
+    assert bool(told) == trimmed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import psutil
 
 from volseg.errors import ConfigError
-from volseg.inference.heap import give_pages_back
+from volseg.inference.heap import trim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Device: TypeAlias = Literal["cpu", "cuda"]
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 ITEM_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+_AMPLE = 2
+"""Times what this process holds: where so much is free besides, what it keeps does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +57,29 @@ def worker_facts(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerFacts
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
     gpu = device != "cpu" and torch.cuda.is_available()
-    # What an earlier run in this process left, and nobody uses, is free.
-    give_pages_back()
     if gpu and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # what an earlier run left here, and nobody uses, is free
     if device == "cuda" and not gpu:
         raise ConfigError(f"device cuda: no CUDA device is visible on {socket.gethostname()}; use device cpu")
     return WorkerFacts(
         host=socket.gethostname(),
         cpus=frozenset(os.sched_getaffinity(0)),
-        memory=min(psutil.virtual_memory().available, _free_in_control_group()),
+        memory=_free_memory(),
         device="cuda" if gpu else "cpu",
         gpu=str(torch.cuda.get_device_properties(0).uuid) if gpu else "",
         device_memory=torch.cuda.mem_get_info()[0] if gpu else 0,
         fast_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bfloat16(),
     )
+
+
+def _free_memory() -> int:
+    """What the host leaves this process, in bytes; free pages that it keeps count where they are much of that."""
+    free: int = min(psutil.virtual_memory().available, _free_in_control_group())
+    if free > _AMPLE * psutil.Process().memory_info().rss:
+        return free
+    trim()
+    free = min(psutil.virtual_memory().available, _free_in_control_group())
+    return free
 
 
 def _free_in_control_group() -> int:

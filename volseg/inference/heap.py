@@ -35,6 +35,13 @@ def give_pages_back() -> None:
     if libc is not None:
         for option, value in _USUAL.items():
             libc.mallopt(option, value)
+    trim()
+
+
+def trim() -> None:
+    """Return what is free, and go on keeping what will be."""
+    libc = _glibc()
+    if libc is not None:
         libc.malloc_trim(0)
 
 
