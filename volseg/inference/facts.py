@@ -74,12 +74,14 @@ def worker_facts(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerFacts
 
 def _free_memory() -> int:
     """What the host leaves this process, in bytes; free pages that it keeps count where they are much of that."""
-    free: int = min(psutil.virtual_memory().available, _free_in_control_group())
-    if free > _AMPLE * psutil.Process().memory_info().rss:
-        return free
-    trim()
-    free = min(psutil.virtual_memory().available, _free_in_control_group())
-    return free
+    if _available() <= _AMPLE * psutil.Process().memory_info().rss:
+        trim()
+    return _available()
+
+
+def _available() -> int:
+    available: int = psutil.virtual_memory().available
+    return min(available, _free_in_control_group())
 
 
 def _free_in_control_group() -> int:
