@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from volseg.inference.heap import give_pages_back, keep_pages
+from volseg.inference.heap import keep_pages
 from volseg.inference.lane import FORWARD
 from volseg.inference.prepare import DTYPES, fitted, prepared
-from volseg.models.model import Model, load_model_file
+from volseg.models.model import Model, load_model_file, shared_model
 from volseg.pipeline import BlockReport
 from volseg.storage import read_record
 
@@ -63,18 +63,15 @@ def timed(network: Callable[[Tensor], Tensor], tile: Tensor, threads: int, long:
     return median(passes)
 
 
-def forward_pass(model: Model, precision: Precision, tiling: Tiling, threads: int) -> Callable[[], float]:
-    """What gives the seconds of one forward pass over a tile, to call often."""
-    network, tile = network_for(model, precision, tiling), tile_of(tiling, precision)
+def seconds_of(model_file: Path, precision: Precision, tiling: Tiling, threads: int) -> float:
+    """Seconds of one forward pass over a tile, in a process that does nothing else and keeps its pages."""
+    keep_pages()
+    return timed(*_pass_of(model_file, precision, tiling), threads)
 
-    def seconds() -> float:
-        keep_pages()
-        try:
-            return timed(network, tile, threads)
-        finally:
-            give_pages_back()  # who comes next in this process does without
 
-    return seconds
+@cache
+def _pass_of(model_file: Path, precision: Precision, tiling: Tiling) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    return network_for(shared_model(model_file), precision, tiling), tile_of(tiling, precision)
 
 
 def bare_block(number: int, target: Path) -> BlockReport:

@@ -15,8 +15,10 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -27,7 +29,7 @@ from benchmarks import limit
 from benchmarks.cases import CASES, Case, make_source, model_of
 from benchmarks.charts import draw_charts
 from benchmarks.contenders import MISSING, Cut, made_ready, versions
-from benchmarks.passes import forward_pass
+from benchmarks.passes import seconds_of
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Box, Tiling, Zyx
@@ -41,6 +43,7 @@ from volseg.storage import open_volume, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Executor
 
     import numpy as np
     from numpy.typing import NDArray
@@ -151,7 +154,8 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
     contenders: dict[str, Callable[[], float]] = {}
     left_out: dict[str, str] = {}
     began = time.perf_counter()
-    with connect("local", 1) as cluster:
+    alone = ProcessPoolExecutor(1, get_context("spawn"))
+    with connect("local", 1) as cluster, alone:
         bench = Bench(source, model_file, folder / case.name, cluster, limit.address_of(cluster), case.sections)
         contenders["volseg"], frozen = bench.volseg("volseg", precision=case.precision)
         start_up = time.perf_counter() - began
@@ -170,7 +174,7 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
             except MISSING as error:
                 left_out[name] = str(error).splitlines()[0]
                 sys.stdout.write(f"{name} is left out: {left_out[name]}\n")
-        contenders |= limits(model, frozen, THREADS)
+        contenders |= limits(alone, model_file, frozen, THREADS)
         rates = by_turns(contenders, case.seconds, min(MOST_ROUNDS, len(sections) // case.sections))
     return {
         "network": case.network, "arguments": case.arguments, "weights": case.packaged or "random",
@@ -188,8 +192,11 @@ def _voxels(source: Path) -> NDArray[Any]:
     return volume.read(Box.of_shape(volume.shape))
 
 
-def limits(model: Model, frozen: RunRecord, threads: int) -> dict[str, Callable[[], float]]:
-    """The bare forward pass: voxels that count a second at volseg's halo, and all that are computed without one."""
+def limits(process: Executor, model_file: Path, frozen: RunRecord, threads: int) -> dict[str, Callable[[], float]]:
+    """The bare forward pass: voxels that count a second at volseg's halo, and all that are computed without one.
+
+    It has a process of its own: pages that it keeps would be there for the peers, who are run as their users run them.
+    """
     entry, precision = frozen.models[0], frozen.settings.precision
     footprint, (_, side, _) = entry.footprint, entry.tile
     cores = sorted({side, max(side // 2 // footprint.stride[1] * footprint.stride[1], footprint.stride[1])})
@@ -197,8 +204,11 @@ def limits(model: Model, frozen: RunRecord, threads: int) -> dict[str, Callable[
     whole = [Tiling(footprint, (1, core, core), footprint.margin) for core in cores[:1]]
 
     def best(tilings: list[Tiling]) -> Callable[[], float]:
-        passes = [(t, forward_pass(model, precision, t, threads)) for t in tilings]
-        return lambda: max(t.core[1] * t.core[2] / seconds() for t, seconds in passes)
+        def of(tiling: Tiling) -> float:
+            seconds = process.submit(seconds_of, model_file, precision, tiling, threads).result()
+            return tiling.core[1] * tiling.core[2] / seconds
+
+        return lambda: max(map(of, tilings))
 
     return {"limit at this halo": best(useful), "limit without halo": best(whole)}
 
