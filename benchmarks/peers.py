@@ -89,19 +89,20 @@ class Bench:
         return summary
 
     def volseg(self, name: str, **options: Any) -> tuple[Callable[[], float], RunRecord]:
-        """A contender, begun: voxels written a second, from the first block sent to the last that came back."""
+        """A contender, begun: voxels written a second, from one block done to the last of the next that came back."""
         target = self.folder / f"{name}.zarr"
         self.predict(target, (), **options)
         frozen = read_record(target)
         self.computed[name] = round(frozen.models[0].tiling.overhead, 3)
         ticket = RunTicket(str(target), frozen.digest, open_volume(str(self.source)).location, (str(self.model),))
-        firsts = count(0, self.sections)
+        firsts = count(0, 1 + self.sections)
 
         def rate() -> float:
-            # Workers keep but a few models, and a run of many blocks opens its own once.
+            # Workers keep but a few models; a run of many blocks opens its own once, and warms up with its first.
             self.cluster.on_each(opened, ticket)
             first = next(firsts)
-            summary = self.predict(target, range(first, first + self.sections), resume=True, **options)
+            self.predict(target, (first,), resume=True, **options)
+            summary = self.predict(target, range(first + 1, first + 1 + self.sections), resume=True, **options)
             return summary.voxels / summary.seconds
 
         return rate, frozen
@@ -175,7 +176,7 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
                 left_out[name] = str(error).splitlines()[0]
                 sys.stdout.write(f"{name} is left out: {left_out[name]}\n")
         contenders |= limits(alone, model_file, frozen, THREADS)
-        rates = by_turns(contenders, case.seconds, min(MOST_ROUNDS, len(sections) // case.sections))
+        rates = by_turns(contenders, case.seconds, min(MOST_ROUNDS, len(sections) // (1 + case.sections)))
     return {
         "network": case.network, "arguments": case.arguments, "weights": case.packaged or "random",
         "sections": case.sections, "shape": list(sections.shape[1:]), "threads": frozen.settings.threads,
