@@ -47,7 +47,7 @@ class Case:
 
 
 CASES = (
-    Case("fusionnet-16", "fusionnet", {"width": 16}, packaged="fusionnet-snemi3d", sections=8, seconds=150),
+    Case("fusionnet-16", "fusionnet", {"width": 16}, packaged="fusionnet-snemi3d", sections=8, seconds=400),
     Case("unet-32", "unet", {"width": 32, "padded": True}, precision="bfloat16", sections=8, seconds=300),
     # The naive way is slow at any width; one will do.
     Case(
