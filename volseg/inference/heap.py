@@ -11,6 +11,7 @@ has one heap for all its threads (MALLOC_ARENA_MAX=1 when it starts, as in worke
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -40,6 +41,7 @@ def give_pages_back() -> None:
 
 def trim() -> None:
     """Return what is free, and go on keeping what will be."""
+    gc.collect()  # graphs of networks hold themselves, and hundreds of MiB of weights
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
