@@ -10,12 +10,15 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from volseg.blocks import Box
+from volseg.halos import Sampled
+from volseg.inference import Engine, Load
+from volseg.models import read_card
 from volseg.models.footprint import network_footprint
 from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.model import Model, card_for, load_model_file, save_model
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
-from volseg.storage import open_volume
+from volseg.storage import open_volume, volume_statistics
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
@@ -104,6 +107,17 @@ def make_model(
     )
     save_model(path, network, card)
     return path
+
+
+def sampled_for(raw: Path, model: Path, precision: Any = "float32") -> Sampled:
+    """What a worker needs to measure a network on a volume; memory is no matter."""
+    header, volume = read_card(model), open_volume(str(raw))
+    statistics = volume_statistics(volume, header.card.normalization)
+    engine, load = Engine("cpu", precision, 1, 1), Load(1, precision, 1, 1, "cpu")
+    return Sampled(
+        volume.location, header.path, header.digest, header.card.footprint, statistics, engine, ("membrane",), load,
+        (64 << 30, 0),
+    )  # fmt: skip
 
 
 def whole_pass(

@@ -11,49 +11,24 @@ import pytest
 import torch
 
 import volseg
-import volseg.halos
-from tests.makers import VOXEL_NM, blobs, make_model, make_volume, random_network, stored
+from tests.doubles import Notes
+from tests.makers import VOXEL_NM, blobs, make_model, make_volume, random_network, sampled_for, stored
 from volseg import halos
-from volseg.blocks import BlockGrid, Box, Footprint, Tiling
+from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.cluster import Cluster
-from volseg.errors import ConfigError, MemoryPlanError
-from volseg.halos import HaloChoice, Sampled, choose_halo, measure_halo, measure_sample, while_it_pays
-from volseg.inference import Engine, Load, open_predictor
+from volseg.errors import MemoryPlanError
+from volseg.halos import HaloChoice, choose_halo, measure_halo, measure_sample, while_it_pays
+from volseg.inference import Engine, open_predictor
 from volseg.models import read_card
 from volseg.models.model import card_for, save_model
 from volseg.ops import Grey, Normalization
-from volseg.pipeline.halo import (
-    Depths,
-    Measured,
-    Tolerance,
-    by_depth,
-    candidate_halos,
-    chosen,
-    corner,
-    curve,
-    sample_boxes,
-)
-from volseg.storage import open_volume, read_record, source_identity, volume_statistics
+from volseg.pipeline.halo import Measured, Tolerance
+from volseg.storage import open_volume, read_record, source_identity
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SHAPE, BLOCK = (6, 300, 300), (1, 112, 112)
-PLENTY = (64 << 30, 0)
-
-
-class Notes:
-    """Keeps what a run says."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def begin(self, total: int) -> None: ...
-
-    def advance(self, voxels: int, busy: float | None = None) -> None: ...
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +54,6 @@ def near_sighted(path: Path, seed: int = 0) -> Path:
     )  # fmt: skip
     save_model(path, network, card)
     return path
-
-
-def sampled_for(raw: Path, model: Path, precision: Any = "float32") -> Sampled:
-    header, volume = read_card(model), open_volume(str(raw))
-    statistics = volume_statistics(volume, header.card.normalization)
-    engine, load = Engine("cpu", precision, 1, 1), Load(1, precision, 1, 1, "cpu")
-    return Sampled(
-        volume.location, header.path, header.digest, header.card.footprint, statistics, engine, ("membrane",), load,
-        PLENTY,
-    )  # fmt: skip
 
 
 def grid_over(shape: tuple[int, int, int] = SHAPE) -> BlockGrid:
@@ -215,70 +180,6 @@ def test_a_resumed_run_keeps_the_halo_that_was_frozen(raw_path: Path, model_file
     assert read_record(tmp_path / "t.zarr").models[0].halo == before
 
 
-FLAT = Footprint((0, 21, 21), (0, 21, 21), (1, 8, 8), (0, 0, 0), (1, 8, 8), (0, 20, 20))
-DEEP = Footprint((5, 21, 21), (5, 21, 21), (2, 8, 8), (0, 0, 0), (2, 8, 8), (4, 20, 20), dimensions=3)
-
-
-def test_candidates_are_on_the_stride_and_end_with_the_exact_halo() -> None:
-    assert candidate_halos(FLAT) == ((0, 0, 0), (0, 8, 8), (0, 16, 16), (0, 24, 24))
-    assert len(candidate_halos(DEEP)) == 3 * 4
-    assert candidate_halos(DEEP)[-1] == DEEP.exact_halo() == (4, 24, 24)
-
-
-@pytest.mark.parametrize("footprint", [FLAT, DEEP])
-def test_errors_are_counted_at_the_depth_where_they_are(footprint: Footprint) -> None:
-    shape = (1 if footprint is FLAT else 12, 64, 64)
-    exact = np.zeros((1, *shape), np.uint8)
-    cut = exact.copy()
-    cut[0, :, 10, 30] = 5  # ten voxels from the nearest face along y
-    points = {
-        p.halo: p for p in curve([by_depth(cut, exact, Box.of_shape(shape), footprint)], footprint, (shape[0], 32, 32))
-    }
-    for halo, point in points.items():
-        seen = halo[1] <= 10 and halo != footprint.exact_halo()
-        assert point.greatest == (5 if seen else 0)
-        assert (point.share < 1) == seen
-
-
-def sample_of(wrong: list[float]) -> Depths:
-    """A flat sample with a share of wrong voxels at each depth."""
-    voxels = np.full((1, len(wrong)), 1000)
-    within = voxels - (1000 * np.array([wrong])).astype(np.int64)
-    return Depths(voxels, within, np.where(within < voxels, 9, 0))
-
-
-def test_the_share_is_that_of_the_runs_tile_not_of_the_samples() -> None:
-    """Half of the outermost eight voxels are wrong: much of a small tile, little of a large one."""
-    sample = sample_of([0.5, 0.0, 0.0, 0.0])
-    for side, ring in ((16, 1.0), (32, 768 / 1024), (1024, 1 - (1008 / 1024) ** 2)):
-        assert curve([sample], FLAT, (1, side, side))[0].share == pytest.approx(1 - 0.5 * ring)
-        assert curve([sample], FLAT, (1, side, side))[1].share == 1
-
-
-def test_the_cheapest_halo_within_tolerance_is_chosen_along_all_axes() -> None:
-    enough = {(0, 24, 24), (2, 16, 16), (2, 24, 24), (4, 16, 16), (4, 24, 24)}
-    points = [Measured(halo, 1.0 if halo in enough else 0.5, 0) for halo in candidate_halos(DEEP)]
-    assert chosen(points, Tolerance(), DEEP, (4, 256, 256)).halo == (0, 24, 24)
-    assert chosen(points, Tolerance(), DEEP, (64, 32, 32)).halo == (2, 16, 16)
-
-
-def test_the_exact_halo_is_taken_where_no_smaller_one_will_do() -> None:
-    points = curve([sample_of([0.5] * 8)], FLAT, (1, 64, 64))
-    assert chosen(points, Tolerance(), FLAT, (1, 256, 256)) == Measured(FLAT.exact_halo(), 1.0, 0.0)
-
-
-def test_samples_sit_on_the_stride_inside_the_region_and_differ() -> None:
-    grid = BlockGrid.over((40, 2000, 3000), (16, 512, 512), (16, 512, 512), Box((8, 500, 0), (40, 2000, 3000)))
-    boxes = sample_boxes(grid, FLAT)
-    assert len(set(boxes)) == len(boxes) == 6
-    for box in boxes:
-        assert grid.region.contains(box)
-        assert all(a % s == 0 for a, s in zip(box.start, FLAT.stride, strict=True))
-        assert box.shape == (1, 208, 208)
-    assert len({box.start[0] for box in boxes}) == 6
-    assert boxes[0] == Box((20, 896, 1392), (21, 1104, 1600))  # the middle
-
-
 @pytest.mark.parametrize(
     ("seconds", "run", "taken"), [(1.0, 10, 6), (1.5, 10, 5), (4.0, 10, 2), (4.1, 10, 1), (9.0, 10, 1), (9.0, 160, 3)]
 )
@@ -297,29 +198,5 @@ def test_no_more_samples_are_measured_than_pay(
     raw_path: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # what other tests measured is not taken
-    monkeypatch.setattr(volseg.halos, "while_it_pays", lambda boxes, _: iter(boxes[:1]))
+    monkeypatch.setattr(halos, "while_it_pays", lambda boxes, _: iter(boxes[:1]))
     assert "(1 sample)" in choose(raw_path, model_file).reason
-
-
-def test_the_hardest_sample_decides() -> None:
-    easy, hard = sample_of([0.1, 0.0, 0.0, 0.0]), sample_of([0.2, 0.1, 0.0, 0.0])
-    assert curve([easy, hard], FLAT, (1, 64, 64)) == curve([hard], FLAT, (1, 64, 64))
-
-
-@pytest.mark.parametrize(("share", "greatest"), [(0, 8), (1.1, 8), (0.9, -1), (0.9, 300)])
-def test_a_tolerance_that_makes_no_sense_is_refused(share: float, greatest: float) -> None:
-    with pytest.raises(ConfigError, match="makes no sense; give a share .* such as 99.9,8"):
-        Tolerance(share, greatest)
-
-
-@pytest.mark.parametrize("footprint", [FLAT, DEEP])
-def test_the_corner_that_is_compared_is_beyond_reach_of_the_other_faces(footprint: Footprint) -> None:
-    (sample, *_) = sample_boxes(BlockGrid.over((40, 2000, 3000), (16, 512, 512), (16, 512, 512)), footprint)
-    part, cut = corner(sample, footprint), footprint.exact_halo()
-    assert sample.contains(part)
-    assert part.start[:2] == sample.start[:2]
-    assert part.stop[2] == sample.stop[2]
-    assert sample.stop[1] - part.stop[1] == part.start[2] - sample.start[2] == cut[1]
-    assert sample.stop[0] - part.stop[0] == cut[0]
-    # As deep as any halo that might be chosen, and more.
-    assert all(n > c for n, c in zip(part.shape, cut, strict=True))

@@ -12,8 +12,7 @@ import volseg.inference.choose as choosing
 import volseg.inference.folding
 import volseg.inference.prepare
 import volseg.rounding
-from tests.laws.test_halo import sampled_for
-from tests.makers import make_model, make_volume
+from tests.makers import make_model, make_volume, sampled_for
 from volseg.blocks import Box
 from volseg.inference.folding import without_norms
 from volseg.models.model import let_go_of_models
