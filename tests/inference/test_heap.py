@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,14 @@ import volseg.inference.prepare
 import volseg.inference.tiled
 import volseg.journey
 from tests.doubles import faults_of_large_maps
+from tests.makers import make_model
 from volseg.blocks import Tiling
 from volseg.cluster import connect
 from volseg.inference import Engine, open_predictor
 from volseg.models import read_card
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps pages on request")
@@ -64,18 +67,80 @@ def test_pages_are_kept_until_they_are_given_back() -> None:
     assert afterwards > usual / 2
 
 
+APART = """
+import json, sys
+import psutil
+from volseg.inference.heap import give_pages_back, keep_pages, maps_apart
+
+SIZE = 64 << 20
+
+def kept():
+    "What a large piece that was made and dropped leaves with the process."
+    before = psutil.Process().memory_info().rss
+    b"x" * SIZE
+    left = psutil.Process().memory_info().rss - before
+    return left / SIZE
+
+def apart(within=lambda: None):
+    with maps_apart():
+        within()
+        return kept()
+
+usual = apart()
+untouched = kept()
+keep_pages()
+while_apart = apart()
+afterwards = kept()
+again = apart()
+stopped = kept() if apart(give_pages_back) is not None else None
+print(json.dumps([usual, untouched, while_apart, afterwards, again, stopped]))
+"""
+
+
+def test_large_pieces_of_a_first_pass_leave_nothing_and_those_of_later_ones_stay() -> None:
+    done = subprocess.run([sys.executable, "-c", APART], capture_output=True, text=True, check=True)
+    usual, untouched, while_apart, afterwards, again, stopped = json.loads(done.stdout)
+    assert max(usual, untouched, while_apart, stopped) < 0.1
+    assert afterwards > 0.9
+    # What was kept until then went back before.
+    assert again < 0.1
+
+
+def test_the_first_pass_over_each_shape_of_tiles_is_made_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = False
+    seen: list[bool] = []
+
+    @contextmanager
+    def apart() -> Iterator[None]:
+        nonlocal inside
+        inside = True
+        yield
+        inside = False
+
+    def network(tiles: torch.Tensor) -> torch.Tensor:
+        seen.append(inside)
+        return tiles
+
+    monkeypatch.setattr(volseg.inference.prepare, "maps_apart", apart)
+    settling = volseg.inference.prepare.Settling(network)
+    for batch in (2, 2, 1, 2, 1):
+        settling(torch.zeros(batch, 1, 8, 8))
+    assert seen == [True, False, True, False, False]
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_network_that_runs_here_keeps_its_pages(
-    small_model: Path, monkeypatch: pytest.MonkeyPatch, device: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Any
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr(volseg.inference.engine, "keep_pages", lambda: told.append("kept"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(volseg.inference.prepare, "prepared", lambda *_: None)
     monkeypatch.setattr(volseg.inference.tiled, "TiledPredictor", lambda *_, **__: None)
-    header = read_card(small_model)
+    model = make_model(tmp_path / "m.safetensors")  # its own: what is made ready of it here, others must not find
+    header = read_card(model)
     tiling = Tiling(header.card.footprint, (1, 32, 32), header.card.footprint.margin)
-    open_predictor(str(small_model), header.digest, tiling, Engine(device, "float32", 1, 1))
+    open_predictor(str(model), header.digest, tiling, Engine(device, "float32", 1, 1))
     assert told == (["kept"] if device == "cpu" else [])
 
 

@@ -75,7 +75,7 @@ def test_the_predicted_peak_is_about_right_and_does_not_grow_with_the_volume(tmp
     more, predicted, measured = peak(model, small, tmp_path / "a.zarr", slots=2)
     again, _, larger = peak(model, large, tmp_path / "b.zarr", slots=2)
     assert more == again
-    # Within 14 % in 18 settings of network, tile, precision and slots.
+    # Within 19 % in 18 settings of network, tile, precision and slots; in workers of a cluster within 16 %.
     assert predicted == pytest.approx(measured, rel=0.2)
     assert predicted == pytest.approx(larger, rel=0.2)
 
@@ -166,7 +166,7 @@ def test_the_walk_holds_what_torch_holds(kind: str, arguments: dict[str, Any]) -
 def test_the_largest_tile_that_fits_is_taken() -> None:
     network = random_network("fusionnet", {"width": 4, "depth": 2})
     footprint = network_footprint(network)
-    grid = BlockGrid.over((4, 1024, 1024), (4, 1024, 1024), (4, 1024, 1024))
+    grid = BlockGrid.over((4, 1024, 1024), (1, 1024, 1024), (1, 1024, 1024))
     tilings = [Tiling(footprint, (1, side, side), footprint.exact_halo()) for side in (1024, 512, 256)]
     plans = [(t, plan_memory(network, grid, t, Load(1, "float32", 1, 1, "cpu"))) for t in tilings]
     peaks = [plan.host_more for _, plan in plans]

@@ -34,14 +34,14 @@ _HOPELESS = 1.6
 """How many times the least halo a tile may compute and still win: so much faster the best size was than the worst."""
 _CANDIDATES = 4
 _BATCHES = {"cpu": (1,), "cuda": (1, 2, 4, 8)}
-_PASSES = 40
-"""A run of fewer passes is over before measuring would have paid."""
+_PASSES = 80
+"""A run of fewer passes is over before measuring, which makes eight or so, would have paid."""
 _LONG = 600
 """Seconds that one worker would take for a run; a shorter one is not worth compiling for."""
 _GAIN = 0.97
 """A compiled pass that takes more than this share of the time is not worth the doubt."""
 _SECONDS = 1.0
-"""How long a tile is timed, if one pass does not take longer."""
+"""How long a tile is timed, if two passes do not take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +195,8 @@ def _timing(model: Model, tiling: Tiling, choice: TileChoice, engine: Engine) ->
 
 
 def seconds_a_pass(model: Model, tiling: Tiling, engine: Engine) -> float:
-    """The median of `passes_of`; the first, which finds the fastest kernels, does not count unless it is alone."""
-    first, *rest = passes_of(model, tiling, engine)
-    return statistics.median(rest or [first])
+    """The median of `passes_of`, but for the first, which finds the fastest kernels and makes its maps anew."""
+    return statistics.median(passes_of(model, tiling, engine)[1:])
 
 
 def passes_of(model: Model, tiling: Tiling, engine: Engine) -> list[float]:
@@ -222,6 +221,4 @@ def passes_of(model: Model, tiling: Tiling, engine: Engine) -> list[float]:
         begun = time.perf_counter()
         next(predict(grey, box))
         times.append(time.perf_counter() - begun)
-        if times[0] > 4 * _SECONDS and not engine.compiled:
-            break
     return times

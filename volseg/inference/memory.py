@@ -11,6 +11,7 @@ import psutil
 
 from volseg.errors import MemoryPlanError
 from volseg.inference.facts import ITEM_BYTES
+from volseg.inference.heap import trim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
 _LATER = 20 << 20
 """What Python's and torch's libraries take when a worker first reads, predicts and writes; measured."""
-_HEAP = 3
-"""How large the heap gets that keeps a pass's maps, whose sizes differ, against those alive at once; measured: 1.9 for
-a U-Net of width 32, 2.9 to 3.7 for FusionNets of width 16 and 64."""
+_HEAP = 1.6
+"""How large the heap gets that keeps a pass's maps, whose sizes differ, against those alive at once; measured."""
 _SHARE = 0.85
 """How much of the free memory a run may plan for."""
 
@@ -32,6 +32,7 @@ _SHARE = 0.85
 @cache
 def resident_bytes() -> int:
     """What this process held when it first planned, in bytes; what passes leave behind later, later ones take again."""
+    trim()  # what was let go of is not held
     return int(psutil.Process().memory_info().rss)
 
 
@@ -130,7 +131,7 @@ def plan_memory(
     maps = activation_bytes(ready, tiling, load.batch, item)
     # Tiles are normalised in float32; what the network takes is a copy where its precision is another.
     copies = load.source_item + (0 if load.precision == "float32" else 4)
-    passing = maps * (_HEAP if on_cpu else 1) + prod(tiling.input_shape) * load.batch * copies
+    passing = int(maps * (_HEAP if on_cpu else 1)) + prod(tiling.input_shape) * load.batch * copies
     own = sum(p.numel() * p.element_size() for p in network.parameters() if p.device.type == "cpu")
     numbers = sum(p.numel() for p in network.parameters()) if weights is None else weights
     return MemoryPlan(

@@ -16,6 +16,7 @@ import torch
 from volseg.inference.compiled import Compiled
 from volseg.inference.cropping import cropped
 from volseg.inference.folding import without_norms
+from volseg.inference.heap import maps_apart
 from volseg.inference.narrow import round_weights
 from volseg.inference.onednn import PackedConvolution, can_pack, packed
 from volseg.models.graph import dimensions
@@ -40,6 +41,23 @@ class Fitted:
 
     network: Callable[[Tensor], Tensor]
     start: tuple[int, ...]
+
+
+class Settling:
+    """A network on a CPU, the first pass of which over tiles of a shape makes its maps apart from the heap."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
+        self._network = network
+        self._settled: set[torch.Size] = set()
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """As the network's."""
+        if tiles.shape in self._settled:
+            return self._network(tiles)
+        with maps_apart():
+            made = self._network(tiles)
+        self._settled.add(tiles.shape)
+        return made
 
 
 _ready: MutableMapping[nn.Module, dict[tuple[Device, Precision], fx.GraphModule]] = WeakKeyDictionary()
@@ -87,4 +105,4 @@ def fitted(
     if weights.device.type != "cpu":
         return Fitted(Compiled(cut.network, compiled) if compiled else cut.network, cut.start)
     may_pack = len(lengths) == 2 and can_pack(weights.dtype)
-    return Fitted(packed(cut.network, known) if may_pack else cut.network, cut.start)
+    return Fitted(Settling(packed(cut.network, known) if may_pack else cut.network), cut.start)
