@@ -52,6 +52,7 @@ bench: install $(PEERS)/.installed  ## Measure; figures go to benchmarks/results
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.limit
 	$(BIN)/python -m benchmarks.cropping
+	$(BIN)/python -m benchmarks.memory $(RAW)
 	PYTHONPATH=$(PEERS) $(BIN)/python -m benchmarks.engines
 	PYTHONPATH=$(PEERS) $(BIN)/python -m benchmarks.peers $(RAW)
 

@@ -1,4 +1,4 @@
-"""The tables of benchmarks.engines, benchmarks.cropping, benchmarks.scheduler and of what rounding changes."""
+"""The tables of benchmarks.engines, benchmarks.cropping, benchmarks.memory, benchmarks.scheduler, and of rounding."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 GROWTH_MIB, CPU_MS, BUSY, RESUME_S = 95, 2, 0.95, 30
 """What a run of a million blocks may cost: MiB (100 MB) that driver and scheduler grow, their milliseconds a block, the
 share of its time that a fleet works, seconds to find what is left to do."""
+PEAK = 0.2
+"""How far a worker's peak may be from what was predicted, as a share of that."""
 LEVEL_SHARE, GREATEST, V_RAND = 0.98, 16, 0.001
 """What bfloat16 may change: voxels within one grey level, the greatest change, the score."""
 
@@ -55,6 +57,23 @@ def cropping_table(entry: dict[str, Any] | None) -> str:
     heads = ["network", "halo", "computed for each written", "operations saved", "time saved"]
     side = figures["core"][-1]
     note = f"Cores of {side} x {side} in {figures['precision']}, {figures['threads']} threads."
+    return f"{markdown(heads, rows)}\n\n{note} Measured on {where(entry)}."
+
+
+def memory_table(entry: dict[str, Any] | None) -> str:
+    """What workers took at their peaks, against what was predicted."""
+    if entry is None:
+        return ""
+    figures = entry["figures"]
+    rows = []
+    for each in figures["networks"]:
+        shares = [taken / told for taken, told in zip(each["measured"], each["predicted"], strict=True)]
+        peaks = (f"{median(each[name]):.0f}" for name in ("predicted", "measured"))
+        ok = all(abs(share - 1) <= PEAK for share in shares)
+        rows.append((title(each), each["precision"], *peaks, spread(shares), met(ok)))
+    heads = ["network", "precision", "predicted, MiB", "measured, MiB", "measured / predicted", "met"]
+    side = figures["block"][-1]
+    note = f"Blocks of {side} x {side} ({figures['data']}), as many at once as a run has, each time on a new worker."
     return f"{markdown(heads, rows)}\n\n{note} Measured on {where(entry)}."
 
 

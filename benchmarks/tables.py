@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.comparison import CASES, gpu_table, limit_table, peers_table, targets_table
 from benchmarks.markdown import markdown, rate, where
-from benchmarks.parts import cropping_table, engines_table, rounding_table, scheduler_table
+from benchmarks.parts import cropping_table, engines_table, memory_table, rounding_table, scheduler_table
 from benchmarks.record import results
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def comparison_tables() -> dict[str, str]:
         "engines": engines_table(results("engines")),
         "cropping": cropping_table(results("cropping")),
         "rounding": rounding_table([e for e in packaged if e is not None and "against_float32" in e["figures"]]),
+        "memory": memory_table(results("memory")),
         "scheduler": scheduler_table(results("scheduler")),
         "gpu": gpu_table(results("gpu")),
     }

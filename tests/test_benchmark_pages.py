@@ -19,7 +19,7 @@ from benchmarks.comparison import (
     targets_table,
 )
 from benchmarks.contenders import PEERS, versions
-from benchmarks.parts import cropping_table, engines_table, rounding_table, scheduler_table
+from benchmarks.parts import cropping_table, engines_table, memory_table, rounding_table, scheduler_table
 from benchmarks.record import results
 from tests.pages import PLACE, texts
 
@@ -111,6 +111,15 @@ def test_the_page_says_what_cropping_saves() -> None:
     table = cropping_table({"figures": figures, **PLACE})
     assert "| FusionNet, width 16 | 64 | 1.27 | 10 % | 8 % |" in table
     assert cropping_table(None) == ""
+
+
+def test_the_page_says_how_far_a_peak_was_from_its_prediction() -> None:
+    each = {"network": "fusionnet", "arguments": {"width": 16}, "precision": "bfloat16", "predicted": [1000, 1000]}
+    figures = {"data": "generated EM", "block": [1, 512, 512]}
+    for measured, told in [([810, 1190], "1.00 (0.81 to 1.19) | yes |"), ([1000, 790], "0.90 (0.79 to 1.00) | no |")]:
+        table = memory_table({"figures": {**figures, "networks": [{**each, "measured": measured}]}, **PLACE})
+        assert f"| FusionNet, width 16 | bfloat16 | 1000 | {sum(measured) / 2:.0f} | {told}" in table
+    assert memory_table(None) == ""
 
 
 def test_the_page_says_whether_a_million_blocks_cost_more_than_a_thousand() -> None:

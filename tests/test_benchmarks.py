@@ -14,7 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import gpu, limit
+from benchmarks import gpu, limit, memory
+from benchmarks.cases import Case
 from benchmarks.charts import draw_gpu
 from benchmarks.comparison import (
     gpu_table,
@@ -201,6 +202,16 @@ def test_a_plain_copy_is_the_volume(tmp_path: Path) -> None:
     create_volume(tmp_path / "copy.zarr", shape=shape, shard=block, chunk=block, dtype="uint8", voxel_nm=(30, 6, 6))
     assert limit.plain_copy(source, tmp_path / "copy.zarr", block) > 0
     np.testing.assert_array_equal(stored(tmp_path / "copy.zarr"), stored(source))
+
+
+def test_the_peak_of_a_workers_memory_is_measured_and_predicted(raw: NDArray[np.uint8], tmp_path: Path) -> None:
+    source = make_volume(tmp_path / "raw.zarr", (2, 128, 128), voxels=raw, chunk=(1, 128, 128))
+    case = Case("tiny", "fusionnet", {"width": 4, "depth": 2}, precision="float32")
+    told = memory.peaks(case, source, tmp_path, rounds=2, block=(1, 128, 128))
+    assert told["precision"] == "float32"
+    # A process with torch in it, and little else.
+    assert all(100 < peak < 1000 for name in ("predicted", "measured") for peak in told[name])
+    assert len(told["predicted"]) == len(told["measured"]) == 2
 
 
 def test_what_is_measured_on_a_gpu_runs_on_a_cpu_too(tmp_path: Path) -> None:

@@ -129,9 +129,7 @@ def test_the_first_pass_over_each_shape_of_tiles_is_made_apart(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_network_that_runs_here_keeps_its_pages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Any
-) -> None:
+def test_a_network_that_runs_here_keeps_its_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Any) -> None:
     told: list[str] = []
     monkeypatch.setattr(volseg.inference.engine, "keep_pages", lambda: told.append("kept"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -1,0 +1,66 @@
+"""A worker's peak memory against what was predicted, for each network that is compared.
+
+python -m benchmarks.memory [sections.tif]
+
+Each round is `predict --dry-run --calibrate` on a new local worker.
+The figures go to benchmarks/results/memory.json, and from there to docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.cases import CASES, SIDE, Case, make_source, model_of
+from benchmarks.record import record
+from benchmarks.tables import write_tables
+from volseg.calibration import calibrate
+from volseg.cluster import Quiet
+from volseg.prediction import prepare
+from volseg.runfiles import PredictConfig, checked
+
+if TYPE_CHECKING:
+    from volseg.blocks import Zyx
+
+ROUNDS = 3
+BLOCK: Zyx = (1, SIDE, SIDE)
+
+
+def peaks(case: Case, raw: Path, folder: Path, rounds: int = ROUNDS, block: Zyx = BLOCK) -> dict[str, Any]:
+    """What a worker took at its peak and what was predicted, MiB, a few times; and of what."""
+    values = {
+        "source": str(raw), "target": str(folder / f"{case.name}.zarr"), "model": str(model_of(case, folder)),
+        "precision": case.precision, "block": block, "cluster": "local", "workers": 1,
+    }  # fmt: skip
+    tried = [calibrate(prepare(checked(PredictConfig, values, "predict")), Quiet()) for _ in range(rounds)]
+    first = tried[0]
+    return {
+        "network": case.network,
+        "arguments": case.arguments,
+        **{name: first[name] for name in ("precision", "halos", "tiles", "slots")},
+        **{name: [_mib(each[f"{name}_peak_bytes"]) for each in tried] for name in ("predicted", "measured")},
+    }
+
+
+def _mib(size: object) -> int:
+    return int(str(size)) >> 20
+
+
+def main() -> None:
+    """Measure, record, tell; make the page anew."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["XDG_CACHE_HOME"] = name  # no halo that an earlier run measured
+        data = make_source(folder / "raw.zarr", sys.argv[1] if len(sys.argv) > 1 else "")
+        networks = [peaks(case, folder / "raw.zarr", folder) for case in CASES]
+    figures = {"data": data, "block": BLOCK, "networks": networks}
+    sys.stdout.write(f"{json.dumps(figures, indent=2)}\n{record('memory', figures)}\n")
+    write_tables()
+
+
+if __name__ == "__main__":
+    main()
