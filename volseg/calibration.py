@@ -83,7 +83,7 @@ def calibrate(prepared: Prepared, progress: Progress) -> dict[str, object]:
     with connect(config.cluster, config.workers, visible_gpus(config.device)) as cluster:
         record = freeze(prepared, cluster, progress)
         files = tuple(model.path for model in prepared.models)
-        load = load_of(prepared, record.settings, cluster)
+        load = load_of(prepared, record.settings.precision, record.settings.device, cluster.slots_each)
         numbers = list(islice(_from_the_middle(prepared), _TRIED))
         progress.note(f"calibrating: up to {load.slots} blocks at once on one worker")
         made: Rehearsal = cluster.on_one(rehearse, record, prepared.volume.location, files, numbers, load)
@@ -91,7 +91,6 @@ def calibrate(prepared: Prepared, progress: Progress) -> dict[str, object]:
     entries = record.models
     plan = prepared.plan.with_halos(tuple(entry.halo for entry in entries))
     figures = foreseen(replace(prepared, plan=plan), [entry.tiling for entry in entries])
-    del figures["seconds_and_peak_memory"]
     blocks = int(str(figures["blocks_to_do"]))
     return figures | {
         "halo_is": "as a worker chose it" if prepared.measures else "as it will be",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from math import prod
+from dataclasses import replace
+from math import ceil, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from volseg.blocks import BlockSet, decoded_chunks, read_amplification
-from volseg.cluster import SLOTS
-from volseg.inference import Load
+from volseg.cluster import SLOTS, default_workers, visible_gpus
+from volseg.errors import MemoryPlanError
+from volseg.freezing import load_of
+from volseg.inference import choose_precision, choose_tiles, worker_facts
 from volseg.inference.memory import block_bytes
 from volseg.pipeline import EMPTY
 from volseg.storage import open_target, read_marks
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Tiling
     from volseg.freezing import Prepared
+    from volseg.inference import Device, Precision
+
+_PLENTY = (1 << 62, 1 << 62)
+"""Memory of which no tile takes too much."""
 
 
 def foreseen(prepared: Prepared, chosen: Sequence[Tiling] = ()) -> dict[str, object]:
@@ -45,24 +52,65 @@ def foreseen(prepared: Prepared, chosen: Sequence[Tiling] = ()) -> dict[str, obj
         # Of all blocks, before compression.
         "bytes_to_read": decoded_chunks(plan.grid, tilings, chunk) * prod(chunk) * item,
         "bytes_to_write": plan.grid.region.voxels * len(prepared.classes) * (2 if prepared.config.uncertainty else 1),
-        "bytes_of_blocks_in_flight": _in_flight(prepared, tilings, item),
-        "seconds_and_peak_memory": "add --calibrate: a worker tells, by a block or two that it does not write",
+        "bytes_of_blocks_in_flight": _in_flight(prepared, tilings),
     }
 
 
-def _in_flight(prepared: Prepared, tilings: Sequence[Tiling], item: int) -> int:
+def likely_peak(prepared: Prepared) -> dict[str, object]:
+    """What a worker would take of memory at its peak, were it on this machine; loads torch and the networks.
+
+    Halos that are still to be measured count as large as they may get.
+
+    Raises:
+        ModelError: a model file does not hold its network.
+        ConfigError: the run would be refused on this machine for its precision.
+    """
+    plan, recorded = prepared.plan, prepared.recorded
+    device, precision, free = _worker_here(prepared)
+    if recorded:
+        tilings: list[tuple[Tiling, ...]] = [(entry.tiling,) for entry in recorded.models]
+    else:
+        tilings = [tuple(plan.tilings(number)) for number in range(len(plan.halos))]
+    batch = max(entry.batch for entry in recorded.models) if recorded else 1
+    load = replace(load_of(prepared, precision, device, _slots(prepared)), batch=batch)
+    try:
+        chosen = choose_tiles([model.path for model in prepared.models], plan.grid, tilings, load, free)
+    except MemoryPlanError as error:
+        told = f"too much for a worker on this machine: {error}"
+        return {"predicted_peak_bytes": None, "predicted_gpu_peak_bytes": None, "peak_is": told}
+    cores = " and ".join(sorted({",".join(map(str, tile.core)) for tile in chosen}))
+    return {
+        "predicted_peak_bytes": max(tile.memory.host_peak for tile in chosen),
+        "predicted_gpu_peak_bytes": max(tile.memory.device_peak for tile in chosen),
+        "peak_is": f"of a worker that computes in {precision} on {device.upper()}, with tiles of {cores}",
+        "seconds": "add --calibrate: a worker tells them, and its peak, by a block or two that it does not write",
+    }
+
+
+def _worker_here(prepared: Prepared) -> tuple[Device, Precision, tuple[int, int]]:
+    """How a worker on this machine would compute, and the bytes that it may take of main memory and of a GPU's.
+
+    What workers elsewhere have free, nobody knows here; nor what GPUs have that are asked for and not to be seen.
+    """
+    config, was = prepared.config, prepared.recorded.settings if prepared.recorded else None
+    asked = was.device if was else config.device
+    precision = was.precision if was and config.precision == "auto" else config.precision
+    gpus = visible_gpus(asked)
+    if asked == "cuda" and not gpus:
+        return "cuda", "float16" if precision == "auto" else precision, _PLENTY
+    facts = worker_facts(asked)
+    count = {"serial": 1, "local": config.workers or default_workers(gpus)}.get(config.cluster)
+    each = (facts.memory // count, facts.device_memory // ceil(count / max(1, len(gpus)))) if count else _PLENTY
+    return facts.device, choose_precision(precision, [facts], on_gpus="float16"), each
+
+
+def _slots(prepared: Prepared) -> int:
+    return 1 if prepared.config.cluster == "serial" else SLOTS
+
+
+def _in_flight(prepared: Prepared, tilings: Sequence[Tiling]) -> int:
     """What the blocks that a worker holds at once take of its main memory at their fullest, the network aside."""
-    config = prepared.config
-    load = Load(
-        batch=1,
-        precision="float32",
-        source_item=item,
-        slots=1 if config.cluster == "serial" else SLOTS,
-        device="cpu",
-        classes=len(prepared.classes),
-        estimates=prepared.estimates,
-        spread=config.uncertainty,
-    )
+    load = load_of(prepared, "float32", "cpu", _slots(prepared))
     return load.slots * max(block_bytes(prepared.plan.grid, tiling, load)[0] for tiling in tilings)
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.cluster import Cluster, Progress
+    from volseg.inference import Device, Precision
     from volseg.models import ModelHeader
     from volseg.ops import Statistics
     from volseg.pipeline import Plan
@@ -197,17 +198,17 @@ def _statistics(prepared: Prepared, progress: Progress) -> list[Statistics]:
     return result
 
 
-def load_of(prepared: Prepared, settings: Settings, cluster: Cluster) -> Load:
+def load_of(prepared: Prepared, precision: Precision, device: Device, slots: int) -> Load:
     """What each worker is asked to hold, one tile at a time."""
     return Load(
         batch=1,
-        precision=settings.precision,
+        precision=precision,
         source_item=int(np.dtype(prepared.volume.dtype).itemsize),
-        slots=cluster.slots_each,
-        device=settings.device,
-        classes=len(settings.classes),
+        slots=slots,
+        device=device,
+        classes=len(prepared.classes),
         estimates=prepared.estimates,
-        spread=settings.uncertainty,
+        spread=prepared.config.uncertainty,
     )
 
 
@@ -219,7 +220,7 @@ def _sampled(
     statistics: list[Statistics],
 ) -> list[Sampled]:
     """What a worker needs to know of each network to measure it."""
-    load = load_of(prepared, settings, cluster)
+    load = load_of(prepared, settings.precision, settings.device, cluster.slots_each)
     return [
         Sampled(
             source=prepared.volume.location,

@@ -109,7 +109,7 @@ def _interrupt_on_terminate() -> None:
 def _print_plan(prepared: Prepared, *, calibrated: bool, as_json: bool) -> None:
     from volseg.cli.printing import echo_json
     from volseg.cluster import Shown
-    from volseg.foresight import foreseen
+    from volseg.foresight import foreseen, likely_peak
 
     if calibrated:
         from volseg.calibration import calibrate
@@ -117,7 +117,7 @@ def _print_plan(prepared: Prepared, *, calibrated: bool, as_json: bool) -> None:
         with Shown() as shown:
             figures = calibrate(prepared, shown)
     else:
-        figures = foreseen(prepared)
+        figures = foreseen(prepared) | likely_peak(prepared)
     if as_json:
         echo_json(figures)
         return

@@ -1,7 +1,7 @@
 """Dask alone: start or join a cluster, send block numbers, collect results, show progress."""
 
 from volseg.cluster.attempt import Attempt, Failure, attempted
-from volseg.cluster.connect import SLOTS, Cluster, connect
+from volseg.cluster.connect import SLOTS, Cluster, connect, default_workers
 from volseg.cluster.gpus import visible_gpus
 from volseg.cluster.progress import Progress, Quiet, Shown, sections_told
 from volseg.cluster.run import Outcome, run_blocks
@@ -17,6 +17,7 @@ __all__ = [
     "Shown",
     "attempted",
     "connect",
+    "default_workers",
     "run_blocks",
     "sections_told",
     "visible_gpus",
