@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from volseg.storage import RunRecord
 
 THREADS = 2
+WARM_UP = 2
+"""Blocks before those that are timed: the first pass makes its maps apart, the next one the heap that is kept."""
 HALO: Zyx = (0, 64, 64)
 MOST_ROUNDS = 4
 Rounds: TypeAlias = dict[str, list[float]]
@@ -95,14 +97,15 @@ class Bench:
         frozen = read_record(target)
         self.computed[name] = round(frozen.models[0].tiling.overhead, 3)
         ticket = RunTicket(str(target), frozen.digest, open_volume(str(self.source)).location, (str(self.model),))
-        firsts = count(0, 1 + self.sections)
+        firsts = count(0, WARM_UP + self.sections)
 
         def rate() -> float:
             # Workers keep but a few models; a run of many blocks opens its own once, and warms up with its first.
             self.cluster.on_each(opened, ticket)
             first = next(firsts)
-            self.predict(target, (first,), resume=True, **options)
-            summary = self.predict(target, range(first + 1, first + 1 + self.sections), resume=True, **options)
+            timed = first + WARM_UP
+            self.predict(target, range(first, timed), resume=True, **options)
+            summary = self.predict(target, range(timed, timed + self.sections), resume=True, **options)
             return summary.voxels / summary.seconds
 
         return rate, frozen
@@ -176,7 +179,7 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
                 left_out[name] = str(error).splitlines()[0]
                 sys.stdout.write(f"{name} is left out: {left_out[name]}\n")
         contenders |= limits(alone, model_file, frozen, THREADS)
-        rates = by_turns(contenders, case.seconds, min(MOST_ROUNDS, len(sections) // (1 + case.sections)))
+        rates = by_turns(contenders, case.seconds, min(MOST_ROUNDS, len(sections) // (WARM_UP + case.sections)))
     return {
         "network": case.network, "arguments": case.arguments, "weights": case.packaged or "random",
         "sections": case.sections, "shape": list(sections.shape[1:]), "threads": frozen.settings.threads,
