@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,22 +51,31 @@ def network_for(model: Model, precision: Precision, tiling: Tiling) -> Callable[
 
 
 def timed(network: Callable[[Tensor], Tensor], tile: Tensor, threads: int, long: float = LONG) -> float:
-    """The median seconds of as many passes as fit a time, and of one at least; one before them counts for nothing."""
+    """The median seconds of `repeated`."""
+    return median(repeated(network, tile, threads, long))
+
+
+def repeated(network: Callable[[Tensor], Tensor], tile: Tensor, threads: int, long: float = LONG) -> list[float]:
+    """Seconds of as many passes as fit a time, and of one at least; two before them warm up."""
     torch.set_num_threads(threads)
     passes: list[float] = []
     with torch.inference_mode():
-        network(tile)
+        for _ in range(2):
+            network(tile)
         while sum(passes) < long:
             began = time.perf_counter()
             network(tile)
             passes.append(time.perf_counter() - began)
-    return median(passes)
+    return passes
 
 
 def seconds_of(model_file: Path, precision: Precision, tiling: Tiling, threads: int) -> float:
-    """Seconds of one forward pass over a tile, in a process that does nothing else and keeps its pages."""
+    """Mean seconds of a forward pass over a tile, in a process that does nothing else and keeps its pages.
+
+    The mean, for that is what a run takes of its own, the slow moments of a shared machine among them.
+    """
     keep_pages()
-    return timed(*_pass_of(model_file, precision, tiling), threads)
+    return fmean(repeated(*_pass_of(model_file, precision, tiling), threads))
 
 
 @cache
