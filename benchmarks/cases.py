@@ -56,7 +56,7 @@ CASES = (
         {"width": 64},
         packaged="fusionnet-snemi3d",
         sections=2,
-        seconds=900,
+        seconds=1300,
         peers=tuple(PEERS)[:3],
     ),
 )
