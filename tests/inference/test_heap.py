@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,10 +22,11 @@ import volseg.inference.tiled
 import volseg.journey
 from tests.doubles import faults_of_large_maps
 from tests.makers import make_model
-from volseg.blocks import Tiling
+from volseg.blocks import Box, Tiling
 from volseg.cluster import connect
-from volseg.inference import Engine, open_predictor
+from volseg.inference import Engine, heap, open_predictor
 from volseg.models import read_card
+from volseg.ops import Grey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,19 +93,47 @@ untouched = kept()
 keep_pages()
 while_apart = apart()
 afterwards = kept()
+before = psutil.Process().memory_info().rss
 again = apart()
+returned = (before - psutil.Process().memory_info().rss) / SIZE
 stopped = kept() if apart(give_pages_back) is not None else None
-print(json.dumps([usual, untouched, while_apart, afterwards, again, stopped]))
+print(json.dumps([usual, untouched, while_apart, afterwards, again, returned, stopped]))
 """
 
 
 def test_large_pieces_of_a_first_pass_leave_nothing_and_those_of_later_ones_stay() -> None:
     done = subprocess.run([sys.executable, "-c", APART], capture_output=True, text=True, check=True)
-    usual, untouched, while_apart, afterwards, again, stopped = json.loads(done.stdout)
-    assert max(usual, untouched, while_apart, stopped) < 0.1
+    usual, untouched, while_apart, afterwards, again, returned, stopped = json.loads(done.stdout)
+    assert max(usual, untouched, while_apart, again, stopped) < 0.1
     assert afterwards > 0.9
-    # What was kept until then went back before.
-    assert again < 0.1
+    assert returned > 0.9, "what was kept until then goes back"
+
+
+def test_a_process_that_keeps_no_pages_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[int, int]] = []
+    monkeypatch.setattr(heap, "_told", told.append)
+    monkeypatch.setattr(heap, "_keeps", False)
+    with heap.maps_apart():
+        pass
+    assert not told
+
+
+def test_a_block_is_predicted_apart_once(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[str] = []
+
+    @contextmanager
+    def apart() -> Iterator[None]:
+        passes.append("apart")
+        yield
+
+    monkeypatch.setattr(volseg.inference.prepare, "maps_apart", apart)
+    header = read_card(small_model)
+    tiling = Tiling(header.card.footprint, (1, 32, 32), header.card.footprint.margin)
+    predict = open_predictor(str(small_model), header.digest, tiling, Engine("cpu", "float32", 1, 1))
+    box = Box((0, 0, 0), (3, 32, 32))
+    for _ in range(2):
+        list(predict(Grey.of(np.zeros(tiling.read_box(box).shape, np.uint8), ((128.0, 60.0),)), box))
+    assert passes == ["apart"]
 
 
 def test_the_first_pass_over_each_shape_of_tiles_is_made_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,17 +13,16 @@ import volseg.inference.folding
 import volseg.inference.prepare
 import volseg.rounding
 from tests.makers import make_model, make_volume, sampled_for
-from volseg.blocks import Box
+from volseg.blocks import Box, Tiling
+from volseg.inference import Engine
 from volseg.inference.folding import without_norms
-from volseg.models.model import let_go_of_models
+from volseg.models.model import let_go_of_models, load_model_file
 from volseg.pipeline.halo import Tolerance
 from volseg.rounding import Rounding, measure_box, slower
 from volseg.storage import read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from volseg.blocks import Tiling
 
 
 @pytest.fixture
@@ -134,6 +133,16 @@ def test_tiles_are_timed_for_whatever_classes_a_model_has(
     model = make_model(tmp_path / "m.safetensors", classes=("mitochondria",))
     volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", halo="exact")
     assert read_record(tmp_path / "p.zarr").models[0].kvoxel_s > 0
+
+
+def test_the_first_pass_over_a_tile_does_not_count(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+    model = load_model_file(small_model)
+    tiling = Tiling(model.card.footprint, (1, 32, 32), model.card.footprint.margin)
+    engine = Engine("cpu", "float32", 1, 1)
+    assert len(choosing.passes_of(model, tiling, engine)) == 2, "however long one takes"
+    monkeypatch.setattr(choosing, "passes_of", lambda *_: [9.0, 1.0, 3.0, 2.0])
+    assert choosing.seconds_a_pass(model, tiling, engine) == 2.0
 
 
 def test_a_tile_that_is_asked_for_is_taken(wide: Path, small_model: Path, tmp_path: Path) -> None:
