@@ -15,6 +15,7 @@ from volseg.freezing import load_of
 from volseg.inference import choose_precision, choose_tiles, worker_facts
 from volseg.inference.memory import block_bytes
 from volseg.pipeline import EMPTY
+from volseg.readying import largest_batch, tilings_of
 from volseg.storage import open_target, read_marks
 
 if TYPE_CHECKING:
@@ -65,16 +66,12 @@ def likely_peak(prepared: Prepared) -> dict[str, object]:
         ModelError: a model file does not hold its network.
         ConfigError: the run would be refused on this machine for its precision.
     """
-    plan, recorded = prepared.plan, prepared.recorded
+    plan, recorded = prepared.plan, prepared.recorded.models if prepared.recorded else None
     device, precision, free = _worker_here(prepared)
-    if recorded:
-        tilings: list[tuple[Tiling, ...]] = [(entry.tiling,) for entry in recorded.models]
-    else:
-        tilings = [tuple(plan.tilings(number)) for number in range(len(plan.halos))]
-    batch = max(entry.batch for entry in recorded.models) if recorded else 1
-    load = replace(load_of(prepared, precision, device, _slots(prepared)), batch=batch)
+    load = replace(load_of(prepared, precision, device, _slots(prepared)), batch=largest_batch(recorded))
+    files = [model.path for model in prepared.models]
     try:
-        chosen = choose_tiles([model.path for model in prepared.models], plan.grid, tilings, load, free)
+        chosen = choose_tiles(files, plan.grid, tilings_of(plan, recorded), load, free)
     except MemoryPlanError as error:
         told = f"too much for a worker on this machine: {error}"
         return {"predicted_peak_bytes": None, "predicted_gpu_peak_bytes": None, "peak_is": told}

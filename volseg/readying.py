@@ -24,6 +24,18 @@ _ROUNDS = 6
 """How often halo and tile are chosen after one another."""
 
 
+def tilings_of(plan: Plan, recorded: Sequence[ModelEntry] | None) -> list[tuple[Tiling, ...]]:
+    """How each network may cut blocks: as in the record of a run that goes on, or any way that the plan allows."""
+    if recorded is None:
+        return [tuple(plan.tilings(number)) for number in range(len(plan.halos))]
+    return [(replace(was.tiling, core=plan.tile or was.tile),) for was in recorded]
+
+
+def largest_batch(recorded: Sequence[ModelEntry] | None) -> int:
+    """The most tiles that a network of a run takes at once; 1 where none is recorded."""
+    return max((was.batch for was in recorded or ()), default=1)
+
+
 @dataclass(frozen=True)
 class Network:
     """One network of a run, and what its precision was found to cost; None where nothing was measured."""
@@ -106,16 +118,15 @@ class Readying:
         """The tile of each network: that of the record, or the fastest."""
         files, (first, *_) = [each.model_file for each in sampled], sampled
         if self.recorded is not None:
-            load = replace(first.load, batch=max(was.batch for was in self.recorded))
-            asked: list[tuple[Tiling, ...]] = [(replace(w.tiling, core=plan.tile or w.tile),) for w in self.recorded]
+            load = replace(first.load, batch=largest_batch(self.recorded))
+            asked = tilings_of(plan, self.recorded)
             again: tuple[TileChoice, ...] = self.cluster.on_one(choose_tiles, files, plan.grid, asked, load, first.free)
             pairs = zip(again, self.recorded, strict=True)
             return tuple(
                 replace(tile, batch=was.batch, kvoxel_s=was.kvoxel_s, compiled=was.compiled) for tile, was in pairs
             )
-        tilings = [tuple(plan.tilings(number)) for number in range(len(files))]
         made: tuple[TileChoice, ...] = self.cluster.on_one(
-            choose_tiles, files, plan.grid, tilings, first.load, first.free, first.engine
+            choose_tiles, files, plan.grid, tilings_of(plan, None), first.load, first.free, first.engine
         )
         return made
 

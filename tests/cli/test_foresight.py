@@ -12,10 +12,15 @@ from click.testing import CliRunner
 import volseg
 import volseg.foresight
 from volseg.cli.main import main
-from volseg.inference import worker_facts
+from volseg.foresight import likely_peak
+from volseg.inference import WorkerFacts, worker_facts
+from volseg.prediction import prepare
+from volseg.runfiles import PredictConfig, checked
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from volseg.freezing import Prepared
 
 HOST, GPU = "predicted_peak_bytes", "predicted_gpu_peak_bytes"
 
@@ -43,14 +48,37 @@ def test_a_dry_run_predicts_the_peak_that_a_worker_would(asked: list[str]) -> No
     assert dry_run(*asked, "--halo", "0,16,16", "--tile", "1,16,16")[HOST] < told[HOST]
 
 
-def test_a_run_that_goes_on_has_its_tile_already(
-    asked: list[str], raw: Path, small_model: Path, tmp_path: Path
-) -> None:
-    options: dict[str, Any] = {"block": (2, 32, 32), "cluster": "serial", "precision": "float32"}
-    volseg.predict(str(raw), str(tmp_path / "p.zarr"), model=str(small_model), **options, tile=(1, 16, 16))
-    told = dry_run(*asked, "--resume", "--cluster", "serial")
-    assert "in float32 on CPU, with tiles of 1,16,16" in told["peak_is"]
-    assert told[HOST] > 1 << 27
+@pytest.fixture
+def begun(asked: list[str]) -> Prepared:
+    """A run on a CPU that is to go on, its tiles smaller than its blocks."""
+    _, source, target, _, model = asked
+    options: dict[str, Any] = {"block": (2, 32, 32), "cluster": "serial", "precision": "float32", "device": "cpu"}
+    volseg.predict(source, target, model=model, **options, tile=(1, 16, 16))
+    going_on = {"source": source, "target": target, "model": model, "cluster": "serial", "resume": True}
+    return prepare(checked(PredictConfig, going_on, "predict"))
+
+
+def test_a_run_that_goes_on_has_its_precision_tile_and_batch_already(begun: Prepared) -> None:
+    told = likely_peak(begun)
+    assert told["peak_is"] == "of a worker that computes in float32 on CPU, with tiles of 1,16,16"
+    assert begun.recorded is not None
+    four = begun.recorded.model_copy(
+        update={"models": tuple(each.model_copy(update={"batch": 4}) for each in begun.recorded.models)}
+    )
+    assert int(str(likely_peak(replace(begun, recorded=four))[HOST])) > int(str(told[HOST]))
+
+
+def test_a_run_that_goes_on_keeps_its_device(begun: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[str] = []
+
+    def facts_of(device: Any) -> WorkerFacts:
+        looked_for.append(device)
+        return worker_facts(device)
+
+    monkeypatch.setattr(volseg.foresight, "worker_facts", facts_of)
+    likely_peak(begun)
+    assert begun.config.device == "auto"
+    assert looked_for == ["cpu"]
 
 
 def test_a_dry_run_predicts_for_gpus_that_only_the_cluster_has(
@@ -77,3 +105,16 @@ def test_a_dry_run_says_where_no_tile_would_fit(
     told = dry_run(*asked, *cluster)
     assert (told[HOST] is not None) == fits
     assert ("too much for a worker on this machine: a worker would need" in told["peak_is"]) == (not fits)
+
+
+@pytest.mark.parametrize(("gpus", "fits"), [(("0",), False), (("0", "1"), True)])
+def test_workers_share_the_gpus_that_there_are(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, gpus: tuple[str, ...], fits: bool
+) -> None:
+    monkeypatch.setattr(volseg.foresight, "visible_gpus", lambda _: ())
+    needed = dry_run(*asked, "--device", "cuda", "--cluster", "tcp://login:8786")[GPU]
+    facts = replace(worker_facts("cpu"), device="cuda", device_memory=int(needed / 0.85) + 1)
+    monkeypatch.setattr(volseg.foresight, "visible_gpus", lambda _: gpus)
+    monkeypatch.setattr(volseg.foresight, "worker_facts", lambda _: facts)
+    told = dry_run(*asked, "--device", "cuda", "--workers", "2")
+    assert (told[GPU] == needed) == fits

@@ -36,7 +36,6 @@ _KEEPING = {
 _APART = {_TOP_PAD: 128 << 10, _MMAP_THRESHOLD: 128 << 10, _MMAP_MAX: 65536}
 _USUAL = _APART | {_TRIM_THRESHOLD: 128 << 10}
 
-
 _keeps = False
 """Whether this process keeps pages now."""
 
@@ -59,7 +58,7 @@ def give_pages_back() -> None:
 def trim() -> None:
     """Return what is free, and go on keeping what will be."""
     gc.collect()  # graphs of networks hold themselves, and hundreds of MiB of weights
-    _return()
+    _return_free()
 
 
 @contextmanager
@@ -68,7 +67,7 @@ def maps_apart() -> Iterator[None]:
     if not _keeps:
         yield
         return
-    _return()
+    _return_free()
     _told(_APART)
     try:
         yield
@@ -81,7 +80,7 @@ def _options() -> dict[int, int]:
     return _KEEPING if _keeps else _USUAL
 
 
-def _return() -> None:
+def _return_free() -> None:
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
