@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx
-from volseg.cluster import Quiet
+from volseg.cluster import Cluster, Quiet
 from volseg.errors import BlockError, SourceError
 from volseg.journey import Volumes
 from volseg.pipeline import BlockReport, Journey, Member, process_block
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from volseg.ops import Grey
 
 FOOTPRINT = Footprint((0, 1, 1), (0, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), (0, 1, 1))
+
+
+def address_of(cluster: Cluster) -> str:
+    """Where a run can join a cluster."""
+    assert cluster.client is not None
+    return str(cluster.client.scheduler_info()["address"])
 
 
 class Identity:

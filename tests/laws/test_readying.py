@@ -14,11 +14,14 @@ import volseg.inference.prepare
 import volseg.rounding
 from tests.makers import make_model, make_volume, sampled_for
 from volseg.blocks import Box, Tiling
+from volseg.cluster import Quiet
 from volseg.inference import Engine
 from volseg.inference.folding import without_norms
 from volseg.models.model import let_go_of_models, load_model_file
 from volseg.pipeline.halo import Tolerance
+from volseg.prediction import execute, prepare
 from volseg.rounding import Rounding, measure_box, slower
+from volseg.runfiles import PredictConfig
 from volseg.storage import read_record
 
 if TYPE_CHECKING:
@@ -29,6 +32,12 @@ if TYPE_CHECKING:
 def wide(tmp_path: Path) -> Path:
     """Large enough for measuring to pay."""
     return make_volume(tmp_path / "wide.zarr", (10, 256, 256))
+
+
+def begin(raw: Path, target: Path, model: Path, **options: Any) -> None:
+    """Begin a run, and do the first of its blocks: what it takes is settled before."""
+    config = PredictConfig(source=str(raw), target=str(target), model=str(model), cluster="serial", **options)
+    assert execute(prepare(config), Quiet(), [0]).done == 1
 
 
 @pytest.mark.parametrize(
@@ -63,9 +72,7 @@ def test_what_rounds_too_much_is_not_taken_unless_asked_for(
 ) -> None:
     monkeypatch.setattr(volseg.freezing, "choose_precision", lambda *_, **__: "bfloat16")
     monkeypatch.setitem(volseg.rounding.LIMITS, "bfloat16", Tolerance(limit, 0 if limit == 1 else 255))
-    volseg.predict(
-        str(wide), str(tmp_path / "p.zarr"), model=str(small_model), precision=asked, cluster="serial", halo="exact"
-    )
+    begin(wide, tmp_path / "p.zarr", small_model, precision=asked, halo="exact")
     record = read_record(tmp_path / "p.zarr")
     assert record.settings.precision == taken
     rounding = record.models[0].rounding
@@ -119,7 +126,7 @@ def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(
         return 1e-3 if tiling.core[1] == 128 else 1.0
 
     monkeypatch.setattr(choosing, "seconds_a_pass", seconds)
-    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", halo="exact")
+    begin(wide, tmp_path / "p.zarr", small_model, halo="exact")
     (entry,) = read_record(tmp_path / "p.zarr").models
     assert entry.tile == (1, 128, 128)
     assert entry.kvoxel_s == pytest.approx(128 * 128 / 1e-3 / 1e3)
@@ -131,7 +138,7 @@ def test_tiles_are_timed_for_whatever_classes_a_model_has(
     monkeypatch.setattr(choosing, "_HOPELESS", 9.0)
     monkeypatch.setattr(choosing, "_PASSES", 1)
     model = make_model(tmp_path / "m.safetensors", classes=("mitochondria",))
-    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", halo="exact")
+    begin(wide, tmp_path / "p.zarr", model, halo="exact")
     assert read_record(tmp_path / "p.zarr").models[0].kvoxel_s > 0
 
 
@@ -146,7 +153,7 @@ def test_the_first_pass_over_a_tile_does_not_count(small_model: Path, monkeypatc
 
 
 def test_a_tile_that_is_asked_for_is_taken(wide: Path, small_model: Path, tmp_path: Path) -> None:
-    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", tile=(1, 64, 64))
+    begin(wide, tmp_path / "p.zarr", small_model, tile=(1, 64, 64))
     assert read_record(tmp_path / "p.zarr").models[0].tile == (1, 64, 64)
 
 

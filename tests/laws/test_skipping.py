@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import volseg
+from tests.doubles import address_of
 from tests.laws.test_no_seams import freeze_like
 from tests.makers import blobs, make_volume, stored
 from volseg.cli.main import main
@@ -20,6 +21,7 @@ from volseg.storage import UNCERTAINTY, Mark, read_marks, read_record
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from volseg.cluster import Cluster
     from volseg.prediction import Summary
 
 SHAPE = (1, 64, 160)
@@ -94,10 +96,10 @@ def test_an_empty_block_leaves_a_mark_and_no_shard_and_a_resume_does_nothing(
 
 
 def test_workers_skip_what_this_process_does(
-    padded: Path, whole: tuple[Path, Summary], options: dict[str, Any], tmp_path: Path
+    padded: Path, whole: tuple[Path, Summary], options: dict[str, Any], two_workers: Cluster, tmp_path: Path
 ) -> None:
     freeze_like(whole[0], tmp_path / "t.zarr")
-    local = options | {"cluster": "local", "workers": 1, "resume": True}
+    local = options | {"cluster": address_of(two_workers), "resume": True}
     check_empty_blocks(tmp_path / "t.zarr", volseg.predict(str(padded), str(tmp_path / "t.zarr"), **local))
     assert shards(tmp_path / "t.zarr") == shards(whole[0])
 
