@@ -10,12 +10,12 @@ import numpy as np
 
 from benchmarks.contenders import PEERS
 from benchmarks.widening import widened
-from tests.makers import VOXEL_NM, make_model
 from volseg.blocks import Box
 from volseg.models import packaged_models, read_card
 from volseg.phantom import make_phantom
 from volseg.storage import open_stack
 from volseg.storage.target import create_volume
+from volseg.testing.factories import VOXEL_NM, make_model
 
 SIDE, DEPTH = 1024, 32
 """Sections are cut to this side; the volume has this many: for fewer, measuring the halo is not worth it."""

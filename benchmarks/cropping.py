@@ -22,10 +22,10 @@ from benchmarks.passes import kept_by, network_for, tile_of, timed
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Tiling, Zyx
-from volseg.inference.cropping import cropped
-from volseg.inference.facts import worker_facts
-from volseg.inference.folding import without_norms
-from volseg.inference.heap import keep_pages
+from volseg.inference.hardware import worker_info
+from volseg.inference.memory.malloc import retain_heap
+from volseg.inference.optimize.crop_halo import cropped
+from volseg.inference.optimize.fold_batch_norm import without_norms
 from volseg.models.model import load_model_file
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def measured(model: Model, precision: Precision, halo: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, record, tell; make the page anew."""
-    precision: Precision = "bfloat16" if worker_facts("cpu").fast_bfloat16 else "float32"
-    keep_pages()
+    precision: Precision = "bfloat16" if worker_info("cpu").fast_bfloat16 else "float32"
+    retain_heap()
     networks = []
     with tempfile.TemporaryDirectory() as name:
         for case in CASES[:2]:

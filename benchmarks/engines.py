@@ -22,10 +22,10 @@ from benchmarks.passes import kept_by, network_for, tile_of, timed
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Tiling, Zyx
-from volseg.inference.cropping import cropped
-from volseg.inference.facts import worker_facts
-from volseg.inference.folding import without_norms
-from volseg.inference.heap import keep_pages
+from volseg.inference.hardware import worker_info
+from volseg.inference.memory.malloc import retain_heap
+from volseg.inference.optimize.crop_halo import cropped
+from volseg.inference.optimize.fold_batch_norm import without_norms
 from volseg.models.model import load_model_file
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def measured(model: Model, precisions: tuple[Precision, ...]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, record, tell; make the page anew."""
-    fast = worker_facts("cpu").fast_bfloat16
+    fast = worker_info("cpu").fast_bfloat16
     precisions: tuple[Precision, ...] = ("float32", "bfloat16") if fast else ("float32",)
-    keep_pages()
+    retain_heap()
     networks = []
     with tempfile.TemporaryDirectory() as name:
         for case in CASES:

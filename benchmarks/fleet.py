@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tests.doubles import naps
-from volseg.cluster import Cluster, Quiet, connect, run_blocks
+from volseg.cluster import Cluster, NullProgress, connect, run_blocks
 from volseg.pipeline import BlockReport
+from volseg.testing.doubles import naps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def measure_fleet(workers: int) -> dict[str, Any]:
     """Keep a fleet busy with blocks that sleep."""
     spans: list[tuple[float, float]] = []
     with fleet(workers) as (cluster, scheduler):
-        run_blocks(cluster, range(2 * workers), partial(timed_nap, seconds=0.05), lambda *_: None, Quiet())
+        run_blocks(cluster, range(2 * workers), partial(timed_nap, seconds=0.05), lambda *_: None, NullProgress())
         before, processes = _traffic(cluster), (psutil.Process(), scheduler)
         used = sum(sum(process.cpu_times()[:2]) for process in processes)
 
@@ -82,7 +82,7 @@ def measure_fleet(workers: int) -> dict[str, Any]:
             spans.append((now - block.seconds, now))
 
         blocks = BLOCKS_EACH * workers
-        outcome = run_blocks(cluster, range(blocks), partial(timed_nap, seconds=SECONDS), keep, Quiet())
+        outcome = run_blocks(cluster, range(blocks), partial(timed_nap, seconds=SECONDS), keep, NullProgress())
         used = sum(sum(process.cpu_times()[:2]) for process in processes) - used
         crossed = {name: after - before[name] for name, after in _traffic(cluster).items()}
     assert outcome.done == blocks

@@ -27,17 +27,18 @@ from benchmarks.charts import draw_charts
 from benchmarks.contenders import Cut, Seen, monai_window, plain_window
 from benchmarks.record import record
 from benchmarks.tables import write_tables
-from tests.makers import VOXEL_NM, blobs, make_model
 from volseg.blocks import Box, Zyx
-from volseg.cluster import Quiet
-from volseg.inference.prepare import DTYPES, fitted, prepared
+from volseg.cluster import NullProgress
+from volseg.config import PredictConfig, checked
+from volseg.inference.optimize.optimize import DTYPES, prepared, specialized
 from volseg.models.describe import describe_network
 from volseg.models.model import load_model_file
 from volseg.ops import normalize
-from volseg.prediction import execute, prepare
-from volseg.runfiles import PredictConfig, checked
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import execute
 from volseg.storage import read_record
 from volseg.storage.target import create_volume
+from volseg.testing.factories import VOXEL_NM, blobs, make_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,7 @@ def link_rate(scale: Scale) -> float:
 
 def forward_rate(network: nn.Module, precision: Precision, side: int, batch: int, scale: Scale) -> float | None:
     """Voxels a second of volseg's forward pass over whole tiles on the device; None where they do not fit."""
-    whole = fitted(prepared(network, scale.device, precision), (side, side), [(0, side - 1)] * 2, {}).network
+    whole = specialized(prepared(network, scale.device, precision), (side, side), [(0, side - 1)] * 2, {}).network
     try:
         tiles = torch.randn(batch, 1, side, side, device=scale.device).to(DTYPES[precision])
         tiles = tiles.contiguous(memory_format=torch.channels_last)
@@ -139,7 +140,7 @@ def end_to_end(source: Path, model: Path, target: Path, scale: Scale, **options:
     """`volseg.predict` of a volume: seconds before the first block, voxels a second after it."""
     values = {"source": str(source), "target": str(target), "model": str(model), "device": scale.device, **options}
     began = time.perf_counter()
-    summary = execute(prepare(checked(PredictConfig, {**values, "overwrite": True}, "predict")), Quiet())
+    summary = execute(prepare(checked(PredictConfig, {**values, "overwrite": True}, "predict")), NullProgress())
     if summary.failed:
         raise RuntimeError(f"blocks failed: {summary.failed}")
     before = time.perf_counter() - began - summary.seconds
@@ -189,12 +190,12 @@ def whole_way(folder: Path, scale: Scale, **options: Any) -> dict[str, Any]:
     link = link_rate(scale)
     # Tiles travel as they were read, in bytes, and so does the probability of each core.
     in_, out = tiling.overhead, 1.0
-    carried = (in_ + out) * median(kvoxel_s["volseg, halo 64"])
+    error_diffusion = (in_ + out) * median(kvoxel_s["volseg, halo 64"])
     return {
         "precision": frozen.settings.precision, "tile": list(tiling.core), "start_up_s": round(started[0], 1),
         "kvoxel_s": {name: [round(rate / 1e3, 1) for rate in rates] for name, rates in kvoxel_s.items()},
         "link": {"bytes_in": round(in_, 3), "bytes_out": out, "gb_s": round(link / 1e9, 2),
-                 "share": round(carried / link, 4)},
+                 "share": round(error_diffusion / link, 4)},
     }  # fmt: skip
 
 

@@ -21,13 +21,13 @@ import numpy as np
 import volseg
 from benchmarks.record import record
 from volseg.blocks import Box
-from volseg.cluster import Quiet
+from volseg.cluster import NullProgress
 from volseg.storage import open_volume, read_record
 
 ROUNDS = 2
 
 
-class Started(Quiet):
+class Started(NullProgress):
     """Knows when the first block was sent."""
 
     def __init__(self) -> None:

@@ -22,15 +22,16 @@ import zarr
 from benchmarks.passes import bare_block
 from benchmarks.record import record
 from benchmarks.tables import write_tables
-from tests.doubles import copy_block
-from tests.makers import VOXEL_NM, blobs, make_model
 from volseg.blocks import Box, Zyx
-from volseg.cluster import Cluster, Quiet, connect, run_blocks
-from volseg.journey import RunTicket, compute_block
-from volseg.prediction import execute, prepare
-from volseg.runfiles import PredictConfig, checked
+from volseg.cluster import Cluster, NullProgress, connect, run_blocks
+from volseg.config import PredictConfig, checked
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import execute
+from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import read_record
 from volseg.storage.target import create_volume
+from volseg.testing.doubles import copy_block
+from volseg.testing.factories import VOXEL_NM, blobs, make_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,7 @@ def run_timed(cluster: Cluster, numbers: range, compute: Callable[[int], BlockRe
     """Wall seconds of some blocks, seconds in the network, voxels written."""
     reports: list[BlockReport] = []
     began = time.perf_counter()
-    outcome = run_blocks(cluster, numbers, compute, lambda report, *_: reports.append(report), Quiet())
+    outcome = run_blocks(cluster, numbers, compute, lambda report, *_: reports.append(report), NullProgress())
     seconds = time.perf_counter() - began
     if outcome.failed:
         raise RuntimeError(f"blocks failed: {outcome.failed}")
@@ -70,9 +71,9 @@ def workers_figures(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, widt
             "source": str(raw), "target": str(target), "model": model, "block": block, "halo": HALO,
             "cluster": address_of(two),
         }  # fmt: skip
-        execute(prepare(checked(PredictConfig, values, "predict")), Quiet())
+        execute(prepare(checked(PredictConfig, values, "predict")), NullProgress())
         frozen = read_record(target)
-        compute = partial(compute_block, ticket=RunTicket(str(target), frozen.digest, str(raw), (model,)))
+        compute = partial(compute_block, ticket=RunRef(str(target), frozen.digest, str(raw), (model,)))
         runs: dict[int, list[tuple[float, float, int]]] = {1: [], 2: []}
         bare = partial(bare_block, target=target)
         for cluster in (one, two):

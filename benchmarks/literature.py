@@ -19,15 +19,15 @@ from typing import Any
 import torch
 
 from benchmarks.record import record
-from volseg.evaluation import PixelCounts, SegmentationCounts, pixel_scores
-from volseg.fitting import train
-from volseg.inference.engine import Engine
-from volseg.inference.facts import worker_facts
+from volseg.config import TrainConfig
+from volseg.evaluation.metrics import PixelCounts, SegmentationCounts, pixel_scores
+from volseg.inference.hardware import worker_info
+from volseg.inference.settings import Engine
 from volseg.models.model import Model, load_model_file
 from volseg.ops import to_uint8
-from volseg.runfiles import TrainConfig
 from volseg.training import open_volumes
-from volseg.training.validate import predict_sections
+from volseg.training.run import train
+from volseg.training.validation import predict_sections
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "fcn8s": {"width": 4, "padded": True},
@@ -60,7 +60,7 @@ def run_file(raw: str, labels: str, name: str, seed: int, folder: Path) -> Train
             "data": {**table, "train": LEARN},
             "network": {"name": name, "arguments": NETWORKS[name]},
             "patches": {"size": PATCH, "batch": BATCH, "workers": 0},
-            "enrichment": plain,
+            "augmentation": plain,
             "optimizer": {"average": 0, "learning_rate": 1e-3, "weight_decay": 1e-4},
             "schedule": {"warm_up": 0.05},
             "fit": {"steps": STEPS, "precision": "bfloat16", "device": "cpu", "seed": seed},
@@ -77,7 +77,7 @@ def scored(model: Model, config: TrainConfig, sections: list[int], threshold: fl
     (held,) = volume.held_out()
     engine = Engine("cpu", "bfloat16", 1, torch.get_num_threads(), "one")
     started = time.perf_counter()
-    stored = to_uint8(predict_sections(model, held.raw, engine, worker_facts("cpu"))[model.card.membrane_channel])
+    stored = to_uint8(predict_sections(model, held.raw, engine, worker_info("cpu"))[model.card.membrane_channel])
     rate = held.raw.size / (time.perf_counter() - started) / 1e3
     counts, segments = PixelCounts(), SegmentationCounts()
     counts.add(stored, held.labels == 1)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.cases import CASES, SIDE, Case, make_source, model_of
 from benchmarks.record import record
 from benchmarks.tables import write_tables
-from volseg.calibration import calibrate
-from volseg.cluster import Quiet
-from volseg.prediction import prepare
-from volseg.runfiles import PredictConfig, checked
+from volseg.cluster import NullProgress
+from volseg.config import PredictConfig, checked
+from volseg.prediction.calibrate import calibrate
+from volseg.prediction.prepare import prepare
 
 if TYPE_CHECKING:
     from volseg.blocks import Zyx
@@ -36,7 +36,7 @@ def peaks(case: Case, raw: Path, folder: Path, rounds: int = ROUNDS, block: Zyx 
         "source": str(raw), "target": str(folder / f"{case.name}.zarr"), "model": str(model_of(case, folder)),
         "precision": case.precision, "block": block, "cluster": "local", "workers": 1,
     }  # fmt: skip
-    tried = [calibrate(prepare(checked(PredictConfig, values, "predict")), Quiet()) for _ in range(rounds)]
+    tried = [calibrate(prepare(checked(PredictConfig, values, "predict")), NullProgress()) for _ in range(rounds)]
     first = tried[0]
     return {
         "network": case.network,

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import volseg
 from benchmarks.record import record
+from volseg.evaluation.evaluate import MapScores, ScoreOptions, score_map
 from volseg.models import packaged_models, read_card
-from volseg.scoring import MapScores, ScoreOptions, score_map
 from volseg.storage import open_stack, open_volume, read_record
 from volseg.storage.convert import convert_stack
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from volseg.inference.heap import keep_pages
-from volseg.inference.lane import FORWARD
-from volseg.inference.prepare import DTYPES, fitted, prepared
+from volseg.inference.executor import FORWARD
+from volseg.inference.memory.malloc import retain_heap
+from volseg.inference.optimize.optimize import DTYPES, prepared, specialized
 from volseg.models.model import Model, load_model_file, shared_model
 from volseg.pipeline import BlockReport
 from volseg.storage import read_record
@@ -47,7 +47,7 @@ def network_for(model: Model, precision: Precision, tiling: Tiling) -> Callable[
     """A model's network made ready for one tile shape."""
     axes = slice(1 if tiling.footprint.dimensions == 2 else 0, None)
     network = prepared(model.network, "cpu", precision)
-    return fitted(network, tiling.input_shape[axes], kept_by(tiling), {}).network
+    return specialized(network, tiling.input_shape[axes], kept_by(tiling), {}).network
 
 
 def timed(network: Callable[[Tensor], Tensor], tile: Tensor, threads: int, long: float = LONG) -> float:
@@ -74,7 +74,7 @@ def seconds_of(model_file: Path, precision: Precision, tiling: Tiling, threads: 
 
     The mean, for that is what a run takes of its own, the slow moments of a shared machine among them.
     """
-    keep_pages()
+    retain_heap()
     return fmean(repeated(*_pass_of(model_file, precision, tiling), threads))
 
 

@@ -33,12 +33,13 @@ from benchmarks.passes import seconds_of
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Box, Tiling, Zyx
-from volseg.cluster import Cluster, Quiet, connect
-from volseg.journey import RunTicket, journey_of
+from volseg.cluster import Cluster, NullProgress, connect
+from volseg.config import PredictConfig, checked
 from volseg.models.model import Model, load_model_file
 from volseg.ops import normalize
-from volseg.prediction import Summary, execute, prepare
-from volseg.runfiles import PredictConfig, checked
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import Summary, execute
+from volseg.prediction.worker import RunRef, pipeline_of
 from volseg.storage import open_volume, read_record
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Bench:
         _, y, x = open_volume(str(self.source)).shape
         values = {"source": str(self.source), "target": str(target), "model": str(self.model), "block": (1, y, x)}
         config = checked(PredictConfig, {**values, "cluster": self.address, **options}, "predict")
-        summary = execute(prepare(config), Quiet(), numbers=numbers)
+        summary = execute(prepare(config), NullProgress(), numbers=numbers)
         if summary.failed:
             raise RuntimeError(f"blocks failed: {summary.failed}")
         return summary
@@ -96,7 +97,7 @@ class Bench:
         self.predict(target, (), **options)
         frozen = read_record(target)
         self.computed[name] = round(frozen.models[0].tiling.overhead, 3)
-        ticket = RunTicket(str(target), frozen.digest, open_volume(str(self.source)).location, (str(self.model),))
+        ticket = RunRef(str(target), frozen.digest, open_volume(str(self.source)).location, (str(self.model),))
         firsts = count(0, WARM_UP + self.sections)
 
         def rate() -> float:
@@ -133,9 +134,9 @@ class Bench:
         return rate
 
 
-def opened(ticket: RunTicket) -> None:
+def opened(ticket: RunRef) -> None:
     """Have a worker open a run, models and all."""
-    journey_of(ticket)
+    pipeline_of(ticket)
 
 
 def by_turns(contenders: dict[str, Callable[[], float]], seconds: float, most: int = MOST_ROUNDS) -> Rounds:

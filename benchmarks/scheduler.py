@@ -19,12 +19,12 @@ import psutil
 
 from benchmarks.fleet import measure_fleet
 from benchmarks.record import record
-from tests.doubles import copy_block, report
-from tests.makers import make_volume
 from volseg.blocks import BlockSet
-from volseg.cluster import Cluster, Quiet, connect, run_blocks
+from volseg.cluster import Cluster, NullProgress, connect, run_blocks
 from volseg.storage import Journal, Mark, read_marks
 from volseg.storage.target import create_volume
+from volseg.testing.doubles import copy_block, report
+from volseg.testing.factories import make_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ def measure(cluster: Cluster, compute: Callable[[int], BlockReport], blocks: int
     """Milliseconds a block on the clock and of this process, which holds driver and scheduler; what it holds after."""
     process = psutil.Process()
     before, used, started = process.memory_info().rss, sum(process.cpu_times()[:2]), time.perf_counter()
-    outcome = run_blocks(cluster, range(blocks), compute, lambda *_: None, Quiet())
+    outcome = run_blocks(cluster, range(blocks), compute, lambda *_: None, NullProgress())
     took = time.perf_counter() - started
     after = process.memory_info().rss
     assert outcome.done == blocks

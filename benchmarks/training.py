@@ -1,4 +1,4 @@
-"""What volseg's training costs over a bare PyTorch loop: patches, enrichment, averaging, checks.
+"""What volseg's training costs over a bare PyTorch loop: patches, augmentation, averaging, checks.
 
 python -m benchmarks.training [DEVICE]
 
@@ -24,11 +24,11 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from benchmarks.record import record
 from volseg.blocks import Box
-from volseg.fitting import train
+from volseg.config import TrainConfig
 from volseg.models.registry import build_network
 from volseg.phantom import make_phantom
-from volseg.runfiles import TrainConfig
 from volseg.storage.target import create_volume
+from volseg.training.run import train
 
 WIDTH, BATCH, SIDE = (64, 8, 256) if sys.argv[1:] == ["cuda"] else (16, 4, 256)
 DEVICE = "cuda" if sys.argv[1:] == ["cuda"] else "cpu"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS
 from volseg.models.model import card_for, load_model_file, save_model
+from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS
 from volseg.models.registry import network_class
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.makers import make_model, make_volume
+from volseg.testing.factories import make_model, make_volume
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What one test measures, none must find.

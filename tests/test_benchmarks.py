@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 from benchmarks import gpu, limit, memory
 from benchmarks.cases import Case
 from benchmarks.charts import draw_gpu
-from benchmarks.comparison import (
-    gpu_table,
-)
+from benchmarks.comparison import gpu_table
 from benchmarks.contenders import (
     MISSING,
     PEERS,
@@ -33,16 +31,16 @@ from benchmarks.contenders import (
 )
 from benchmarks.passes import network_for, tile_of, timed
 from benchmarks.peers import Bench, by_turns
-from tests.makers import blobs, make_model, make_volume, stored, whole_pass
 from tests.pages import PLACE, texts
-from volseg import journey
 from volseg.blocks import Tiling
 from volseg.cluster import Cluster
-from volseg.journey import RunTicket, compute_block
 from volseg.models.model import Model, load_model_file
 from volseg.ops import to_uint8
+from volseg.prediction import worker
+from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import read_record
 from volseg.storage.target import create_volume
+from volseg.testing.factories import blobs, make_model, make_volume, stored, whole_pass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,7 +131,7 @@ def test_a_worker_opens_a_run_before_its_blocks_are_timed(
     model_file: Path, raw: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known: dict[Any, Any] = {}
-    monkeypatch.setattr(journey, "_opened", known)
+    monkeypatch.setattr(worker, "_opened", known)
     sections = np.concatenate([raw, raw])
     source = make_volume(tmp_path / "raw.zarr", sections.shape, voxels=sections, chunk=(1, 128, 128))
     rate, _ = Bench(source, model_file, tmp_path, Cluster(None), "serial", sections=1).volseg("volseg", halo="exact")
@@ -189,7 +187,7 @@ def test_a_block_is_busy_for_a_part_of_its_time(model_file: Path, raw: NDArray[n
     bench = Bench(source, model_file, tmp_path, Cluster(None), "serial", sections=2)
     summary = bench.predict(tmp_path / "membrane.zarr", range(2), halo=(0, 24, 24))
     digest = read_record(tmp_path / "membrane.zarr").digest
-    ticket = RunTicket(summary.target, digest, str(source), (str(model_file),))
+    ticket = RunRef(summary.target, digest, str(source), (str(model_file),))
     before = stored(tmp_path / "membrane.zarr")
     seconds, inside, voxels = limit.run_timed(Cluster(None), range(2), partial(compute_block, ticket=ticket))
     assert 0 < inside < seconds

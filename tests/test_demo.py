@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from click.testing import CliRunner
 
 import volseg.demo
-from tests.makers import stored
 from volseg.cli.main import main
+from volseg.testing.factories import stored
 
 if TYPE_CHECKING:
     from pathlib import Path

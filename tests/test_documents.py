@@ -17,9 +17,9 @@ import torch
 import volseg
 from volseg.cli.main import COMMANDS, main
 from volseg.cli.models import Models
-from volseg.cluster.connect import SLOT
+from volseg.cluster.executor import SLOT
+from volseg.config import PredictConfig, TrainConfig, checked, read_toml
 from volseg.models.registry import build_network
-from volseg.runfiles import PredictConfig, TrainConfig, checked, read_toml
 
 ROOT = Path(__file__).parents[1]
 MARKDOWN = sorted(

@@ -13,8 +13,8 @@ from benchmarks.networks import CASES, largest_input
 from benchmarks.record import results
 from benchmarks.tables import PACKAGED, PAGE, filled, literature_table, networks_table, pages
 from volseg.blocks import Footprint
-from volseg.catalogue import network_facts
 from volseg.models import NETWORKS, network_class, packaged_models, read_card
+from volseg.models.catalog import network_facts
 
 HEADINGS = {
     "unet": "U-Net",

@@ -10,10 +10,10 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 
-from tests.makers import stored, whole_pass
 from volseg.cli.main import main
 from volseg.models.model import load_model_file
 from volseg.storage import open_volume
+from volseg.testing.factories import stored, whole_pass
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks.widening import widened
-from tests.makers import make_model
 from volseg.models.model import load_model_file
+from volseg.testing.factories import make_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from volseg.config import TrainConfig, as_toml, read_toml
 from volseg.phantom import make_phantom
-from volseg.runfiles import TrainConfig, as_toml, read_toml
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 

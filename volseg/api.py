@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     import dask.array as da
 
     from volseg.cluster import Progress
+    from volseg.config import PredictOptions
     from volseg.models.model import Model
-    from volseg.prediction import Summary
-    from volseg.runfiles import PredictOptions
+    from volseg.prediction.run import Summary
 
 
 def predict(
@@ -40,13 +40,14 @@ def predict(
     Raises:
         VolsegError: one line that names the value and the way out.
     """
-    from volseg.cluster import Quiet
-    from volseg.prediction import execute, prepare
-    from volseg.runfiles import PredictConfig, checked
+    from volseg.cluster import NullProgress
+    from volseg.config import PredictConfig, checked
+    from volseg.prediction.prepare import prepare
+    from volseg.prediction.run import execute
 
     values: dict[str, Any] = {"source": source, "target": target, "model": model, **options}
     prepared = prepare(checked(PredictConfig, values, "predict"))
-    return execute(prepared, progress or Quiet())
+    return execute(prepared, progress or NullProgress())
 
 
 def membrane_probability(array: da.Array, model: str, *, halo: str | Sequence[int] = "exact") -> da.Array:
@@ -63,7 +64,7 @@ def membrane_probability(array: da.Array, model: str, *, halo: str | Sequence[in
     Raises:
         VolsegError: an array that is no volume, or a halo that the network cannot take.
     """
-    from volseg.lazy import lazy_probability
+    from volseg.prediction.dask_array import lazy_probability
 
     return lazy_probability(array, model, halo)
 

@@ -10,31 +10,31 @@ import numpy as np
 
 from volseg.api import predict
 from volseg.blocks import Box
-from volseg.errors import TargetError
-from volseg.fitting import train
-from volseg.phantom import make_phantom
-from volseg.runfiles import OutputConfig, TrainConfig
-from volseg.scoring import ScoreOptions, score_map
-from volseg.storage import open_volume
-from volseg.storage.target import create_volume
-from volseg.training import (
+from volseg.config import OutputConfig, TrainConfig
+from volseg.config.train_tables import (
+    AugmentationSettings,
     DataSettings,
-    EnrichmentSettings,
     FitSettings,
     NetworkSettings,
     OptimizerSettings,
     PatchSettings,
     ValidationSettings,
 )
-from volseg.view import save_panel
+from volseg.errors import TargetError
+from volseg.evaluation.evaluate import ScoreOptions, score_map
+from volseg.phantom import make_phantom
+from volseg.plots.panel import save_panel
+from volseg.storage import open_volume
+from volseg.storage.target import create_volume
+from volseg.training.run import train
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.blocks import Zyx
     from volseg.cluster import Progress
-    from volseg.diary import Screen
-    from volseg.evaluation import PixelScores
+    from volseg.evaluation.metrics import PixelScores
+    from volseg.training.job import ProgressReporter
 
 PACKAGED = "fusionnet-isbi2012"
 _STEPS = 100_000
@@ -123,7 +123,7 @@ def make_data(place: DemoFolder) -> None:
             target.write(Box.of_shape(shape), voxels)
 
 
-def learn(place: DemoFolder, seconds: int, screen: Screen) -> None:
+def learn(place: DemoFolder, seconds: int, screen: ProgressReporter) -> None:
     """Train a small FusionNet on the first volume; its last sections select the step."""
     depth = _LEARN_SHAPE[0]
     config = TrainConfig(
@@ -139,7 +139,7 @@ def learn(place: DemoFolder, seconds: int, screen: Screen) -> None:
         network=NetworkSettings(arguments={"width": 8, "depth": 2}),
         patches=PatchSettings(size=(1, 128, 128), workers=0),
         # In a minute there is no time to get used to more than turns and flips.
-        enrichment=EnrichmentSettings(elastic="none", blur=0, gamma=0),
+        augmentation=AugmentationSettings(elastic="none", blur=0, gamma=0),
         optimizer=OptimizerSettings(learning_rate=3e-3, average=0.98),
         fit=FitSettings(steps=_STEPS, minutes=seconds / 60),
         validation=ValidationSettings(every=100),

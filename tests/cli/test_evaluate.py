@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.makers import make_volume
 from volseg.cli.main import main
+from volseg.testing.factories import make_volume
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ import tifffile
 import yaozarrs
 from click.testing import CliRunner
 
-from tests.makers import blobs, make_volume, stored, whole_pass_stored
 from volseg.cli.main import main
-from volseg.runfiles import TrainConfig
+from volseg.config import TrainConfig
 from volseg.storage import open_volume, read_record
+from volseg.testing.factories import blobs, make_volume, stored, whole_pass_stored
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from tests.makers import make_model, make_volume, stored
 from volseg.cli.main import main
-from volseg.models import packaged_models, packaged_story, read_card
+from volseg.models import model_card_text, packaged_models, read_card
 from volseg.models.model import load_model_file
+from volseg.testing.factories import make_model, make_volume, stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,7 +186,7 @@ def test_a_packaged_model_is_small_and_says_what_it_is(name: str) -> None:
     assert header.card.name == name
     assert "research use" in header.card.license
     for heading in ("Data", "Scores", "Halo and speed", "Not good for"):
-        assert f"\n## {heading}\n" in packaged_story(name), heading
+        assert f"\n## {heading}\n" in model_card_text(name), heading
 
 
 def test_a_model_without_membrane_is_exported_as_well(weights: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from volseg.cluster import connect, visible_gpus
-from volseg.cluster.connect import default_workers
+from volseg.cluster.dask_cluster import default_workers
 
 
 @pytest.mark.parametrize(

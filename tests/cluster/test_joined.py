@@ -12,16 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.doubles import (
-    Marks,
-    Notes,
-    naps,
-    report,
-)
-from tests.makers import stored
-from volseg.cluster import Quiet, connect, run_blocks
-from volseg.cluster.connect import SLOTS
+from volseg.cluster import NullProgress, connect, run_blocks
+from volseg.cluster.executor import SLOTS
 from volseg.errors import ClusterError, ConfigError
+from volseg.testing.doubles import Marks, Notes, naps, report
+from volseg.testing.factories import stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +36,7 @@ def test_a_scheduler_that_dies_is_one_clear_error(free_scheduler: str) -> None:
                     os.kill(pid, 9)
 
             with pytest.raises(ClusterError, match="lost; start it again and give --resume"):
-                run_blocks(cluster, range(10_000), naps, kill_early, Quiet())
+                run_blocks(cluster, range(10_000), naps, kill_early, NullProgress())
     finally:
         process.kill()
         process.wait()
@@ -50,7 +45,7 @@ def test_a_scheduler_that_dies_is_one_clear_error(free_scheduler: str) -> None:
 def test_a_cluster_without_workers_left_is_said_and_given_up(
     free_scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import volseg.cluster.window as running
+    import volseg.cluster.submission as running
 
     monkeypatch.setattr(running, "_LOOK_SECONDS", 0.5)
     monkeypatch.setattr(running, "_WITHOUT_WORKERS_SECONDS", 2.0)
@@ -114,7 +109,7 @@ def test_a_joined_cluster_does_the_work_and_outlives_it(free_scheduler: str) -> 
         for _ in range(2):
             with joined(free_scheduler) as cluster:
                 marks = Marks()
-                run_blocks(cluster, range(10), report, marks, Quiet())
+                run_blocks(cluster, range(10), report, marks, NullProgress())
                 assert sorted(marks.done) == list(range(10))
     finally:
         process.kill()

@@ -10,7 +10,12 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.doubles import (
+from volseg.cluster import Cluster, NullProgress, connect, run_blocks, submission
+from volseg.cluster.executor import SLOTS
+from volseg.errors import ClusterError
+from volseg.pipeline import BlockReport
+from volseg.storage.target import create_volume
+from volseg.testing.doubles import (
     Marks,
     Notes,
     breaks_at_three,
@@ -22,12 +27,7 @@ from tests.doubles import (
     naps,
     report,
 )
-from tests.makers import blobs, make_volume, stored
-from volseg.cluster import Cluster, Quiet, connect, run_blocks, window
-from volseg.cluster.connect import SLOTS
-from volseg.errors import ClusterError
-from volseg.pipeline import BlockReport
-from volseg.storage.target import create_volume
+from volseg.testing.factories import blobs, make_volume, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def any_cluster(request: pytest.FixtureRequest, two_workers: Cluster) -> Cluster
 
 def test_every_block_is_done_once(any_cluster: Cluster) -> None:
     marks = Marks()
-    outcome = run_blocks(any_cluster, iter(range(50)), report, marks, Quiet())
+    outcome = run_blocks(any_cluster, iter(range(50)), report, marks, NullProgress())
     assert sorted(marks.done) == list(range(50))
     assert (outcome.done, outcome.failed) == (50, {})
 
@@ -81,7 +81,7 @@ def test_a_bug_is_tried_three_times_and_shows_where_it_is(any_cluster: Cluster) 
 def test_a_block_that_takes_its_workers_down_fails_alone() -> None:
     marks = Marks()
     with connect("local", 2) as cluster:
-        outcome = run_blocks(cluster, range(6), dies_at_three, marks, Quiet())
+        outcome = run_blocks(cluster, range(6), dies_at_three, marks, NullProgress())
     assert list(outcome.failed) == [3]
     assert sorted(marks.done) == [0, 1, 2, 4, 5]
 
@@ -90,7 +90,7 @@ def test_one_task_a_block(two_workers: Cluster) -> None:
     """Law 5: what a peer's overlap makes a hundred tasks of is one here."""
     assert two_workers.client is not None
     before = two_workers.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
-    run_blocks(two_workers, range(40), report, Marks(), Quiet())
+    run_blocks(two_workers, range(40), report, Marks(), NullProgress())
     after = two_workers.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
     # A task passes released, waiting, (no-worker or queued,) processing, memory, released, forgotten.
     assert (after - before) / 40 <= 7
@@ -102,7 +102,7 @@ def of_numpy(number: int) -> BlockReport:
 
 def test_a_report_that_no_message_can_carry_is_fetched(any_cluster: Cluster) -> None:
     marks = Marks()
-    outcome = run_blocks(any_cluster, range(10), of_numpy, marks, Quiet())
+    outcome = run_blocks(any_cluster, range(10), of_numpy, marks, NullProgress())
     assert sorted(marks.done) == list(range(10))
     assert not outcome.failed
 
@@ -113,7 +113,7 @@ def test_nothing_is_fetched_from_a_worker(two_workers: Cluster) -> None:
     two_workers.client.submit(bytes, 1000).result()
     before = two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
     assert sum(before.values()) >= 1000
-    run_blocks(two_workers, range(40), naps, Marks(), Quiet())
+    run_blocks(two_workers, range(40), naps, Marks(), NullProgress())
     assert before == two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
 
 
@@ -128,9 +128,9 @@ def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
     )
     compute = partial(copy_block, source=str(raw), target=str(tmp_path / "out.zarr"), block=block)
     marks, driver = Marks(), psutil.Process()
-    run_blocks(two_workers, range(200), compute, Marks(), Quiet())
+    run_blocks(two_workers, range(200), compute, Marks(), NullProgress())
     before, started = driver.memory_info().rss, time.perf_counter()
-    outcome = run_blocks(two_workers, range(blocks), compute, marks, Quiet())
+    outcome = run_blocks(two_workers, range(blocks), compute, marks, NullProgress())
     took, grown = time.perf_counter() - started, driver.memory_info().rss - before
     figures = (
         f"peak futures {outcome.peak_in_flight}, driver +{grown / 2**20:.1f} MiB, {1000 * took / blocks:.2f} ms a block"
@@ -157,7 +157,7 @@ def test_the_numbers_are_consumed_as_the_window_moves(two_workers: Cluster) -> N
             raise EnoughError
 
     with pytest.raises(EnoughError):
-        run_blocks(two_workers, numbers(), report, stop_early, Quiet())
+        run_blocks(two_workers, numbers(), report, stop_early, NullProgress())
     assert len(taken) < 20 + 4 * 2 * SLOTS
 
 
@@ -179,7 +179,7 @@ def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: C
         def keep(block: BlockReport, attempt: int, worker: str) -> None:
             digests[name].append(block.digest)
 
-        run_blocks(cluster, range(60), partial(mine, name=name), keep, Quiet())
+        run_blocks(cluster, range(60), partial(mine, name=name), keep, NullProgress())
 
     with Client(two_workers.client.scheduler_info()["address"]) as other:
         threads = [threading.Thread(target=drive, args=pair) for pair in (("a", two_workers.client), ("b", other))]
@@ -192,7 +192,7 @@ def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: C
 
 def test_work_is_shared_out(two_workers: Cluster) -> None:
     marks = Marks()
-    run_blocks(two_workers, range(40), naps, marks, Quiet())
+    run_blocks(two_workers, range(40), naps, marks, NullProgress())
     counts = [sum(worker == name for _, worker in marks.done.values()) for name in two_workers.names]
     assert min(counts) >= 12
 
@@ -203,10 +203,10 @@ def test_a_scheduler_keeps_nothing_of_what_it_was_sent(two_workers: Cluster, mon
         return sum(len((span.metadata or {}).get("collections", [])) for span in spans)
 
     assert two_workers.client is not None
-    run_blocks(two_workers, range(100), report, lambda *_: None, Quiet())
+    run_blocks(two_workers, range(100), report, lambda *_: None, NullProgress())
     before = two_workers.client.run_on_scheduler(kept)
-    monkeypatch.setattr(window, "_TIDY_SECONDS", 0.0)
-    run_blocks(two_workers, range(100), report, lambda *_: None, Quiet())
+    monkeypatch.setattr(submission, "_TIDY_SECONDS", 0.0)
+    run_blocks(two_workers, range(100), report, lambda *_: None, NullProgress())
     assert two_workers.client.run_on_scheduler(kept) < min(before, 5)
 
 

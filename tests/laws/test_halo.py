@@ -11,19 +11,20 @@ import pytest
 import torch
 
 import volseg
-from tests.doubles import Notes
-from tests.makers import VOXEL_NM, blobs, make_model, make_volume, random_network, sampled_for, stored
-from volseg import halos
 from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.cluster import Cluster
+from volseg.config.tolerance import Tolerance
 from volseg.errors import MemoryPlanError
-from volseg.halos import HaloChoice, choose_halo, measure_halo, measure_sample, while_it_pays
 from volseg.inference import Engine, open_predictor
 from volseg.models import read_card
 from volseg.models.model import card_for, save_model
 from volseg.ops import Grey, Normalization
-from volseg.pipeline.halo import Measured, Tolerance
+from volseg.prediction.autotune import halo
+from volseg.prediction.autotune.halo import HaloChoice, choose_halo, measure_halo, measure_sample, while_it_pays
+from volseg.prediction.autotune.halo_curve import Measured
 from volseg.storage import open_volume, read_record, source_identity
+from volseg.testing.doubles import Notes
+from volseg.testing.factories import VOXEL_NM, blobs, make_model, make_volume, random_network, sampled_for, stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +121,7 @@ def test_a_looser_tolerance_takes_a_smaller_halo_from_the_same_curve(raw_path, m
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the curve was measured again")
 
-    monkeypatch.setattr(halos, "measure_sample", never)
+    monkeypatch.setattr(halo, "measure_sample", never)
     loose = choose(raw_path, model_file, Tolerance(0.9, 60))
     assert loose.curve == strict.curve
     assert loose.halo < strict.halo
@@ -132,7 +133,7 @@ def test_other_weights_another_volume_or_precision_are_measured_anew(
 ) -> None:
     choose(raw_path, model_file)
     measured: list[Box] = []
-    monkeypatch.setattr(halos, "measure_sample", lambda box, sampled: measured.append(box))
+    monkeypatch.setattr(halo, "measure_sample", lambda box, sampled: measured.append(box))
     if change == "weights":
         model_file = near_sighted(tmp_path / "m.safetensors", seed=8)
     if change == "source":
@@ -198,5 +199,5 @@ def test_no_more_samples_are_measured_than_pay(
     raw_path: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # what other tests measured is not taken
-    monkeypatch.setattr(halos, "while_it_pays", lambda boxes, _: iter(boxes[:1]))
+    monkeypatch.setattr(halo, "while_it_pays", lambda boxes, _: iter(boxes[:1]))
     assert "(1 sample)" in choose(raw_path, model_file).reason

@@ -15,15 +15,16 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import volseg
-from tests.makers import make_model, make_volume, random_network
-from volseg import freezing
 from volseg.blocks import BlockGrid, Tiling
 from volseg.errors import MemoryPlanError
-from volseg.inference import Load, memory, worker_facts
-from volseg.inference.liveness import activation_bytes, outline
-from volseg.inference.memory import largest_that_fits, plan_memory
-from volseg.inference.prepare import fitted, prepared
+from volseg.inference import Load, worker_info
+from volseg.inference.memory import plan
+from volseg.inference.memory.activations import activation_bytes, outline
+from volseg.inference.memory.plan import largest_that_fits, plan_memory
+from volseg.inference.optimize.optimize import fitted, prepared
 from volseg.models.footprint import network_footprint
+from volseg.prediction import resolve
+from volseg.testing.factories import make_model, make_volume, random_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +37,10 @@ from pathlib import Path
 import distributed, torch
 from volseg.blocks import BlockGrid, Tiling
 from volseg.inference import Engine, Load, open_predictor
-from volseg.inference.memory import plan_memory
+from volseg.inference.memory.plan import plan_memory
 from volseg.models import read_card
 from volseg.models.model import load_model_file
-from volseg.journey import Volumes
+from volseg.prediction.worker import Volumes
 from volseg.pipeline import Journey, Member, process_block
 from volseg.storage import open_volume, open_target
 from volseg.storage.target import create_volume
@@ -86,8 +87,8 @@ def test_the_predicted_peak_is_about_right_and_does_not_grow_with_the_volume(tmp
 
 def test_what_was_let_go_of_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(memory, "trim", lambda: told.append("trimmed"))
-    assert memory.resident_bytes.__wrapped__() > 1 << 27
+    monkeypatch.setattr(plan, "trim", lambda: told.append("trimmed"))
+    assert plan.resident_bytes.__wrapped__() > 1 << 27
     assert told == ["trimmed"]
 
 
@@ -191,8 +192,8 @@ def test_the_largest_tile_that_fits_is_taken() -> None:
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(
     raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = replace(worker_facts("cpu"), memory=1 << 24)
-    monkeypatch.setattr(freezing, "worker_facts", lambda device: facts)
+    facts = replace(worker_info("cpu"), memory=1 << 24)
+    monkeypatch.setattr(resolve, "worker_info", lambda device: facts)
     with pytest.raises(MemoryPlanError, match=r"would need 0\.\d+ GiB, and 0\.01 GiB may be planned for"):
         volseg.predict(str(raw), str(tmp_path / "t.zarr"), model=str(small_model), cluster="serial")
     assert not (tmp_path / "t.zarr").exists()

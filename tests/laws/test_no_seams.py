@@ -11,19 +11,20 @@ import pytest
 import torch
 
 import volseg
-from tests.makers import blobs, make_model, make_volume, stored, whole_pass
 from volseg.blocks import BlockGrid, Tiling
-from volseg.cluster import Quiet
+from volseg.cluster import NullProgress
+from volseg.config import PredictConfig
 from volseg.errors import GridError, ModelError
 from volseg.inference import Engine, open_predictor
-from volseg.inference.prepare import DTYPES, prepared
+from volseg.inference.optimize.optimize import DTYPES, prepared
 from volseg.models import read_card, registry
 from volseg.models.model import load_model_file
 from volseg.ops import Grey
-from volseg.pipeline import Journey, Member, Request, plan_run, process_block
-from volseg.prediction import execute, prepare
-from volseg.runfiles import PredictConfig
+from volseg.pipeline import BlockPipeline, EnsembleMember, Request, plan_run, process_block
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import execute
 from volseg.storage import open_volume, volume_statistics
+from volseg.testing.factories import blobs, make_model, make_volume, stored, whole_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +102,7 @@ def in_blocks(
     predict = open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", batch, 1))
     keep = Keep(predict)
     statistics = volume_statistics(volume, header.card.normalization)
-    journey = Journey(plan.grid, (Member(tiling, statistics, keep),), volume, keep)
+    journey = BlockPipeline(plan.grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in plan.grid.numbers():
         process_block(number, journey)
     return keep.whole
@@ -175,7 +176,7 @@ def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth) -> No
     keep = Keep(open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", 1, 1)))
     grid = BlockGrid.over(SHAPE, (1, 32, 32), (1, 32, 32))
     statistics = volume_statistics(volume, header.card.normalization)
-    journey = Journey(grid, (Member(tiling, statistics, keep),), volume, keep)
+    journey = BlockPipeline(grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in grid.numbers():
         process_block(number, journey)
     assert np.abs(keep.whole - truth).max() > 1e-3
@@ -197,7 +198,7 @@ def test_within_one_record_bytes_are_equal(raw_path: Path, small_model: Path, tm
             freeze_like(tmp_path / "0.zarr", target)
         prepared = prepare(config)
         numbers = list(prepared.plan.grid.numbers())
-        summary = execute(prepared, Quiet(), reversed(numbers) if backwards else numbers)
+        summary = execute(prepared, NullProgress(), reversed(numbers) if backwards else numbers)
         assert summary.done == len(numbers)
         results.append({p.relative_to(target): p.read_bytes() for p in (target / "0" / "c").rglob("*") if p.is_file()})
     assert results[0] == results[1] == results[2]
@@ -218,10 +219,10 @@ def test_statistics_and_not_the_block_decide_the_input(raw_path: Path, small_mod
     plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), Request(block=(3, 64, 64)))
     tiling = next(plan.tilings())
     keep = Keep(open_predictor(str(small_model), header.digest, tiling, Engine("cpu", "float32", 1, 1)))
-    journey = Journey(plan.grid, (Member(tiling, ((128.0, 60.0),), keep),), volume, keep)
+    journey = BlockPipeline(plan.grid, (EnsembleMember(tiling, ((128.0, 60.0),), keep),), volume, keep)
     process_block(0, journey)
     first = keep.whole.copy()
-    process_block(0, replace(journey, members=(Member(tiling, ((90.0, 30.0),), keep),)))
+    process_block(0, replace(journey, members=(EnsembleMember(tiling, ((90.0, 30.0),), keep),)))
     assert np.nanmax(np.abs(keep.whole - first)) > 1e-3
 
 

@@ -15,8 +15,8 @@ import torch
 import zarr
 from click.testing import CliRunner
 
-from tests.makers import VOXEL_NM, blobs, make_volume, stored
 from volseg.cli.main import main
+from volseg.testing.factories import VOXEL_NM, blobs, make_volume, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import volseg
-from tests.makers import blobs, make_model, make_volume
 from volseg.errors import ResumeError, TargetError
-from volseg.journey import RunTicket, compute_block
+from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import Mark, open_target, read_marks, read_record
 from volseg.storage.target import digest_of
+from volseg.testing.factories import blobs, make_model, make_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,7 +242,7 @@ def test_a_block_that_outlives_its_run_leaves_the_next_one_alone(raw: Path, smal
     target = tmp_path / "p.zarr"
     options: dict[str, Any] = {"block": (1, 32, 32), "cluster": "serial"}
     volseg.predict(str(raw), str(target), model=str(small_model), **options)
-    ticket = RunTicket(str(target), read_record(target).digest, str(raw), (str(small_model),))
+    ticket = RunRef(str(target), read_record(target).digest, str(raw), (str(small_model),))
     compute_block(0, ticket)
     other = make_model(tmp_path / "other.safetensors", seed=9)
     volseg.predict(str(raw), str(target), model=str(other), overwrite=True, **options)

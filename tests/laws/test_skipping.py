@@ -11,16 +11,16 @@ from click.testing import CliRunner
 
 import volseg
 from tests.laws.test_no_seams import freeze_like
-from tests.makers import blobs, make_volume, stored
 from volseg.cli.main import main
-from volseg.cluster import Quiet
+from volseg.cluster import NullProgress
 from volseg.errors import GridError, ResumeError, SourceError, TargetError
 from volseg.storage import UNCERTAINTY, Mark, read_marks, read_record
+from volseg.testing.factories import blobs, make_volume, stored
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volseg.prediction import Summary
+    from volseg.prediction.run import Summary
 
 SHAPE = (1, 64, 160)
 BLOCKS = {(y, x) for y in range(2) for x in range(5)}
@@ -121,7 +121,7 @@ def test_what_a_killed_attempt_left_of_a_block_that_is_empty_is_deleted(
 def test_a_run_with_a_mask_gives_in_its_blocks_the_bytes_of_a_run_without(
     padded: Path, whole: tuple[Path, Summary], mask: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    class Told(Quiet):
+    class Told(NullProgress):
         total, advanced = 0, 0
 
         def begin(self, total: int) -> None:

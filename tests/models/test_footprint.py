@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.makers import random_network
 from volseg.errors import ModelError
 from volseg.models.footprint import network_footprint
-from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
+from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.registry import NETWORKS
+from volseg.testing.factories import random_network
 
 if TYPE_CHECKING:
     from volseg.blocks import Footprint

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.makers import make_model, random_network
 from volseg.errors import ModelError
 from volseg.models import read_card, resolve_model
 from volseg.models.model import load_model_file, save_model
+from volseg.testing.factories import make_model, random_network
 
 if TYPE_CHECKING:
     from pathlib import Path

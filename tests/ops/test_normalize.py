@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from volseg.errors import ConfigError
-from volseg.ops import Normalization, moments, normalize
+from volseg.ops import Normalization, moments, normalize, to_probability, to_uint8
 from volseg.ops.normalize import section_moments
 
 
@@ -42,3 +44,20 @@ def test_what_was_not_imaged_does_not_count() -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ConfigError, match="'block' is not one of"):
         Normalization("block", (0.0, 1.0))
+
+
+@given(st.floats(0, 1, width=32))
+def test_storing_costs_at_most_half_a_step(value: float) -> None:
+    stored = to_uint8(np.asarray([value], np.float32))
+    assert abs(float(to_probability(stored)[0]) - value) <= 0.5 / 255 + 1e-6
+
+
+def test_every_byte_survives_the_way_there_and_back() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(to_uint8(to_probability(every)), every)
+
+
+@given(st.floats(0, 1, width=32), st.floats(0, 1, width=32))
+def test_order_is_kept(a: float, b: float) -> None:
+    low, high = to_uint8(np.asarray(sorted((a, b)), np.float32))
+    assert low <= high

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.doubles import FOOTPRINT, Identity
-from tests.makers import blobs
 from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.errors import BlockError
-from volseg.ops import Grey, mirrored
-from volseg.pipeline import Journey, Member, process_block
+from volseg.ops import Grey, read_reflected
+from volseg.pipeline import BlockPipeline, EnsembleMember, process_block
+from volseg.testing.doubles import FOOTPRINT, Identity
+from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,16 +26,16 @@ class Memory:
         self.raw = raw
         self.out = np.zeros(raw.shape, np.uint8)
         self.calls: list[str] = []
-        self.spread: np.ndarray | None = None
+        self.with_std: np.ndarray | None = None
 
     def read(self, box: Box) -> np.ndarray:
         self.calls.append("read")
-        return mirrored(self.raw, box.start, box.stop)
+        return read_reflected(self.raw, box.start, box.stop)
 
     def write(self, box: Box, volumes: Sequence[np.ndarray]) -> str:
         self.calls.append("write")
         self.out[box.slices] = volumes[0][0]
-        self.spread = volumes[1][0] if len(volumes) > 1 else None
+        self.with_std = volumes[1][0] if len(volumes) > 1 else None
         return "digest"
 
     def clear(self, box: Box) -> None:
@@ -43,10 +43,10 @@ class Memory:
         self.out[box.slices] = 0
 
 
-def journey(memory: Memory, block=(2, 16, 16)) -> Journey:
+def journey(memory: Memory, block=(2, 16, 16)) -> BlockPipeline:
     tiling = Tiling(FOOTPRINT, (1, *block[1:]), (0, 3, 3))
     grid = BlockGrid.over(memory.raw.shape, block, block)
-    return Journey(grid, (Member(tiling, ((0.0, 255.0),), Identity(tiling)),), memory, memory)
+    return BlockPipeline(grid, (EnsembleMember(tiling, ((0.0, 255.0),), Identity(tiling)),), memory, memory)
 
 
 def test_the_identity_network_copies_the_volume() -> None:
@@ -120,11 +120,14 @@ def test_several_networks_are_averaged_each_with_its_own_constants_and_halo() ->
     memory.raw[0, 0, 0] = 0
     grid = BlockGrid.over(memory.raw.shape, (2, 16, 16), (2, 16, 16))
     near, far = (Tiling(FOOTPRINT, (1, 16, 16), (0, halo, halo)) for halo in (1, 5))
-    members = (Member(near, ((0.0, 255.0),), Identity(near)), Member(far, ((0.0, 510.0),), Identity(far)))
-    trip = Journey(grid, members, memory, memory, spread=True)
+    members = (
+        EnsembleMember(near, ((0.0, 255.0),), Identity(near)),
+        EnsembleMember(far, ((0.0, 510.0),), Identity(far)),
+    )
+    trip = BlockPipeline(grid, members, memory, memory, with_std=True)
     assert trip.read_box(grid.box(0)) == far.read_box(grid.box(0))
     process_block(0, trip)
     seen = memory.raw == 200
     assert (memory.out[seen] == 150).all()
-    assert memory.spread is not None
-    assert (memory.spread[seen] == 50).all()
+    assert memory.with_std is not None
+    assert (memory.with_std[seen] == 50).all()

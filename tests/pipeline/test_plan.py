@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from volseg.blocks import Box, Footprint
 from volseg.errors import GridError, ModelError
+from volseg.models.compatibility import refuse_other_type, refuse_other_voxels, refuse_uneven
 from volseg.ops import Normalization
 from volseg.pipeline import Request, plan_run
-from volseg.pipeline.plan import refuse_other_type, refuse_other_voxels, refuse_uneven
 
 FUSIONNET = Footprint((0, 245, 245), (0, 245, 245), (1, 16, 16), (0, 0, 0), (1, 16, 16), (0, 235, 235))
 UNET = Footprint((0, 107, 107), (0, 107, 107), (1, 16, 16), (0, 92, 92), (1, 188, 188), (0, 96, 96))

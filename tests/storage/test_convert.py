@@ -11,10 +11,10 @@ import tifffile
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.makers import blobs, stored
 from volseg.cli.convert import convert
 from volseg.errors import ConfigError, SourceError, TargetError
 from volseg.storage import convert_stack, is_stack, open_stack, open_volume
+from volseg.testing.factories import blobs, stored
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.makers import blobs
 from volseg.blocks import Box
 from volseg.errors import SourceError
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
+from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.makers import make_volume, stored
 from volseg.errors import TargetError
 from volseg.storage import Journal, Mark, read_marks
 from volseg.storage.target import replace_volume
+from volseg.testing.factories import make_volume, stored
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,11 +15,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.makers import blobs, make_volume
 from volseg.blocks import Box
 from volseg.errors import SourceError
-from volseg.storage import arrays, kept_array, open_readable, open_sections
+from volseg.storage import kept_array, memmap, open_readable, open_sections
 from volseg.storage.cache import cache_folder
+from volseg.testing.factories import blobs, make_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ def test_a_stack_that_breaks_leaves_no_file_behind(tmp_path: Path, temporary: Pa
 
 
 def test_a_stack_larger_than_the_disk_is_refused_before_it_is_decoded(tmp_path, temporary, monkeypatch) -> None:
-    monkeypatch.setattr(arrays, "_free", lambda _: 100)
+    monkeypatch.setattr(memmap, "_free", lambda _: 100)
     with pytest.raises(SourceError, match=r"0.0 GB free and .* make room there, or set TMPDIR"):
         open_readable(stored_as("raw.tif", tmp_path))
     assert not list(temporary.iterdir())

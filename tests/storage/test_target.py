@@ -10,11 +10,11 @@ import pytest
 import yaozarrs
 import zarr
 
-from tests.makers import blobs, make_volume
 from volseg.blocks import Box
 from volseg.errors import TargetError
 from volseg.storage import open_target
 from volseg.storage.target import create_volume, digest_of, refuse_other_than_zarr, replace_volume
+from volseg.testing.factories import blobs, make_volume
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,4 +8,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Curves take half a second to draw; that they are drawn is tested with the whole journey."""
-    monkeypatch.setattr("volseg.diary.save_curves", lambda *_: None)
+    monkeypatch.setattr("volseg.training.logger.save_curves", lambda *_: None)

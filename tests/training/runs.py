@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from tests.makers import make_volume
-from volseg.fitting import train
-from volseg.runfiles import TrainConfig
+from volseg.config import TrainConfig
+from volseg.testing.factories import make_volume
+from volseg.training.run import train
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volseg.training.loop import Trained
+    from volseg.training.trainer import Trained
 
 
 def stripes(seed: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -36,12 +36,12 @@ def make_stripes(folder: Path) -> Path:
 
 
 def run(volumes: Path, folder: Path, **tables: dict[str, Any]) -> TrainConfig:
-    """A run file of a small FusionNet in float32 without enrichment, with some keys set otherwise."""
+    """A run file of a small FusionNet in float32 without augmentation, with some keys set otherwise."""
     values: dict[str, Any] = {
         "data": {"raw": str(volumes / "raw.zarr"), "labels": str(volumes / "labels.zarr"), "train": [0, 4]},
         "network": {"name": "fusionnet", "arguments": {"width": 4, "depth": 1}},
         "patches": {"size": 32, "workers": 0},
-        "enrichment": {"elastic": "none", "noise": 0, "blur": 0},
+        "augmentation": {"elastic": "none", "noise": 0, "blur": 0},
         "optimizer": {"learning_rate": 1e-2, "average": 0},
         "fit": {"steps": 20, "precision": "float32", "device": "cpu"},
         "validation": {"every": 20, "score": "f1"},

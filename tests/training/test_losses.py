@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from volseg.config.train_tables import LossSettings
 from volseg.errors import ConfigError
 from volseg.training.losses import Loss, make_loss
-from volseg.training.settings import LossSettings
 
 NAMES = ["cross_entropy", "balanced", "dice", "focal", "mean_absolute"]
 VOXELWISE = [name for name in NAMES if name != "dice"]

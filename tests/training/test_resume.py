@@ -15,18 +15,18 @@ import pytest
 import torch
 
 from tests.training.runs import learn, log_of, make_stripes, run
+from volseg.config import as_toml
 from volseg.errors import ResumeError, TrainingError, VolsegError
 from volseg.models import read_card
-from volseg.runfiles import as_toml
 from volseg.training.checkpoint import Checkpoint, read_checkpoint, replace_file, write_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Every kind of chance and of state: drop-out, averaging, moments, enrichment, workers.
+# Every kind of chance and of state: drop-out, averaging, moments, augmentation, workers.
 TABLES: dict[str, Any] = {
     "network": {"name": "fcn8s", "arguments": {"width": 4, "padded": True, "dropout": 0.5}},
-    "enrichment": {"elastic": "grid", "noise": 0.2, "blur": 1.0, "fold": 0.1},
+    "augmentation": {"elastic": "grid", "noise": 0.2, "blur": 1.0, "fold": 0.1},
     "optimizer": {"average": 0.9, "learning_rate": 1e-3},
     "fit": {"steps": 40, "precision": "bfloat16"},
     "validation": {"every": 10},
@@ -79,8 +79,8 @@ import os, signal, sys
 import torch
 import volseg.training.checkpoint as checkpoint
 from tests.training.runs import Heard
-from volseg.fitting import train
-from volseg.runfiles import TrainConfig, read_toml
+from volseg.training.run import train
+from volseg.config import TrainConfig, read_toml
 
 torch.set_num_threads(1)
 written = 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from volseg.view.metadata import Facts
+from volseg.storage.zarr_metadata import Facts
 from volseg.view.scene import Layer, scene
 from volseg.view.sources import Role, Source
 

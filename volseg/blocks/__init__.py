@@ -1,21 +1,20 @@
 """Integer geometry: boxes, grids, halos and tiles. No arrays, no files, no dependencies."""
 
-from volseg.blocks.align import ceil_to, floor_to
 from volseg.blocks.blockset import BlockSet
-from volseg.blocks.box import Box, Zyx, ZyxFloat
-from volseg.blocks.coarser import Coarser
+from volseg.blocks.box import Box, Zyx, ZyxFloat, ceil_to, floor_to
+from volseg.blocks.downsampling import LevelScale
 from volseg.blocks.footprint import Footprint
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
-from volseg.blocks.reading import boxes_along, decoded_chunks, joint_read_box, read_amplification
-from volseg.blocks.text import parse_roi, parse_zyx
+from volseg.blocks.parse import parse_roi, parse_zyx
+from volseg.blocks.read_amplification import boxes_along, decoded_chunks, joint_read_box, read_amplification
 from volseg.blocks.tiling import Tiling
 
 __all__ = [
     "BlockGrid",
     "BlockSet",
     "Box",
-    "Coarser",
+    "LevelScale",
     "Footprint",
     "Tiling",
     "Zyx",

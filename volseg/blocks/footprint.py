@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from volseg.blocks.align import ceil_to
-from volseg.blocks.box import Zyx, zip3
+from volseg.blocks.box import Zyx, ceil_to, zip3
 from volseg.errors import GridError
 
 

@@ -7,8 +7,7 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
-from volseg.blocks.align import ceil_to, floor_to
-from volseg.blocks.box import Box, Zyx, zip3
+from volseg.blocks.box import Box, Zyx, ceil_to, floor_to, zip3
 from volseg.errors import GridError
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ def demo(folder: Path, seconds: int, overwrite: bool) -> None:
     Example:
       volseg demo
     """
-    from volseg.cli.training_screen import TrainingScreen
-    from volseg.cluster import Shown
+    from volseg.cli.progress import ProgressBar, TrainingScreen
     from volseg.demo import PACKAGED, DemoFolder, draw, learn, make_data, map_and_score, map_with_packaged
 
     place = DemoFolder(folder)
@@ -34,7 +33,7 @@ def demo(folder: Path, seconds: int, overwrite: bool) -> None:
     with TrainingScreen() as screen:
         learn(place, seconds, screen)
     click.echo("3. Predict the second, in blocks, on a local Dask cluster")
-    with Shown() as shown:
+    with ProgressBar() as shown:
         scores = map_and_score(place, shown)
     click.echo(f"4. Scored against the truth: F1 {scores.f1:.3f}, average precision {scores.average_precision:.3f}")
     click.echo(f"5. A section by the packaged model {PACKAGED}, trained on real tissue alone")

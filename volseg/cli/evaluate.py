@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 if TYPE_CHECKING:
-    from volseg.evaluation import InstanceScores
-    from volseg.scoring import MapScores
+    from volseg.evaluation.evaluate import MapScores
+    from volseg.evaluation.metrics import InstanceScores
 
 
 @click.command()
@@ -59,9 +59,9 @@ def evaluate(
       volseg evaluate classes.zarr train-labels.tif --channel boundary
       volseg evaluate segmentation.zarr train-labels.tif --output scores
     """
-    from volseg.cli.evaluate_screen import EvaluateScreen, as_plain, print_scores
-    from volseg.cli.printing import echo_json
-    from volseg.scoring import ScoreOptions, score
+    from volseg.cli.output import as_plain, echo_json, print_scores
+    from volseg.cli.progress import EvaluateScreen
+    from volseg.evaluation.evaluate import ScoreOptions, score
 
     if output is not None:
         _make(output)
@@ -97,10 +97,10 @@ def _make(folder: Path) -> None:
 def _write(folder: Path, scores: MapScores | InstanceScores) -> None:
     import json
 
-    from volseg.cli.evaluate_screen import as_plain
+    from volseg.cli.output import as_plain
     from volseg.errors import TargetError
-    from volseg.scoring import MapScores
-    from volseg.view.thresholds import save_thresholds
+    from volseg.evaluation.evaluate import MapScores
+    from volseg.evaluation.threshold_plot import save_thresholds
 
     try:
         (folder / "scores.json").write_text(json.dumps(as_plain(scores), indent=2) + "\n")

@@ -80,8 +80,8 @@ def show(name: str | None, as_json: bool) -> None:
       volseg models
       volseg models fusionnet
     """
-    from volseg.catalogue import catalogue, one_model
-    from volseg.cli.printing import echo_json
+    from volseg.cli.output import echo_json
+    from volseg.models.catalog import catalogue, one_model
 
     found: dict[str, Any] = catalogue() if name is None else one_model(name)
     if as_json:

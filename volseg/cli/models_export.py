@@ -33,7 +33,7 @@ def export_(
       volseg models export model.safetensors model.onnx
       volseg models export model.safetensors model.zip --license CC-BY-4.0 --author "A. Author"
     """
-    from volseg.exchange import export_model
+    from volseg.models.interop.convert import export_model
 
     exported = export_model(model, output, form=form, license_id=license_id, authors=authors)
     where = f" in all but {exported.beyond:.1%} of the voxels" if exported.beyond else ""

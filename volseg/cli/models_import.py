@@ -55,9 +55,9 @@ def import_(
       volseg models import a.pt --network unet --argument out_channels=3 --voxel-size 40,8,8 \\
           --classes affinity_z,affinity_y,affinity_x --activation sigmoid --output a.safetensors
     """
-    from volseg.exchange import Meaning, import_weights, normalization_of
+    from volseg.models.interop.import_weights import ImportSpec, import_weights, normalization_of
 
-    about = Meaning(
+    about = ImportSpec(
         network=network,
         arguments=dict(arguments),
         voxel_nm=voxel_size,

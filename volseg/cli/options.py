@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volseg.blocks import Zyx, ZyxFloat, parse_zyx
+from volseg.config.tolerance import Tolerance
 from volseg.errors import ConfigError
-from volseg.pipeline.halo import Tolerance
 
 if TYPE_CHECKING:
     from volseg.storage import Stack

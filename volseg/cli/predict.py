@@ -11,8 +11,8 @@ import click
 from volseg.cli.options import HaloType, ToleranceType, ZyxType
 
 if TYPE_CHECKING:
-    from volseg.freezing import Prepared
-    from volseg.prediction import Summary
+    from volseg.prediction.prepare import RunSpec
+    from volseg.prediction.run import Summary
 
 
 @click.command()
@@ -70,10 +70,11 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
       volseg predict raw.zarr mean.zarr --model a.safetensors --model b.safetensors --orientations all --uncertainty
       volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786
     """
-    from volseg.cluster import Shown
+    from volseg.cli.progress import ProgressBar
+    from volseg.config import PredictConfig, checked
     from volseg.errors import ConfigError
-    from volseg.prediction import execute, prepare
-    from volseg.runfiles import PredictConfig, checked
+    from volseg.prediction.prepare import prepare
+    from volseg.prediction.run import execute
 
     if calibrate and not dry_run:
         raise ConfigError("--calibrate is for --dry-run; give both, or leave it out")
@@ -85,7 +86,7 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
         return
     _interrupt_on_terminate()
     try:
-        with Shown() as shown:
+        with ProgressBar() as shown:
             summary = execute(prepared, shown)
     except KeyboardInterrupt:
         click.echo(
@@ -106,18 +107,18 @@ def _interrupt_on_terminate() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def _print_plan(prepared: Prepared, *, calibrated: bool, as_json: bool) -> None:
-    from volseg.cli.printing import echo_json
-    from volseg.cluster import Shown
-    from volseg.foresight import foreseen, likely_peak
+def _print_plan(prepared: RunSpec, *, calibrated: bool, as_json: bool) -> None:
+    from volseg.cli.output import echo_json
+    from volseg.cli.progress import ProgressBar
+    from volseg.prediction.dry_run import estimate_peak_memory, estimate_run
 
     if calibrated:
-        from volseg.calibration import calibrate
+        from volseg.prediction.calibrate import calibrate
 
-        with Shown() as shown:
+        with ProgressBar() as shown:
             figures = calibrate(prepared, shown)
     else:
-        figures = foreseen(prepared) | likely_peak(prepared)
+        figures = estimate_run(prepared) | estimate_peak_memory(prepared)
     if as_json:
         echo_json(figures)
         return
@@ -126,7 +127,7 @@ def _print_plan(prepared: Prepared, *, calibrated: bool, as_json: bool) -> None:
 
 
 def _print_summary(summary: Summary, *, as_json: bool) -> None:
-    from volseg.cli.printing import echo_json
+    from volseg.cli.output import echo_json
 
     if as_json:
         echo_json(asdict(summary))

@@ -44,23 +44,23 @@ def train(run: Path, assignments: tuple[str, ...], resume: bool, print_config: b
       volseg train run.toml --resume
       torchrun --nproc-per-node 4 -m volseg train run.toml      (a GPU for each process)
     """
-    from volseg.runfiles import TrainConfig, as_toml, read_toml
+    from volseg.config import TrainConfig, as_toml, read_toml
 
     config = read_toml(run, TrainConfig, assignments)
     if print_config:
         click.echo(as_toml(config), nl=False)
         return
-    from volseg.cli.training_screen import TrainingScreen
-    from volseg.fitting import leads
-    from volseg.fitting import train as fit
+    from volseg.cli.progress import TrainingScreen
+    from volseg.training.run import is_rank_zero
+    from volseg.training.run import train as fit
 
     with TrainingScreen() as screen:
         trained = fit(config, screen, resume=resume, stopping=_Stop())
     if not trained.finished:
-        if leads():
+        if is_rank_zero():
             click.echo(f"Stopped after {trained.steps} steps; volseg train {run} --resume goes on.", err=True)
         raise SystemExit(1)
-    if not leads():
+    if not is_rank_zero():
         return
     name = config.validation.score
     score = f", best {name} {trained.card.training[f'validation_{name}']:.4f}" if trained.best else ""

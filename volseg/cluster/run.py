@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from volseg.cluster.attempt import Attempt, Failure, attempted
-from volseg.cluster.busy import Busy
-from volseg.cluster.jobs import Job, Jobs
-from volseg.cluster.window import Window
+from volseg.cluster.job_queue import BlockQueue, BlockTask
+from volseg.cluster.submission import SubmissionWindow
+from volseg.cluster.utilization import Utilization
 from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from volseg.cluster.connect import Cluster
+    from volseg.cluster.executor import Cluster
     from volseg.cluster.progress import Progress
 
 ATTEMPTS = 3
@@ -37,7 +37,7 @@ class Outcome:
     done: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     peak_in_flight: int = 0
-    busy: Busy = field(default_factory=Busy)
+    busy: Utilization = field(default_factory=Utilization)
 
 
 def run_blocks(
@@ -57,7 +57,7 @@ def run_blocks(
         progress: shows how far the run is.
     """
     outcome = Outcome()
-    jobs = Jobs(numbers)
+    jobs = BlockQueue(numbers)
     with contextlib.closing(_attempts(cluster, jobs, compute, outcome, progress)) as attempts:
         for job, attempt in attempts:
             if isinstance(attempt.result, BlockReport):
@@ -70,13 +70,15 @@ def run_blocks(
     return outcome
 
 
-def _handle_failure(job: Job, worker: str, failure: Failure, jobs: Jobs, outcome: Outcome, progress: Progress) -> None:
+def _handle_failure(
+    job: BlockTask, worker: str, failure: Failure, jobs: BlockQueue, outcome: Outcome, progress: Progress
+) -> None:
     if failure.again and job.attempt < ATTEMPTS:
         progress.note(f"block {job.number}: attempt {job.attempt} failed on {worker}: {failure.message}; sent again")
         if failure.lost:
-            jobs.suspects.append(Job(job.number, job.attempt + 1, job.tried))
+            jobs.quarantine.append(BlockTask(job.number, job.attempt + 1, job.failed_on))
         else:
-            jobs.again.append(Job(job.number, job.attempt + 1, (*job.tried, worker)))
+            jobs.again.append(BlockTask(job.number, job.attempt + 1, (*job.failed_on, worker)))
         return
     outcome.failed[job.number] = failure.message
     progress.note(f"block {job.number} failed for good: {failure.message}")
@@ -85,18 +87,18 @@ def _handle_failure(job: Job, worker: str, failure: Failure, jobs: Jobs, outcome
 
 
 def _attempts(
-    cluster: Cluster, jobs: Jobs, compute: Callable[[int], BlockReport], outcome: Outcome, progress: Progress
-) -> Generator[tuple[Job, Attempt]]:
+    cluster: Cluster, jobs: BlockQueue, compute: Callable[[int], BlockReport], outcome: Outcome, progress: Progress
+) -> Generator[tuple[BlockTask, Attempt]]:
     if cluster.client is None:
         outcome.peak_in_flight = 1
         while (job := jobs.take()) is not None:
             yield job, attempted(job.number, compute, cluster.names[0])
         return
-    with Window(cluster, cluster.client, compute) as window:
+    with SubmissionWindow(cluster, cluster.client, compute) as window:
         window.fill(jobs)
         while len(window):
             outcome.peak_in_flight = max(outcome.peak_in_flight, len(window))
-            for job, attempt in window.back(progress):
+            for job, attempt in window.wait(progress):
                 jobs.came_back(job)
                 yield job, attempt
             window.fill(jobs)

@@ -1,31 +1,28 @@
 """The torch answer to "predict this block": load, prepare, tile, batch and plan memory.
 
-What is exported here loads torch only when it is called.
-"""
+What is exported here loads torch only when it is called."""
 
-from volseg.inference.choose import TileChoice, choose_tiles
-from volseg.inference.engine import Engine, open_predictor, open_predictors
-from volseg.inference.facts import Device, Precision, WorkerFacts, choose_precision, threads_each, worker_facts
-from volseg.inference.memory import Load, MemoryPlan
+from volseg.inference.hardware import WorkerInfo, choose_precision, threads_each, worker_info
+from volseg.inference.memory.peak import forget_peaks, measured_peaks
+from volseg.inference.memory.plan import MemoryPlan
 from volseg.inference.orientations import ORIENTATIONS, Orientations
-from volseg.inference.peaks import forget_peaks, measured_peaks
+from volseg.inference.predictor import open_predictor, open_predictors
+from volseg.inference.settings import Device, Engine, Load, Precision
 
 __all__ = [
-    "ORIENTATIONS",
     "Device",
     "Engine",
     "Load",
     "MemoryPlan",
+    "ORIENTATIONS",
     "Orientations",
     "Precision",
-    "TileChoice",
-    "WorkerFacts",
+    "WorkerInfo",
     "choose_precision",
-    "choose_tiles",
     "forget_peaks",
     "measured_peaks",
     "open_predictor",
     "open_predictors",
     "threads_each",
-    "worker_facts",
+    "worker_info",
 ]

@@ -11,8 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from volseg.models.footprint import network_footprint
-from volseg.models.graph import EXCLUSIVE
-from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS
+from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS
+from volseg.models.receptive_field import EXCLUSIVE
 from volseg.models.registry import build_network, network_class
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import Footprint
 from volseg.errors import ModelError
-from volseg.models.graph import AxisGraph, SizeError, channels_in, dimensions
+from volseg.models.receptive_field import AxisGraph, SizeError, channels_in, dimensions
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ def packaged_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
 
 
-def packaged_story(name: str) -> str:
+def model_card_text(name: str) -> str:
     """The model card of a packaged model in Markdown: data and terms, scores, and what it is not good for.
 
     Empty where there is none.

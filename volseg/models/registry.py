@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 NETWORKS = {
-    "deconvnet": "volseg.models.deconvnet:DeconvNet",
-    "fcn16s": "volseg.models.fcn:FCN16s",
-    "fcn32s": "volseg.models.fcn:FCN32s",
-    "fcn8s": "volseg.models.fcn:FCN8s",
-    "fusionnet": "volseg.models.fusionnet:FusionNet",
-    "fusionnet_chain": "volseg.models.fusionnet:FusionNetChain",
-    "sliding_window": "volseg.models.sliding_window:SlidingWindow",
-    "unet": "volseg.models.unet:UNet",
+    "deconvnet": "volseg.models.networks.deconvnet:DeconvNet",
+    "fcn16s": "volseg.models.networks.fcn:FCN16s",
+    "fcn32s": "volseg.models.networks.fcn:FCN32s",
+    "fcn8s": "volseg.models.networks.fcn:FCN8s",
+    "fusionnet": "volseg.models.networks.fusionnet:FusionNet",
+    "fusionnet_chain": "volseg.models.networks.fusionnet:FusionNetChain",
+    "sliding_window": "volseg.models.networks.sliding_window:SlidingWindow",
+    "unet": "volseg.models.networks.unet:UNet",
 }
 
 

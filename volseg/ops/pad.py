@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def unfolded(
+def reflect_gather(
     held: NDArray[Any], low: Sequence[int], start: Sequence[int], stop: Sequence[int], shape: Sequence[int]
 ) -> NDArray[Any]:
     """Mirror a stretch of a larger array out to the region [start, stop).
@@ -34,7 +34,7 @@ def unfolded(
     return result
 
 
-def mirrored(array: NDArray[Any], start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
+def read_reflected(array: NDArray[Any], start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
     """Read the half-open region [start, stop) of an array as if it went on, mirrored, for ever.
 
     Equals `numpy.pad(mode="reflect")` followed by a crop, without making the padded array.
@@ -47,9 +47,9 @@ def mirrored(array: NDArray[Any], start: Sequence[int], stop: Sequence[int]) -> 
     Returns:
         An array of shape stop - start; a view where the region lies inside.
 
-    >>> mirrored(np.arange(3), [-4], [7]).tolist()
+    >>> read_reflected(np.arange(3), [-4], [7]).tolist()
     [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
     """
     spans = [mirror_span(a, b, n) for a, b, n in zip(start, stop, array.shape, strict=True)]
     held = array[tuple(slice(low, high) for low, high in spans)]
-    return unfolded(held, [low for low, _ in spans], start, stop, array.shape)
+    return reflect_gather(held, [low for low, _ in spans], start, stop, array.shape)

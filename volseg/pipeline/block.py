@@ -18,8 +18,8 @@ import numpy as np
 
 from volseg.blocks import Box, joint_read_box, mirror_index
 from volseg.errors import BlockError, NotFiniteError
-from volseg.inference.lane import FORWARD
-from volseg.ops import Consensus, Grey, to_uint8
+from volseg.inference.executor import FORWARD
+from volseg.ops import Grey, RunningMean, to_uint8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One network of a run: how it is tiled, what its input is made with, and the network itself."""
 
     tiling: Tiling
@@ -70,7 +70,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Journey:
+class BlockPipeline:
     """What a worker holds to do any block of a run.
 
     Attributes:
@@ -82,10 +82,10 @@ class Journey:
     """
 
     grid: BlockGrid
-    members: tuple[Member, ...]
+    members: tuple[EnsembleMember, ...]
     source: Source
     sink: Sink
-    spread: bool = False
+    with_std: bool = False
 
     def read_box(self, write_box: Box) -> Box:
         """What a block reads: enough for every network."""
@@ -113,7 +113,7 @@ class BlockReport:
     skipped: str = ""
 
 
-def process_block(number: int, journey: Journey) -> BlockReport:
+def process_block(number: int, journey: BlockPipeline) -> BlockReport:
     """Do one block; a second time gives the same bytes. One that shows nothing is only read, and leaves no shard.
 
     Raises:
@@ -141,13 +141,13 @@ def process_block(number: int, journey: Journey) -> BlockReport:
     return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, predicted)
 
 
-def _estimated(raw: NDArray[Any], read_box: Box, write_box: Box, journey: Journey) -> list[NDArray[np.uint8]]:
+def _estimated(raw: NDArray[Any], read_box: Box, write_box: Box, journey: BlockPipeline) -> list[NDArray[np.uint8]]:
     """What all networks make of a block, and where asked for how far apart they are.
 
     Raises:
         NotFiniteError: one of them made NaN or infinity of it.
     """
-    estimates = Consensus(spread=journey.spread)
+    estimates = RunningMean(with_std=journey.with_std)
     for member in journey.members:
         seen = member.tiling.read_box(write_box)
         grey = Grey.of(raw[seen.relative_to(read_box.start).slices], member.statistics, first_section=seen.start[0])
@@ -158,7 +158,7 @@ def _estimated(raw: NDArray[Any], read_box: Box, write_box: Box, journey: Journe
                 raise NotFiniteError
             estimates.add(estimate)
     mean = to_uint8(estimates.mean())
-    return [mean, to_uint8(estimates.deviation())] if journey.spread else [mean]
+    return [mean, to_uint8(estimates.std())] if journey.with_std else [mean]
 
 
 def is_constant(raw: NDArray[Any]) -> bool:

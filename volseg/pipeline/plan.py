@@ -6,20 +6,18 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING, Literal
 
-from volseg.blocks import BlockGrid, Box, Tiling, Zyx, ZyxFloat, ceil_to
+from volseg.blocks import BlockGrid, Box, Tiling, Zyx, ceil_to
 from volseg.blocks.box import zip3
-from volseg.errors import GridError, ModelError
+from volseg.errors import GridError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from volseg.blocks import Footprint
-    from volseg.ops import Normalization
 
 _BLOCK_YX = 1024
 _BLOCK_Z = 16
 _CHUNK_VOXELS = 1 << 18
-_VOXEL_SIZE_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,76 +207,3 @@ def _divisor(length: int, most: int) -> int:
     """The largest divisor up to `most`; the length itself where only slivers would divide it."""
     best = max(d for d in range(1, min(length, most) + 1) if length % d == 0)
     return best if best >= min(length, most) // 4 else length
-
-
-def refuse_other_voxels(
-    source_nm: ZyxFloat | None,
-    model_nm: ZyxFloat,
-    footprint: Footprint,
-    levels_nm: Sequence[ZyxFloat | None] = (),
-) -> None:
-    """Refuse a source whose voxels differ from the training's by more than 10 %, along the axes the network sees.
-
-    Args:
-        source_nm: voxel size of the source, (z, y, x) in nanometres; None where it is not known.
-        model_nm: that of the training data.
-        footprint: the network's.
-        levels_nm: voxel sizes of the other levels that the source has, finest first.
-
-    Raises:
-        ModelError: they differ; names the level that would fit, if there is one.
-    """
-    if source_nm is None or _alike(source_nm, model_nm, footprint):
-        return
-    fitting = [level for level, size in enumerate(levels_nm) if size and _alike(size, model_nm, footprint)]
-    way = f"use --scale-level {fitting[0]}" if fitting else "use a model trained for this size or another --scale-level"
-    raise ModelError(
-        f"the source's voxels are {_nm(source_nm)} nm, the model was trained on {_nm(model_nm)} nm (z, y, x); "
-        f"{way}, or --ignore-voxel-size"
-    )
-
-
-def _alike(one: ZyxFloat, other: ZyxFloat, footprint: Footprint) -> bool:
-    return all(
-        abs(a / b - 1) <= _VOXEL_SIZE_TOLERANCE or not seen
-        for a, b, seen in zip(one, other, footprint.reach_before, strict=True)
-    )
-
-
-def refuse_uneven(footprint: Footprint) -> None:
-    """Refuse to turn sections by 90 degrees for a network that treats y and x differently.
-
-    Raises:
-        ModelError: it does.
-    """
-    uneven = {
-        name: sizes[1:]
-        for name, sizes in (
-            ("stride", footprint.stride),
-            ("margin", footprint.margin),
-            ("smallest input", footprint.smallest),
-        )
-        if sizes[1] != sizes[2]
-    }
-    for name, sizes in uneven.items():
-        raise ModelError(
-            f"--orientations all turns sections by 90 degrees, but this network's {name} differs along y and x "
-            f"{sizes}; use --orientations flips"
-        )
-
-
-def refuse_other_type(dtype: str, normalization: Normalization) -> None:
-    """Refuse grey values of another type where the training's own constants would be applied to them.
-
-    Raises:
-        ModelError: the types differ.
-    """
-    if normalization.mode == "fixed" and dtype != normalization.dtype:
-        raise ModelError(
-            f"the source holds {dtype}, but this model's fixed normalisation was made for {normalization.dtype}; "
-            "convert the source, or use a model that normalises by section or volume"
-        )
-
-
-def _nm(size: ZyxFloat) -> str:
-    return " x ".join(f"{v:g}" for v in size)

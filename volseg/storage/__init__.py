@@ -1,15 +1,15 @@
 """Volumes in and out: Zarr, HDF5, image stacks, OME-Zarr metadata, the journal and the run record."""
 
-from volseg.storage.arrays import ArrayFile, kept_array
+from volseg.storage.block_mask import OUTSIDE, BlockMask, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.convert import convert_stack
-from volseg.storage.identity import source_identity
+from volseg.storage.fingerprint import source_identity
+from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, Mark, read_marks
-from volseg.storage.mask import OUTSIDE, BlockMask, open_mask
-from volseg.storage.places import refuse_overlap, refuse_unwritable
+from volseg.storage.memmap import ArrayFile, kept_array
+from volseg.storage.paths import refuse_overlap, refuse_unwritable
 from volseg.storage.readers import Readable, open_readable, open_sections
-from volseg.storage.record import HaloPoint, MaskEntry, ModelEntry, RunRecord, Settings, SourceEntry
-from volseg.storage.stacks import Stack, is_stack, open_stack
+from volseg.storage.run_record import HaloPoint, MaskEntry, ModelEntry, RunRecord, Settings, SourceEntry
 from volseg.storage.statistics import pooled, sampled_slabs, volume_statistics
 from volseg.storage.target import (
     UNCERTAINTY,
@@ -20,26 +20,26 @@ from volseg.storage.target import (
     read_record,
     refuse_other_than_zarr,
 )
-from volseg.storage.volume import GREY, LABELS, Volume, open_volume
+from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
-    "GREY",
-    "LABELS",
-    "OUTSIDE",
-    "UNCERTAINTY",
     "ArrayFile",
     "BlockMask",
+    "GREY",
     "HaloPoint",
     "Journal",
+    "LABELS",
     "Mark",
     "MaskEntry",
     "ModelEntry",
+    "OUTSIDE",
     "Readable",
     "RunRecord",
     "Settings",
     "SourceEntry",
     "Stack",
     "Target",
+    "UNCERTAINTY",
     "Volume",
     "cached",
     "convert_stack",

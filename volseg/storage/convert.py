@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from volseg.storage.stacks import Stack
+    from volseg.storage.image_stack import Stack
 
 _SHARD_YX = 1024
 _SHARD_CHUNKS_Z = 2

@@ -13,8 +13,8 @@ import numpy as np
 
 from volseg.blocks import mirror_span
 from volseg.errors import SourceError
-from volseg.ops import unfolded
-from volseg.storage.volume import GREY
+from volseg.ops import reflect_gather
+from volseg.storage.zarr_volume import GREY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,7 @@ class Hdf5Volume:
         except Exception as error:  # h5py and its filters raise errors of many kinds
             raise SourceError(f"cannot read {box} of {self.location}: {type(error).__name__}: {error}") from error
         held = np.asarray(stored, self.dtype)  # the machine's byte order, whatever the file's
-        return unfolded(held, [low for low, _ in spans], box.start, box.stop, self.shape)
+        return reflect_gather(held, [low for low, _ in spans], box.start, box.stop, self.shape)
 
     def __reduce__(self) -> tuple[Any, tuple[str, tuple[str]]]:
         return open_hdf5, (self.location, (self.dtype,))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from volseg.blocks import Box
 from volseg.errors import SourceError
-from volseg.ops import mirrored
-from volseg.storage.arrays import ArrayFile, temporary_array
+from volseg.ops import read_reflected
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
-from volseg.storage.stacks import is_stack, open_stack
-from volseg.storage.volume import GREY, open_volume
+from volseg.storage.image_stack import is_stack, open_stack
+from volseg.storage.memmap import ArrayFile, temporary_array
+from volseg.storage.zarr_volume import GREY, open_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx, ZyxFloat
-    from volseg.storage.stacks import Stack
+    from volseg.storage.image_stack import Stack
 
 _SLAB = 16
 
@@ -88,7 +88,7 @@ class UnpackedStack:
 
     def read(self, box: Box) -> NDArray[Any]:
         """Read a box, mirrored where it leaves the volume."""
-        return mirrored(self._file.array, box.start, box.stop)
+        return read_reflected(self._file.array, box.start, box.stop)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from volseg.errors import TargetError
 from volseg.storage.journal import refuse_if_written
-from volseg.storage.ome import image_attributes
-from volseg.storage.record import RunRecord
+from volseg.storage.ome_zarr import image_attributes
+from volseg.storage.run_record import RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

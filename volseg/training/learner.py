@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.random import SeedSequence
+from torch.nn.utils import clip_grad_norm_
 
 from volseg.errors import ConfigError, TrainingError
-from volseg.inference.prepare import DTYPES
-from volseg.training.average import Averaged
+from volseg.inference.optimize.optimize import DTYPES
+from volseg.training.augmentation import make_augmentation
 from volseg.training.checkpoint import Checkpoint
-from volseg.training.enrichment import make_enrichment
+from volseg.training.data.targets import targets_of
+from volseg.training.ema import Averaged
 from volseg.training.losses import make_loss
-from volseg.training.optimizers import make_optimizer, step_down
-from volseg.training.targets import targets_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.amp import GradScaler
+    from torch.optim import Optimizer
+
+    from volseg.config.train_tables import OptimizerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,11 +31,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from volseg.blocks import Zyx
-    from volseg.inference.facts import Precision
+    from volseg.config.train_tables import TrainingSettings
+    from volseg.inference.settings import Precision
     from volseg.models.card import ModelCard
-    from volseg.training.processes import Processes
-    from volseg.training.sample import Sample
-    from volseg.training.settings import TrainingSettings
+    from volseg.training.data.sample import Sample
+    from volseg.training.distributed import Processes
 
 _OPTIMIZER = "optimizer"
 
@@ -63,7 +71,7 @@ class Learner:
         self._optimizer = make_optimizer(self.network, settings.optimizer)
         self._kind = processes.device.partition(":")[0]
         self._scaler = torch.amp.GradScaler(self._kind) if precision == "float16" else None
-        self._enrich = make_enrichment(settings.enrichment, flat=self._flat)
+        self._enrich = make_augmentation(settings.augmentation, flat=self._flat)
         self._loss = make_loss(settings.loss, card.activation, card.classes)
         self._card, self._settings, self._precision, self._processes = card, settings, precision, processes
 
@@ -82,11 +90,11 @@ class Learner:
         self._network_chance()
         total = torch.zeros((), device=self._processes.device)
         for number, sample in enumerate(samples, 1):
-            with self._processes.own(self._trained, last=number == len(samples)):
+            with self._processes.no_sync(self._trained, last=number == len(samples)):
                 loss = self._loss_of(self._enrich(sample), scored) / len(samples)
                 (loss if self._scaler is None else self._scaler.scale(loss)).backward()
             total += loss.detach()
-        norm = step_down(self._optimizer, rate, self._settings.optimizer.clip or None, self._scaler)
+        norm = optimizer_step(self._optimizer, rate, self._settings.optimizer.clip or None, self._scaler)
         value = self._processes.mean(total)  # the first look at the device: until here nothing waits for it
         if not math.isfinite(value):
             raise self._no_number(f"the loss is {value}")
@@ -174,3 +182,52 @@ def middle(whole: Tensor, scored: Zyx) -> Tensor:
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names begin so, without that beginning."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
+    """The optimiser of a network's learned weights.
+
+    Kernels decay; biases and the scales and shifts of normalisations, which are vectors, do not. The decay of `adamw`
+    stands beside the gradient (Loshchilov and Hutter 2019), that of `adam` and `sgd` is part of it.
+
+    Args:
+        network: on the device where it is trained.
+        settings: kind and constants; the rate is the full one, until `optimizer_step` is given another.
+    """
+    learned = [weights for weights in network.parameters() if weights.requires_grad]
+    groups = [
+        {"params": [weights for weights in learned if weights.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [weights for weights in learned if weights.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=settings.learning_rate, betas=settings.betas)
+
+
+def optimizer_step(optimizer: Optimizer, rate: float, clip: float | None, scaler: GradScaler | None = None) -> Tensor:
+    """Take one step along the gradients that are there, and forget them.
+
+    Args:
+        optimizer: whose weights have gradients.
+        rate: learning rate of this step.
+        clip: greatest norm of all gradients together; longer ones are shortened to it.
+        scaler: of float16's gradients; it leaves the step out where they are no numbers.
+
+    Returns:
+        The gradients' norm before it was shortened, a scalar on their device, so that nothing waits for it. Without a
+        scaler, a norm that is no number has spoilt the weights: look at it before they are kept.
+    """
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    weights = [weights for group in optimizer.param_groups for weights in group["params"]]
+    norm = clip_grad_norm_(weights, inf if clip is None else clip)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return norm

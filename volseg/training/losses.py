@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from volseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from volseg.training.settings import LossSettings
+    from volseg.config.train_tables import LossSettings
 
 Activation: TypeAlias = Literal["sigmoid", "softmax"]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from volseg.blocks import ZyxFloat
-    from volseg.view.metadata import Facts
+    from volseg.storage.zarr_metadata import Facts
 
 _PANEL = (700, 900)
 """Rows and columns of pixels that the picture surely has on a laptop."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.errors import ConfigError, SourceError
-from volseg.view.metadata import Facts, read_facts
+from volseg.storage.zarr_metadata import Facts, read_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

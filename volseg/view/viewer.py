@@ -5,10 +5,15 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from volseg.errors import ConfigError
-from volseg.view.contrast import sampled_grey_range
+from volseg.blocks import Box, Zyx
+from volseg.errors import ConfigError, SourceError
+from volseg.ops.contrast import grey_range
+from volseg.storage import open_volume
 from volseg.view.scene import Layer, scene
 from volseg.view.sources import Role, Source, find_sources
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,3 +111,16 @@ def _in_url(host: str) -> str:
     ('127.0.0.1', '[::1]')
     """
     return f"[{host}]" if ":" in host else host
+
+
+def sampled_grey_range(array: Path, shape: Zyx, channel: int | None = None) -> tuple[float, float] | None:
+    """The same for a volume on disk, from a window in the section that is shown first; None where it cannot be read."""
+    z, y, x = (max(n // 2 - w // 2, 0) for n, w in zip(shape, _WINDOW, strict=True))
+    window = Box((z, y, x), (z + _WINDOW[0], y + _WINDOW[1], x + _WINDOW[2])).intersection(Box.of_shape(shape))
+    try:
+        return grey_range(open_volume(str(array), channel=channel).read(window))
+    except SourceError:
+        return None  # a codec that only Neuroglancer reads, or a damaged chunk: contrast can be set by hand
+
+
+_WINDOW = (1, 1024, 1024)

@@ -1,0 +1,68 @@
+"""A coarser level of a volume, as whole numbers: which of its voxels stand for a box of the finer one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from volseg.blocks.box import Box, Zyx, zip3
+from volseg.errors import GridError
+
+
+@dataclass(frozen=True, slots=True)
+class LevelScale:
+    """How many times a level is coarser along each axis, as far as two shapes tell.
+
+    A level that is f times coarser has n / f voxels, rounded up, of the n of the finer one. Of a few voxels that is
+    true of several f (2 of 30 sections: 15 to 29 times), and then all of them count.
+
+    Attributes:
+        shape: the coarser level's.
+        least: the smallest whole number that fits, along each axis.
+        most: the largest.
+    """
+
+    shape: Zyx
+    least: Zyx
+    most: Zyx
+
+    @classmethod
+    def between(cls, fine: Zyx, coarse: Zyx) -> LevelScale:
+        """What lies between two levels.
+
+        Raises:
+            GridError: one is not the other, coarser by a whole number along each axis.
+
+        >>> LevelScale.between((30, 512, 500), (30, 128, 125)).least
+        (1, 4, 4)
+        >>> LevelScale.between((30, 512, 512), (2, 512, 512)).most
+        (29, 1, 1)
+        """
+        fits = [_factors(n, m) for n, m in zip3(fine, coarse)]
+        if any(least > most for least, most in fits):
+            raise GridError(f"shape {coarse} is not {fine} divided by whole numbers and rounded up, axis by axis")
+        (z, y, x), (zz, yy, xx) = zip(*fits, strict=True)
+        return cls(coarse, (z, y, x), (zz, yy, xx))
+
+    def span(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """The voxels of the coarser level that may stand for some of [start, stop) along an axis.
+
+        >>> LevelScale.between((10, 64, 64), (10, 16, 16)).span(1, 30, 33)
+        (7, 9)
+        """
+        return start // self.most[axis], min(-(-stop // self.least[axis]), self.shape[axis])
+
+    def box(self, box: Box) -> Box:
+        """The voxels of the coarser level that may stand for some of a box."""
+        spans = [self.span(axis, a, b) for axis, (a, b) in enumerate(zip3(box.start, box.stop))]
+        (z, y, x), (zz, yy, xx) = zip(*spans, strict=True)
+        return Box((z, y, x), (zz, yy, xx))
+
+
+def _factors(fine: int, coarse: int) -> tuple[int, int]:
+    """The smallest and the largest f with ceil(fine / f) = coarse; the smallest is larger where there is none.
+
+    >>> _factors(30, 30), _factors(30, 8), _factors(30, 2), _factors(30, 1), _factors(30, 25), _factors(30, 31)
+    ((1, 1), (4, 4), (15, 29), (30, 30), (2, 1), (1, 0))
+    """
+    # One voxel alone stands for all, whatever the factor.
+    return -(-fine // coarse), -(-fine // (coarse - 1)) - 1 if coarse > 1 else fine

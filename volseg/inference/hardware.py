@@ -1,0 +1,158 @@
+"""What a worker can do, asked on the worker: a login node's hardware says nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from volseg.errors import ConfigError
+from volseg.inference.memory.malloc import trim
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from volseg.inference.settings import Device, Engine, Precision
+
+
+_AMPLE = 2
+"""Times what this process holds: where so much is free besides, what it keeps does not matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One worker's hardware.
+
+    Attributes:
+        host: its name.
+        cpus: that the process may use.
+        memory: bytes that were free for the process, on the machine and in its control group.
+        device: `cuda` where a GPU is visible.
+        gpu: which one; empty on a CPU.
+        device_memory: bytes that were free on it; 0 on a CPU.
+        fast_bfloat16: whether bfloat16 is computed in hardware.
+    """
+
+    host: str
+    cpus: frozenset[int]
+    memory: int
+    device: Device
+    gpu: str
+    device_memory: int
+    fast_bfloat16: bool
+
+
+def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
+    """Look at the hardware of this process.
+
+    Raises:
+        ConfigError: a GPU was asked for and none is visible.
+    """
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    gpu = device != "cpu" and torch.cuda.is_available()
+    if gpu and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # what an earlier run left here, and nobody uses, is free
+    if device == "cuda" and not gpu:
+        raise ConfigError(f"device cuda: no CUDA device is visible on {socket.gethostname()}; use device cpu")
+    return WorkerInfo(
+        host=socket.gethostname(),
+        cpus=frozenset(os.sched_getaffinity(0)),
+        memory=_free_memory(),
+        device="cuda" if gpu else "cpu",
+        gpu=str(torch.cuda.get_device_properties(0).uuid) if gpu else "",
+        device_memory=torch.cuda.mem_get_info()[0] if gpu else 0,
+        fast_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bfloat16(),
+    )
+
+
+def _free_memory() -> int:
+    """What the host leaves this process, in bytes; free pages that it keeps count where they are much of that."""
+    if _available() <= _AMPLE * psutil.Process().memory_info().rss:
+        trim()
+    return _available()
+
+
+def _available() -> int:
+    available: int = psutil.virtual_memory().available
+    return min(available, _free_in_control_group())
+
+
+def _free_in_control_group() -> int:
+    """What a batch system or a container leaves this process, in bytes; very much where nothing limits it."""
+    free = 1 << 62
+    try:
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].strip("/")
+    except OSError:
+        return free
+    for folder in (Path("/sys/fs/cgroup") / group, *(Path("/sys/fs/cgroup") / group).parents):
+        try:
+            limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        except OSError:
+            continue
+        if limit != "max":
+            free = min(free, int(limit) - int(used))
+    return max(free, 0)
+
+
+def threads_each(workers: Sequence[WorkerInfo]) -> int:
+    """Threads of a forward pass, such that the workers of a host together never exceed its cores."""
+    hosts: dict[str, list[WorkerInfo]] = {}
+    for worker in workers:
+        hosts.setdefault(worker.host, []).append(worker)
+    shares = (len(frozenset().union(*(w.cpus for w in group))) // len(group) for group in hosts.values())
+    return max(1, min(shares))
+
+
+def _cpu_has_bfloat16() -> bool:
+    """AVX512-BF16 or AMX, by the flags that Linux states."""
+    flags = _of_processor("flags")
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _of_processor(what: str) -> str:
+    """What Linux says of the first processor; empty where it says nothing."""
+    try:
+        with Path("/proc/cpuinfo").open() as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith(what)), "")
+    except OSError:
+        return ""
+
+
+def device_name(engine: Engine) -> str:
+    """What this process computes on: times measured on one such device hold for another."""
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    name = torch.cuda.get_device_name() if engine.device == "cuda" else _of_processor("model name")
+    return f"{name}, torch {torch.__version__}"
+
+
+def choose_precision(
+    asked: Literal["auto", "float32", "bfloat16", "float16"],
+    workers: Sequence[WorkerInfo],
+    on_gpus: Precision = "bfloat16",
+) -> Precision:
+    """The precision that every worker of a run computes in.
+
+    `auto` is what suits GPUs where all workers have one; else bfloat16 where all have it in hardware, else float32.
+
+    Args:
+        asked: by the user.
+        workers: all of them.
+        on_gpus: what `auto` is where all workers compute on GPUs: float16 has three bits more than bfloat16, and suits
+            a network whose numbers are known to stay below 65,504.
+
+    Raises:
+        ConfigError: float16 on a CPU, where it is slower than float32.
+    """
+    if asked == "auto" and on_gpus == "float16" and all(worker.device == "cuda" for worker in workers):
+        return "float16"
+    if asked == "auto":
+        return "bfloat16" if all(worker.fast_bfloat16 for worker in workers) else "float32"
+    if asked == "float16" and any(worker.device == "cpu" for worker in workers):
+        raise ConfigError("precision float16 needs a CUDA device; use bfloat16 or float32 on a CPU")
+    return asked

@@ -1,0 +1,1 @@
+"""A network optimised for inference on one device."""

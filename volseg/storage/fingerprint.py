@@ -1,0 +1,35 @@
+"""What makes a volume the same volume, whatever its path."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from volseg.blocks import Box
+
+if TYPE_CHECKING:
+    from volseg.storage.zarr_volume import Volume
+
+_ACROSS = (4, 2, 2)
+_WINDOW = (1, 64, 64)
+
+
+def source_identity(volume: Volume) -> str:
+    """A digest of shape, type and the voxels of sixteen windows spread over the volume.
+
+    Cheap on any size, and independent of path and of how the volume is stored. It tells volumes apart, not edits
+    that miss every window.
+    """
+    digest = blake2b(f"{volume.shape} {volume.dtype}".encode(), digest_size=16)
+    places = [
+        sorted({(2 * k + 1) * n // (2 * count) for k in range(count)})
+        for n, count in zip(volume.shape, _ACROSS, strict=True)
+    ]
+    for z, y, x in product(*places):
+        window = Box((z, y, x), (z + _WINDOW[0], y + _WINDOW[1], x + _WINDOW[2]))
+        voxels = volume.read(window.intersection(Box.of_shape(volume.shape)))
+        digest.update(np.ascontiguousarray(voxels).tobytes())
+    return digest.hexdigest()

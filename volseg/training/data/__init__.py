@@ -1,0 +1,1 @@
+"""Training data: volumes, labels, patches, loader."""
