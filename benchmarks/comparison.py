@@ -62,7 +62,7 @@ def ratios(figures: dict[str, Any], contender: str, against: str) -> list[float]
     return [one / other for one, other in pairs]
 
 
-def with_std(values: Sequence[float]) -> str:
+def with_range(values: Sequence[float]) -> str:
     """The median, and where there are several the smallest and the largest."""
     middle = f"{median(values):.2f}"
     return f"{middle} ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else middle
@@ -129,7 +129,7 @@ def targets_table(entries: Sequence[dict[str, Any]]) -> str:
             title(entry["figures"]),
             label(target.contender, entry["figures"]),
             label(target.against, entry["figures"]),
-            with_std(values),
+            with_range(values),
             f"{target.least:g}",
             met(median(values) >= target.least),
         )
@@ -153,7 +153,7 @@ def limit_table(entry: dict[str, Any] | None) -> str:
         ("identity network, times as fast as a plain copy", copy["share"], COPY),
     )
     rows = [
-        (what, with_std(values), f"{least:g}" if least else "-", met(median(values) >= least) if least else "-")
+        (what, with_range(values), f"{least:g}" if least else "-", met(median(values) >= least) if least else "-")
         for what, values, least in measured
         if values
     ]
@@ -177,7 +177,7 @@ def gpu_table(entry: dict[str, Any] | None) -> str:
         for row in figures["forward"]
     ]
     ways = [
-        (name, rate(median(rates) / 1e3), with_std([r / 1e3 for r in rates]))
+        (name, rate(median(rates) / 1e3), with_range([r / 1e3 for r in rates]))
         for name, rates in figures["kvoxel_s"].items()
     ]
     peaks = ", ".join(f"{peak:.0f} TFLOP/s in {precision}" for precision, peak in figures["peak_tflop_s"].items())

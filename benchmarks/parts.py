@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.comparison import met, title, with_std
+from benchmarks.comparison import met, title, with_range
 from benchmarks.markdown import markdown, where
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def engines_table(entry: dict[str, Any] | None) -> str:
         for name, seconds in each["seconds"].items():
             precision = name.rpartition(" ")[2]
             own = each["seconds"][f"volseg {precision}"]
-            times = with_std([a / b for a, b in zip(own, seconds, strict=True)])
+            times = with_range([a / b for a, b in zip(own, seconds, strict=True)])
             rows.append((title(each), name.replace(" ", ", "), f"{median(seconds):.3f}", times))
     side = figures["core"][-1] + 2 * figures["halo"][-1]
     versions = f"torch {figures['torch']}" + (f", OpenVINO {figures['openvino']}" if "openvino" in figures else "")
@@ -70,7 +70,7 @@ def memory_table(entry: dict[str, Any] | None) -> str:
         shares = [taken / told for taken, told in zip(each["measured"], each["predicted"], strict=True)]
         peaks = (f"{median(each[name]):.0f}" for name in ("predicted", "measured"))
         ok = all(abs(share - 1) <= PEAK for share in shares)
-        rows.append((title(each), each["precision"], *peaks, with_std(shares), met(ok)))
+        rows.append((title(each), each["precision"], *peaks, with_range(shares), met(ok)))
     heads = ["network", "precision", "predicted, MiB", "measured, MiB", "measured / predicted", "met"]
     side = figures["block"][-1]
     note = f"Blocks of {side} x {side} ({figures['data']}), as many at once as a run has, each time on a new worker."

@@ -45,9 +45,9 @@ def kept_by(tiling: Tiling) -> list[tuple[int, int]]:
 
 def network_for(model: Model, precision: Precision, tiling: Tiling) -> Callable[[Tensor], Tensor]:
     """A model's network made ready for one tile shape."""
-    axes = slice(1 if tiling.footprint.dimensions == 2 else 0, None)
+    axes = slice(1 if tiling.footprint.dimensions == 2 else 0, 3)
     network = prepared(model.network, "cpu", precision)
-    return specialized(network, tiling.input_shape[axes], kept_by(tiling), {}).network
+    return specialized(network, list(tiling.input_shape)[axes], kept_by(tiling), {}).network
 
 
 def timed(network: Callable[[Tensor], Tensor], tile: Tensor, threads: int, long: float = LONG) -> float:

@@ -15,7 +15,7 @@ from benchmarks.comparison import (
     limit_table,
     peers_table,
     ratios,
-    spread,
+    with_range,
     targets_table,
 )
 from benchmarks.contenders import PEERS, versions
@@ -46,8 +46,8 @@ def recorded() -> dict[str, Any]:
 def test_a_ratio_is_taken_within_a_round() -> None:
     assert ratios(recorded()["figures"], "volseg", "MONAI float32") == [4.0, 5.0, 5.0]
     assert ratios(recorded()["figures"], "volseg", "torch-em float32") == []
-    assert spread([4.0, 5.0, 5.0]) == "5.00 (4.00 to 5.00)"
-    assert spread([4.0]) == "4.00"
+    assert with_range([4.0, 5.0, 5.0]) == "5.00 (4.00 to 5.00)"
+    assert with_range([4.0]) == "4.00"
 
 
 def test_the_page_says_whose_weights_ran() -> None:

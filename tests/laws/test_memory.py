@@ -21,7 +21,7 @@ from volseg.inference import Load, worker_info
 from volseg.inference.memory import plan
 from volseg.inference.memory.activations import activation_bytes, outline
 from volseg.inference.memory.plan import largest_that_fits, plan_memory
-from volseg.inference.optimize.optimize import fitted, prepared
+from volseg.inference.optimize.optimize import prepared, specialized
 from volseg.models.footprint import network_footprint
 from volseg.prediction import resolve
 from volseg.testing.factories import make_model, make_volume, random_network
@@ -166,7 +166,7 @@ def test_the_walk_holds_what_torch_holds(kind: str, arguments: dict[str, Any]) -
     tiling = Tiling(footprint, (1, *footprint.stride[1:]), footprint.exact_halo())
     kept = [(a, b - 1) for a, b in zip(tiling.crop.start, tiling.crop.stop, strict=True)][1:]
     ready = outline(network, "cpu", "float32")
-    cut = fitted(prepared(network, "cpu", "float32"), tiling.input_shape[1:], kept, {}).network
+    cut = specialized(prepared(network, "cpu", "float32"), tiling.input_shape[1:], kept, {}).network
     tiles = torch.zeros(1, *tiling.input_shape)
     with torch.inference_mode(), Counting(tiles) as counted:
         cut(tiles)

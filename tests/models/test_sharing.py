@@ -9,7 +9,7 @@ import torch
 
 import volseg
 from volseg.errors import ModelError
-from volseg.inference.optimize.optimize import ready
+from volseg.inference.optimize.optimize import optimized
 from volseg.models.model import clear_model_cache, load_model_file, shared_model
 from volseg.testing.factories import make_model, random_network
 
@@ -22,9 +22,9 @@ def test_a_shared_model_is_read_once_until_its_file_changes_or_it_is_let_go(tmp_
     first = shared_model(path)
     assert shared_model(path) is first
     assert load_model_file(path) is not first
-    made = ready(first.network, "cpu", "bfloat16")
-    assert ready(first.network, "cpu", "bfloat16") is made
-    assert ready(first.network, "cpu", "float32") is not made
+    made = optimized(first.network, "cpu", "bfloat16")
+    assert optimized(first.network, "cpu", "bfloat16") is made
+    assert optimized(first.network, "cpu", "float32") is not made
     make_model(path, arguments={"width": 6, "depth": 2}, seed=2)
     second = shared_model(path)
     assert second.digest != first.digest

@@ -9,13 +9,13 @@ from volseg.cluster.progress import NullProgress, Progress
 from volseg.cluster.run import Outcome, run_blocks
 
 __all__ = [
+    "SLOTS",
     "Attempt",
     "Cluster",
     "Failure",
+    "NullProgress",
     "Outcome",
     "Progress",
-    "NullProgress",
-    "SLOTS",
     "attempted",
     "connect",
     "default_workers",

@@ -113,11 +113,11 @@ class SubmissionWindow:
         """
         absence = _Absence(self._cluster, progress)
         while True:
-            wait = self._from_events(_SILENT_SECONDS)
-            if not wait or time.monotonic() - self._looked > _BETWEEN_LOOKS_SECONDS:
-                wait += self._from_futures()
-            if wait:
-                return wait
+            completed = self._from_events(_SILENT_SECONDS)
+            if not completed or time.monotonic() - self._looked > _BETWEEN_LOOKS_SECONDS:
+                completed += self._from_futures()
+            if completed:
+                return completed
             absence.look()
 
     def _send(self, jobs: list[BlockTask], wished: list[str] | None = None) -> None:
@@ -139,32 +139,32 @@ class SubmissionWindow:
         if event[1][0].startswith(self._prefix):
             self._heard.put(event[1])
 
-    def _from_events(self, wait: float) -> list[tuple[BlockTask, Attempt]]:
+    def _from_events(self, timeout: float) -> list[tuple[BlockTask, Attempt]]:
         """What workers told of: all that was sent, or what comes within moments of the first."""
-        wait: list[tuple[BlockTask, Attempt]] = []
+        completed: list[tuple[BlockTask, Attempt]] = []
         until = 0.0
         while self._sent:
             try:
-                key, *values = self._heard.get(timeout=wait)
+                key, *values = self._heard.get(timeout=timeout)
             except Empty:
                 break
             if key in self._sent:  # else a task that Dask did twice
-                wait.append((self._take(key)[1], unpacked(values)))
+                completed.append((self._take(key)[1], unpacked(values)))
             until = until or time.monotonic() + _GATHER_SECONDS
-            wait = max(0.0, until - time.monotonic())
-        return wait
+            timeout = max(0.0, until - time.monotonic())
+        return completed
 
     def _from_futures(self) -> list[tuple[BlockTask, Attempt]]:
         """What ended although no worker told of it, after all that was told."""
         self._looked = time.monotonic()
         ended = [k for k, (future, _) in self._sent.items() if future.status in ("finished", "error", "cancelled")]
-        wait = self._from_events(0.0)
+        completed = self._from_events(0.0)
         for key in ended:
             if key in self._sent:
                 future, job = self._sent[key]
-                wait.append((job, _result(future, job)))
+                completed.append((job, _result(future, job)))
                 self._take(key)
-        return wait
+        return completed
 
     def _take(self, key: str) -> tuple[Future[Attempt], BlockTask]:
         future, job = self._sent.pop(key)

@@ -1,6 +1,7 @@
 """The networks, their registry, reach and stride, and the model file.
 
-What is exported here needs no torch; `volseg.models.model` and `volseg.models.footprint` do."""
+What is exported here needs no torch; `volseg.models.model` and `volseg.models.footprint` do.
+"""
 
 from volseg.models.card import ModelCard, ModelHeader, read_card
 from volseg.models.ensemble import chosen_classes, refuse_lone_estimate
@@ -8,13 +9,13 @@ from volseg.models.packaged import model_card_text, packaged_models, resolve_mod
 from volseg.models.registry import NETWORKS, network_class
 
 __all__ = [
+    "NETWORKS",
     "ModelCard",
     "ModelHeader",
-    "NETWORKS",
     "chosen_classes",
+    "model_card_text",
     "network_class",
     "packaged_models",
-    "model_card_text",
     "read_card",
     "refuse_lone_estimate",
     "resolve_model",

@@ -16,17 +16,17 @@ from volseg.ops.pad import read_reflected, reflect_gather
 from volseg.ops.weight_map import weight_map
 
 __all__ = [
-    "RunningMean",
     "Grey",
     "Normalization",
+    "RunningMean",
     "Statistics",
     "boundaries",
-    "read_reflected",
     "moments",
     "normalize",
+    "read_reflected",
+    "reflect_gather",
     "section_moments",
     "to_probability",
     "to_uint8",
-    "reflect_gather",
     "weight_map",
 ]

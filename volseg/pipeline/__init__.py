@@ -13,9 +13,9 @@ from volseg.pipeline.block import (
 from volseg.pipeline.plan import Plan, Request, plan_run
 
 __all__ = [
-    "BlockReport",
     "EMPTY",
     "BlockPipeline",
+    "BlockReport",
     "EnsembleMember",
     "Plan",
     "Predictor",

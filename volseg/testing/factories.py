@@ -34,7 +34,8 @@ def blobs(shape: tuple[int, int, int], seed: int = 0, dtype: str = "uint8") -> N
     """Smooth noise over the whole range of grey values, brightness differing between sections."""
     rng = np.random.default_rng(seed)
     smooth = gaussian_filter(rng.normal(size=shape), (0, 2, 2)) * 400 + rng.normal(size=(shape[0], 1, 1)) * 20 + 128
-    return np.clip(smooth + rng.normal(size=shape) * 8, 1, 255).astype(dtype)
+    voxels: NDArray[Any] = np.clip(smooth + rng.normal(size=shape) * 8, 1, 255).astype(dtype)
+    return voxels
 
 
 def make_volume(
@@ -137,7 +138,7 @@ def whole_pass(
         turns: quarter turns of the section, and whether it is flipped along x after them; their mean is given.
     """
     estimates = [_one_pass(model, raw, classes, quarters, flipped) for quarters, flipped in turns]
-    mean = np.stack(estimates).mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean: NDArray[np.float32] = np.stack(estimates).mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean[0] if len(classes) == 1 else mean
 
 
