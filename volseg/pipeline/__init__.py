@@ -1,4 +1,4 @@
-"""One block's journey and the plan of a run, over Protocols: no torch, no Dask."""
+"""The way of one block and the plan of a run, over Protocols: no torch, no Dask."""
 
 from volseg.pipeline.block import (
     EMPTY,
@@ -17,6 +17,7 @@ __all__ = [
     "BlockPipeline",
     "BlockReport",
     "EnsembleMember",
+    "Estimate",
     "Plan",
     "Predictor",
     "Request",
