@@ -21,7 +21,6 @@ from volseg.models.model import card_for, save_model
 from volseg.ops import Grey, Normalization
 from volseg.prediction.autotune import halo
 from volseg.prediction.autotune.halo import HaloChoice, choose_halo, measure_halo, measure_sample, while_it_pays
-from volseg.prediction.autotune.halo_curve import Measured
 from volseg.storage import open_volume, read_record, source_identity
 from volseg.testing.doubles import Notes
 from volseg.testing.factories import VOXEL_NM, blobs, make_model, make_volume, random_network, sampled_for, stored
@@ -107,7 +106,7 @@ def test_the_chosen_halo_holds_over_the_whole_volume(raw_path, model_file, tmp_p
     assert apart.max() <= 8
     # One step less was measured as too little, and the picture and the table are there.
     less = next(point for point in entry.halo_curve if point.halo[2] == entry.halo[2] - entry.footprint.stride[2])
-    assert not Tolerance().holds(Measured(less.halo, less.share, less.greatest))
+    assert not Tolerance().holds(less.share, less.greatest)
     assert (tmp_path / "auto.zarr" / "0" / ".volseg" / "halo-0.png").stat().st_size > 10_000
     said = "\n".join(notes.lines)
     assert "<- chosen" in said

@@ -5,14 +5,11 @@ from __future__ import annotations
 from os import PathLike, fspath
 from typing import Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from volseg.blocks import Zyx
+from volseg.config.base import FrozenModel
 from volseg.config.tolerance import Tolerance
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class PredictOptions(TypedDict, total=False):
@@ -39,7 +36,7 @@ class PredictOptions(TypedDict, total=False):
     overwrite: bool
 
 
-class PredictConfig(_Frozen):
+class PredictConfig(FrozenModel):
     """One prediction run."""
 
     source: str

@@ -83,7 +83,7 @@ def test_the_hardest_sample_decides() -> None:
 
 @pytest.mark.parametrize(("share", "greatest"), [(0, 8), (1.1, 8), (0.9, -1), (0.9, 300)])
 def test_a_tolerance_that_makes_no_sense_is_refused(share: float, greatest: float) -> None:
-    with pytest.raises(ConfigError, match="makes no sense; give a share .* such as 99.9,8"):
+    with pytest.raises(ConfigError, match="out of range; .* such as 99.9,8"):
         Tolerance(share, greatest)
 
 

@@ -201,7 +201,7 @@ def _rings(sides: Sequence[int], strides: Sequence[int]) -> NDArray[np.float64]:
 
 def chosen(points: Sequence[Measured], tolerance: Tolerance, footprint: Footprint, core: Zyx) -> Measured:
     """The cheapest halo within tolerance; the exact one, which always is, where no smaller one will do."""
-    good = [point for point in points if tolerance.holds(point)]
+    good = [point for point in points if tolerance.holds(point.share, point.greatest)]
     return min(good, key=lambda point: (Tiling(footprint, core, point.halo).overhead, point.halo))
 
 

@@ -64,7 +64,7 @@ class PrecisionLoss:
     def within(self, precision: Precision) -> bool:
         """Whether `auto` may take this precision."""
         limit = LIMITS.get(precision)
-        return limit is None or (self.share >= limit.share and self.greatest <= limit.greatest)
+        return limit is None or limit.holds(self.share, self.greatest)
 
     def __str__(self) -> str:
         return f"{self.share:.2%} of voxels within one grey level of float32, none off by more than {self.greatest:g}"
