@@ -14,7 +14,7 @@ from torch import nn
 
 from volseg.models.model import card_for, load_model_file, save_model
 from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS
-from volseg.models.registry import network_class
+from volseg.models.registry import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ def widened(path: Path, model: Path, width: int) -> Path:
     taken = load_model_file(model)
     card = taken.card
     arguments = {**card.arguments, "width": width}
-    network = network_class(card.network)(**arguments)
+    network = NETWORKS[card.network](**arguments)
     widen(taken.network, network)
     made = card_for(
         network,

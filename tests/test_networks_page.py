@@ -13,7 +13,7 @@ from benchmarks.networks import CASES, largest_input
 from benchmarks.record import results
 from benchmarks.tables import PACKAGED, PAGE, filled, literature_table, networks_table, pages
 from volseg.blocks import Footprint
-from volseg.models import NETWORKS, network_class, packaged_models, read_card
+from volseg.models import NETWORKS, packaged_models, read_card
 from volseg.models.catalog import network_facts
 
 HEADINGS = {
@@ -76,10 +76,10 @@ def test_figures_that_do_not_depend_on_the_machine_are_what_the_code_says_now(ro
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_argument_is_explained(name: str) -> None:
-    kind = network_class(name)
+    kind = NETWORKS[name]
     taken = {n for n, p in inspect.signature(kind).parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
     if name == "fusionnet_chain":
-        taken |= set(inspect.signature(network_class("fusionnet")).parameters)
+        taken |= set(inspect.signature(NETWORKS["fusionnet"]).parameters)
     named = set(re.findall(r"`(\w+)`", section(HEADINGS[name])))
     assert taken - OF_ALL <= named
     assert f"`{name}`" in PAGE.read_text()
@@ -88,7 +88,7 @@ def test_every_argument_is_explained(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_defaults_are_as_stated(name: str) -> None:
     stated = dict(re.findall(r"`(\w+)` \(`?([^)`]+)`?\)", section(HEADINGS[name])))
-    parameters = inspect.signature(network_class(name)).parameters
+    parameters = inspect.signature(NETWORKS[name]).parameters
     for argument in stated.keys() & parameters.keys():
         default = parameters[argument].default
         assert stated[argument] == str(list(default) if isinstance(default, tuple) else default).lower()

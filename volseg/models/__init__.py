@@ -6,7 +6,7 @@ What is exported here needs no torch; `volseg.models.model` and `volseg.models.f
 from volseg.models.card import ModelCard, ModelHeader, read_card
 from volseg.models.ensemble import chosen_classes, refuse_lone_estimate
 from volseg.models.packaged import model_card_text, packaged_models, resolve_model
-from volseg.models.registry import NETWORKS, network_class
+from volseg.models.registry import NETWORKS
 
 __all__ = [
     "NETWORKS",
@@ -14,7 +14,6 @@ __all__ = [
     "ModelHeader",
     "chosen_classes",
     "model_card_text",
-    "network_class",
     "packaged_models",
     "read_card",
     "refuse_lone_estimate",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from volseg.errors import ConfigError, ModelError
-from volseg.models.registry import network_class
+from volseg.models.registry import NETWORKS
 from volseg.ops import Normalization
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def import_weights(weights: Path, output: Path, meaning: ImportSpec) -> tuple[Mo
     if output.suffix != ".safetensors":
         raise ConfigError(f"{output} must end in .safetensors, which is what a model file is")
     _refuse_existing(output)
-    network_class(meaning.network)
+    NETWORKS.check(meaning.network)
     if meaning.activation == "softmax" and meaning.classes is not None and len(meaning.classes) == 1:
         raise ConfigError("a softmax over one class is 1 everywhere; say --activation sigmoid")
 
