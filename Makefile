@@ -8,7 +8,7 @@ JOBS   ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 PEERS  := $(VENV)/peers
 
-.PHONY: help install demo test test-all check format bench bench-gpu clean
+.PHONY: help install demo test test-all check check-pins format bench bench-gpu clean
 help:           ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -30,12 +30,24 @@ test: install   ## All tests but the long ones, on JOBS cores
 test-all: install  ## All tests
 	$(PYTEST)
 
-check: install  ## Lint, types, the house's walls
+check: install  ## Lint, types, imports, Dockerfile, GitHub files, CITATION.cff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml \
+	  .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+
+# atomicwrites, which neuroglancer needs, is pure Python and comes as source only. Needs the network.
+check-pins: install  ## Resolve constraints.txt for each supported Python, on Linux and macOS
+	set -e; for python in 3.11.5 3.12 3.13 3.14; do for platform in x86_64-manylinux_2_28 aarch64-apple-darwin; do \
+	  echo "Python $$python, $$platform"; \
+	  MACOSX_DEPLOYMENT_TARGET=14.0 $(BIN)/uv pip compile --quiet --all-extras --constraints constraints.txt \
+	    --only-binary :all: --no-binary atomicwrites --python-version $$python --python-platform $$platform \
+	    pyproject.toml > /dev/null; done; done
 
 format: install ## Put the code in shape
 	$(BIN)/ruff check --fix .
