@@ -33,8 +33,8 @@ def test_a_machine_without_a_driver_has_none(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_local_cluster_has_one_worker_a_gpu_and_each_sees_its_own() -> None:
     assert default_workers(("3", "5", "7")) == 3
-    with connect("local", None, ("3", "5")) as cluster:
-        seen = cluster.on_each(_sees)
+    with connect("local", None, ("3", "5")) as executor:
+        seen = executor.run_on_all(_sees)
     assert sorted(seen) == ["3", "5"]
 
 

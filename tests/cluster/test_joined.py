@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from volseg.cluster import NullProgress, connect, run_blocks
+from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
 from volseg.errors import ClusterError, ConfigError
 from volseg.testing.doubles import Marks, Notes, naps, report
@@ -28,14 +29,14 @@ def test_a_scheduler_that_dies_is_one_clear_error(free_scheduler: str) -> None:
     process = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2")
     try:
         with joined(free_scheduler) as cluster:
-            assert cluster.client is not None
+            assert isinstance(cluster, DaskExecutor)
             pid = cluster.client.run_on_scheduler(os.getpid)
 
             def kill_early(block: BlockReport, attempt: int, worker: str) -> None:
                 if block.number == 2:
                     os.kill(pid, 9)
 
-            with pytest.raises(ClusterError, match="lost; start it again and give --resume"):
+            with pytest.raises(ClusterError, match="lost; .*--resume"):
                 run_blocks(cluster, range(10_000), naps, kill_early, NullProgress())
     finally:
         process.kill()
@@ -47,8 +48,8 @@ def test_a_cluster_without_workers_left_is_said_and_given_up(
 ) -> None:
     import volseg.cluster.submission as running
 
-    monkeypatch.setattr(running, "_LOOK_SECONDS", 0.5)
-    monkeypatch.setattr(running, "_WITHOUT_WORKERS_SECONDS", 2.0)
+    monkeypatch.setattr(running, "_LIVENESS_SECONDS", 0.5)
+    monkeypatch.setattr(running, "_NO_WORKERS_SECONDS", 2.0)
     process, notes = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2"), Notes()
 
     def kill_early(block: BlockReport, attempt: int, worker: str) -> None:
@@ -58,7 +59,7 @@ def test_a_cluster_without_workers_left_is_said_and_given_up(
 
     with pytest.raises(ClusterError, match="has had no workers for .* minutes"), joined(free_scheduler) as cluster:
         run_blocks(cluster, range(10_000), naps, kill_early, notes)
-    assert any("no workers left; waiting" in line for line in notes.lines)
+    assert any("no workers left" in line for line in notes.lines)
 
 
 @pytest.fixture

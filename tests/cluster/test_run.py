@@ -10,7 +10,8 @@ import numpy as np
 import psutil
 import pytest
 
-from volseg.cluster import Cluster, NullProgress, connect, run_blocks, submission
+from volseg.cluster import Executor, NullProgress, SerialExecutor, connect, run_blocks, submission
+from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
 from volseg.errors import ClusterError
 from volseg.pipeline import BlockReport
@@ -35,24 +36,25 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[Cluster]:
-    with connect("local", 2) as cluster:
-        yield cluster
+def two_workers() -> Iterator[DaskExecutor]:
+    with connect("local", 2) as executor:
+        assert isinstance(executor, DaskExecutor)
+        yield executor
 
 
 @pytest.fixture(params=["serial", "local"])
-def any_cluster(request: pytest.FixtureRequest, two_workers: Cluster) -> Cluster:
-    return Cluster(None) if request.param == "serial" else two_workers
+def any_executor(request: pytest.FixtureRequest, two_workers: DaskExecutor) -> Executor:
+    return SerialExecutor() if request.param == "serial" else two_workers
 
 
-def test_every_block_is_done_once(any_cluster: Cluster) -> None:
+def test_every_block_is_done_once(any_executor: Executor) -> None:
     marks = Marks()
-    outcome = run_blocks(any_cluster, iter(range(50)), report, marks, NullProgress())
+    outcome = run_blocks(any_executor, iter(range(50)), report, marks, NullProgress())
     assert sorted(marks.done) == list(range(50))
     assert (outcome.done, outcome.failed) == (50, {})
 
 
-def test_a_failed_block_is_sent_again_to_another_worker(two_workers: Cluster, tmp_path: Path) -> None:
+def test_a_failed_block_is_sent_again_to_another_worker(two_workers: DaskExecutor, tmp_path: Path) -> None:
     marks, notes = Marks(), Notes()
     outcome = run_blocks(two_workers, range(8), partial(fails_once_a_worker, folder=str(tmp_path)), marks, notes)
     assert not outcome.failed
@@ -61,17 +63,17 @@ def test_a_failed_block_is_sent_again_to_another_worker(two_workers: Cluster, tm
     assert all("a disk hiccup" in line and "sent again" in line for line in notes.lines)
 
 
-def test_what_no_worker_could_do_is_tried_once_and_the_run_goes_on(any_cluster: Cluster) -> None:
+def test_what_no_worker_could_do_is_tried_once_and_the_run_goes_on(any_executor: Executor) -> None:
     marks, notes = Marks(), Notes()
-    outcome = run_blocks(any_cluster, range(6), fails_at_three, marks, notes)
+    outcome = run_blocks(any_executor, range(6), fails_at_three, marks, notes)
     assert outcome.failed == {3: "block 3: 7 voxels of the source are NaN"}
     assert sorted(marks.done) == [0, 1, 2, 4, 5]
     assert notes.lines == ["block 3 failed for good: block 3: 7 voxels of the source are NaN"]
 
 
-def test_a_bug_is_tried_three_times_and_shows_where_it_is(any_cluster: Cluster) -> None:
+def test_a_bug_is_tried_three_times_and_shows_where_it_is(any_executor: Executor) -> None:
     notes = Notes()
-    outcome = run_blocks(any_cluster, range(6), breaks_at_three, Marks(), notes)
+    outcome = run_blocks(any_executor, range(6), breaks_at_three, Marks(), notes)
     assert outcome.failed == {3: "IndexError: list index out of range"}
     assert sum("sent again" in line for line in notes.lines) == 2
     assert any("breaks_at_three" in line for line in notes.lines)
@@ -86,9 +88,8 @@ def test_a_block_that_takes_its_workers_down_fails_alone() -> None:
     assert sorted(marks.done) == [0, 1, 2, 4, 5]
 
 
-def test_one_task_a_block(two_workers: Cluster) -> None:
+def test_one_task_a_block(two_workers: DaskExecutor) -> None:
     """Law 5: what a peer's overlap makes a hundred tasks of is one here."""
-    assert two_workers.client is not None
     before = two_workers.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
     run_blocks(two_workers, range(40), report, Marks(), NullProgress())
     after = two_workers.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
@@ -100,16 +101,15 @@ def of_numpy(number: int) -> BlockReport:
     return BlockReport(number, np.int64(7), "", 0.0, 0.0)
 
 
-def test_a_report_that_no_message_can_carry_is_fetched(any_cluster: Cluster) -> None:
+def test_a_report_that_no_message_can_carry_is_fetched(any_executor: Executor) -> None:
     marks = Marks()
-    outcome = run_blocks(any_cluster, range(10), of_numpy, marks, NullProgress())
+    outcome = run_blocks(any_executor, range(10), of_numpy, marks, NullProgress())
     assert sorted(marks.done) == list(range(10))
     assert not outcome.failed
 
 
-def test_nothing_is_fetched_from_a_worker(two_workers: Cluster) -> None:
+def test_nothing_is_fetched_from_a_worker(two_workers: DaskExecutor) -> None:
     """Bytes of results that left a worker, for another one or for the driver."""
-    assert two_workers.client is not None
     two_workers.client.submit(bytes, 1000).result()
     before = two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
     assert sum(before.values()) >= 1000
@@ -119,7 +119,7 @@ def test_nothing_is_fetched_from_a_worker(two_workers: Cluster) -> None:
 
 @pytest.mark.parametrize("blocks", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
-    two_workers: Cluster, tmp_path: Path, blocks: int
+    two_workers: DaskExecutor, tmp_path: Path, blocks: int
 ) -> None:
     shape, block = (blocks // 100, 160, 160), (1, 16, 16)
     raw = make_volume(tmp_path / "raw.zarr", shape, chunk=(10, 80, 80))
@@ -141,7 +141,7 @@ def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
     np.testing.assert_array_equal(stored(tmp_path / "out.zarr"), blobs(shape))
 
 
-def test_the_numbers_are_consumed_as_the_window_moves(two_workers: Cluster) -> None:
+def test_the_numbers_are_consumed_as_the_window_moves(two_workers: DaskExecutor) -> None:
     taken: list[int] = []
 
     def numbers() -> Iterator[int]:
@@ -165,8 +165,7 @@ def mine(number: int, name: str) -> BlockReport:
     return BlockReport(number, 1, name, 0.0, 0.0)
 
 
-def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: Cluster) -> None:
-    assert two_workers.client is not None
+def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: DaskExecutor) -> None:
     import threading
 
     from distributed import Client
@@ -174,7 +173,7 @@ def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: C
     digests: dict[str, list[str]] = {"a": [], "b": []}
 
     def drive(name: str, client: Client) -> None:
-        cluster = Cluster(client, names=two_workers.names, slots=two_workers.slots)
+        cluster = DaskExecutor(client, "the same cluster")
 
         def keep(block: BlockReport, attempt: int, worker: str) -> None:
             digests[name].append(block.digest)
@@ -190,33 +189,32 @@ def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: C
     assert digests == {"a": ["a"] * 60, "b": ["b"] * 60}
 
 
-def test_work_is_shared_out(two_workers: Cluster) -> None:
+def test_work_is_shared_out(two_workers: DaskExecutor) -> None:
     marks = Marks()
     run_blocks(two_workers, range(40), naps, marks, NullProgress())
-    counts = [sum(worker == name for _, worker in marks.done.values()) for name in two_workers.names]
+    counts = [sum(worker == name for _, worker in marks.done.values()) for name in two_workers.workers]
     assert min(counts) >= 12
 
 
-def test_a_scheduler_keeps_nothing_of_what_it_was_sent(two_workers: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_keeps_nothing_of_what_it_was_sent(two_workers: DaskExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     def kept(dask_scheduler: Any) -> int:
         spans = dask_scheduler.extensions["spans"].spans.values()
         return sum(len((span.metadata or {}).get("collections", [])) for span in spans)
 
-    assert two_workers.client is not None
     run_blocks(two_workers, range(100), report, lambda *_: None, NullProgress())
     before = two_workers.client.run_on_scheduler(kept)
-    monkeypatch.setattr(submission, "_TIDY_SECONDS", 0.0)
+    monkeypatch.setattr(submission, "_FORGET_SECONDS", 0.0)
     run_blocks(two_workers, range(100), report, lambda *_: None, NullProgress())
     assert two_workers.client.run_on_scheduler(kept) < min(before, 5)
 
 
-def test_each_calls_a_function_on_every_item_and_passes_its_error_on(any_cluster: Cluster) -> None:
-    assert sorted(any_cluster.each(abs, [-1, 2, -3])) == [1, 2, 3]
+def test_map_calls_a_function_on_every_item_and_passes_its_error_on(any_executor: Executor) -> None:
+    assert sorted(any_executor.map(abs, [-1, 2, -3])) == [1, 2, 3]
     with pytest.raises(TypeError):
-        list(any_cluster.each(abs, [1, "two"]))
+        list(any_executor.map(abs, [1, "two"]))
 
 
-def test_each_takes_no_more_items_than_workers_are_free_for(any_cluster: Cluster) -> None:
+def test_map_takes_no_more_items_than_workers_are_free_for(any_executor: Executor) -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -224,13 +222,13 @@ def test_each_takes_no_more_items_than_workers_are_free_for(any_cluster: Cluster
             taken.append(item)
             yield item
 
-    results = any_cluster.each(abs, items())
+    results = any_executor.map(abs, items())
     first = next(results)
-    assert len(taken) == len(any_cluster.names)
+    assert len(taken) == len(any_executor.workers)
     back = [first]
     for result in results:
         back.append(result)
-        assert len(taken) <= len(any_cluster.names) + len(back) - 1
+        assert len(taken) <= len(any_executor.workers) + len(back) - 1
     assert sorted(back) == list(range(10))
 
 
@@ -239,4 +237,4 @@ def test_each_says_that_workers_died_at_a_task() -> None:
         connect("local", 1) as cluster,
         pytest.raises(ClusterError, match="died, one after the other, at the same task"),
     ):
-        list(cluster.each(kills_its_worker, [1]))
+        list(cluster.map(kills_its_worker, [1]))

@@ -1,43 +1,49 @@
-"""The cluster that a run uses: this process, worker processes of this machine, or a scheduler's address."""
+"""The cluster of a run, by name: `serial`, `local`, a plug-in, or a scheduler's address."""
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
-from volseg.cluster.dask_cluster import _joined, _local
-from volseg.cluster.executor import Cluster
 from volseg.errors import ConfigError
-from volseg.inference.memory.malloc import release_heap
+from volseg.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from volseg.cluster.executor import Executor
+
+ClusterFactory: TypeAlias = "Callable[[int | None, tuple[str, ...]], AbstractContextManager[Executor]]"
+"""(workers, gpus) -> a context manager that starts or joins a cluster, and leaves nothing of it behind."""
+
+CLUSTERS: Registry[ClusterFactory] = Registry(
+    "volseg.clusters",
+    "cluster",
+    {"serial": "volseg.cluster.serial:serial", "local": "volseg.cluster.dask_cluster:local_cluster"},
+)
 
 
-@contextlib.contextmanager
-def connect(kind: str, workers: int | None, gpus: tuple[str, ...] = ()) -> Iterator[Cluster]:
-    """Start or join a cluster; a started one ends with the block.
+@contextmanager
+def connect(name: str, workers: int | None, gpus: tuple[str, ...] = ()) -> Iterator[Executor]:
+    """Start or join a cluster; one that was started here ends with the context.
 
     Args:
-        kind: `serial`, `local`, or the address of a scheduler (`tcp://host:port`).
-        workers: worker processes of a `local` cluster; by default one a GPU, or two on a machine without
-            (one where it has a single core).
-        gpus: what CUDA_VISIBLE_DEVICES is for each GPU that may be used.
+        name: `serial`, `local`, a plug-in of the group `volseg.clusters`, or a scheduler's address (`tcp://host:port`).
+        workers: processes of a `local` cluster; by default one per GPU, or two on a machine without GPUs (one if it
+            has a single core).
+        gpus: CUDA_VISIBLE_DEVICES of each GPU that may be used.
 
     Raises:
-        ConfigError: no such kind.
-        ClusterError: the scheduler does not answer within 5 s, or has no worker with the resource `slot`.
+        ConfigError: an unknown name.
+        ClusterError: the scheduler does not answer within 5 s, or no worker has the resource `slot`.
     """
-    if kind == "serial":
-        try:
-            yield Cluster(None)
-        finally:
-            release_heap()  # the process is the user's
-    elif kind == "local":
-        with _local(workers, gpus) as cluster:
-            yield cluster
-    elif "://" in kind:
-        with _joined(kind) as cluster:
-            yield cluster
-    else:
-        raise ConfigError(f"--cluster {kind!r} is not one of serial, local, or a scheduler's address tcp://HOST:PORT")
+    if "://" in name:
+        from volseg.cluster.dask_cluster import joined_cluster  # noqa: PLC0415 - a serial run needs no Dask
+
+        with joined_cluster(name) as executor:
+            yield executor
+        return
+    if name not in CLUSTERS:
+        raise ConfigError(f"--cluster {name!r} is not one of {', '.join(CLUSTERS)}, or a scheduler's tcp://HOST:PORT")
+    with CLUSTERS[name](workers, gpus) as executor:
+        yield executor

@@ -1,23 +1,23 @@
-"""Which block goes next: one that failed and waits for another worker, a suspect, or a new one."""
+"""The order of blocks: failed ones that wait for another worker, then quarantined ones, then new ones."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class BlockTask:
-    """A block to do.
+    """One attempt at a block.
 
     Attributes:
-        number: the block's.
+        number: of the block.
         attempt: 1 for the first.
-        tried: workers that it failed on.
+        failed_on: workers on which it failed.
     """
 
     number: int
@@ -26,28 +26,48 @@ class BlockTask:
 
 
 class BlockQueue:
-    """Blocks to start: those that failed and wait for another worker first, then new ones.
+    """Blocks to start.
 
-    Suspects go one at a time, so that a block that takes workers down is found out, and not what ran beside it.
+    A block whose worker died is quarantined: such blocks run one at a time, so that the one that kills workers is
+    identified, and not those that ran beside it.
     """
 
     def __init__(self, numbers: Iterable[int]) -> None:
+        """Take the numbers of the blocks, consumed as they start."""
         self._new = iter(numbers)
-        self.again: deque[BlockTask] = deque()
-        self.quarantine: deque[BlockTask] = deque()
-        self._questioned: BlockTask | None = None
+        self._retries: deque[BlockTask] = deque()
+        self._quarantine: deque[BlockTask] = deque()
+        self._isolated: BlockTask | None = None
+        self._in_flight = 0
+        self.peak_in_flight = 0
 
     def take(self) -> BlockTask | None:
-        """The next job; None where there is none for now."""
-        if self.again:
-            return self.again.popleft()
-        if self.quarantine and self._questioned is None:
-            self._questioned = self.quarantine.popleft()
-            return self._questioned
+        """The next task; None if there is none for now."""
+        task = self._next()
+        if task is not None:
+            self._in_flight += 1
+            self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
+        return task
+
+    def _next(self) -> BlockTask | None:
+        if self._retries:
+            return self._retries.popleft()
+        if self._quarantine and self._isolated is None:
+            self._isolated = self._quarantine.popleft()
+            return self._isolated
         number = next(self._new, None)
         return None if number is None else BlockTask(number)
 
-    def came_back(self, job: BlockTask) -> None:
-        """Something came of a job; a next suspect may go."""
-        if job is self._questioned:
-            self._questioned = None
+    def completed(self, task: BlockTask) -> None:
+        """An attempt has ended, well or badly; the next quarantined block may run."""
+        self._in_flight -= 1
+        if task is self._isolated:
+            self._isolated = None
+
+    def retry(self, task: BlockTask, worker: str) -> None:
+        """Queue a failed block again, for a worker on which it has not failed."""
+        self._retries.append(replace(task, attempt=task.attempt + 1, failed_on=(*task.failed_on, worker)))
+
+    def quarantine(self, task: BlockTask) -> None:
+        """Queue a block again whose worker died."""
+        self._quarantine.append(replace(task, attempt=task.attempt + 1))

@@ -1,4 +1,4 @@
-"""How far a run is: blocks, voxels a second and time left."""
+"""Progress of a run, as an interface."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Anything that wants to know how far a run is."""
+    """Receives the progress of a run."""
 
     def begin(self, total: int) -> None:
         """A run of so many blocks begins."""
 
     def advance(self, voxels: int, busy: float | None = None) -> None:
-        """A block of so many voxels is done; `busy` is the share of the devices' time in the network so far."""
+        """A block of so many voxels is done; `busy` is the mean utilisation of the devices so far."""
 
     def note(self, line: str) -> None:
-        """Something the user should see: a failed attempt, a lost worker."""
+        """A line for the user: a failed attempt, a lost worker."""
 
 
 class NullProgress:
-    """Tells nobody."""
+    """Discards the progress."""
 
     def begin(self, total: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def advance(self, voxels: int, busy: float | None = None) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def note(self, line: str) -> None:
-        """Say nothing."""
+        """Do nothing."""

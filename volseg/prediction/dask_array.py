@@ -1,6 +1,7 @@
-"""The lazy form: a Dask array of grey values in, a Dask array of membrane probability out.
+"""Membrane probability of an array, lazily: Dask, NumPy or xarray in, the same out.
 
-One slice-and-predict task an output block, with our own mirror; constants are one lazy reduction that all blocks share.
+One slice-and-predict task per output block, with our own mirror; the constants of the input are one lazy reduction that
+all blocks share.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import threading
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask.array as da
 import numpy as np
@@ -16,8 +17,8 @@ from dask.delayed import delayed
 
 from volseg.blocks import Box, Footprint, Tiling, Zyx, mirror_span
 from volseg.blocks.box import ceil_to, floor_to
-from volseg.errors import GridError, SourceError
-from volseg.inference import Engine
+from volseg.errors import ConfigError, GridError, SourceError
+from volseg.inference import Device, Engine, Precision
 from volseg.models import ModelHeader, read_card, resolve_model
 from volseg.models.compatibility import refuse_other_type
 from volseg.ops import Grey, Statistics, reflect_gather
@@ -29,52 +30,83 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from torch import fx
 
     from volseg.inference.tiled_predictor import TiledPredictor
-    from volseg.models.model import Model
 
+ArrayT = TypeVar("ArrayT", bound=Any)
+"""A Dask array, a NumPy array or an xarray.DataArray."""
 
-_ENGINE = Engine(device="cpu", precision="float32", batch=1, threads=0)
-"""The network as it is: float32 on the CPU, with whatever threads Dask's scheduler leaves it."""
+_BLOCK = (16, 1024, 1024)
+"""Blocks of a NumPy array, at most."""
+_AXES = ("z", "y", "x")
 _loading = threading.Lock()
 
 
-def lazy_probability(array: da.Array, model: str, halo: str | Sequence[int]) -> da.Array:
+def lazy_probability(
+    array: ArrayT, model: str, halo: str | Sequence[int], device: Device = "cpu", precision: Precision = "float32"
+) -> ArrayT:
     """See `volseg.membrane_probability`."""
+    if device not in ("cpu", "cuda") or precision not in ("float32", "bfloat16", "float16"):
+        raise ConfigError(
+            f"device {device!r}, precision {precision!r}: devices are cpu, cuda; precisions float32, bfloat16, float16"
+        )
+    if device == "cpu" and precision == "float16":
+        raise ConfigError("precision float16 needs device cuda; use bfloat16 or float32 on a CPU")
+    # Threads: whatever Dask's scheduler leaves to torch.
+    engine = Engine(device=device, precision=precision, batch=1, threads=0)
+    if isinstance(array, da.Array):
+        return _lazy_probability(array, model, halo, engine)  # type: ignore[return-value]  # as it came
+    if isinstance(array, np.ndarray):
+        return _of_numpy(array, model, halo, engine)  # type: ignore[return-value]  # likewise
+    if hasattr(array, "dims") and hasattr(array, "data"):
+        dims = tuple(map(str, array.dims))
+        if set(dims) == set(_AXES) and dims != _AXES:
+            raise SourceError(f"array has dimensions {', '.join(dims)}; transpose it to z, y, x")
+        return array.copy(data=lazy_probability(array.data, model, halo, device, precision))  # type: ignore[no-any-return]
+    raise SourceError(f"{type(array).__name__} is not an array; pass a Dask, NumPy or xarray array of axes (z, y, x)")
+
+
+def _of_numpy(array: NDArray[Any], model: str, halo: str | Sequence[int], engine: Engine) -> NDArray[np.float32]:
+    _refuse_other_than_volume(array)
+    lazy = _lazy_probability(da.from_array(array, chunks=_BLOCK), model, halo, engine)
+    result: NDArray[np.float32] = lazy.compute(scheduler="synchronous")
+    return result
+
+
+def _refuse_other_than_volume(array: da.Array | NDArray[Any]) -> None:
     if array.ndim != 3 or any(np.isnan(n) for n in array.shape):
-        raise SourceError(f"array of shape {array.shape} is not a volume; pass a Dask array of axes (z, y, x)")
+        raise SourceError(f"array of shape {array.shape} is not a volume; pass an array of axes (z, y, x)")
     if array.dtype.name not in GREY:
-        raise SourceError(f"array holds {array.dtype.name}; volseg reads {', '.join(GREY)}")
+        raise SourceError(f"array holds {array.dtype.name}; supported types: {', '.join(GREY)}")
+
+
+def _lazy_probability(array: da.Array, model: str, halo: str | Sequence[int], engine: Engine) -> da.Array:
+    _refuse_other_than_volume(array)
     header = read_card(resolve_model(model))
     refuse_other_type(array.dtype.name, header.card.normalization)
     header.card.channels_of(("membrane",))
     footprint = header.card.footprint
-    halo_zyx = _halo(halo, footprint)
-    statistics = _statistics(array, header)
-    starts = [np.cumsum([0, *chunks]) for chunks in array.chunks]
-    places = product(*(range(len(chunks)) for chunks in array.chunks))
+    halo_zyx = _parse_halo(halo, footprint)
+    statistics = _lazy_statistics(array, header)
+    edges = [np.cumsum([0, *chunks]) for chunks in array.chunks]
     blocks = np.empty([len(chunks) for chunks in array.chunks], object)
-    for place in places:
-        low, high = (tuple(int(s[p + k]) for s, p in zip(starts, place, strict=True)) for k in (0, 1))
-        write_box = Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-        tiling = Tiling(footprint, _core(write_box, footprint), halo_zyx)
-        spans = [
-            mirror_span(a, b, n)
-            for a, b, n in zip(
-                tiling.read_box(write_box).start, tiling.read_box(write_box).stop, array.shape, strict=True
-            )
-        ]
-        held = array[tuple(slice(a, b) for a, b in spans)]
+    for place in product(*(range(len(chunks)) for chunks in array.chunks)):
+        start, stop = (tuple(int(e[p + k]) for e, p in zip(edges, place, strict=True)) for k in (0, 1))
+        write_box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        tiling = Tiling(footprint, _tile_core(write_box, footprint), halo_zyx)
+        read_box = tiling.read_box(write_box)
+        spans = [mirror_span(a, b, n) for a, b, n in zip(read_box.start, read_box.stop, array.shape, strict=True)]
+        voxels = array[tuple(slice(a, b) for a, b in spans)]
+        first = tuple(a for a, _ in spans)
         task = delayed(_predict_block, pure=True)(
-            held, write_box, tuple(a for a, _ in spans), tuple(array.shape), header.path, tiling, statistics
+            voxels, write_box, first, tuple(array.shape), header.path, tiling, statistics, engine
         )
         blocks[place] = da.from_delayed(task, write_box.shape, dtype=np.float32)
     whole: da.Array = da.block(blocks.tolist())
     return whole
 
 
-def _halo(halo: str | Sequence[int], footprint: Footprint) -> Zyx:
+def _parse_halo(halo: str | Sequence[int], footprint: Footprint) -> Zyx:
     if halo == "exact":
         return footprint.exact_halo()
     if isinstance(halo, str) or len(halo) != 3:
@@ -83,15 +115,15 @@ def _halo(halo: str | Sequence[int], footprint: Footprint) -> Zyx:
     return footprint.checked_halo((z, y, x))
 
 
-def _core(write_box: Box, footprint: Footprint) -> Zyx:
-    """One tile over the block's y and x, a section at a time for a network that sees one section."""
+def _tile_core(write_box: Box, footprint: Footprint) -> Zyx:
+    """One tile over the block's y and x; of a single section for a 2-D network."""
     start = tuple(floor_to(a, s) for a, s in zip(write_box.start, footprint.stride, strict=True))
     z, y, x = (ceil_to(b - a, s) for a, b, s in zip(start, write_box.stop, footprint.stride, strict=True))
     return (1 if footprint.dimensions == 2 else z), y, x
 
 
-def _statistics(array: da.Array, header: ModelHeader) -> Any:
-    """The constants: known now, or a lazy reduction over the whole array, a task a section or one in all."""
+def _lazy_statistics(array: da.Array, header: ModelHeader) -> Any:
+    """The constants: known already, or a lazy reduction over the whole array, a task per section or one in all."""
     normalization = header.card.normalization
     if normalization.mode == "fixed":
         return (normalization.training,)
@@ -102,40 +134,30 @@ def _statistics(array: da.Array, header: ModelHeader) -> Any:
 
 
 def _predict_block(
-    held: NDArray[Any],
+    voxels: NDArray[Any],
     write_box: Box,
-    low: Zyx,
+    first: Zyx,
     shape: Zyx,
     model_file: str,
     tiling: Tiling,
     statistics: Statistics,
+    engine: Engine,
 ) -> NDArray[np.float32]:
+    """Predict a block from the voxels of the volume that its read box shows, which begin at `first`."""
     read_box = tiling.read_box(write_box)
-    raw = reflect_gather(held, low, read_box.start, read_box.stop, shape)
+    raw = reflect_gather(voxels, first, read_box.start, read_box.stop, shape)
     refuse_non_finite(raw, read_box, shape, f"block {write_box}")
-    (probability,) = _predictor(model_file, tiling)(Grey.of(raw, statistics, read_box.start[0]), write_box)
-    membrane: NDArray[np.float32] = probability[0]
+    with _loading:
+        predict = _open_predictor(model_file, tiling, engine)
+    (estimate,) = predict(Grey.of(raw, statistics, read_box.start[0]), write_box)
+    membrane: NDArray[np.float32] = estimate.probability[0]
     return membrane
 
 
-def _predictor(model_file: str, tiling: Tiling) -> TiledPredictor:
-    with _loading:
-        return _opened(model_file, tiling)
-
-
 @lru_cache(maxsize=8)
-def _opened(model_file: str, tiling: Tiling) -> TiledPredictor:
+def _open_predictor(model_file: str, tiling: Tiling, engine: Engine) -> TiledPredictor:
     """Blocks at the volume's end may have tilings of their own."""
-    from volseg.inference.tiled_predictor import TiledPredictor  # noqa: PLC0415 - a graph is built without torch
+    from volseg.inference import open_predictor  # noqa: PLC0415 - a graph is built without torch
 
-    model, network = _model(model_file)
-    return TiledPredictor(network, model.activate, tiling, _ENGINE)
-
-
-@lru_cache(maxsize=2)
-def _model(model_file: str) -> tuple[Model, fx.GraphModule]:
-    from volseg.inference.optimize.optimize import prepared  # noqa: PLC0415 - a graph is built without torch
-    from volseg.models.model import load_model_file  # noqa: PLC0415 - likewise
-
-    model = load_model_file(model_file)
-    return model, prepared(model.network, _ENGINE.device, _ENGINE.precision)
+    digest = read_card(resolve_model(model_file)).digest
+    return open_predictor(model_file, digest, tiling, engine)

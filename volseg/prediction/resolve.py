@@ -1,41 +1,53 @@
-"""What a run freezes before its first block: all that its bytes depend on, as the workers say of themselves."""
+"""Every `auto` of a run resolved on its workers: the run record."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from volseg.cluster.progress import Progress
 from volseg.errors import ClusterError
-from volseg.inference import Engine, WorkerInfo, choose_precision, threads_each, worker_info
+from volseg.inference import Engine, WorkerInfo, choose_precision, threads_per_worker, worker_info
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.autotune.tuner import Tuner
-from volseg.prediction.prepare import RunSpec, load_of
 from volseg.prediction.resume import refuse_if_different
-from volseg.storage import RunRecord, Settings, SourceEntry, source_identity, volume_statistics
+from volseg.storage import (
+    FORMAT,
+    NUMERICS,
+    RunRecord,
+    Settings,
+    SourceEntry,
+    source_identity,
+    volume_statistics,
+)
 from volseg.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from volseg.cluster import Cluster, Progress
+    from volseg.cluster import Executor, Progress
     from volseg.ops import Statistics
+    from volseg.prediction.prepare import RunSpec
+
+_PROGRESS_SECONDS = 5.0
 
 
-def resolve_run(prepared: RunSpec, cluster: Cluster, progress: Progress) -> RunRecord:
-    """Decide all that the bytes depend on, with what the workers say of themselves.
+def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, progress: Progress) -> RunRecord:
+    """Decide all that the bytes depend on, from the workers' hardware and from measurements on them.
 
-    What was left to volseg is taken from the record of a run that goes on.
+    Args:
+        spec: the run.
+        recorded: the record of the run to resume, which keeps its choices; None for a new run.
+        executor: whose workers are asked.
+        progress: receives what is measured.
 
     Raises:
         ResumeError: the recorded run had other weights, settings or source.
     """
-    volume, recorded = prepared.volume, prepared.recorded
-    facts: list[WorkerInfo] = cluster.on_each(worker_info, prepared.config.device)
+    volume = spec.volume
+    workers: list[WorkerInfo] = executor.run_on_all(worker_info, spec.device)
     source = SourceEntry(
         location=volume.location,
         shape=volume.shape,
@@ -43,90 +55,97 @@ def resolve_run(prepared: RunSpec, cluster: Cluster, progress: Progress) -> RunR
         voxel_nm=volume.voxel_nm,
         identity=source_identity(volume),
     )
-    settings = _settings(prepared, cluster, facts)
-    statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(prepared, progress)
-    readying = Tuner(
-        plan=prepared.plan,
+    settings = _settings(spec, recorded, executor, workers)
+    statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(spec, progress)
+    tuner = Tuner(
+        plan=spec.plan,
         recorded=recorded.models if recorded else None,
-        tolerance=prepared.tolerance if prepared.measures else None,
+        tolerance=spec.tolerance if spec.measures_halo else None,
         identity=source.identity,
-        cluster=cluster,
+        executor=executor,
         progress=progress,
     )
-    may_lower = prepared.config.precision == "auto"
-    networks = readying.rounded(_sampled(prepared, settings, facts, cluster, statistics), may_lower=may_lower)
-    asked = RunRecord(
+    probes = _probes(spec, settings, workers, executor, statistics)
+    networks = tuner.tune_precision(probes, may_lower=spec.precision == "auto")
+    requested = RunRecord(
+        format=FORMAT,
+        numerics=NUMERICS,
         source=source,
-        models=readying.entries(networks, [model.card for model in prepared.models]),
-        settings=settings.model_copy(update={"precision": networks[0].sampled.engine.precision}),
+        models=tuner.model_entries(networks, [model.card for model in spec.models]),
+        settings=settings.model_copy(update={"precision": networks[0].probe.engine.precision}),
         version=__version__,
+        torch=", ".join(sorted({worker.torch for worker in workers})),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        mask=prepared.mask.entry if prepared.mask else None,
+        mask=spec.mask.entry if spec.mask else None,
     )
     if recorded is None:
-        return asked
-    refuse_if_different(recorded, asked, str(prepared.target))
+        return requested
+    refuse_if_different(recorded, requested, str(spec.target))
+    if recorded.torch != requested.torch:
+        progress.note(
+            f"the run was started with torch {recorded.torch} and is resumed with {requested.torch}: blocks of the "
+            "two may differ by a grey level"
+        )
     return recorded
 
 
-def _settings(prepared: RunSpec, cluster: Cluster, facts: list[WorkerInfo]) -> Settings:
-    """How the run computes, apart from what each network needs for itself."""
-    config, plan = prepared.config, prepared.plan
-    was = prepared.recorded.settings if prepared.recorded else None
-    devices = {fact.device for fact in facts}
+def _settings(spec: RunSpec, recorded: RunRecord | None, executor: Executor, workers: list[WorkerInfo]) -> Settings:
+    """How the run computes, apart from the settings of each network."""
+    plan, earlier = spec.plan, recorded.settings if recorded else None
+    devices = {worker.device for worker in workers}
     if len(devices) > 1:
-        raise ClusterError(f"{cluster.where} mixes workers with and without GPUs; choose --device cpu or cuda")
-    device = devices.pop()
+        raise ClusterError(f"{executor.where} mixes workers with and without GPUs; choose --device cpu or cuda")
+    keeps_precision = earlier is not None and spec.precision == "auto"
     return Settings(
         block=plan.grid.block,
         shard=plan.shard,
         chunk=plan.chunk,
         region=plan.grid.region,
-        device=device,
-        precision=was.precision
-        if was and config.precision == "auto"
-        else choose_precision(config.precision, facts, on_gpus="float16"),
-        threads=was.threads if was else threads_each(facts),
-        orientations=config.orientations,
-        classes=prepared.classes,
-        uncertainty=config.uncertainty,
-        halo_tolerance=_tolerance(prepared, was),
+        device=devices.pop(),
+        precision=earlier.precision
+        if earlier and keeps_precision
+        else choose_precision(spec.precision, workers, on_gpus="float16"),
+        threads=earlier.threads if earlier else threads_per_worker(workers),
+        orientations=spec.orientations,
+        classes=spec.classes,
+        uncertainty=spec.uncertainty,
+        halo_tolerance=_tolerance(spec, earlier),
     )
 
 
-def _tolerance(prepared: RunSpec, was: Settings | None) -> tuple[float, float] | None:
-    """What a halo was, or is to be, chosen by; None where it is not measured."""
-    asked = prepared.config.halo_tolerance
-    if was is not None and asked is None:
-        return was.halo_tolerance
-    return astuple(prepared.tolerance) if prepared.measures or asked else None
+def _tolerance(spec: RunSpec, earlier: Settings | None) -> tuple[float, float] | None:
+    """Tolerance by which the halo is, or was, measured; None if it is given."""
+    if earlier is not None and spec.halo_tolerance is None:
+        return earlier.halo_tolerance
+    return astuple(spec.tolerance) if spec.measures_halo or spec.halo_tolerance else None
 
 
-def _statistics(prepared: RunSpec, progress: Progress) -> list[Statistics]:
+def _statistics(spec: RunSpec, progress: Progress) -> list[Statistics]:
     """The constants of each network's input; networks that normalise alike share one pass over the volume."""
-    volume, known = prepared.volume, {}
+    volume, computed = spec.volume, {}
     result: list[Statistics] = []
-    for model in prepared.models:
-        how = model.card.normalization
-        key = (how.mode, how.training if how.mode == "fixed" else ())
-        if key not in known:
-            known[key] = volume_statistics(volume, how, log_section_progress(progress, volume.shape[0]))
-        result.append(known[key])
+    for model in spec.models:
+        normalization = model.card.normalization
+        key = (normalization.mode, normalization.training if normalization.mode == "fixed" else ())
+        if key not in computed:
+            on_section = log_section_progress(progress, volume.shape[0])
+            computed[key] = volume_statistics(volume, normalization, on_section)
+        result.append(computed[key])
     return result
 
 
-def _sampled(
-    prepared: RunSpec,
+def _probes(
+    spec: RunSpec,
     settings: Settings,
-    facts: list[WorkerInfo],
-    cluster: Cluster,
+    workers: list[WorkerInfo],
+    executor: Executor,
     statistics: list[Statistics],
 ) -> list[ProbeSpec]:
-    """What a worker needs to know of each network to measure it."""
-    load = load_of(prepared, settings.precision, settings.device, cluster.slots_each)
+    """How a worker measures each network."""
+    load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
     return [
         ProbeSpec(
-            source=prepared.volume.location,
+            source=spec.volume.location,
             model_file=model.path,
             digest=model.digest,
             footprint=model.card.footprint,
@@ -134,32 +153,29 @@ def _sampled(
             engine=Engine(settings.device, settings.precision, batch=1, threads=settings.threads),
             classes=settings.classes,
             load=load,
-            free=_free(facts),
+            free=_free_bytes(workers),
         )
-        for model, constants in zip(prepared.models, statistics, strict=True)
+        for model, constants in zip(spec.models, statistics, strict=True)
     ]
 
 
-def _free(facts: list[WorkerInfo]) -> tuple[int, int]:
-    """Bytes that each worker may take of its host's memory and of its GPU's, shared among those that use it."""
-    per_host = max(Counter(fact.host for fact in facts).values())
-    per_gpu = max(Counter((fact.host, fact.gpu) for fact in facts).values())
-    return min(fact.memory for fact in facts) // per_host, min(fact.device_memory for fact in facts) // per_gpu
+def _free_bytes(workers: list[WorkerInfo]) -> tuple[int, int]:
+    """Bytes that each worker may use of its host's memory and of its GPU's, which it shares with others."""
+    per_host = max(Counter(worker.host for worker in workers).values())
+    per_gpu = max(Counter((worker.host, worker.gpu) for worker in workers).values())
+    return min(worker.memory for worker in workers) // per_host, min(w.device_memory for w in workers) // per_gpu
 
 
 def log_section_progress(progress: Progress, sections: int) -> Callable[[int], None]:
-    """Tells of the one pass over the volume before the first block, where it takes long."""
-    started = told = time.monotonic()
+    """A callback that logs the pass over the volume before the first block, every few seconds."""
+    started = logged = time.monotonic()
 
-    def tell(done: int) -> None:
-        nonlocal told
+    def on_section(done: int) -> None:
+        nonlocal logged
         now = time.monotonic()
-        if now - told > _TELL_SECONDS:
-            told = now
+        if now - logged > _PROGRESS_SECONDS:
+            logged = now
             left = (now - started) / done * (sections - done)
             progress.note(f"grey values of {done} of {sections} sections measured, {left:.0f} s left")
 
-    return tell
-
-
-_TELL_SECONDS = 5.0
+    return on_section

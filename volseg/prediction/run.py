@@ -1,6 +1,6 @@
-"""A prediction run, from what the user asked for to a finished target.
+"""A prediction run, from a checked specification to a finished target.
 
-options -> source, model card -> plan (refusals) -> cluster -> worker's facts -> run record -> target
+specification -> cluster -> run record (every `auto` resolved on the workers) -> target
 -> blocks that are neither done nor outside the mask -> marks -> summary
 """
 
@@ -13,25 +13,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from volseg.blocks import Tiling, read_amplification
-from volseg.cluster import Cluster, Outcome, Progress, connect, run_blocks, visible_gpus
+from volseg.cluster import Executor, Progress, connect, run_blocks, visible_gpus
 from volseg.pipeline import EMPTY
 from volseg.plots.curves import save_halo_curve
 from volseg.prediction.autotune.halo import halo_lines
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.resume import done_blocks
-from volseg.prediction.worker import RunRef, compute_block
-from volseg.storage import (
-    OUTSIDE,
-    Journal,
-    Mark,
-    RunRecord,
-    create_target,
-    open_target,
-)
+from volseg.prediction.worker import RunRef, compute_block, restored_heap
+from volseg.storage import OUTSIDE, Journal, Mark, RunRecord, create_target, open_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from volseg.pipeline import BlockReport
     from volseg.prediction.prepare import RunSpec
@@ -39,22 +31,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
-        target: where the probabilities are.
+        target: path of the map.
         blocks: of the run in all.
-        already_done: of these, done before this start.
-        done: done now, those that were found empty among them.
-        skipped: blocks for which nothing was computed, in this start or one before, by the reason why: `empty` or
-            `outside the mask`; the latter are never done.
-        failed: block numbers with the reason each failed for.
-        voxels: written now.
-        seconds: from the first block sent to the last that came back.
-        read_amplification: how often the run decodes a chunk of the source, were no block skipped.
-        workers: blocks done by each worker.
-        busy: share of its time that each worker spent in forward passes, from its first finished block on.
-        peak_in_flight: the most blocks that were sent and not yet back.
+        already_done: blocks done before this start.
+        done: blocks done in this start, including empty ones.
+        skipped: number of blocks that were not computed, in this start or an earlier one, by reason: `empty`, or
+            `outside the mask` (these do not count as done).
+        failed: block numbers with the reason of each.
+        voxels: written in this start.
+        seconds: from the first block sent to the last completed.
+        read_amplification: how often a chunk of the source is decoded, if no block is skipped.
+        workers: number of blocks that each worker did.
+        busy: fraction of its time that each worker spent in forward passes, from its first finished block on.
+        peak_in_flight: maximum number of blocks sent and not completed.
     """
 
     target: str
@@ -71,54 +63,46 @@ class Summary:
     peak_in_flight: int
 
 
-def execute(prepared: RunSpec, progress: Progress, numbers: Iterable[int] | None = None) -> Summary:
-    """Run a prepared run to its end.
+def execute(
+    spec: RunSpec, recorded: RunRecord | None, progress: Progress, numbers: Iterable[int] | None = None
+) -> Summary:
+    """Run to the end.
 
     Args:
-        prepared: the run.
-        progress: shows how far it is.
-        numbers: the order of blocks; ascending by default.
+        spec: the run.
+        recorded: the record of the run to resume; None for a new one.
+        progress: receives the progress.
+        numbers: order of the blocks; ascending by default.
 
     Raises:
-        VolsegError: the cluster, the memory or the target refused, or another run was recorded.
+        VolsegError: the cluster, the memory or the target refused, or the recorded run was another.
     """
-    config = prepared.config
-    with connect(config.cluster, config.workers, visible_gpus(config.device)) as cluster:
-        record = resolve_run(prepared, cluster, progress)
-        path = prepared.target
-        if prepared.recorded is None:
-            create_target(path, record, prepared.volume.voxel_nm or prepared.models[0].card.voxel_nm)
-            _draw_halos(record, progress, path)
-        files = tuple(model.path for model in prepared.models)
-        ticket = RunRef(str(path), record.digest, prepared.volume.location, files)
-        order = record.grid.numbers() if numbers is None else numbers
-        return _run(cluster, prepared, record, ticket, progress, order)
+    with connect(spec.cluster, spec.workers, visible_gpus(spec.device)) as executor, restored_heap(executor):
+        record = resolve_run(spec, recorded, executor, progress)
+        if recorded is None:
+            create_target(spec.target, record, spec.volume.voxel_nm or spec.models[0].card.voxel_nm)
+            _save_halo_curves(spec, record, progress)
+        return _run(spec, record, executor, progress, record.grid.numbers() if numbers is None else numbers)
 
 
-def _draw_halos(record: RunRecord, progress: Progress, path: Path) -> None:
-    """Show what a measured halo was chosen by, as a table and as a picture in the target."""
+def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> None:
+    """Show the measurements of each measured halo, as a table and as a picture in the target."""
     for number, entry in enumerate(record.models):
         if not entry.halo_curve:
             continue
         progress.note("\n".join(halo_lines(entry)))
-        picture = open_target(path).journal / f"halo-{number}.png"
+        picture = open_target(spec.target).journal / f"halo-{number}.png"
         picture.parent.mkdir(exist_ok=True)
-        computed = [Tiling(entry.footprint, entry.tile, each.halo).overhead for each in entry.halo_curve]
-        rows = [(p.halo, p.greatest, p.share, cost) for p, cost in zip(entry.halo_curve, computed, strict=True)]
+        costs = [Tiling(entry.footprint, entry.tile, point.halo).overhead for point in entry.halo_curve]
+        rows = [(p.halo, p.max_error, p.fraction, cost) for p, cost in zip(entry.halo_curve, costs, strict=True)]
         save_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
         progress.note(f"the curve is drawn in {picture}")
 
 
-def _run(
-    cluster: Cluster,
-    prepared: RunSpec,
-    record: RunRecord,
-    ticket: RunRef,
-    progress: Progress,
-    numbers: Iterable[int],
-) -> Summary:
-    folder, grid, mask = open_target(prepared.target).journal, record.grid, prepared.mask
+def _run(spec: RunSpec, record: RunRecord, executor: Executor, progress: Progress, numbers: Iterable[int]) -> Summary:
+    folder, grid, mask = open_target(spec.target).journal, record.grid, spec.mask
     planned = mask.count if mask else grid.count
+    reference = RunRef(str(spec.target), record.digest, spec.volume.location, spec.model_files)
     with Journal(folder) as journal:
         done, empty = done_blocks(folder)
         voxels, workers = 0, Counter[str]()
@@ -134,10 +118,10 @@ def _run(
         progress.begin(planned - len(done))
         started = time.perf_counter()
         todo = (number for number in numbers if number not in done and (mask is None or number in mask))
-        outcome: Outcome = run_blocks(cluster, todo, partial(compute_block, ticket=ticket), on_done, progress)
+        outcome = run_blocks(executor, todo, partial(compute_block, reference=reference), on_done, progress)
     tilings = [entry.tiling for entry in record.models]
     return Summary(
-        target=ticket.target,
+        target=str(spec.target),
         blocks=grid.count,
         already_done=len(done),
         done=outcome.done,
@@ -145,8 +129,8 @@ def _run(
         failed=outcome.failed,
         voxels=voxels,
         seconds=time.perf_counter() - started,
-        read_amplification=round(read_amplification(grid, tilings, prepared.volume.chunk), 2),
+        read_amplification=round(read_amplification(grid, tilings, spec.volume.chunk), 2),
         workers=dict(workers),
-        busy={name: round(share, 3) for name, share in outcome.busy.shares().items()},
+        busy={name: round(fraction, 3) for name, fraction in outcome.utilization.fractions().items()},
         peak_in_flight=outcome.peak_in_flight,
     )

@@ -1,13 +1,13 @@
-"""Where a block's probabilities are written."""
+"""Sinks: where a block's probabilities are written."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from volseg.errors import TargetError
-from volseg.storage import read_record
+from volseg.storage import RunRecord, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Box
-    from volseg.storage import RunRecord, Target
+    from volseg.storage import Target
 
 
 @dataclass(frozen=True)
 class VolumeSink:
-    """The sink of a run: its probabilities, and their spread in a second volume where that is asked for."""
+    """Writes into target volumes: probabilities, and their standard deviation into a second one if requested."""
 
     targets: tuple[Target, ...]
 
@@ -42,15 +42,15 @@ class VolumeSink:
 
 @dataclass(frozen=True)
 class FencedSink:
-    """Volumes for as long as they are the run's: a block may outlive a run that was stopped and begun anew.
+    """Writes only as long as the target belongs to the run: a block may outlive its run, and another one begin.
 
     Attributes:
-        volumes: to write to.
+        sink: writes.
         path: of the target.
         digest: of the run's record.
     """
 
-    volumes: VolumeSink
+    sink: VolumeSink
     path: Path
     digest: str
 
@@ -58,10 +58,10 @@ class FencedSink:
         """As `VolumeSink.write`.
 
         Raises:
-            TargetError: another run was begun here; or the store does not take the voxels.
+            TargetError: the target belongs to another run, or the voxels cannot be written.
         """
-        _record_of(self.path, self.digest)
-        return self.volumes.write(box, volumes)
+        read_own_record(self.path, self.digest)
+        return self.sink.write(box, volumes)
 
     def clear(self, box: Box) -> None:
         """As `VolumeSink.clear`.
@@ -69,12 +69,27 @@ class FencedSink:
         Raises:
             TargetError: as `write`.
         """
-        _record_of(self.path, self.digest)
-        self.volumes.clear(box)
+        read_own_record(self.path, self.digest)
+        self.sink.clear(box)
 
 
-def _record_of(path: Path, digest: str) -> RunRecord:
-    """A target's run record, if it is the one that a block was sent for."""
+class NullSink:
+    """Discards the voxels."""
+
+    def write(self, box: Box, volumes: Sequence[NDArray[Any]]) -> str:
+        """Do nothing."""
+        return ""
+
+    def clear(self, box: Box) -> None:
+        """Do nothing."""
+
+
+def read_own_record(path: Path, digest: str) -> RunRecord:
+    """A target's run record, if it is the one with this digest.
+
+    Raises:
+        TargetError: it is another.
+    """
     record = read_record(path)
     if record.digest != digest:
         raise TargetError(

@@ -1,38 +1,40 @@
-"""What a worker does for a run: open its journey once, then do any block by number.
+"""The worker's side of a run: open its pipeline once, then process any block by number.
 
-Only the number and a `RunRef` cross from the driver to a worker; the rest is read from the target's run record.
+Only the number and a `RunRef` cross from the driver to a worker; all else is read from the target's run record.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from volseg.cluster import Executor, SerialExecutor
 from volseg.inference import Engine, open_predictor
-from volseg.inference.memory.malloc import release_heap
+from volseg.inference.memory.malloc import release_heap, retain_heap
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
-from volseg.prediction.sink import FencedSink, VolumeSink, _record_of
-from volseg.storage import UNCERTAINTY, open_target, open_volume
+from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
+from volseg.storage import UNCERTAINTY, RunRecord, open_target, open_volume
 
 if TYPE_CHECKING:
-    from volseg.storage import RunRecord
+    from collections.abc import Iterator
 
-_KEPT = 2
-_opened: dict[RunRef, BlockPipeline] = {}
+_CACHED_RUNS = 2
+_pipelines: dict[RunRef, BlockPipeline] = {}
 _opening = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class RunRef:
-    """Which run, in a few bytes.
+    """Reference to a run, in a few bytes.
 
     Attributes:
         target: path of the target, whose attributes hold the run record.
         digest: of that record.
-        source: where this driver found the source.
-        models: where it found the model files.
+        source: location of the volume, as the driver opened it.
+        models: paths of the model files, likewise.
     """
 
     target: str
@@ -41,43 +43,50 @@ class RunRef:
     models: tuple[str, ...]
 
 
-def compute_block(number: int, ticket: RunRef) -> BlockReport:
-    """Do one block of a run, in whichever process this is called."""
-    return process_block(number, pipeline_of(ticket))
+def compute_block(number: int, reference: RunRef) -> BlockReport:
+    """Process one block of a run, in the calling process."""
+    return process_block(number, pipeline_of(reference))
 
 
-def pipeline_of(ticket: RunRef) -> BlockPipeline:
-    """The run's journey, opened on first use and kept: a worker serves one run at a time."""
+def pipeline_of(reference: RunRef) -> BlockPipeline:
+    """The pipeline of a run, opened at its first block and cached."""
     with _opening:
-        if ticket not in _opened:
-            while len(_opened) >= _KEPT:
-                _opened.pop(next(iter(_opened)))
-            _opened[ticket] = _open(ticket)
-        return _opened[ticket]
+        if reference not in _pipelines:
+            while len(_pipelines) >= _CACHED_RUNS:
+                _pipelines.pop(next(iter(_pipelines)))
+            _pipelines[reference] = open_pipeline(reference)
+        return _pipelines[reference]
 
 
-def _open(ticket: RunRef) -> BlockPipeline:
-    path = Path(ticket.target)
-    record = _record_of(path, ticket.digest)
-    release_heap()  # those that measuring left free, in pieces
+def open_pipeline(reference: RunRef) -> BlockPipeline:
+    """Open source, networks and sink of a run; sets malloc up for its forward passes.
+
+    Raises:
+        TargetError: the target holds another run.
+    """
+    path = Path(reference.target)
+    record = read_own_record(path, reference.digest)
+    release_heap()  # fragments that measurements left
+    if record.settings.device == "cpu":
+        retain_heap()
     with_std = record.settings.uncertainty
-    volumes = [open_target(path), *([open_target(path / UNCERTAINTY)] if with_std else [])]
-    members = ensemble_of(record, ticket.models)
-    sink = FencedSink(VolumeSink(tuple(volumes)), path, ticket.digest)
-    return BlockPipeline(record.grid, members, open_volume(ticket.source), sink, with_std=with_std)
+    targets = [open_target(path), *([open_target(path / UNCERTAINTY)] if with_std else [])]
+    sink = FencedSink(VolumeSink(tuple(targets)), path, reference.digest)
+    members = ensemble_of(record, reference.models)
+    return BlockPipeline(record.grid, members, open_volume(reference.source), sink, with_std=with_std)
 
 
-def ensemble_of(record: RunRecord, files: tuple[str, ...]) -> tuple[EnsembleMember, ...]:
-    """The networks of a run, made ready in this process.
+def ensemble_of(record: RunRecord, model_files: tuple[str, ...]) -> tuple[EnsembleMember, ...]:
+    """The networks of a run, optimised for this process.
 
     Args:
-        record: the run's.
-        files: where its models are.
+        record: of the run.
+        model_files: paths of its models.
     """
     from volseg.models.model import clear_model_cache  # noqa: PLC0415 - the driver imports this module without torch
 
     engine, settings = engine_of(record), record.settings
-    alone = len(record.models) == 1 and settings.orientations == "one" and not settings.uncertainty
+    single = len(record.models) == 1 and settings.orientations == "one" and not settings.uncertainty
     members = tuple(
         EnsembleMember(
             entry.tiling,
@@ -88,16 +97,26 @@ def ensemble_of(record: RunRecord, files: tuple[str, ...]) -> tuple[EnsembleMemb
                 entry.tiling,
                 replace(engine, batch=entry.batch, compiled=entry.compiled),
                 settings.classes,
-                as_bytes=alone,
+                as_bytes=single,
             ),
         )
-        for entry, file in zip(record.models, files, strict=True)
+        for entry, file in zip(record.models, model_files, strict=True)
     )
     clear_model_cache()
     return members
 
 
+@contextmanager
+def restored_heap(executor: Executor) -> Iterator[None]:
+    """Restore malloc after a serial run: the process is the caller's."""
+    try:
+        yield
+    finally:
+        if isinstance(executor, SerialExecutor):
+            release_heap()
+
+
 def engine_of(record: RunRecord) -> Engine:
-    """How a run's record says that networks are run, one tile at a time."""
+    """How the networks of a run are run, one tile at a time."""
     settings = record.settings
     return Engine(settings.device, settings.precision, 1, settings.threads, settings.orientations)

@@ -9,7 +9,16 @@ from volseg.storage.journal import Journal, Mark, read_marks
 from volseg.storage.memmap import ArrayFile, kept_array
 from volseg.storage.paths import refuse_overlap, refuse_unwritable
 from volseg.storage.readers import Readable, open_readable, open_sections
-from volseg.storage.run_record import HaloPoint, MaskEntry, ModelEntry, RunRecord, Settings, SourceEntry
+from volseg.storage.run_record import (
+    FORMAT,
+    NUMERICS,
+    HaloPoint,
+    MaskEntry,
+    ModelEntry,
+    RunRecord,
+    Settings,
+    SourceEntry,
+)
 from volseg.storage.statistics import pooled, sampled_slabs, volume_statistics
 from volseg.storage.target import (
     UNCERTAINTY,
@@ -23,8 +32,10 @@ from volseg.storage.target import (
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
+    "FORMAT",
     "GREY",
     "LABELS",
+    "NUMERICS",
     "OUTSIDE",
     "UNCERTAINTY",
     "ArrayFile",

@@ -7,7 +7,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
-from volseg.errors import TargetError
+from volseg.errors import ConfigError, TargetError
+from volseg.storage.readers import open_sections
 from volseg.storage.target import Target, create_volume, open_target, refuse_other_than_zarr, replace_volume
 
 if TYPE_CHECKING:
@@ -73,6 +74,34 @@ def convert_stack(
         shutil.rmtree(building, ignore_errors=True)
         raise
     return open_target(path)
+
+
+def convert_volume(
+    source: str,
+    path: Path,
+    voxel_nm: ZyxFloat | None = None,
+    on_sections: Callable[[int], None] = lambda done: None,
+    *,
+    overwrite: bool = False,
+) -> Target:
+    """As `convert_stack`, of a source that is named.
+
+    Args:
+        source: location of a TIFF, a folder of sections, FILE.h5:DATASET, or a Zarr.
+        path: of the volume to create.
+        voxel_nm: (z, y, x) in nanometres; by default what the source states.
+        on_sections: called with the number of sections written.
+        overwrite: replace a Zarr at the path, once the new one is complete.
+
+    Raises:
+        ConfigError: no voxel size is given or stated.
+        TargetError: the path exists or cannot be written.
+        SourceError: the source cannot be read.
+    """
+    stack, stated_nm = open_sections(source)
+    if voxel_nm is None and stated_nm is None:
+        raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")
+    return convert_stack(stack, path, voxel_nm or stated_nm or (1.0, 1.0, 1.0), on_sections, overwrite=overwrite)
 
 
 def chunk_for(voxel_nm: ZyxFloat) -> Zyx:

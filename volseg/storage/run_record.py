@@ -1,86 +1,89 @@
-"""The run record: all that a run froze before its first block, written into its target."""
+"""The run record: all that the bytes of a run depend on, written into its target before the first block."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
+from volseg.config.base import FrozenModel
+from volseg.registry import NORMALIZATIONS
+
+FORMAT = 1
+"""Of the record's fields; raised if a change keeps older readers from reading it."""
+NUMERICS = 1
+"""Of the bytes that a run writes under one record; raised with any change of them."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceEntry(_Frozen):
-    """Which volume was read."""
+class SourceEntry(FrozenModel):
+    """The source."""
 
     location: str
-    """An absolute path or a URL, down to the array."""
+    """Absolute path or URL of the array."""
     shape: Zyx
     dtype: str
     voxel_nm: ZyxFloat | None
     identity: str
-    """A digest of shape, type and sampled voxels: the same volume under another path keeps it."""
+    """Digest of shape, type and sampled voxels; independent of the path."""
 
 
-class MaskEntry(_Frozen):
-    """Which mask said where there is something to compute."""
+class MaskEntry(FrozenModel):
+    """The mask of the blocks to compute."""
 
     location: str
-    """An absolute path or a URL, down to the array."""
+    """Absolute path or URL of the array."""
     shape: Zyx
     identity: str
-    """A digest of shape, type and sampled voxels, as a source's."""
+    """Digest of shape, type and sampled voxels."""
     blocks: int
-    """How many of the run's blocks it leaves to compute."""
+    """Number of blocks to compute."""
 
 
-class HaloPoint(_Frozen):
-    """What a halo was measured to cost and to spoil."""
+class HaloPoint(FrozenModel):
+    """Measured error of one halo."""
 
     halo: Zyx
-    share: float
-    """Of voxels that stay within one grey level of the exact result, in the sample where they are fewest."""
-    greatest: float
-    """Difference from the exact result, in grey levels."""
+    fraction: float
+    """Of voxels within one grey level of the exact result, in the worst sample."""
+    max_error: float
+    """Maximum difference from the exact result, in grey levels."""
 
 
-class ModelEntry(_Frozen):
-    """Which network was run, and how."""
+class ModelEntry(FrozenModel):
+    """A network, and how it is run."""
 
     location: str
     name: str
     digest: str
-    """A digest over weights and architecture."""
+    """Digest of weights and architecture."""
     footprint: Footprint
-    normalization: Literal["fixed", "volume", "section"]
+    normalization: Annotated[str, AfterValidator(NORMALIZATIONS.check)]
     halo: Zyx
     halo_curve: tuple[HaloPoint, ...] = ()
-    """What the halo was chosen by, where it was measured."""
+    """Measurements by which the halo was chosen; empty if it was given."""
     tile: Zyx
     """The core of a tile, in voxels."""
     batch: int
-    """Tiles a forward pass."""
+    """Tiles per forward pass."""
     compiled: bool = False
-    """Whether torch.compile makes the network, on a GPU; it was measured to pay."""
-    rounding: tuple[float, float] | None = None
-    """Share of voxels within one grey level of float32, and greatest difference from it, as measured on samples."""
+    """Whether the network runs through torch.compile, on a GPU."""
+    precision_loss: tuple[float, float] | None = None
+    """Fraction of voxels within one grey level of float32, and maximum difference from it, measured on samples."""
     kvoxel_s: float = 0.0
-    """Thousands of voxels a second that one worker was measured to make with this tile; 0 where none was measured."""
+    """Thousands of voxels per second of one worker with this tile; 0 if it was not measured."""
     statistics: tuple[tuple[float, float], ...]
-    """(mean, standard deviation): one pair, or one for each section of the volume."""
+    """(mean, standard deviation): one pair, or one per section of the volume."""
 
     @property
     def tiling(self) -> Tiling:
-        """How a block is cut into tiles for this network."""
+        """How this network cuts a block into tiles."""
         return Tiling(self.footprint, self.tile, self.halo)
 
 
-class Settings(_Frozen):
-    """How: whatever could change a byte of the result."""
+class Settings(FrozenModel):
+    """Settings of the run that could change a byte of the result."""
 
     block: Zyx
     shard: Zyx
@@ -91,26 +94,32 @@ class Settings(_Frozen):
     threads: int
     """Threads of one forward pass."""
     orientations: Literal["one", "flips", "all"] = "one"
-    """That each tile is seen in and averaged over."""
+    """Orientations in which each tile is predicted, and which are averaged."""
     classes: tuple[str, ...] = ("membrane",)
-    """What is written: one class, or several along a channel axis."""
+    """Classes written: one, or several along a channel axis."""
     halo_tolerance: tuple[float, float] | None = None
-    """Share of voxels within one grey level and greatest difference that a measured halo was chosen by."""
+    """Fraction of voxels within one grey level and maximum error that a measured halo had to keep; None if given."""
     uncertainty: bool = False
     """Whether the standard deviation of the estimates is written too."""
 
 
-class RunRecord(_Frozen):
+class RunRecord(FrozenModel):
     """Everything that the bytes of a run depend on."""
 
+    format: int
+    """`FORMAT` of the volseg that wrote it."""
+    numerics: int
+    """`NUMERICS` of the volseg that wrote it."""
     source: SourceEntry
     models: tuple[ModelEntry, ...]
     """The networks whose estimates are averaged, in this order."""
     settings: Settings
     version: str
-    """The version of volseg that froze it."""
+    """Of volseg."""
+    torch: str
+    """Version of the workers' torch."""
     created: str
-    """When it was frozen: UTC, ISO 8601."""
+    """UTC, ISO 8601."""
     mask: MaskEntry | None = None
     """Blocks outside it are not part of the run."""
 
@@ -121,7 +130,7 @@ class RunRecord(_Frozen):
 
     @property
     def digest(self) -> str:
-        """A short name for this very record."""
+        """Digest of this record."""
         return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
 
     def to_attributes(self) -> dict[str, Any]:

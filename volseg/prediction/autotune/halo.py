@@ -1,7 +1,7 @@
-"""`--halo auto`: how small a halo may be for these weights on this volume, measured on the workers.
+"""`--halo auto`: the smallest halo for these weights on this volume, measured on the workers.
 
-samples of the region -> each network cut off and with its exact halo, on a worker -> what is wrong at which depth
--> the smallest halo within the tolerance, for the run's tile. What was measured is kept for the next run of the same
+samples of the region -> each network without and with its exact halo, on a worker -> errors by depth
+-> the smallest halo within the tolerance, for the run's tile. Measurements are cached for the next run of the same
 networks on the same volume.
 """
 
@@ -22,13 +22,13 @@ from volseg.inference.memory.plan import largest_that_fits, plan_memory
 from volseg.ops import Grey, to_uint8
 from volseg.prediction.autotune.halo_curve import (
     SAMPLES,
-    Depths,
-    Measured,
-    by_depth,
+    DepthErrors,
+    HaloError,
     candidate_halos,
-    chosen,
+    cheapest_halo,
     corner,
-    curve,
+    errors_by_depth,
+    halo_errors,
     sample_boxes,
 )
 from volseg.storage import cached, open_volume
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from volseg.blocks import Zyx
-    from volseg.cluster import Cluster, Progress
+    from volseg.cluster import Executor, Progress
     from volseg.config.tolerance import Tolerance
     from volseg.prediction.autotune.probe import ProbeSpec
     from volseg.storage import ModelEntry
 
-_SHOWN = 8
-_SECONDS, _SHARE = 8.0, 0.02
-"""How long samples may take: so many seconds, or this share of what the run will take if that is more."""
+_TABLE_ROWS = 8
+_MAX_SECONDS, _MAX_FRACTION = 8.0, 0.02
+"""Limit of the time for samples: seconds, or this fraction of the run's time if that is more."""
 _FORMAT = 6
-"""Of what is kept; another number where the way of measuring changes."""
+"""Of the cached measurements; changes with the way of measuring."""
 
 
 @dataclass(frozen=True)
@@ -54,129 +54,131 @@ class HaloChoice:
     """The halo of one network of a run.
 
     Attributes:
-        halo: chosen.
-        curve: what it was chosen by; empty where nothing was measured.
-        reason: why it is what it is, a line for people.
+        halo: voxels (z, y, x).
+        curve: the errors of all candidates; empty if nothing was measured.
+        reason: a line for people.
     """
 
     halo: Zyx
-    curve: tuple[Measured, ...]
+    curve: tuple[HaloError, ...]
     reason: str
 
 
-def measure_sample(box: Box, sampled: ProbeSpec) -> Depths | None:
-    """Measure one network on one sample, in whichever process this is called; None where there is no image.
+def measure_sample(box: Box, probe: ProbeSpec) -> DepthErrors | None:
+    """Measure a network on one sample, in the calling process; None if the sample has no contrast.
 
     Raises:
         MemoryPlanError: the sample does not fit into this worker's memory.
     """
     from volseg.models.model import shared_model  # noqa: PLC0415 - the driver imports this module without torch
 
-    footprint, volume = sampled.footprint, open_volume(sampled.source)
-    network = shared_model(sampled.model_file).network
+    footprint, volume = probe.footprint, open_volume(probe.source)
+    network = shared_model(probe.model_file).network
     # Each block in flight may be a sample with a network of its own.
-    weights = sampled.load.slots * sum(parameter.numel() for parameter in network.parameters())
-    load, grid = replace(sampled.load, batch=1), BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
-    cut = Tiling(footprint, box.shape, footprint.margin)
+    weights = probe.load.slots * sum(parameter.numel() for parameter in network.parameters())
+    load, grid = replace(probe.load, batch=1), BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
 
-    def fitting(tilings: Iterator[Tiling]) -> Tiling:
+    def largest(tilings: Iterator[Tiling]) -> Tiling:
         plans = ((tiling, plan_memory(network, grid, tiling, load, weights)) for tiling in tilings)
-        return largest_that_fits(plans, *sampled.free)[0]
+        return largest_that_fits(plans, *probe.free)[0]
 
-    # Only what is cut off must be seen whole; with the exact halo, tiles leave no seam.
+    # The sample without a halo is one tile; with the exact halo, tiles leave no seam.
     boxes = [box, corner(box, footprint)]
-    tilings = [fitting(iter([cut])), fitting(_in_parts(boxes[1], footprint))]
+    whole = Tiling(footprint, box.shape, footprint.margin)
+    tilings = [largest(iter([whole])), largest(_tilings_of(boxes[1], footprint))]
     read_box = tilings[0].read_box(boxes[0]).union(tilings[1].read_box(boxes[1]))
     raw = volume.read(read_box)
-    # A voxel that is no number fails its block later, and is named there.
+    # A non-finite voxel fails its block later, and is named there.
     if raw.min() == raw.max() or not np.isfinite(raw).all():
         return None
-    predictors = open_predictors(sampled.model_file, sampled.digest, tilings, sampled.engine, sampled.classes)
-    made = []
+    predictors = open_predictors(probe.model_file, probe.digest, tilings, probe.engine, probe.classes)
+    predictions = []
     for part, tiling, predict in zip(boxes, tilings, predictors, strict=True):
-        seen = tiling.read_box(part)
-        voxels = raw[seen.relative_to(read_box.start).slices]
-        made.append(to_uint8(next(predict(Grey.of(voxels, sampled.statistics, seen.start[0]), part))))
-    return by_depth(made[0], made[1], boxes[1].relative_to(box.start), footprint)
+        part_box = tiling.read_box(part)
+        voxels = raw[part_box.relative_to(read_box.start).slices]
+        estimate = next(predict(Grey.of(voxels, probe.statistics, part_box.start[0]), part))
+        predictions.append(to_uint8(estimate.probability))
+    return errors_by_depth(predictions[0], predictions[1], boxes[1].relative_to(box.start), footprint)
 
 
-def _in_parts(box: Box, footprint: Footprint) -> Iterator[Tiling]:
-    """Ways to see part of a sample with the exact halo: whole, then in more and more tiles."""
+def _tilings_of(box: Box, footprint: Footprint) -> Iterator[Tiling]:
+    """Tilings of a part of a sample with the exact halo: one tile, then more and more."""
     for parts in (1, 2, 4):
         across = (1 if footprint.dimensions == 2 else parts, parts, parts)
         yield Tiling(footprint, split_evenly(box.shape, across, footprint.stride), footprint.exact_halo())
 
 
 def measure_halo(
-    sampled: ProbeSpec, grid: BlockGrid, core: Zyx, identity: str, cluster: Cluster, progress: Progress
-) -> list[Depths] | str:
-    """Measure one network on samples of a region, or say in a line why the halo is to be exact.
+    probe: ProbeSpec, grid: BlockGrid, core: Zyx, identity: str, executor: Executor, progress: Progress
+) -> list[DepthErrors] | str:
+    """Measure one network on samples of a region, or return the reason why the halo is to be exact.
 
     Args:
-        sampled: the network, the volume, and how they meet.
+        probe: the network and its input.
         grid: the run's blocks.
-        core: the tile that the run would like.
+        core: of the tile that the run prefers.
         identity: of the volume.
-        cluster: whose workers measure.
-        progress: told how far the measuring is.
+        executor: whose workers measure.
+        progress: receives the progress.
     """
-    footprint = sampled.footprint
+    footprint = probe.footprint
     candidates, boxes = candidate_halos(footprint), sample_boxes(grid, footprint)
     if len(candidates) == 1:
-        return "the only one that suits this network"
-    least, most = (Tiling(footprint, core, halo).overhead for halo in (candidates[0], candidates[-1]))
-    if _work(boxes, footprint) >= grid.region.voxels * (most - least):
+        return "the only one for this network"
+    min_cost, max_cost = (Tiling(footprint, core, halo).overhead for halo in (candidates[0], candidates[-1]))
+    samples_cost, region = _measured_voxels(boxes, footprint), grid.region.voxels
+    if samples_cost >= region * (max_cost - min_cost):
         return "exact: the region is so small that measuring would cost more than it saves"
-    worth = while_it_pays(boxes, grid.region.voxels * most * len(boxes) / _work(boxes, footprint))
+    affordable = within_budget(boxes, region * max_cost * len(boxes) / samples_cost)
     try:
-        kept = cached(
-            "halo", _key(sampled, grid, identity), partial(_measure, sampled, worth, cluster, progress), _is_kept
+        samples = cached(
+            "halo", _key(probe, grid, identity), partial(_measure, probe, affordable, executor, progress), _is_samples
         )
-    except _UndecidedError as why_not:
-        return f"exact: {why_not}"
-    return [Depths(*(np.array(table, np.int64) for table in sample)) for sample in kept]
+    except _UndecidedError as reason:
+        return f"exact: {reason}"
+    return [DepthErrors(*(np.array(table, np.int64) for table in sample)) for sample in samples]
 
 
-def choose_halo(measured: list[Depths] | str, tolerance: Tolerance, footprint: Footprint, core: Zyx) -> HaloChoice:
-    """The smallest halo within a tolerance for tiles of a given core, or the exact one with the reason."""
-    if isinstance(measured, str):
-        return HaloChoice(footprint.exact_halo(), (), measured)
-    points = curve(measured, footprint, core)
-    best = chosen(points, tolerance, footprint, core)
-    why = "none smaller is within" if best.halo == footprint.exact_halo() else "the smallest within"
-    count = f"{len(measured)} sample{'s' if len(measured) > 1 else ''}"
-    return HaloChoice(best.halo, points, f"{why} {tolerance} ({count})")
+def choose_halo(samples: list[DepthErrors] | str, tolerance: Tolerance, footprint: Footprint, core: Zyx) -> HaloChoice:
+    """The smallest halo within a tolerance for tiles with this core, or the exact one with the reason."""
+    if isinstance(samples, str):
+        return HaloChoice(footprint.exact_halo(), (), samples)
+    points = halo_errors(samples, footprint, core)
+    best = cheapest_halo(points, tolerance, footprint, core)
+    reason = "none smaller is within" if best.halo == footprint.exact_halo() else "the smallest within"
+    count = f"{len(samples)} sample{'s' if len(samples) > 1 else ''}"
+    return HaloChoice(best.halo, points, f"{reason} {tolerance} ({count})")
 
 
 class _UndecidedError(Exception):
-    """The samples say nothing; the message says why."""
+    """The samples do not decide; the message is the reason."""
 
 
-def while_it_pays(boxes: Iterable[Box], run: float) -> Iterator[Box]:
-    """The boxes of samples, for as long as measuring takes little time beside the run.
+def within_budget(boxes: Iterable[Box], run_samples: float) -> Iterator[Box]:
+    """The boxes of samples, as long as measuring takes little time compared with the run.
 
     Args:
         boxes: the first is always taken.
-        run: how many samples take as long as the run.
+        run_samples: number of samples that take as long as the run.
     """
     started = time.monotonic()
     for number, box in enumerate(boxes):
-        each = (time.monotonic() - started) / max(number, 1)
-        if (number + 1) * each > max(_SECONDS, _SHARE * run * each):
+        seconds = (time.monotonic() - started) / max(number, 1)
+        if (number + 1) * seconds > max(_MAX_SECONDS, _MAX_FRACTION * run_samples * seconds):
             return
         yield box
 
 
-def _measure(sampled: ProbeSpec, boxes: Iterable[Box], cluster: Cluster, progress: Progress) -> list[Any]:
-    """What was found at which depth of each sample, in plain values."""
-    kept: list[Any] = []
+def _measure(probe: ProbeSpec, boxes: Iterable[Box], executor: Executor, progress: Progress) -> list[Any]:
+    """The errors of each sample, in plain values."""
+    samples: list[Any] = []
     started = time.monotonic()
     try:
-        for number, found in enumerate(cluster.each(partial(measure_sample, sampled=sampled), boxes), start=1):
+        for number, errors in enumerate(executor.map(partial(measure_sample, probe=probe), boxes), start=1):
             left = (time.monotonic() - started) / number * (SAMPLES - number)
             progress.note(f"halo: sample {number} of up to {SAMPLES} measured, at most {left:.0f} s left")
-            if found is not None:
-                kept.append([found.voxels.tolist(), found.within.tolist(), found.greatest.tolist()])
+            if errors is not None:
+                samples.append([errors.voxels.tolist(), errors.within.tolist(), errors.max_error.tolist()])
     except MemoryPlanError as error:
         needs = str(error).partition(";")[0]
         raise _UndecidedError(
@@ -184,39 +186,39 @@ def _measure(sampled: ProbeSpec, boxes: Iterable[Box], cluster: Cluster, progres
         ) from error
     except ClusterError as error:
         raise _UndecidedError(f"samples could not be measured ({error})") from error
-    if not kept:
-        raise _UndecidedError("the samples hold one grey value only, or voxels that are no numbers")
-    return kept
+    if not samples:
+        raise _UndecidedError("the samples hold a single grey value, or voxels that are NaN or infinite")
+    return samples
 
 
-def _is_kept(value: Any) -> bool:
-    """Whether a cached value is what `_measure` makes."""
-    return isinstance(value, list) and bool(value) and all(isinstance(each, list) and len(each) == 3 for each in value)
+def _is_samples(value: Any) -> bool:
+    """Whether a cached value is a result of `_measure`."""
+    return isinstance(value, list) and bool(value) and all(isinstance(s, list) and len(s) == 3 for s in value)
 
 
-def _key(sampled: ProbeSpec, grid: BlockGrid, identity: str) -> str:
-    """What the curve depends on."""
-    engine = sampled.engine
-    parts = (_FORMAT, SAMPLES, sampled.digest, sampled.footprint, identity, grid.region, sampled.classes)
-    return "|".join(map(str, (*parts, engine.device, engine.precision, sampled.statistics)))
+def _key(probe: ProbeSpec, grid: BlockGrid, identity: str) -> str:
+    """All that the errors depend on."""
+    engine = probe.engine
+    parts = (_FORMAT, SAMPLES, probe.digest, probe.footprint, identity, grid.region, probe.classes)
+    return "|".join(map(str, (*parts, engine.device, engine.precision, probe.statistics)))
 
 
-def _work(boxes: Sequence[Box], footprint: Footprint) -> int:
+def _measured_voxels(boxes: Sequence[Box], footprint: Footprint) -> int:
     """Voxels that measuring computes."""
-    around = (Tiling(footprint, corner(box, footprint).shape, footprint.exact_halo()).input_shape for box in boxes)
-    return sum(Box.of_shape(shape).voxels for shape in around) + sum(box.voxels for box in boxes)
+    exact = (Tiling(footprint, corner(box, footprint).shape, footprint.exact_halo()).input_shape for box in boxes)
+    return sum(Box.of_shape(shape).voxels for shape in exact) + sum(box.voxels for box in boxes)
 
 
 def halo_lines(entry: ModelEntry) -> list[str]:
-    """A short table for people: the rows around the choice, and some evenly spread."""
+    """A short table for people: the rows around the choice, and some evenly spaced."""
     points = entry.halo_curve
     at = next(i for i, point in enumerate(points) if point.halo == entry.halo)
     near = {max(at - 1, 0), at, min(at + 1, len(points) - 1)}
-    with_std = {round(i * (len(points) - 1) / (_SHOWN - 1)) for i in range(_SHOWN)}
-    lines = ["        halo  greatest error  within one grey level  computed for each written"]
-    for i in sorted(near | with_std):
+    spaced = {round(i * (len(points) - 1) / (_TABLE_ROWS - 1)) for i in range(_TABLE_ROWS)}
+    lines = ["        halo  maximum error  within one grey level  computed for each written"]
+    for i in sorted(near | spaced):
         halo = ",".join(map(str, points[i].halo))
         mark = "  <- chosen" if i == at else ""
-        computed = Tiling(entry.footprint, entry.tile, points[i].halo).overhead
-        lines.append(f"{halo:>12}  {points[i].greatest:>14g}  {points[i].share:>20.3%}  {computed:>25.2f}{mark}")
+        cost = Tiling(entry.footprint, entry.tile, points[i].halo).overhead
+        lines.append(f"{halo:>12}  {points[i].max_error:>13g}  {points[i].fraction:>21.3%}  {cost:>25.2f}{mark}")
     return lines

@@ -1,11 +1,11 @@
-"""The smallest halo that is good enough, by what it does to samples of the volume: arithmetic and arrays alone.
+"""The error of every halo from samples of the volume, and the smallest halo within a tolerance.
 
-A sample is a box that the network sees cut off at the box's faces. A corner of it is seen with the exact halo too. What
-differs at a depth of h voxels inside the box is what a halo of h would leave in a block: one pair of forward passes
-shows the error of every halo at once.
+A sample is a box that the network sees without any halo. A corner of it is computed with the exact halo too. The
+difference at a depth of h voxels inside the box is the error that a halo of h leaves in a block: one pair of forward
+passes shows the error of all halos at once.
 
     [ cut off here                                    cut off here ]
-      <-- h --> | what a block with the halo h keeps  | <-- h -->
+      <-- h --> | error of a block with the halo h     | <-- h -->
     [     compared along y: from one face ]
                           [ along x: from the other face           ]
 """
@@ -31,69 +31,68 @@ if TYPE_CHECKING:
 
 SAMPLES = 6
 _ROOM = (2, 160, 160)
-"""Voxels of a sample beyond twice the exact halo, so that even its middle says something of large halos."""
+"""Voxels of a sample beyond twice the exact halo, so that its middle shows the error of large halos."""
 _STEPS = (0.5497004779, 0.8191725134, 0.6710436067)
 """Steps that spread points evenly over a cube, however many (the R3 sequence: powers of the root of x**4 = x + 1)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What a halo was measured to do.
+class HaloError:
+    """Measured error of a halo.
 
     Attributes:
         halo: voxels along z, y, x.
-        share: of a tile's voxels that stay within one grey level of the exact result, in the sample where they are
-            fewest.
-        greatest: difference from it, in grey levels.
+        fraction: of a tile's voxels within one grey level of the exact result, in the worst sample.
+        max_error: maximum difference from it, in grey levels.
     """
 
     halo: Zyx
-    share: float
-    greatest: float
+    fraction: float
+    max_error: float
 
 
 @dataclass(frozen=True)
-class Depths:
-    """What one sample shows, by how deep inside it a voxel lies, in strides: along z, and along y or x.
+class DepthErrors:
+    """Errors of one sample by the depth of a voxel inside it, in strides: along z, and along y or x.
 
     Attributes:
-        voxels: how many there are, for each depth (z, yx).
-        within: how many of them are within one grey level.
-        greatest: difference among them.
+        voxels: number at each depth (z, yx).
+        within: number of these within one grey level.
+        max_error: maximum difference among them, in grey levels.
     """
 
     voxels: NDArray[np.int64]
     within: NDArray[np.int64]
-    greatest: NDArray[np.int64]
+    max_error: NDArray[np.int64]
 
 
 def candidate_halos(footprint: Footprint) -> tuple[Zyx, ...]:
-    """Halos on the stride, from the smallest to the exact one; y and x grow together. One alone leaves no choice."""
-    least, exact, stride = footprint.margin, footprint.exact_halo(), footprint.stride
-    steps = [(e - m) // s for e, m, s in zip(exact, least, stride, strict=True)]
+    """Halos on the stride, from the smallest to the exact one; y and x grow together."""
+    min_, exact, stride = footprint.margin, footprint.exact_halo(), footprint.stride
+    steps = [(e - m) // s for e, m, s in zip(exact, min_, stride, strict=True)]
     return tuple(
         (
-            least[0] + kz * stride[0],
-            least[1] + min(k, steps[1]) * stride[1],
-            least[2] + min(k, steps[2]) * stride[2],
+            min_[0] + kz * stride[0],
+            min_[1] + min(k, steps[1]) * stride[1],
+            min_[2] + min(k, steps[2]) * stride[2],
         )
         for kz, k in product(range(steps[0] + 1), range(max(steps[1:]) + 1))
     )
 
 
 def sample_boxes(grid: BlockGrid, footprint: Footprint, count: int = SAMPLES) -> list[Box]:
-    """Boxes spread over the region of a run, on the network's stride, the first in its middle; fewer where it is small.
+    """Boxes spread over the region of a run, on the network's stride, the first in its middle; fewer in a small region.
 
-    One may leave the region where that is smaller than twice the halo.
+    A box may extend beyond a region that is smaller than twice the halo.
     """
     sides = tuple(_side(axis, footprint, extent) for axis, extent in enumerate(grid.region.shape))
     boxes: list[Box] = []
     for number in range(count):
-        shares = [(0.5 + number * step) % 1 for step in _STEPS]
+        positions = [(0.5 + number * step) % 1 for step in _STEPS]
         starts = (
-            floor_to(first + round(share * max(extent - side, 0)), stride)
-            for first, share, extent, side, stride in zip(
-                grid.region.start, shares, grid.region.shape, sides, footprint.stride, strict=True
+            floor_to(first + round(position * max(extent - side, 0)), stride)
+            for first, position, extent, side, stride in zip(
+                grid.region.start, positions, grid.region.shape, sides, footprint.stride, strict=True
             )
         )
         z, y, x = starts
@@ -107,86 +106,83 @@ def _side(axis: int, footprint: Footprint, extent: int) -> int:
     stride, cut = footprint.stride[axis], footprint.exact_halo()[axis] - footprint.margin[axis]
     if not cut:
         return stride
-    wanted = ceil_to(2 * cut + _ROOM[axis], stride)
-    return min(wanted, max(ceil_to(extent, stride), 2 * cut + stride))
+    preferred = ceil_to(2 * cut + _ROOM[axis], stride)
+    return min(preferred, max(ceil_to(extent, stride), 2 * cut + stride))
 
 
 def corner(box: Box, footprint: Footprint) -> Box:
-    """The part of a sample that is compared: deep enough for every halo, at one face along z and y, the other along x.
+    """The corner of a sample that is compared: deep enough for every halo, at one face of each axis.
 
-    What is cut off at the faces beyond does not reach it, so it shows one face of each axis, for half the work.
+    The missing context beyond the opposite faces does not reach it, so it costs half the work.
     """
     cut = (e - m for e, m in zip3(footprint.exact_halo(), footprint.margin))
-    z, y, x = (n - c for n, c in zip3(box.shape, _triple(tuple(cut))))
+    z, y, x = (n - c for n, c in zip(box.shape, cut, strict=True))
     start, stop = box.start, box.stop
     return Box((start[0], start[1], stop[2] - x), (start[0] + z, start[1] + y, stop[2]))
 
 
-def by_depth(cut: NDArray[np.uint8], exact: NDArray[np.uint8], part: Box, footprint: Footprint) -> Depths:
+def errors_by_depth(cut: NDArray[np.uint8], exact: NDArray[np.uint8], part: Box, footprint: Footprint) -> DepthErrors:
     """Sort the differences of a sample by depth.
 
     Args:
-        cut: what the network made of the sample alone, (classes, z, y, x).
-        exact: what it made of a part with the exact halo around it, likewise.
-        part: where that lies in the sample.
-        footprint: the network's.
+        cut: prediction of the sample without a halo, (classes, z, y, x).
+        exact: prediction of a part of it with the exact halo, likewise.
+        part: position of that part in the sample.
+        footprint: of the network.
     """
-    apart = np.abs(cut[:, *part.slices].astype(np.int16) - exact).max(axis=0)
+    difference = np.abs(cut[:, *part.slices].astype(np.int16) - exact).max(axis=0)
     sides = zip(cut.shape[1:], footprint.stride, part.slices, strict=True)
-    z, y, x = (_depths(length, stride)[seen] for length, stride, seen in sides)
+    z, y, x = (_depths(length, stride)[part_slice] for length, stride, part_slice in sides)
     across = np.minimum(y[:, None], x[None, :])
     shape = (int(z.max()) + 1, int(across.max()) + 1)
-    # Where the network does not look along z, all sections are one depth.
+    # If the network does not look along z, all sections have one depth.
     place = (z[:, None, None] * shape[1] + across).ravel()
     voxels = np.bincount(place, minlength=shape[0] * shape[1])
-    within = np.bincount(place, weights=(apart <= 1).ravel(), minlength=voxels.size)
-    greatest = np.zeros(voxels.size, np.int64)
-    np.maximum.at(greatest, place, apart.ravel())
-    return Depths(voxels.reshape(shape), within.astype(np.int64).reshape(shape), greatest.reshape(shape))
+    within = np.bincount(place, weights=(difference <= 1).ravel(), minlength=voxels.size)
+    max_error = np.zeros(voxels.size, np.int64)
+    np.maximum.at(max_error, place, difference.ravel())
+    return DepthErrors(voxels.reshape(shape), within.astype(np.int64).reshape(shape), max_error.reshape(shape))
 
 
 def _depths(length: int, stride: int) -> NDArray[np.int64]:
-    """How many whole strides each place is away from the nearer end."""
+    """Distance of each place from the nearer end, in whole strides."""
     places = np.arange(length)
     return np.minimum(places, length - 1 - places) // stride
 
 
-def curve(samples: Sequence[Depths], footprint: Footprint, core: Zyx) -> tuple[Measured, ...]:
-    """What each halo would leave wrong in tiles of a given core: in the sample where it is worst.
+def halo_errors(samples: Sequence[DepthErrors], footprint: Footprint, core: Zyx) -> tuple[HaloError, ...]:
+    """The error of each halo in tiles with this core, in the worst sample.
 
-    A small tile is mostly border, a large one mostly inside; so the share at each depth counts as often as the tile
-    has voxels there. The exact halo is right by definition.
+    The fraction at each depth is weighted by the number of voxels that the tile has there: a small tile is mostly
+    border. The exact halo has no error by definition.
     """
     exact = footprint.exact_halo()
     points = []
     for halo in candidate_halos(footprint):
         if halo == exact:
-            points.append(Measured(halo, 1.0, 0.0))
+            points.append(HaloError(halo, 1.0, 0.0))
             continue
-        seen = [_in_tile(sample, footprint, halo, core) for sample in samples]
-        points.append(Measured(halo, min(share for share, _ in seen), max(most for _, most in seen)))
+        fractions, errors = zip(*(_in_tile(sample, footprint, halo, core) for sample in samples), strict=True)
+        points.append(HaloError(halo, min(fractions), max(errors)))
     return tuple(points)
 
 
-def _in_tile(sample: Depths, footprint: Footprint, halo: Zyx, core: Zyx) -> tuple[float, float]:
-    """Share within one grey level and greatest difference that a sample shows for a tile."""
+def _in_tile(sample: DepthErrors, footprint: Footprint, halo: Zyx, core: Zyx) -> tuple[float, float]:
+    """Fraction within one grey level and maximum error of a tile, by one sample."""
     first = [(h - m) // s for h, m, s in zip(halo, footprint.margin, footprint.stride, strict=True)]
     along, across = first[0], max(first[1:])
     weights = np.outer(_rings((core[0],), footprint.stride[:1]), _rings(core[1:], footprint.stride[1:]))
-    deep, wide = (min(n, m) for n, m in zip(weights.shape, _left(sample, along, across), strict=True))
-    # What lies deeper in the tile than the sample shows is right, or the sample's middle would not be.
-    kept = weights[:deep, :wide]
+    remaining = (sample.voxels.shape[0] - along, sample.voxels.shape[1] - across)
+    deep, wide = (min(n, m) for n, m in zip(weights.shape, remaining, strict=True))
+    # Deeper in the tile than in the sample there is no error: the sample's middle has none.
+    weighted = weights[:deep, :wide]
     voxels = np.maximum(sample.voxels[along : along + deep, across : across + wide], 1)
     wrong = 1 - sample.within[along : along + deep, across : across + wide] / voxels
-    return 1 - float((kept * wrong).sum() / weights.sum()), float(sample.greatest[along:, across:].max())
-
-
-def _left(sample: Depths, along: int, across: int) -> tuple[int, int]:
-    return sample.voxels.shape[0] - along, sample.voxels.shape[1] - across
+    return 1 - float((weighted * wrong).sum() / weights.sum()), float(sample.max_error[along:, across:].max())
 
 
 def _rings(sides: Sequence[int], strides: Sequence[int]) -> NDArray[np.float64]:
-    """Voxels of a box at each depth, in strides: its outermost ring first.
+    """Number of voxels of a box at each depth, in strides, outermost first.
 
     >>> _rings((8, 8), (2, 2)).tolist()
     [48.0, 16.0]
@@ -199,12 +195,7 @@ def _rings(sides: Sequence[int], strides: Sequence[int]) -> NDArray[np.float64]:
     return np.array([outer - inner for outer, inner in pairwise(inside)])
 
 
-def chosen(points: Sequence[Measured], tolerance: Tolerance, footprint: Footprint, core: Zyx) -> Measured:
-    """The cheapest halo within tolerance; the exact one, which always is, where no smaller one will do."""
-    good = [point for point in points if tolerance.holds(point.share, point.greatest)]
-    return min(good, key=lambda point: (Tiling(footprint, core, point.halo).overhead, point.halo))
-
-
-def _triple(shape: tuple[int, ...]) -> Zyx:
-    z, y, x = shape
-    return z, y, x
+def cheapest_halo(points: Sequence[HaloError], tolerance: Tolerance, footprint: Footprint, core: Zyx) -> HaloError:
+    """The halo within tolerance with the least work; the exact one always is within."""
+    within = [point for point in points if tolerance.holds(point.fraction, point.max_error)]
+    return min(within, key=lambda point: (Tiling(footprint, core, point.halo).overhead, point.halo))

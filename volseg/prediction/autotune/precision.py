@@ -1,10 +1,10 @@
-"""How far a run's precision is from float32, measured on a worker with the run's own volume and weights.
+"""The error of a run's precision against float32, measured on a worker with the run's own volume and weights.
 
-samples of the region -> each network in float32 and eager, and made ready in the run's precision
--> grey levels between the two -> `auto` takes the fastest precision within its limits
+samples of the region -> each network in float32 as loaded, and optimised in the run's precision
+-> differences in grey levels -> `auto` takes the fastest precision within its limits
 
-float16, bfloat16   against the network with its norms folded: both do alike where a map ends, so any tile will do
-float32             against the network as it was trained, on tiles with the exact halo: what folding changed is seen
+float16, bfloat16   against the network with its norms folded: both differ alike at the border, so any tile will do
+float32             against the network as trained, on tiles with the exact halo: shows the effect of folding
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.blocks.box import ceil_to, floor_to
 from volseg.config.tolerance import Tolerance
 from volseg.inference import open_predictor
-from volseg.inference.memory.plan import fits, plan_memory
+from volseg.inference.memory.plan import fits_in_memory, plan_memory
 from volseg.ops import Grey, to_uint8
 from volseg.prediction.autotune.halo_curve import sample_boxes
 from volseg.storage import cached, open_volume
@@ -31,166 +31,163 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.cluster import Cluster, Progress
+    from volseg.cluster import Executor, Progress
     from volseg.inference import Precision
     from volseg.prediction.autotune.probe import ProbeSpec
 
 LIMITS: dict[Precision, Tolerance] = {"float16": Tolerance(0.999, 255), "bfloat16": Tolerance(0.98, 16)}
-"""What `auto` lets a precision cost: the share of voxels within one grey level, and the greatest difference."""
-_ENOUGH, _LONG = 2, 3.0
-"""Samples that show something; one will do where it took so many seconds."""
+"""Error that `auto` accepts."""
+_MAX_SAMPLES, _MAX_SECONDS = 2, 3.0
+"""Samples with contrast to measure; one is enough if it took so long."""
 _SIDE = 128
 """Voxels of a sample along y and x."""
-_AROUND = 64
-"""Voxels that are seen around it, if so many reach it."""
-_MOST = 0.25
-"""Of a run's voxels, those that measuring may compute: a smaller run would be over before."""
+_CONTEXT = 64
+"""Voxels of context around it, at most."""
+_MAX_FRACTION = 0.25
+"""Of a run's voxels, that measuring may compute: a smaller run would be over before."""
 _FORMAT = 5
-"""Of what is kept; another number where the way of measuring changes."""
+"""Of the cached measurements; changes with the way of measuring."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionLoss:
-    """What a precision was measured to cost, against float32.
+    """Measured error of a precision, against float32.
 
     Attributes:
-        share: of voxels within one grey level of it.
-        greatest: difference, in grey levels.
+        fraction: of voxels within one grey level.
+        max_error: maximum difference, in grey levels.
     """
 
-    share: float
-    greatest: float
+    fraction: float
+    max_error: float
 
-    def within(self, precision: Precision) -> bool:
-        """Whether `auto` may take this precision."""
+    def is_acceptable(self, precision: Precision) -> bool:
+        """Whether `auto` may choose this precision."""
         limit = LIMITS.get(precision)
-        return limit is None or limit.holds(self.share, self.greatest)
+        return limit is None or limit.holds(self.fraction, self.max_error)
 
     def __str__(self) -> str:
-        return f"{self.share:.2%} of voxels within one grey level of float32, none off by more than {self.greatest:g}"
+        return (
+            f"{self.fraction:.2%} of voxels within one grey level of float32, none off by more than {self.max_error:g}"
+        )
 
 
-def slower(precision: Precision, device: str) -> Precision:
-    """What to take where a precision rounds too much."""
+def next_precision(precision: Precision, device: str) -> Precision:
+    """The precision to try if this one has too large an error."""
     return "bfloat16" if precision == "float16" and device == "cuda" else "float32"
 
 
-def measure_rounding(
-    sampled: Sequence[ProbeSpec], grid: BlockGrid, identity: str, cluster: Cluster, progress: Progress
+def measure_precision(
+    probes: Sequence[ProbeSpec], grid: BlockGrid, identity: str, executor: Executor, progress: Progress
 ) -> list[PrecisionLoss | None]:
-    """Measure each network of a run on one worker; None where the samples show nothing.
+    """Measure each network of a run on one worker; None if the samples have no contrast or the run is small.
 
     Args:
-        sampled: the networks, in the precision that is to be measured.
+        probes: the networks, in the precision to measure.
         grid: the run's blocks.
         identity: of the volume.
-        cluster: whose worker measures.
-        progress: told what is found.
+        executor: whose worker measures.
+        progress: receives the results.
     """
-    found: list[PrecisionLoss | None] = []
-    for each in sampled:
-        boxes = _boxes(grid, each)
-        if _work(boxes, each) > _MOST * grid.region.voxels:
-            found.append(None)
+    losses: list[PrecisionLoss | None] = []
+    for probe in probes:
+        boxes = _boxes(grid, probe)
+        if _measured_voxels(boxes, probe) > _MAX_FRACTION * grid.region.voxels:
+            losses.append(None)
             continue
-        key = "|".join(map(str, (_FORMAT, each.digest, identity, each.engine, each.classes, each.statistics, boxes)))
-        kept = cached("rounding", key, partial(_asked, each, boxes, cluster), _is_kept)
-        found.append(PrecisionLoss(*kept) if kept else None)
-        if kept:
-            progress.note(f"{each.engine.precision}: {found[-1]}")
-    return found
+        parts = (_FORMAT, probe.digest, identity, probe.engine, probe.classes, probe.statistics, boxes)
+        measure = partial(executor.run_on_one, measure_boxes, boxes, probe)
+        values = cached("rounding", "|".join(map(str, parts)), measure, _is_loss)
+        losses.append(PrecisionLoss(*values) if values else None)
+        if values:
+            progress.note(f"{probe.engine.precision}: {losses[-1]}")
+    return losses
 
 
-def _work(boxes: Sequence[Box], sampled: ProbeSpec) -> int:
+def _measured_voxels(boxes: Sequence[Box], probe: ProbeSpec) -> int:
     """Voxels that measuring computes in float32."""
-    return sum(prod(_tiling(box, sampled).input_shape) for box in boxes[:_ENOUGH])
+    return sum(prod(_tiling(box, probe).input_shape) for box in boxes[:_MAX_SAMPLES])
 
 
-def _tiling(box: Box, sampled: ProbeSpec) -> Tiling:
+def _tiling(box: Box, probe: ProbeSpec) -> Tiling:
     """The tile of a sample."""
-    footprint = sampled.footprint
+    footprint = probe.footprint
     core, halo = (1 if footprint.dimensions == 2 else box.shape[0], *box.shape[1:]), footprint.exact_halo()
-    if not _folds(sampled):
+    if not _is_reference_folded(probe):
         return Tiling(footprint, core, halo)
     axes = zip(halo, footprint.margin, footprint.stride, strict=True)
-    z, y, x = (min(exact, margin + floor_to(_AROUND, stride)) for exact, margin, stride in axes)
+    z, y, x = (min(exact, margin + floor_to(_CONTEXT, stride)) for exact, margin, stride in axes)
     return Tiling(footprint, core, (z, y, x))
 
 
-def _folds(sampled: ProbeSpec) -> bool:
-    """Whether the network that is measured against has its norms folded, as the one that is measured has.
+def _is_reference_folded(probe: ProbeSpec) -> bool:
+    """Whether the reference network has its norms folded, as the measured one has.
 
-    A folded norm does otherwise where maps end: that is no rounding, and reaches as far as the exact halo.
+    A folded norm differs at the border of a map. That is no error of the precision, and it reaches as far as the exact
+    halo.
     """
-    return sampled.engine.precision != "float32"
+    return probe.engine.precision != "float32"
 
 
-def _boxes(grid: BlockGrid, sampled: ProbeSpec) -> list[Box]:
-    """Small boxes within the region, to the stride: the middles of the samples that halos are measured on."""
-    footprint = sampled.footprint
+def _boxes(grid: BlockGrid, probe: ProbeSpec) -> list[Box]:
+    """Small boxes within the region, on the stride: the middles of the samples that halos are measured on."""
+    footprint = probe.footprint
     boxes = []
     for sample in sample_boxes(grid, footprint):
         within = sample.intersection(grid.region)
-        axes = zip(within.start, within.stop, footprint.stride, strict=True)
-        starts, sides = [], []
-        for axis, (first, stop, stride) in enumerate(axes):
+        starts, stops = [], []
+        for axis, stride in enumerate(footprint.stride):
+            first, stop = within.start[axis], within.stop[axis]
             side = ceil_to(min(_SIDE if axis else stride, stop - first), stride)
             starts.append(floor_to((first + stop - side) // 2, stride))
-            sides.append(side)
-        z, y, x = starts
-        boxes.append(Box((z, y, x), (z + sides[0], y + sides[1], x + sides[2])))
+            stops.append(starts[-1] + side)
+        boxes.append(Box((starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2])))
     return boxes
 
 
-def _asked(sampled: ProbeSpec, boxes: list[Box], cluster: Cluster) -> list[float]:
-    found: list[float] = cluster.on_one(measure_boxes, boxes, sampled)
-    return found
-
-
-def measure_boxes(boxes: Sequence[Box], sampled: ProbeSpec) -> list[float]:
-    """Share within one grey level and greatest difference over the first boxes that show an image; empty without."""
-    apart: list[NDArray[np.int16]] = []
+def measure_boxes(boxes: Sequence[Box], probe: ProbeSpec) -> list[float]:
+    """Fraction within one grey level and maximum error over the first boxes with contrast; empty without any."""
+    differences: list[NDArray[np.int16]] = []
     started = time.monotonic()
     for box in boxes:
-        found = measure_box(box, sampled)
-        apart += [found] if found is not None else []
-        if len(apart) == _ENOUGH or (apart and time.monotonic() - started > _LONG):
+        difference = measure_box(box, probe)
+        differences += [difference] if difference is not None else []
+        if len(differences) == _MAX_SAMPLES or (differences and time.monotonic() - started > _MAX_SECONDS):
             break
-    if not apart:
+    if not differences:
         return []
-    every = np.concatenate(apart)
-    return [float((every <= 1).mean()), float(every.max())]
+    joined = np.concatenate(differences)
+    return [float((joined <= 1).mean()), float(joined.max())]
 
 
-def measure_box(box: Box, sampled: ProbeSpec) -> NDArray[np.int16] | None:
-    """Grey levels between the eager network and the one made ready, for each voxel of a box; None without an image."""
-    from volseg.inference.optimize.fold_batch_norm import without_norms  # noqa: PLC0415 - the driver imports this without torch
+def measure_box(box: Box, probe: ProbeSpec) -> NDArray[np.int16] | None:
+    """Difference in grey levels between the reference and the optimised network, per voxel; None without contrast."""
+    from volseg.inference.optimize.fold_batch_norm import without_norms  # noqa: PLC0415 - loads torch, on workers only
     from volseg.inference.reference import plain_probability  # noqa: PLC0415 - likewise
     from volseg.models.model import shared_model  # noqa: PLC0415 - likewise
 
-    tiling = _tiling(box, sampled)
-    model = shared_model(sampled.model_file)
-    load = replace(sampled.load, batch=1, precision="float32")
+    tiling = _tiling(box, probe)
+    model = shared_model(probe.model_file)
+    load = replace(probe.load, batch=1, precision="float32")
     grid = BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
-    if not fits(plan_memory(model.network, grid, tiling, load), *sampled.free):
+    if not fits_in_memory(plan_memory(model.network, grid, tiling, load), *probe.free):
         return None
-    seen = tiling.read_box(box)
-    raw = open_volume(sampled.source).read(seen)
+    read_box = tiling.read_box(box)
+    raw = open_volume(probe.source).read(read_box)
     if raw.min() == raw.max() or not np.isfinite(raw).all():
         return None
-    grey = Grey.of(raw, sampled.statistics, seen.start[0])
-    predict = open_predictor(sampled.model_file, sampled.digest, tiling, sampled.engine, sampled.classes)
-    estimate = next(predict(grey, box))
-    if not np.isfinite(estimate).all():
-        return np.full(estimate.size, 255, np.int16)  # it overflows
-    made = to_uint8(estimate)
-    if _folds(sampled):
+    grey = Grey.of(raw, probe.statistics, read_box.start[0])
+    predict = open_predictor(probe.model_file, probe.digest, tiling, probe.engine, probe.classes)
+    probability = next(predict(grey, box)).probability
+    if not np.isfinite(probability).all():
+        return np.full(probability.size, 255, np.int16)  # it overflows
+    if _is_reference_folded(probe):
         model = replace(model, network=without_norms(model.network))
-    exact = to_uint8(plain_probability(model, grey.normalized(), tiling, sampled.engine, sampled.classes))
-    apart: NDArray[np.int16] = np.abs(made.astype(np.int16) - exact).ravel()
-    return apart
+    reference = to_uint8(plain_probability(model, grey.normalized(), tiling, probe.engine, probe.classes))
+    difference: NDArray[np.int16] = np.abs(to_uint8(probability).astype(np.int16) - reference).ravel()
+    return difference
 
 
-def _is_kept(value: Any) -> bool:
-    """Whether a cached value is what `measure_boxes` makes; that nothing was measured may have been want of memory."""
+def _is_loss(value: Any) -> bool:
+    """Whether a cached value is a result of `measure_boxes`; an empty one may have been for lack of memory."""
     return isinstance(value, list) and len(value) == 2 and all(isinstance(each, float) for each in value)

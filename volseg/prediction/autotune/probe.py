@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """What a worker needs to know to measure one network on one sample.
+    """A network, its input and a worker's limits; sent to the worker that measures.
 
     Attributes:
-        source: the volume.
-        model_file: the network's.
-        digest: the network's.
-        footprint: the network's.
-        statistics: that its input is made with.
-        engine: how it is run; the error of a halo is measured within one precision.
-        classes: that are written.
-        load: what else the worker will be asked to hold.
-        free: bytes that it may take, in main memory and on its device.
+        source: location of the volume.
+        model_file: path.
+        digest: of the model.
+        footprint: of the network.
+        statistics: constants of its input.
+        engine: how it is run; errors of halos are measured within one precision.
+        classes: written.
+        load: that the worker will have to hold.
+        free: bytes that it may use, of main memory and of its device.
     """
 
     source: str
