@@ -19,7 +19,7 @@ from volseg.errors import SourceError
 from volseg.ops import Normalization, moments
 from volseg.storage import open_volume, source_identity, volume_statistics
 from volseg.storage.target import create_volume
-from volseg.storage.zarr_volume import channel_names
+from volseg.storage.zarr_metadata import channel_names
 from volseg.testing.factories import blobs, make_volume
 
 if TYPE_CHECKING:
@@ -166,8 +166,8 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str = "uint8") -> str:
         (lambda p: _folder(p / "empty"), "empty is not a Zarr; .*volseg convert"),
         (lambda p: _array(p / "flat", (8, 8)), r"shape \(8, 8\), which is not one volume"),
         (lambda p: _array(p / "many", (2, 3, 8, 8)), r"shape \(2, 3, 8, 8\), which is not one volume"),
-        (lambda p: _array(p / "nothing", (0, 8, 8)), "holds no voxel"),
-        (lambda p: _array(p / "complex", (2, 8, 8), "complex64"), "holds complex64; what suits here is uint8"),
+        (lambda p: _array(p / "nothing", (0, 8, 8)), "no voxels"),
+        (lambda p: _array(p / "complex", (2, 8, 8), "complex64"), "holds complex64; supported types: uint8"),
         (
             lambda p: _group(p / "g"),
             "a Zarr group without OME-Zarr levels; name one of its arrays: b",

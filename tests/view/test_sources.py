@@ -5,13 +5,13 @@ import pytest
 import zarr
 
 from volseg.errors import ConfigError, SourceError
-from volseg.view.sources import Role, find_sources
+from volseg.view.sources import Role, find_layer_sources
 
 SHAPE = (4, 32, 32)
 
 
 def roles(*locations):
-    return [source.role for source in find_sources([str(location) for location in locations])]
+    return [source.role for source in find_layer_sources([str(location) for location in locations])]
 
 
 def test_the_volume_with_a_run_is_the_membrane_map_wherever_it_stands(make_volume):
@@ -50,7 +50,7 @@ def test_other_volumes_behind_the_raw_go_by_their_name(make_volume, name, dtype,
 
 def seen(*locations):
     """Name, role and visibility of what is shown."""
-    return [(one.name, one.role, one.visible) for one in find_sources([str(location) for location in locations])]
+    return [(one.name, one.role, one.visible) for one in find_layer_sources([str(location) for location in locations])]
 
 
 def channels(*names):
@@ -114,16 +114,16 @@ def test_urls_go_by_place_and_name_without_being_opened():
 
 def test_layers_are_named_after_their_volumes_and_never_alike(make_volume):
     path = make_volume("em.ome.zarr", np.zeros(SHAPE, np.uint8))
-    names = [source.name for source in find_sources([str(path), f"file://{path}", f"{path}/0", "s3://b/em.zarr/0"])]
+    names = [source.name for source in find_layer_sources([str(path), f"file://{path}", f"{path}/0", "s3://b/em.zarr/0"])]
     assert names == ["em", "em 2", "em 3", "em 4"]
 
 
 def test_nothing_to_view_is_refused():
     with pytest.raises(ConfigError, match="name at least one"):
-        find_sources([])
+        find_layer_sources([])
 
 
 def test_a_type_that_the_browser_cannot_draw_is_refused(tmp_path):
     zarr.create_array(tmp_path / "a", shape=SHAPE, dtype="float64")
     with pytest.raises(SourceError, match=r"float64.*float32"):
-        find_sources([str(tmp_path / "a")])
+        find_layer_sources([str(tmp_path / "a")])

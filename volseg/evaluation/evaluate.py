@@ -26,7 +26,7 @@ from volseg.evaluation.metrics import (
 from volseg.ops import to_uint8
 from volseg.storage import LABELS, is_stack, open_sections, open_volume
 from volseg.storage.readers import Sections
-from volseg.storage.zarr_volume import channel_names
+from volseg.storage.zarr_metadata import channel_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""OME-Zarr metadata: voxel sizes read from 0.4 and 0.5, and 0.5 written."""
+"""OME-Zarr metadata: 0.4 and 0.5 are read, 0.5 is written."""
 
 from __future__ import annotations
 
@@ -24,24 +24,41 @@ _NANOMETRES = {
 
 
 def multiscale_of(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The first multiscale of a group's attributes, OME-Zarr 0.5 or 0.4; None where there is none."""
-    ome = attributes.get("ome", attributes)
-    scales = ome.get("multiscales") if isinstance(ome, dict) else None
+    """Return the first multiscale of a group's attributes, OME-Zarr 0.5 or 0.4; None if there is none."""
+    scales = _ome(attributes).get("multiscales")
     return scales[0] if isinstance(scales, list) and scales else None
 
 
+def channel_labels(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the channel names of a group's attributes, OME-Zarr 0.5 or 0.4; empty if one has no name.
+
+    >>> channel_labels({"ome": {"omero": {"channels": [{"label": "cell"}, {"label": "membrane"}]}}})
+    ('cell', 'membrane')
+    """
+    omero = _ome(attributes).get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    labels = [channel.get("label") for channel in channels or [] if isinstance(channel, dict)]
+    return tuple(map(str, labels)) if all(labels) else ()
+
+
+def _ome(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the OME-Zarr part of a group's attributes: under `ome` in 0.5, at the top in 0.4."""
+    ome = attributes.get("ome", attributes)
+    return ome if isinstance(ome, dict) else {}
+
+
 def level_paths(multiscale: Mapping[str, Any]) -> list[str]:
-    """The paths of a multiscale's levels, finest first."""
+    """Return the paths of the levels of a multiscale, finest first."""
     return [str(dataset["path"]) for dataset in multiscale["datasets"]]
 
 
 def axis_names(multiscale: Mapping[str, Any]) -> list[str]:
-    """The names of a multiscale's axes, such as z, y, x."""
+    """Return the axis names of a multiscale, such as z, y, x."""
     return [axis["name"] if isinstance(axis, dict) else str(axis) for axis in multiscale.get("axes", [])]
 
 
 def level_voxel_nm(multiscale: Mapping[str, Any], path: str) -> ZyxFloat | None:
-    """The voxel size of a level in nanometres, (z, y, x); None where no unit or no scale is stated."""
+    """Return the voxel size of a level in nanometres, (z, y, x); None if unit or scale is not stated."""
     dataset = next((d for d in multiscale["datasets"] if str(d["path"]) == path), None)
     axes = multiscale.get("axes", [])[-3:]
     if dataset is None or len(axes) != 3 or not all(isinstance(axis, dict) for axis in axes):
@@ -61,8 +78,8 @@ def level_voxel_nm(multiscale: Mapping[str, Any], path: str) -> ZyxFloat | None:
     return z, y, x
 
 
-def plain_voxel_nm(attributes: Mapping[str, Any]) -> ZyxFloat | None:
-    """The voxel size that daisy and funlib write beside a plain array, in nanometres (z, y, x)."""
+def array_voxel_nm(attributes: Mapping[str, Any]) -> ZyxFloat | None:
+    """Return the voxel size of an array's own attributes, as daisy and funlib write it, in nanometres (z, y, x)."""
     for key in ("voxel_size", "resolution"):
         size = attributes.get(key)
         if isinstance(size, list) and len(size) == 3 and all(isinstance(v, int | float) and v > 0 for v in size):
@@ -71,35 +88,35 @@ def plain_voxel_nm(attributes: Mapping[str, Any]) -> ZyxFloat | None:
 
 
 def image_attributes(name: str, voxel_nm: ZyxFloat, channels: Sequence[str] = ()) -> dict[str, Any]:
-    """The `ome` attributes (0.5) of an image with one level, `0`, along z, y, x in nanometres.
+    """Create the `ome` attributes (0.5) of an image with one level, `0`, along z, y, x in nanometres.
 
     Args:
-        name: the image's.
+        name: name of the image.
         voxel_nm: voxel size (z, y, x).
-        channels: names of what lies along a channel axis in front; none without such an axis.
+        channels: channel names, for a channel axis before z; empty for no such axis.
     """
-    along = [v05.ChannelAxis(name="c", type="channel")] if channels else []
+    axes = [v05.ChannelAxis(name="c", type="channel")] if channels else []
     image = v05.Image(
         multiscales=[
             v05.Multiscale(
                 name=name,
-                axes=[*along, *(v05.SpaceAxis(name=axis, unit="nanometer") for axis in ("z", "y", "x"))],
+                axes=[*axes, *(v05.SpaceAxis(name=axis, unit="nanometer") for axis in ("z", "y", "x"))],
                 datasets=[
                     v05.Dataset(
                         path="0",
-                        coordinateTransformations=[v05.ScaleTransformation(scale=[1.0] * len(along) + list(voxel_nm))],
+                        coordinateTransformations=[v05.ScaleTransformation(scale=[1.0] * len(axes) + list(voxel_nm))],
                     )
                 ],
             )
         ],
-        omero=v05.Omero(channels=[_shown(channel) for channel in channels]) if channels else None,
+        omero=v05.Omero(channels=[_omero_channel(channel) for channel in channels]) if channels else None,
     )
     attributes: dict[str, Any] = image.model_dump(mode="json", exclude_none=True)
     return {"version": "0.5", **attributes}
 
 
-def _shown(channel: str) -> v05.OmeroChannel:
-    """How viewers name and draw a channel of probabilities: black to white over all bytes."""
+def _omero_channel(name: str) -> v05.OmeroChannel:
+    """Describe to viewers a channel of probabilities: black to white over 0..255."""
     return v05.OmeroChannel(
-        label=channel, color="FFFFFF", active=True, window=v05.OmeroWindow(start=0, min=0, end=255, max=255)
+        label=name, color="FFFFFF", active=True, window=v05.OmeroWindow(start=0, min=0, end=255, max=255)
     )

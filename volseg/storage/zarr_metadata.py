@@ -1,235 +1,246 @@
-"""What the metadata of a local Zarr says, whatever its voxels: labels are shown, though volseg computes on none."""
+"""Metadata of Zarr 2 and 3 arrays and of OME-Zarr groups, whatever the type of their voxels.
+
+`open_volume` and the viewer get shape, type, voxel size, levels and channels from here.
+"""
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+import zarr
 
 from volseg.errors import SourceError
 from volseg.storage import ome_zarr
-from volseg.storage.target import UNCERTAINTY
-from volseg.storage.zarr_volume import channel_labels
+from volseg.storage.zarr_store import NAME_A_ZARR, open_store, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from volseg.blocks import Zyx, ZyxFloat
 
 Format: TypeAlias = Literal["zarr2", "zarr3"]
-_CHANNEL_AXES = ("c", "channel")
-_WAY_OUT = "name a Zarr array or an OME-Zarr group, or make one with: volseg convert"
+_LISTED = 8
+_MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """An array or a group, as its own files describe it.
+class ZarrNode:
+    """An array or a group.
 
     Attributes:
         format: the Zarr version.
-        attributes: what users and tools wrote beside it.
-        shape: voxels along every axis; None for a group.
-        dtype: such as `uint8`; None for a group.
-        axes: the names of its axes, as Neuroglancer completes them.
+        attributes: user attributes.
+        shape: voxels along each axis; None for a group.
+        dtype: name of the data type, such as `uint8`; None for a group.
+        dimension_names: names of the axes, None for an axis without a name; empty for a group.
     """
 
     format: Format
     attributes: Mapping[str, Any]
-    shape: tuple[int, ...] | None
-    dtype: str | None
-    axes: tuple[str, ...] = ()
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    dimension_names: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What the viewer has to know of a local volume.
+class VolumeMetadata:
+    """Metadata of a volume: an array whose last axes are (z, y, x), often a level of an OME-Zarr.
 
     Attributes:
-        folder: what to serve: an OME-Zarr group with all its levels, or one array.
-        array: the folder of the finest level.
-        format: the Zarr version.
-        axes: the names by which Neuroglancer knows its axes; those before z have length 1, but for one of channels.
-        shape: voxels along z, y, x.
-        dtype: the type of a voxel, such as `uint8`.
-        voxel_nm: the voxel size in nanometres; None where nothing states it.
-        coarsest: how many voxels of level 0 one of the coarsest level spans, along x.
-        is_image: whether Neuroglancer can take axes and levels from the OME-Zarr metadata.
-        moved: whether the metadata moves the volume away from the origin.
-        by_volseg: whether a run of volseg wrote it: then it is a map of probabilities.
-        channels: the names of its channels; none where there is one volume.
-        channel_axis: where among the axes they lie; None where there is one volume.
-        uncertainty: the volume inside a map of volseg that tells how far its estimates lie apart; None without one.
-        is_uncertainty: whether it is that volume of some map.
+        location: absolute path or URL of the array.
+        array: the array's own metadata.
+        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
+        group: the OME-Zarr group of which the array is a level; None for a plain array.
+        multiscale: the group's multiscale; None for a plain array.
+        levels_nm: voxel sizes of all levels, finest first; empty if the array was named rather than its group.
+        channel_axis: the leading axis that is longer than 1; None if there is none.
+        channel_labels: channel names stated by the group; empty if not stated.
     """
 
-    folder: Path
-    array: Path
-    format: Format
-    axes: tuple[str, ...]
-    shape: Zyx
-    dtype: str
+    location: str
+    array: ZarrNode
     voxel_nm: ZyxFloat | None
-    coarsest: float
-    is_image: bool
-    moved: bool
-    by_volseg: bool
-    channels: tuple[str, ...] = ()
+    group: ZarrNode | None = None
+    multiscale: Mapping[str, Any] | None = None
+    levels_nm: tuple[ZyxFloat | None, ...] = ()
     channel_axis: int | None = None
-    uncertainty: Path | None = None
-    is_uncertainty: bool = False
+    channel_labels: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> Zyx:
+        """Voxels along z, y, x."""
+        z, y, x = (self.array.shape or ())[-3:]
+        return z, y, x
+
+    @property
+    def dtype(self) -> str:
+        """Name of the data type, such as `uint8`."""
+        return self.array.dtype or ""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels: their labels, or numbers if the labels do not match; one without a channel axis."""
+        count = 1 if self.channel_axis is None else (self.array.shape or ())[self.channel_axis]
+        return self.channel_labels if len(self.channel_labels) == count else tuple(map(str, range(count)))
 
 
-def read_node(folder: Path) -> Node | None:
-    """Read the metadata of a Zarr 2 or 3 array or group; None where there is none.
+def read_node(location: str) -> ZarrNode | None:
+    """Read the metadata of a Zarr 2 or 3 array or group; None if there is none.
 
     Raises:
-        SourceError: the metadata cannot be read.
+        SourceError: the location does not exist, or the metadata cannot be read.
     """
+    store = open_store(location)
     try:
-        if (folder / "zarr.json").is_file():
-            return _node_of_zarr3(_json(folder / "zarr.json"))
-        for name in (".zarray", ".zgroup"):
-            if (folder / name).is_file():
-                attributes = _json(folder / ".zattrs") if (folder / ".zattrs").is_file() else {}
-                return _node_of_zarr2(_json(folder / name), attributes)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"cannot read the metadata of {folder}: {type(error).__name__}: {error}") from error
+        if (document := read_json(store, "zarr.json")) is not None:
+            return _zarr3_node(document)
+        for key in (".zarray", ".zgroup"):
+            if (document := read_json(store, key)) is not None:
+                return _zarr2_node(document, read_json(store, ".zattrs") or {})
+    except Exception as error:  # each store raises errors of its own
+        raise SourceError(f"cannot read the metadata of {location}: {type(error).__name__}: {error}") from error
     return None
 
 
-def read_facts(folder: Path) -> Facts:
-    """Read what the viewer has to know of the volume in a folder.
+def read_metadata(location: str, level: int | None = None) -> VolumeMetadata:
+    """Read the metadata of a volume.
 
     Args:
-        folder: a Zarr array, or an OME-Zarr group.
+        location: a path or a URL (http, https, s3, gs, az, file) of an array, or of an OME-Zarr group.
+        level: level of an OME-Zarr group, 0 (the default) for the finest; not for an array.
 
     Raises:
-        SourceError: nothing there, not a Zarr, or not a volume with last axes (z, y, x).
+        SourceError: nothing there, not a Zarr, not a volume with last axes (z, y, x), or no such level.
     """
-    if not folder.exists():
-        raise SourceError(f"source {folder} does not exist; check the path, or the mount")
-    node = read_node(folder)
+    location = absolute_location(location)
+    node = read_node(location)
     if node is None:
-        raise SourceError(f"{folder} is not a Zarr; {_WAY_OUT}")
+        raise SourceError(f"{location} is not a Zarr; {NAME_A_ZARR}")
     if node.shape is None:
-        return _facts_of_group(folder, node)
-    group = read_node(folder.parent)
+        return _level_of_group(location, node, level)
+    if level is not None:
+        raise SourceError(f"{location} is one array, so it has no level {level}; name the OME-Zarr group above it")
+    _refuse_other_shapes(location, node.shape)
+    parent, _, name = location.rpartition("/")
+    group = None
+    with suppress(SourceError):  # an array may lie anywhere
+        group = read_node(parent or "/")
     multiscale = None if group is None else ome_zarr.multiscale_of(group.attributes)
-    if group is None or multiscale is None or folder.name not in ome_zarr.level_paths(multiscale):
-        return _facts(folder, folder, node, node)
-    return _facts(folder, folder, node, group, multiscale)
-
-
-def _facts_of_group(folder: Path, group: Node) -> Facts:
-    multiscale = ome_zarr.multiscale_of(group.attributes)
-    if multiscale is None:
-        raise SourceError(f"{folder} is a Zarr group without OME-Zarr levels; name one of its arrays")
-    names = ome_zarr.axis_names(multiscale)
-    if names and names[-3:] != ["z", "y", "x"]:
-        raise SourceError(f"{folder} has axes {', '.join(names)}; volseg shows volumes whose last axes are z, y, x")
-    array = folder / ome_zarr.level_paths(multiscale)[0]
-    node = read_node(array)
-    if node is None or node.shape is None:
-        raise SourceError(f"{array} is not an array, though the group's metadata names it as a level")
-    whole = _neuroglancer_reads(group, multiscale)
-    return _facts(folder if whole else array, array, node, group, multiscale)
-
-
-def _facts(folder: Path, array: Path, node: Node, owner: Node, multiscale: Mapping[str, Any] | None = None) -> Facts:
-    shape = node.shape or ()
-    several = [place for place, n in enumerate(shape[:-3]) if n != 1]
-    if len(shape) < 3 or 0 in shape or (several and several != _channel_axes(node, multiscale)):
-        raise SourceError(
-            f"{array} has shape {shape}, which is not one volume of axes (z, y, x), nor channels of one; "
-            "store one volume by itself, or call the axis of its channels c"
-        )
-    voxel_nm = ome_zarr.plain_voxel_nm(node.attributes)
-    if multiscale is not None:
-        voxel_nm = ome_zarr.level_voxel_nm(multiscale, array.name) or voxel_nm
-    is_image = multiscale is not None and folder != array
-    beside = array.parent / UNCERTAINTY
-    return Facts(
-        folder=folder,
-        array=array,
-        format=node.format,
-        axes=_image_axes(multiscale) if is_image and multiscale is not None else node.axes,
-        shape=(shape[-3], shape[-2], shape[-1]),
-        dtype=node.dtype or "",
-        voxel_nm=voxel_nm,
-        coarsest=_coarsest(multiscale) if is_image and multiscale is not None else 1.0,
-        is_image=is_image,
-        moved=is_image and '"translation"' in json.dumps(multiscale),
-        by_volseg="volseg" in owner.attributes,
-        channels=_channels(owner, shape[several[0]]) if several else (),
-        channel_axis=several[0] if several else None,
-        uncertainty=beside if "volseg" in owner.attributes and beside.is_dir() else None,
-        is_uncertainty=array.parent.name == UNCERTAINTY and _is_map(array.parent.parent),
+    with suppress(*_MALFORMED):  # metadata that cannot be read states nothing
+        if group is not None and multiscale is not None and name in ome_zarr.level_paths(multiscale):
+            return _metadata(location, node, group, multiscale, ome_zarr.level_voxel_nm(multiscale, name))
+    return VolumeMetadata(
+        location, node, ome_zarr.array_voxel_nm(node.attributes), channel_axis=_channel_axis(node.shape)
     )
 
 
-def _channel_axes(node: Node, multiscale: Mapping[str, Any] | None) -> list[int]:
-    stated = [] if multiscale is None else multiscale.get("axes", [])
-    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in stated or node.axes]
-    return [
-        place for place, axis in enumerate(axes[:-3]) if axis.get("type") == "channel" or axis["name"] in _CHANNEL_AXES
-    ]
+def channel_names(location: str) -> tuple[str, ...]:
+    """Channel names stated by the OME-Zarr at a location; empty if not stated.
+
+    Raises:
+        SourceError: nothing there, or not a volume.
+    """
+    return read_metadata(location).channel_labels
 
 
-def _channels(owner: Node, count: int) -> tuple[str, ...]:
-    labels = channel_labels(owner.attributes)
-    return labels if len(labels) == count else tuple(map(str, range(count)))
+def absolute_location(location: str) -> str:
+    """Make a path absolute; a URL stays, `file://` is removed.
+
+    >>> absolute_location("s3://bucket/raw.zarr/"), absolute_location("file:///data/raw.zarr")
+    ('s3://bucket/raw.zarr', '/data/raw.zarr')
+    """
+    location = location.removeprefix("file://")
+    return location.rstrip("/") if "://" in location else str(Path(location).absolute())
 
 
-def _is_map(folder: Path) -> bool:
-    group = read_node(folder)
-    return group is not None and "volseg" in group.attributes
+def _level_of_group(location: str, group: ZarrNode, level: int | None) -> VolumeMetadata:
+    multiscale = ome_zarr.multiscale_of(group.attributes)
+    if multiscale is None:
+        arrays = _array_names(location)
+        raise SourceError(
+            f"{location} is a Zarr group without OME-Zarr levels; name one of its arrays"
+            + (f": {', '.join(arrays[:_LISTED])}" if arrays else "")
+        )
+    try:
+        paths, axes = ome_zarr.level_paths(multiscale), ome_zarr.axis_names(multiscale)
+        levels_nm = tuple(ome_zarr.level_voxel_nm(multiscale, path) for path in paths)
+    except _MALFORMED as error:
+        raise SourceError(f"{location} has invalid OME-Zarr metadata ({error!r}); name one of its arrays") from None
+    if axes and axes[-3:] != ["z", "y", "x"]:
+        raise SourceError(f"{location} has axes {', '.join(axes)}; volseg reads volumes whose last axes are z, y, x")
+    if not 0 <= (level or 0) < len(paths):
+        raise SourceError(f"{location} has no level {level or 0}; it has levels 0 to {len(paths) - 1}")
+    path = paths[level or 0]
+    array = _read_level(f"{location}/{path}")
+    return _metadata(f"{location}/{path}", array, group, multiscale, levels_nm[level or 0], levels_nm)
 
 
-def _coarsest(multiscale: Mapping[str, Any]) -> float:
-    paths = ome_zarr.level_paths(multiscale)
-    finest, coarsest = (ome_zarr.level_voxel_nm(multiscale, path) for path in (paths[0], paths[-1]))
-    return 1.0 if finest is None or coarsest is None else coarsest[2] / finest[2]
+def _metadata(
+    location: str,
+    array: ZarrNode,
+    group: ZarrNode,
+    multiscale: Mapping[str, Any],
+    voxel_nm: ZyxFloat | None,
+    levels_nm: tuple[ZyxFloat | None, ...] = (),
+) -> VolumeMetadata:
+    return VolumeMetadata(
+        location=location,
+        array=array,
+        voxel_nm=voxel_nm or ome_zarr.array_voxel_nm(array.attributes),
+        group=group,
+        multiscale=multiscale,
+        levels_nm=levels_nm,
+        channel_axis=_channel_axis(array.shape or ()),
+        channel_labels=ome_zarr.channel_labels(group.attributes),
+    )
 
 
-def _image_axes(multiscale: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(axis["name"] + ("'" if axis.get("type") == "channel" else "") for axis in multiscale["axes"])
+def _read_level(location: str) -> ZarrNode:
+    array = read_node(location)
+    if array is None or array.shape is None:
+        raise SourceError(f"{location} is not an array, though the group's metadata names it as a level")
+    _refuse_other_shapes(location, array.shape)
+    return array
 
 
-def _named(stated: Sequence[str | None] | None, count: int, prefix: str) -> tuple[str, ...]:
-    names = stated or (None,) * count
-    return tuple(f"{prefix}{place}" if name is None else name for place, name in enumerate(names))
+def _refuse_other_shapes(location: str, shape: tuple[int, ...]) -> None:
+    if len(shape) < 3 or sum(n != 1 for n in shape[:-3]) > 1:
+        raise SourceError(
+            f"{location} has shape {shape}, which is not one volume of axes (z, y, x); "
+            "stack its sections, or store each volume as an array of its own"
+        )
+    if 0 in shape:
+        raise SourceError(f"{location} has shape {shape}, so it has no voxels; name another array")
 
 
-def _neuroglancer_reads(group: Node, multiscale: Mapping[str, Any]) -> bool:
-    """Whether the client takes this metadata: it raises on other versions, and on units such as `nm`."""
-    axes = multiscale.get("axes", [])
-    if not all(isinstance(axis, dict) for axis in axes):
-        return False
-    units = [str(axis.get("unit", "meter")) for axis in axes]
-    stated = group.attributes.get("ome", multiscale)
-    versions = {"zarr3": ("0.5", "0.4"), "zarr2": ("0.4",)}[group.format]
-    return stated.get("version") in versions and all(u.endswith(("meter", "second")) or u == "angstrom" for u in units)
+def _channel_axis(shape: tuple[int, ...]) -> int | None:
+    return next((axis for axis, n in enumerate(shape[:-3]) if n != 1), None)
 
 
-def _node_of_zarr3(stated: Mapping[str, Any]) -> Node:
-    attributes = stated.get("attributes", {})
-    if stated["node_type"] == "group":
-        return Node("zarr3", attributes, None, None)
-    shape, dtype = tuple(stated["shape"]), stated["data_type"]
+def _array_names(location: str) -> list[str]:
+    """Names of the arrays in a group; empty if its store cannot list them."""
+    with suppress(Exception):  # each store raises errors of its own
+        return sorted(zarr.open_group(open_store(location), mode="r").array_keys())
+    return []
+
+
+def _zarr3_node(document: Mapping[str, Any]) -> ZarrNode:
+    attributes = document.get("attributes", {})
+    if document["node_type"] == "group":
+        return ZarrNode("zarr3", attributes)
+    shape, dtype = tuple(document["shape"]), document["data_type"]
     name = dtype if isinstance(dtype, str) else str(dtype["name"])
-    return Node("zarr3", attributes, shape, name, _named(stated.get("dimension_names"), len(shape), "dim_"))
+    names = tuple(document.get("dimension_names") or (None,) * len(shape))
+    return ZarrNode("zarr3", attributes, shape, name, names)
 
 
-def _node_of_zarr2(stated: Mapping[str, Any], attributes: Mapping[str, Any]) -> Node:
-    if "shape" not in stated:
-        return Node("zarr2", attributes, None, None)
-    shape, dtype = tuple(stated["shape"]), np.dtype(stated["dtype"]).name
-    return Node("zarr2", attributes, shape, dtype, _named(attributes.get("_ARRAY_DIMENSIONS"), len(shape), "d"))
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    stated: Mapping[str, Any] = json.loads(path.read_text())
-    return stated
+def _zarr2_node(document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ZarrNode:
+    if "shape" not in document:
+        return ZarrNode("zarr2", attributes)
+    shape, dtype = tuple(document["shape"]), np.dtype(document["dtype"]).name
+    names = tuple(attributes.get("_ARRAY_DIMENSIONS") or (None,) * len(shape))
+    return ZarrNode("zarr2", attributes, shape, dtype, names)

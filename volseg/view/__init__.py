@@ -1,4 +1,4 @@
-"""Volumes and results made visible: Neuroglancer in the browser, and pictures."""
+"""Volumes and results in Neuroglancer, in the browser."""
 
 from volseg.view.viewer import Session, open_viewer
 
