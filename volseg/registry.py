@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 from importlib import import_module, metadata
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from volseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -98,3 +98,28 @@ class Registry(Generic[T]):
 
 def _package(plugin: metadata.EntryPoint) -> str:
     return plugin.dist.name if plugin.dist else plugin.value
+
+
+LOSSES: Registry[Callable[..., Any]] = Registry(
+    "volseg.losses",
+    "loss",
+    {
+        "balanced": "volseg.training.losses:balanced",
+        "cross_entropy": "volseg.training.losses:cross_entropy",
+        "dice": "volseg.training.losses:dice",
+        "focal": "volseg.training.losses:focal",
+        "mean_absolute": "volseg.training.losses:mean_absolute",
+    },
+)
+"""Name -> function of output, targets and weights; see `volseg.training.losses.make_loss`."""
+
+NORMALIZATIONS: Registry[Any] = Registry(
+    "volseg.normalizations",
+    "normalisation",
+    {
+        "fixed": "volseg.ops.normalize:FIXED",
+        "section": "volseg.ops.normalize:SECTION",
+        "volume": "volseg.ops.normalize:VOLUME",
+    },
+)
+"""Name -> `volseg.ops.normalize.NormalizationMode`."""

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from volseg.errors import ConfigError
 from volseg.ops import Normalization, moments, normalize, to_probability, to_uint8
-from volseg.ops.normalize import section_moments
 
 
 def test_a_piece_is_normalised_as_it_is_in_the_whole(rng: np.random.Generator) -> None:
@@ -23,14 +22,14 @@ def test_a_piece_is_normalised_as_it_is_in_the_whole(rng: np.random.Generator) -
 def test_sections_outside_the_volume_take_the_constants_of_their_mirror_image(rng: np.random.Generator) -> None:
     raw = rng.integers(1, 255, (4, 3, 3)).astype(np.uint8)
     padded = np.pad(raw, [(2, 3), (0, 0), (0, 0)], mode="reflect")
-    statistics = section_moments(raw)
+    statistics = Normalization("section", (0.0, 1.0)).statistics_of(raw)
     expected = np.pad(normalize(raw, statistics), [(2, 3), (0, 0), (0, 0)], mode="reflect")
     np.testing.assert_array_equal(normalize(padded, statistics, first_section=-2), expected)
 
 
 def test_each_section_gets_mean_zero_and_deviation_one(rng: np.random.Generator) -> None:
     raw = rng.integers(1, 255, (3, 64, 64)).astype(np.uint16) * np.array([[[1]], [[2]], [[3]]], np.uint16)
-    made = normalize(raw, section_moments(raw))
+    made = normalize(raw, Normalization("section", (0.0, 1.0)).statistics_of(raw))
     np.testing.assert_allclose(made.mean(axis=(1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(made.std(axis=(1, 2)), 1, atol=1e-5)
 
@@ -42,7 +41,7 @@ def test_what_was_not_imaged_does_not_count() -> None:
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'block' is not one of"):
+    with pytest.raises(ConfigError, match="no normalisation 'block'; choose from fixed, section, volume"):
         Normalization("block", (0.0, 1.0))
 
 

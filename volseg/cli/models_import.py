@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from volseg.cli.options import KeyValueType, NamesType, NanometresType
+from volseg.registry import NORMALIZATIONS
 
 if TYPE_CHECKING:
     from volseg.blocks import ZyxFloat
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--voxel-size", required=True, type=NanometresType(), help="Nanometres of the training data.")
 @click.option("--argument", "arguments", multiple=True, type=KeyValueType(),
               help="What the network was made with; as often as needed.  [default: as published]")  # fmt: skip
-@click.option("--normalization", type=click.Choice(["section", "volume", "fixed"]), default="section",
+@click.option("--normalization", type=click.Choice(list(NORMALIZATIONS)), default="section",
               show_default=True, help="Whose mean and standard deviation made its input.")  # fmt: skip
 @click.option("--mean", type=float, help="Of the training data, for fixed.")
 @click.option("--std", type=float, help="Of the training data, for fixed.")
@@ -36,7 +37,7 @@ def import_(
     output: Path,
     voxel_size: ZyxFloat,
     arguments: tuple[tuple[str, Any], ...],
-    normalization: Literal["section", "volume", "fixed"],
+    normalization: str,
     mean: float | None,
     std: float | None,
     dtype: str | None,

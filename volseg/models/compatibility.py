@@ -75,7 +75,7 @@ def refuse_other_type(dtype: str, normalization: Normalization) -> None:
     Raises:
         ModelError: the types differ.
     """
-    if normalization.mode == "fixed" and dtype != normalization.dtype:
+    if normalization.scope == "training" and dtype != normalization.dtype:
         raise ModelError(
             f"the source holds {dtype}, but this model's fixed normalisation was made for {normalization.dtype}; "
             "convert the source, or use a model that normalises by section or volume"

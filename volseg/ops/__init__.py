@@ -8,7 +8,6 @@ from volseg.ops.normalize import (
     Statistics,
     moments,
     normalize,
-    section_moments,
     to_probability,
     to_uint8,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "normalize",
     "read_reflected",
     "reflect_gather",
-    "section_moments",
     "to_probability",
     "to_uint8",
     "weight_map",

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from bioimageio.spec.model.v0_5 import ModelDescr
 
+from volseg.errors import ModelError
 from volseg.models.interop.onnx_export import INPUT, OPSET, OUTPUT, card_facts, exempt, spatial_axes
+from volseg.registry import NORMALIZATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -142,6 +144,11 @@ def exact_scale(nm: float) -> float:
 
 def _preprocessing(model: Model) -> dict[str, Any]:
     card = model.card
+    if card.normalization.mode not in NORMALIZATIONS.builtins:
+        raise ModelError(
+            f"{card.name} has the normalisation {card.normalization.mode!r} of a plug-in, which no BioImage.IO package "
+            "can state; export it as .onnx"
+        )
     if card.normalization.mode == "fixed":
         mean, std = card.normalization.training
         return {"id": "fixed_zero_mean_unit_variance", "kwargs": {"mean": mean, "std": std}}

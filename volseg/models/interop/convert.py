@@ -117,7 +117,7 @@ def generated_image(card: ModelCard, shape: tuple[int, ...], seed: int) -> NDArr
     rows, columns = shape[-2:]
     raw = make_phantom((shape[-3], max(rows, 32), max(columns, 32)), seed=seed, voxel_nm=(z, y, x)).raw
     grey = np.maximum(raw[:, :rows, :columns], 1).astype(np.float32)
-    if card.normalization.mode == "fixed":
+    if card.normalization.scope == "training":
         (mean, std), (own_mean, own_std) = card.normalization.training, moments(grey)
         grey = (grey - own_mean) / own_std * std + mean
         if np.issubdtype(card.normalization.dtype, np.integer):

@@ -44,9 +44,7 @@ class ImportSpec:
     license: str = "not stated"
 
 
-def normalization_of(
-    mode: Literal["section", "volume", "fixed"], mean: float | None, std: float | None, dtype: str | None
-) -> Normalization:
+def normalization_of(mode: str, mean: float | None, std: float | None, dtype: str | None) -> Normalization:
     """How input is made of grey values; the constants belong to `fixed`, which needs them all.
 
     Raises:
