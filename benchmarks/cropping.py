@@ -24,8 +24,8 @@ from benchmarks.tables import write_tables
 from volseg.blocks import Tiling, Zyx
 from volseg.inference.hardware import worker_info
 from volseg.inference.memory.malloc import retain_heap
-from volseg.inference.optimize.crop_halo import cropped
-from volseg.inference.optimize.fold_batch_norm import without_norms
+from volseg.inference.optimize.crop_halo import crop_halo
+from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
 from volseg.models.model import load_model_file
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def whole(tiling: Tiling) -> Tiling:
 
 def operations(model: Model, tiling: Tiling) -> int:
     """Multiplications and additions of a tile's convolutions, its network cut to what the core needs; none are done."""
-    graph = without_norms(model.network)
-    cut = cropped(graph, tiling.input_shape[3 - tiling.footprint.dimensions :], kept_by(tiling)).network
+    graph = fold_batch_norm(model.network)
+    cut, _ = crop_halo(graph, tiling.input_shape[3 - tiling.footprint.dimensions :], kept_by(tiling))
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
         cut.to("meta")(tile_of(tiling, "float32").to("meta"))
     return int(counter.get_total_flops())

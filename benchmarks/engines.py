@@ -24,8 +24,8 @@ from benchmarks.tables import write_tables
 from volseg.blocks import Tiling, Zyx
 from volseg.inference.hardware import worker_info
 from volseg.inference.memory.malloc import retain_heap
-from volseg.inference.optimize.crop_halo import cropped
-from volseg.inference.optimize.fold_batch_norm import without_norms
+from volseg.inference.optimize.crop_halo import crop_halo
+from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
 from volseg.models.model import load_model_file
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def openvino_for(model: Model, precision: Precision, tiling: Tiling) -> Callable
     """
     openvino = import_module("openvino")
     shape = tiling.input_shape[3 - tiling.footprint.dimensions :]
-    graph = cropped(without_norms(model.network), shape, kept_by(tiling)).network
+    graph, _ = crop_halo(fold_batch_norm(model.network), shape, kept_by(tiling))
     example = tile_of(tiling, "float32")
     converted = openvino.convert_model(graph, example_input=example, input=list(example.shape))
     options = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": NAMES[precision]}

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from volseg.cluster import Cluster, NullProgress, connect, run_blocks
+from volseg.cluster import Executor, NullProgress, connect, run_blocks
+from volseg.cluster.dask_executor import DaskExecutor
 from volseg.pipeline import BlockReport
 from volseg.testing.doubles import naps
 
@@ -46,7 +47,7 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
 
 
 @contextlib.contextmanager
-def fleet(workers: int) -> Iterator[tuple[Cluster, psutil.Process]]:
+def fleet(workers: int) -> Iterator[tuple[Executor, psutil.Process]]:
     """So many workers, joined by a driver, and the scheduler's process."""
     scheduler = subprocess.Popen(
         [sys.executable, "-c", _SCHEDULER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -59,7 +60,7 @@ def fleet(workers: int) -> Iterator[tuple[Cluster, psutil.Process]]:
             command = [sys.executable, "-c", _WORKERS, address, str(first), str(min(PER_PROCESS, workers - first))]
             started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True))
         with connect(address, None) as cluster:
-            assert cluster.client is not None
+            assert isinstance(cluster, DaskExecutor)
             cluster.client.wait_for_workers(workers, timeout=120)
             cluster.refresh(now=True)
             yield cluster, psutil.Process(scheduler.pid)
@@ -124,9 +125,9 @@ def busy_share(spans: list[tuple[float, float]], workers: int) -> float:
     return spent / (workers * (end - begin))
 
 
-def _traffic(cluster: Cluster) -> dict[str, int]:
+def _traffic(cluster: Executor) -> dict[str, int]:
     """Bytes sent so far: results fetched from any worker, and the messages that steer a run."""
-    assert cluster.client is not None
+    assert isinstance(cluster, DaskExecutor)
     sent = cluster.client.run(lambda dask_worker: (dask_worker.transfer_outgoing_bytes_total, _sent(dask_worker)))
     down, up = cluster.client.run_on_scheduler(
         lambda dask_scheduler: (

@@ -30,7 +30,7 @@ from benchmarks.tables import write_tables
 from volseg.blocks import Box, Zyx
 from volseg.cluster import NullProgress
 from volseg.config import PredictConfig, checked
-from volseg.inference.optimize.optimize import DTYPES, prepared, specialized
+from volseg.inference.optimize.optimize import DTYPES, optimize, specialized
 from volseg.models.describe import describe_network
 from volseg.models.model import load_model_file
 from volseg.ops import normalize
@@ -105,7 +105,7 @@ def link_rate(scale: Scale) -> float:
 
 def forward_rate(network: nn.Module, precision: Precision, side: int, batch: int, scale: Scale) -> float | None:
     """Voxels a second of volseg's forward pass over whole tiles on the device; None where they do not fit."""
-    whole = specialized(prepared(network, scale.device, precision), (side, side), [(0, side - 1)] * 2, {}).network
+    whole = specialized(optimize(network, scale.device, precision), (side, side), [(0, side - 1)] * 2, {}).network
     try:
         tiles = torch.randn(batch, 1, side, side, device=scale.device).to(DTYPES[precision])
         tiles = tiles.contiguous(memory_format=torch.channels_last)
@@ -140,7 +140,7 @@ def end_to_end(source: Path, model: Path, target: Path, scale: Scale, **options:
     """`volseg.predict` of a volume: seconds before the first block, voxels a second after it."""
     values = {"source": str(source), "target": str(target), "model": str(model), "device": scale.device, **options}
     began = time.perf_counter()
-    summary = execute(prepare(checked(PredictConfig, {**values, "overwrite": True}, "predict")), NullProgress())
+    summary = execute(*prepare(checked(PredictConfig, {**values, "overwrite": True}, "predict")), NullProgress())
     if summary.failed:
         raise RuntimeError(f"blocks failed: {summary.failed}")
     before = time.perf_counter() - began - summary.seconds

@@ -23,7 +23,8 @@ from benchmarks.passes import bare_block
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Box, Zyx
-from volseg.cluster import Cluster, NullProgress, connect, run_blocks
+from volseg.cluster import Executor, NullProgress, connect, run_blocks
+from volseg.cluster.dask_executor import DaskExecutor
 from volseg.config import PredictConfig, checked
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
@@ -44,13 +45,13 @@ NONE: Zyx = (0, 0, 0)
 COPIED, COPY_BLOCK = (192, 1024, 1024), (16, 512, 512)
 
 
-def address_of(cluster: Cluster) -> str:
+def address_of(cluster: Executor) -> str:
     """Where others may join a cluster that was started."""
-    assert cluster.client is not None
+    assert isinstance(cluster, DaskExecutor)
     return str(cluster.client.scheduler_info(n_workers=0)["address"])
 
 
-def run_timed(cluster: Cluster, numbers: range, compute: Callable[[int], BlockReport]) -> tuple[float, float, int]:
+def run_timed(cluster: Executor, numbers: range, compute: Callable[[int], BlockReport]) -> tuple[float, float, int]:
     """Wall seconds of some blocks, seconds in the network, voxels written."""
     reports: list[BlockReport] = []
     began = time.perf_counter()
@@ -71,9 +72,9 @@ def workers_figures(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, widt
             "source": str(raw), "target": str(target), "model": model, "block": block, "halo": HALO,
             "cluster": address_of(two),
         }  # fmt: skip
-        execute(prepare(checked(PredictConfig, values, "predict")), NullProgress())
+        execute(*prepare(checked(PredictConfig, values, "predict")), NullProgress())
         frozen = read_record(target)
-        compute = partial(compute_block, ticket=RunRef(str(target), frozen.digest, str(raw), (model,)))
+        compute = partial(compute_block, reference=RunRef(str(target), frozen.digest, str(raw), (model,)))
         runs: dict[int, list[tuple[float, float, int]]] = {1: [], 2: []}
         bare = partial(bare_block, target=target)
         for cluster in (one, two):

@@ -36,7 +36,9 @@ def peaks(case: Case, raw: Path, folder: Path, rounds: int = ROUNDS, block: Zyx 
         "source": str(raw), "target": str(folder / f"{case.name}.zarr"), "model": str(model_of(case, folder)),
         "precision": case.precision, "block": block, "cluster": "local", "workers": 1,
     }  # fmt: skip
-    tried = [calibrate(prepare(checked(PredictConfig, values, "predict")), NullProgress()) for _ in range(rounds)]
+    tried = [
+        asdict(calibrate(*prepare(checked(PredictConfig, values, "predict")), NullProgress())[1]) for _ in range(rounds)
+    ]
     first = tried[0]
     return {
         "network": case.network,

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.record import record
 from benchmarks.tables import write_tables
-from volseg.inference.optimize.optimize import DTYPES, prepared
+from volseg.inference.optimize.optimize import DTYPES, optimize
 from volseg.models import NETWORKS
 from volseg.models.catalog import network_facts
 from volseg.models.describe import describe_network
@@ -72,7 +72,7 @@ def largest_input(footprint: Footprint, tile: Zyx) -> list[int]:
 
 def kvoxel_s(network: nn.Module, sides: list[int], precision: Literal["float32", "bfloat16"]) -> float:
     """Output voxels of one forward pass, in thousands a second: the median of three after one that warms up."""
-    optimized = prepared(network, "cpu", precision)
+    optimized = optimize(network, "cpu", precision)
     # A 2-D network takes the sections as its channels, a 3-D one has a single channel.
     inputs = torch.randn(1, *sides) if _is_flat(network) else torch.randn(1, 1, *sides)
     layout = torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d

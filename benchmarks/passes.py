@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from volseg.inference.executor import FORWARD
+from volseg.inference.executor import forward_executor
 from volseg.inference.memory.malloc import retain_heap
-from volseg.inference.optimize.optimize import DTYPES, prepared, specialized
+from volseg.inference.optimize.optimize import DTYPES, optimize, specialized
 from volseg.models.model import Model, load_model_file, shared_model
 from volseg.pipeline import BlockReport
 from volseg.storage import read_record
@@ -46,7 +46,7 @@ def kept_by(tiling: Tiling) -> list[tuple[int, int]]:
 def network_for(model: Model, precision: Precision, tiling: Tiling) -> Callable[[Tensor], Tensor]:
     """A model's network made ready for one tile shape."""
     axes = slice(1 if tiling.footprint.dimensions == 2 else 0, 3)
-    network = prepared(model.network, "cpu", precision)
+    network = optimize(model.network, "cpu", precision)
     return specialized(network, list(tiling.input_shape)[axes], kept_by(tiling), {}).network
 
 
@@ -94,7 +94,7 @@ def bare_block(number: int, target: Path) -> BlockReport:
             network(tile)
             return time.perf_counter() - began
 
-    seconds = FORWARD.submit(once).result()
+    seconds = forward_executor.submit(once).result()
     return BlockReport(number, 1, "", seconds, seconds)
 
 

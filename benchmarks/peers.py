@@ -33,7 +33,7 @@ from benchmarks.passes import seconds_of
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Box, Tiling, Zyx
-from volseg.cluster import Cluster, NullProgress, connect
+from volseg.cluster import Executor, NullProgress, connect
 from volseg.config import PredictConfig, checked
 from volseg.models.model import Model, load_model_file
 from volseg.ops import normalize
@@ -76,7 +76,7 @@ class Bench:
     source: Path
     model: Path
     folder: Path
-    cluster: Cluster
+    cluster: Executor
     address: str
     sections: int
     computed: dict[str, float] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Bench:
         _, y, x = open_volume(str(self.source)).shape
         values = {"source": str(self.source), "target": str(target), "model": str(self.model), "block": (1, y, x)}
         config = checked(PredictConfig, {**values, "cluster": self.address, **options}, "predict")
-        summary = execute(prepare(config), NullProgress(), numbers=numbers)
+        summary = execute(*prepare(config), NullProgress(), numbers=numbers)
         if summary.failed:
             raise RuntimeError(f"blocks failed: {summary.failed}")
         return summary
@@ -102,7 +102,7 @@ class Bench:
 
         def rate() -> float:
             # Workers keep but a few models; a run of many blocks opens its own once, and warms up with its first.
-            self.cluster.on_each(opened, ticket)
+            self.cluster.run_on_all(opened, ticket)
             first = next(firsts)
             timed = first + WARM_UP
             self.predict(target, range(first, timed), resume=True, **options)
@@ -184,7 +184,7 @@ def compared(case: Case, source: Path, model_file: Path, folder: Path) -> dict[s
     return {
         "network": case.network, "arguments": case.arguments, "weights": case.packaged or "random",
         "sections": case.sections, "shape": list(sections.shape[1:]), "threads": frozen.settings.threads,
-        "precision": precision, "rounding": entry.rounding, "halo": list(entry.halo), "tile": list(entry.tile),
+        "precision": precision, "rounding": entry.precision_loss, "halo": list(entry.halo), "tile": list(entry.tile),
         "torch": torch.__version__,
         "start_up_s": round(start_up, 1), "halo_measured": bool(entry.halo_curve), "left_out": left_out,
         "versions": versions([name for name in case.peers if name in rates]), "computed": bench.computed,

@@ -20,7 +20,7 @@ import psutil
 from benchmarks.fleet import measure_fleet
 from benchmarks.record import record
 from volseg.blocks import BlockSet
-from volseg.cluster import Cluster, NullProgress, connect, run_blocks
+from volseg.cluster import Executor, NullProgress, connect, run_blocks
 from volseg.storage import Journal, Mark, read_marks
 from volseg.storage.target import create_volume
 from volseg.testing.doubles import copy_block, report
@@ -39,7 +39,7 @@ IDENTITY_BLOCKS = 2_000
 SHAPE, BLOCK = (20, 160, 160), (1, 16, 16)
 
 
-def measure(cluster: Cluster, compute: Callable[[int], BlockReport], blocks: int) -> dict[str, float]:
+def measure(cluster: Executor, compute: Callable[[int], BlockReport], blocks: int) -> dict[str, float]:
     """Milliseconds a block on the clock and of this process, which holds driver and scheduler; what it holds after."""
     process = psutil.Process()
     before, used, started = process.memory_info().rss, sum(process.cpu_times()[:2]), time.perf_counter()

@@ -160,5 +160,5 @@ def test_an_unreachable_scheduler_is_refused_within_seconds() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--cluster 'slurm' is not one of serial, local"), connect("slurm", None):
+    with pytest.raises(ConfigError, match="--cluster 'slurm' is not one of local, serial"), connect("slurm", None):
         pass

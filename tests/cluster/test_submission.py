@@ -1,4 +1,4 @@
-"""What a window sends and hears, with a scheduler that is only pretended."""
+"""What a window sends and receives, with a fake scheduler."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from volseg.cluster import Attempt, Cluster, Failure
-from volseg.cluster.attempt import packed, unpacked
+from volseg.cluster import Attempt, Failure
+from volseg.cluster.attempt import pack, unpack
+from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.job_queue import BlockQueue, BlockTask
-from volseg.cluster.submission import AHEAD, SubmissionWindow, _tidying
+from volseg.cluster.submission import BLOCKS_PER_SLOT, SubmissionWindow, _forget_messages
 from volseg.errors import ClusterError
 from volseg.testing.doubles import Notes, report
 
@@ -22,7 +23,7 @@ SLOTS = 4
 WORKER = "tcp://node:1"
 
 
-class PretendedFuture:
+class FakeFuture:
     """A future that ends when a test says so."""
 
     def __init__(self, number: int) -> None:
@@ -42,23 +43,23 @@ class PretendedFuture:
         return Attempt(self.number, WORKER, report(self.number))
 
 
-class PretendedClient:
-    """Keeps what a scheduler would be sent, and tells what a worker would."""
+class FakeClient:
+    """Records what a scheduler would receive, and sends the events of workers."""
 
     def __init__(self) -> None:
         self.groups: list[tuple[list[int], list[str] | None]] = []
-        self.futures: dict[str, PretendedFuture] = {}
+        self.futures: dict[str, FakeFuture] = {}
         self.handlers: dict[str, Callable[[Any], None]] = {}
-        self.tidied = 0
+        self.forgotten = 0
 
     def run_on_scheduler(self, call: Any) -> None:
-        self.tidied += 1
-        if self.tidied > 2:
+        self.forgotten += 1
+        if self.forgotten > 2:
             raise OSError("the scheduler is gone")
 
-    def map(self, call: Any, numbers: list[int], *, key: list[str], workers: Any, **_: Any) -> list[PretendedFuture]:
+    def map(self, call: Any, numbers: list[int], *, key: list[str], workers: Any, **_: Any) -> list[FakeFuture]:
         self.groups.append((numbers, workers))
-        futures = [PretendedFuture(number) for number in numbers]
+        futures = [FakeFuture(number) for number in numbers]
         self.futures.update(zip(key, futures, strict=True))
         return futures
 
@@ -71,22 +72,22 @@ class PretendedClient:
     def unsubscribe_topic(self, topic: str) -> None:
         del self.handlers[topic]
 
-    def tell(self, key: str, attempt: Attempt) -> None:
+    def send_event(self, key: str, attempt: Attempt) -> None:
         for handler in self.handlers.values():
-            handler((0.0, (key, *packed(attempt))))
+            handler((0.0, (key, *pack(attempt))))
 
     def key(self, number: int) -> str:
         return next(key for key, future in self.futures.items() if future.number == number)
 
 
 @pytest.fixture
-def client() -> PretendedClient:
-    return PretendedClient()
+def client() -> FakeClient:
+    return FakeClient()
 
 
 @pytest.fixture
-def window(client: PretendedClient) -> Iterator[SubmissionWindow]:
-    with SubmissionWindow(Cluster(client, slots=SLOTS), client, report) as window:
+def window(client: FakeClient) -> Iterator[SubmissionWindow]:
+    with SubmissionWindow(DaskExecutor(client, "a fake"), client, report) as window:
         yield window
 
 
@@ -94,103 +95,101 @@ def done(number: int) -> Attempt:
     return Attempt(number, WORKER, report(number))
 
 
-def test_all_that_there_is_room_for_goes_as_one_message(window: SubmissionWindow, client: PretendedClient) -> None:
-    jobs = BlockQueue(range(100))
-    window.fill(jobs)
-    assert client.groups == [(list(range(AHEAD * SLOTS)), None)]
+def test_new_blocks_go_as_one_message(window: SubmissionWindow, client: FakeClient) -> None:
+    queue = BlockQueue(range(100))
+    window.fill(queue)
+    assert client.groups == [(list(range(BLOCKS_PER_SLOT * SLOTS)), None)]
     for number in (3, 0, 5):
-        client.tell(client.key(number), done(number))
-    assert [job.number for job, _ in window.wait(Notes())] == [3, 0, 5]
-    window.fill(jobs)
+        client.send_event(client.key(number), done(number))
+    assert [task.number for task, _ in window.wait(Notes())] == [3, 0, 5]
+    window.fill(queue)
     assert client.groups[1:] == [([8, 9, 10], None)]
-    assert len(window) == AHEAD * SLOTS
+    assert len(window) == BLOCKS_PER_SLOT * SLOTS
 
 
-def test_what_workers_tell_of_is_not_fetched(window: SubmissionWindow, client: PretendedClient) -> None:
+def test_reported_results_are_not_fetched(window: SubmissionWindow, client: FakeClient) -> None:
     window.fill(BlockQueue(range(3)))
     for number in range(3):
         client.futures[client.key(number)].status = "finished"
-        client.tell(client.key(number), done(number))
+        client.send_event(client.key(number), done(number))
     assert [attempt for _, attempt in window.wait(Notes())] == [done(number) for number in range(3)]
     assert not any(future.fetched for future in client.futures.values())
     assert all(future.released for future in client.futures.values())
 
 
-def test_a_block_that_ended_untold_is_fetched(window: SubmissionWindow, client: PretendedClient) -> None:
+def test_a_result_without_an_event_is_fetched(window: SubmissionWindow, client: FakeClient) -> None:
     window.fill(BlockQueue(range(3)))
     client.futures[client.key(1)].status = "finished"
-    [(job, attempt)] = window.wait(Notes())
-    assert (job.number, attempt) == (1, done(1))
+    [(task, attempt)] = window.wait(Notes())
+    assert (task.number, attempt) == (1, done(1))
     assert client.futures[client.key(1)].fetched
 
 
-def test_a_block_that_is_told_of_twice_counts_once(window: SubmissionWindow, client: PretendedClient) -> None:
+def test_a_block_reported_twice_counts_once(window: SubmissionWindow, client: FakeClient) -> None:
     window.fill(BlockQueue(range(2)))
-    client.tell(client.key(0), done(0))
-    client.tell(client.key(0), done(0))
-    assert [job.number for job, _ in window.wait(Notes())] == [0]
+    client.send_event(client.key(0), done(0))
+    client.send_event(client.key(0), done(0))
+    assert [task.number for task, _ in window.wait(Notes())] == [0]
     assert len(window) == 1
 
 
-def test_the_scheduler_is_tidied_every_half_minute_while_it_is_there(
-    window: SubmissionWindow, client: PretendedClient, monkeypatch: pytest.MonkeyPatch
+def test_the_scheduler_forgets_messages_every_half_minute_while_it_is_there(
+    window: SubmissionWindow, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, seen = time.monotonic(), []
     for seconds in (0, 31, 32, 62, 93):
         monkeypatch.setattr(time, "monotonic", lambda at=now + seconds: at)
         window.fill(BlockQueue(()))
-        seen.append(client.tidied)
+        seen.append(client.forgotten)
     assert seen == [0, 1, 1, 2, 3]
 
 
-def test_tidying_leaves_what_others_keep() -> None:
+def test_forgetting_messages_leaves_other_metadata() -> None:
     future, array = {"type": "Future"}, {"type": "Array"}
     spans = {
         "a": SimpleNamespace(metadata={"collections": [future, array, future]}),
         "b": SimpleNamespace(metadata=None),
     }
-    _tidying()(SimpleNamespace(extensions={"spans": SimpleNamespace(spans=spans)}))
+    _forget_messages()(SimpleNamespace(extensions={"spans": SimpleNamespace(spans=spans)}))
     assert spans["a"].metadata == {"collections": [array]}
-    _tidying()(SimpleNamespace(extensions={}))
+    _forget_messages()(SimpleNamespace(extensions={}))
 
 
-def test_blocks_of_other_runs_are_passed_over(window: SubmissionWindow, client: PretendedClient) -> None:
+def test_events_of_other_runs_are_ignored(window: SubmissionWindow, client: FakeClient) -> None:
     window.fill(BlockQueue(range(2)))
-    client.tell("volseg-another-run-0-1", done(0))
-    client.tell(client.key(1), done(1))
-    assert [job.number for job, _ in window.wait(Notes())] == [1]
+    client.send_event("volseg-another-run-0-1", done(0))
+    client.send_event(client.key(1), done(1))
+    assert [task.number for task, _ in window.wait(Notes())] == [1]
 
 
-def test_a_lost_worker_is_a_failure_and_a_lost_scheduler_an_error(
-    window: SubmissionWindow, client: PretendedClient
-) -> None:
+def test_a_dead_worker_is_a_failure_and_a_dead_scheduler_an_error(window: SubmissionWindow, client: FakeClient) -> None:
     window.fill(BlockQueue(range(2)))
     client.futures[client.key(0)].status = "error"
-    [(job, attempt)] = window.wait(Notes())
-    assert job.number == 0
-    assert attempt.result == Failure("RuntimeError: the worker died", again=True, lost=True)
+    [(task, attempt)] = window.wait(Notes())
+    assert task.number == 0
+    assert attempt.result == Failure("RuntimeError: the worker died", retry=True, worker_died=True)
     client.futures[client.key(1)].status = "cancelled"
-    with pytest.raises(ClusterError, match="lost; start it again and give --resume"):
+    with pytest.raises(ClusterError, match="lost; .*--resume"):
         window.wait(Notes())
 
 
-def test_a_block_that_failed_goes_alone_to_a_worker_that_did_not_try_it(
-    window: SubmissionWindow, client: PretendedClient
+def test_a_failed_block_goes_to_a_worker_on_which_it_has_not_failed(
+    window: SubmissionWindow, client: FakeClient
 ) -> None:
-    jobs = BlockQueue(range(2))
-    jobs.again.append(BlockTask(7, attempt=2, failed_on=(WORKER,)))
-    window.fill(jobs)
+    queue = BlockQueue(range(2))
+    queue.retry(BlockTask(7), WORKER)
+    window.fill(queue)
     assert client.groups == [([7], ["tcp://node:2"]), ([0, 1], None)]
 
 
-def test_what_is_left_is_let_go_when_a_run_is_stopped(client: PretendedClient) -> None:
-    with SubmissionWindow(Cluster(client, slots=SLOTS), client, report) as window:
+def test_futures_are_released_when_a_run_stops(client: FakeClient) -> None:
+    with SubmissionWindow(DaskExecutor(client, "a fake"), client, report) as window:
         window.fill(BlockQueue(range(100)))
     assert all(future.released for future in client.futures.values())
     assert not client.handlers
 
 
-@pytest.mark.parametrize("result", [report(5), Failure("a disk hiccup", again=True, trace="in line 3", lost=False)])
-def test_an_attempt_outlives_a_message(result: Any) -> None:
+@pytest.mark.parametrize("result", [report(5), Failure("a disk error", retry=True, traceback="in line 3")])
+def test_an_attempt_survives_packing(result: Any) -> None:
     attempt = Attempt(5, WORKER, result)
-    assert unpacked(tuple(packed(attempt))) == attempt
+    assert unpack(tuple(pack(attempt))) == attempt

@@ -12,7 +12,7 @@ import torch
 
 import volseg
 from volseg.blocks import BlockGrid, Box, Tiling
-from volseg.cluster import Cluster
+from volseg.cluster import SerialExecutor
 from volseg.config.tolerance import Tolerance
 from volseg.errors import MemoryPlanError
 from volseg.inference import Engine, open_predictor
@@ -20,8 +20,8 @@ from volseg.models import read_card
 from volseg.models.model import card_for, save_model
 from volseg.ops import Grey, Normalization
 from volseg.prediction.autotune import halo
-from volseg.prediction.autotune.halo import HaloChoice, choose_halo, measure_halo, measure_sample, while_it_pays
-from volseg.storage import open_volume, read_record, source_identity
+from volseg.prediction.autotune.halo import HaloChoice, choose_halo, measure_halo, measure_sample, within_budget
+from volseg.storage import open_volume, read_record, volume_fingerprint
 from volseg.testing.doubles import Notes
 from volseg.testing.factories import VOXEL_NM, blobs, make_model, make_volume, random_network, sampled_for, stored
 
@@ -64,7 +64,7 @@ def choose(raw: Path, model: Path, tolerance: Tolerance = Tolerance(), **changed
     sampled = replace(sampled_for(raw, model), **changed)
     volume = open_volume(str(raw))
     grid, core = grid_over(volume.shape), BLOCK
-    found = measure_halo(sampled, grid, core, source_identity(volume), Cluster(None), Notes())
+    found = measure_halo(sampled, grid, core, volume_fingerprint(volume), SerialExecutor(), Notes())
     return choose_halo(found, tolerance, sampled.footprint, core)
 
 
@@ -83,7 +83,7 @@ def test_one_cut_sample_shows_what_a_block_with_any_halo_would_hold(raw_path, mo
     sample = Box((1, 32, 64), (2, 232, 264))
     cut = predicted(sample, (0, 0, 0))
     for halo in (0, 4, 24, 52):
-        inner = sample.grown((0, -halo, -halo))
+        inner = sample.grow((0, -halo, -halo))
         kept = cut[inner.relative_to(sample.start).slices]
         # In bfloat16 sums that are split differently may round differently.
         allowed = 1e-5 if precision == "float32" else 0.1
@@ -106,7 +106,7 @@ def test_the_chosen_halo_holds_over_the_whole_volume(raw_path, model_file, tmp_p
     assert apart.max() <= 8
     # One step less was measured as too little, and the picture and the table are there.
     less = next(point for point in entry.halo_curve if point.halo[2] == entry.halo[2] - entry.footprint.stride[2])
-    assert not Tolerance().holds(less.share, less.greatest)
+    assert not Tolerance().holds(less.fraction, less.max_error)
     assert (tmp_path / "auto.zarr" / "0" / ".volseg" / "halo-0.png").stat().st_size > 10_000
     said = "\n".join(notes.lines)
     assert "<- chosen" in said
@@ -189,7 +189,7 @@ def test_samples_take_little_time_beside_the_run(
     """Eight seconds, or a fiftieth of the run; one sample in any case."""
     measured = 0
     monkeypatch.setattr(time, "monotonic", lambda: measured * seconds)
-    for _ in while_it_pays([Box((z, 0, 0), (z + 1, 16, 16)) for z in range(6)], run):
+    for _ in within_budget([Box((z, 0, 0), (z + 1, 16, 16)) for z in range(6)], run):
         measured += 1
     assert measured == taken
 
@@ -198,5 +198,5 @@ def test_no_more_samples_are_measured_than_pay(
     raw_path: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # what other tests measured is not taken
-    monkeypatch.setattr(halo, "while_it_pays", lambda boxes, _: iter(boxes[:1]))
+    monkeypatch.setattr(halo, "within_budget", lambda boxes, _: iter(boxes[:1]))
     assert "(1 sample)" in choose(raw_path, model_file).reason

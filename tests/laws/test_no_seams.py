@@ -16,11 +16,11 @@ from volseg.cluster import NullProgress
 from volseg.config import PredictConfig
 from volseg.errors import GridError, ModelError
 from volseg.inference import Engine, open_predictor
-from volseg.inference.optimize.optimize import DTYPES, prepared
+from volseg.inference.optimize.optimize import DTYPES, optimize
 from volseg.models import read_card, registry
 from volseg.models.model import load_model_file
 from volseg.ops import Grey
-from volseg.pipeline import BlockPipeline, EnsembleMember, Request, plan_run, process_block
+from volseg.pipeline import BlockPipeline, EnsembleMember, Estimate, PlanRequest, plan_run, process_block
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.storage import open_volume, volume_statistics
@@ -80,10 +80,10 @@ class Keep:
         self.whole = np.full(SHAPE, np.nan, np.float32)
         self._predict = predict
 
-    def __call__(self, grey: Any, write_box: Any) -> Iterator[np.ndarray]:
-        for made in self._predict(grey, write_box):
-            self.whole[write_box.slices] = made[0]
-            yield made
+    def __call__(self, grey: Any, write_box: Any) -> Iterator[Estimate]:
+        for estimate in self._predict(grey, write_box):
+            self.whole[write_box.slices] = estimate.probability[0]
+            yield estimate
 
     def write(self, box: Any, volumes: Any) -> str:
         return ""
@@ -97,14 +97,14 @@ def in_blocks(
 ) -> np.ndarray:
     """Probabilities of the whole volume, block by block, in float32."""
     volume, header = open_volume(str(raw_path)), read_card(model_file)
-    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), Request(block=block))
+    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), PlanRequest(block=block))
     tiling = list(itertools.islice(plan.tilings(), parts + 1))[-1]
     predict = open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", batch, 1))
     keep = Keep(predict)
     statistics = volume_statistics(volume, header.card.normalization)
-    journey = BlockPipeline(plan.grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
+    pipeline = BlockPipeline(plan.grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in plan.grid.numbers():
-        process_block(number, journey)
+        process_block(number, pipeline)
     return keep.whole
 
 
@@ -176,9 +176,9 @@ def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth) -> No
     keep = Keep(open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", 1, 1)))
     grid = BlockGrid.over(SHAPE, (1, 32, 32), (1, 32, 32))
     statistics = volume_statistics(volume, header.card.normalization)
-    journey = BlockPipeline(grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
+    pipeline = BlockPipeline(grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in grid.numbers():
-        process_block(number, journey)
+        process_block(number, pipeline)
     assert np.abs(keep.whole - truth).max() > 1e-3
 
 
@@ -196,9 +196,9 @@ def test_within_one_record_bytes_are_equal(raw_path: Path, small_model: Path, tm
         )  # fmt: skip
         if run:
             freeze_like(tmp_path / "0.zarr", target)
-        prepared = prepare(config)
-        numbers = list(prepared.plan.grid.numbers())
-        summary = execute(prepared, NullProgress(), reversed(numbers) if backwards else numbers)
+        spec, recorded = prepare(config)
+        numbers = list(spec.plan.grid.numbers())
+        summary = execute(spec, recorded, NullProgress(), reversed(numbers) if backwards else numbers)
         assert summary.done == len(numbers)
         results.append({p.relative_to(target): p.read_bytes() for p in (target / "0" / "c").rglob("*") if p.is_file()})
     assert results[0] == results[1] == results[2]
@@ -216,13 +216,13 @@ def freeze_like(first: Path, target: Path) -> None:
 def test_statistics_and_not_the_block_decide_the_input(raw_path: Path, small_model: Path) -> None:
     """Law 3: the same voxels with other constants give another result; with the same constants, the same."""
     volume, header = open_volume(str(raw_path)), read_card(small_model)
-    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), Request(block=(3, 64, 64)))
+    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), PlanRequest(block=(3, 64, 64)))
     tiling = next(plan.tilings())
     keep = Keep(open_predictor(str(small_model), header.digest, tiling, Engine("cpu", "float32", 1, 1)))
-    journey = BlockPipeline(plan.grid, (EnsembleMember(tiling, ((128.0, 60.0),), keep),), volume, keep)
-    process_block(0, journey)
+    pipeline = BlockPipeline(plan.grid, (EnsembleMember(tiling, ((128.0, 60.0),), keep),), volume, keep)
+    process_block(0, pipeline)
     first = keep.whole.copy()
-    process_block(0, replace(journey, members=(EnsembleMember(tiling, ((90.0, 30.0),), keep),)))
+    process_block(0, replace(pipeline, members=(EnsembleMember(tiling, ((90.0, 30.0),), keep),)))
     assert np.nanmax(np.abs(keep.whole - first)) > 1e-3
 
 
@@ -238,7 +238,9 @@ def test_batch_norm_uses_the_trainings_statistics(small_model: Path) -> None:
     write_box = Box((0, 0, 0), (4, 32, 32))
     contrasts = tuple((128.0, std) for std in (128.0, 18.0, 18.0, 18.0))
     grey = Grey.of(blobs(tiling.read_box(write_box).shape), contrasts)
-    np.testing.assert_allclose(next(alone(grey, write_box)), next(together(grey, write_box)), atol=1e-5)
+    np.testing.assert_allclose(
+        next(alone(grey, write_box)).probability, next(together(grey, write_box)).probability, atol=1e-5
+    )
 
 
 def test_every_network_is_among_them() -> None:
@@ -276,7 +278,7 @@ def test_deconvnets_rare_differences_are_roundings_that_turn_a_switch(raw_path, 
     path = make_model(tmp_path / "m.safetensors", "deconvnet", {"width": 1})
     model = load_model_file(path)
     monkeypatch.setitem(DTYPES, "float32", torch.float64)
-    truth = whole_pass(replace(model, network=prepared(model.network, "cpu", "float32")), stored(raw_path))
+    truth = whole_pass(replace(model, network=optimize(model.network, "cpu", "float32")), stored(raw_path))
     np.testing.assert_allclose(in_blocks(path, raw_path, (2, 64, 64)), truth, rtol=0, atol=1e-6)
 
 

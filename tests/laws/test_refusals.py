@@ -242,7 +242,10 @@ RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\
         (lambda text: text.replace("train =", 'membrane = "nonzero"\ntrain ='), "call 100% of the sections"),
         (lambda text: text.replace("train =", "ignore = 1\ntrain ="), "are data.ignore = 1 in all the sections"),
         (lambda text: text + '[optimizer]\nname = "lamb"\n', "optimizer.name: .*'adamw', 'adam' or 'sgd' .*'lamb'"),
-        (lambda text: text + '[loss]\nname = "hinge"\n', "loss.name: .*'cross_entropy'.*given: 'hinge'"),
+        (
+            lambda text: text + '[loss]\nname = "hinge"\n',
+            "loss.name: there is no loss 'hinge'; choose from balanced, cross_entropy, dice",
+        ),
         (
             lambda text: text + '[target]\nkind = "affinities"\n[validation]\nscore = "v_rand"\n',
             "validation.score v_rand scores membrane, not affinities; use f1",

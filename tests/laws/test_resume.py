@@ -16,7 +16,7 @@ import volseg
 from volseg.errors import ResumeError, TargetError
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import Mark, open_target, read_marks, read_record
-from volseg.storage.target import digest_of
+from volseg.storage.target import voxel_digest
 from volseg.testing.factories import blobs, make_model, make_volume
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def test_each_mark_carries_the_digest_of_the_voxels_written(never_killed: Path) 
     marks = marks_of(never_killed)
     assert sorted(mark.block for mark in marks) == list(range(BLOCKS))
     for mark in marks:
-        assert mark.digest == digest_of(target.read(grid.box(mark.block)))
+        assert mark.digest == voxel_digest(target.read(grid.box(mark.block)))
         assert (mark.attempt, mark.worker) == (1, "this process")
         assert mark.seconds > 0
 

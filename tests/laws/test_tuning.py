@@ -15,9 +15,9 @@ import volseg.prediction.resolve
 from volseg.blocks import Box, Tiling
 from volseg.config.tolerance import Tolerance
 from volseg.inference import Engine
-from volseg.inference.optimize.fold_batch_norm import without_norms
+from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
 from volseg.models.model import clear_model_cache, load_model_file
-from volseg.prediction.autotune.precision import PrecisionLoss, measure_box, slower
+from volseg.prediction.autotune.precision import PrecisionLoss, measure_box, next_precision
 from volseg.storage import read_record
 from volseg.testing.factories import make_model, make_volume, sampled_for
 
@@ -43,11 +43,15 @@ def wide(tmp_path: Path) -> Path:
     ],
 )
 def test_auto_takes_a_precision_within_its_limits(precision: Any, share: float, greatest: float, taken: bool) -> None:
-    assert PrecisionLoss(share, greatest).within(precision) == taken
+    assert PrecisionLoss(share, greatest).is_acceptable(precision) == taken
 
 
 def test_a_slower_precision_rounds_less() -> None:
-    assert [slower("float16", "cuda"), slower("bfloat16", "cuda"), slower("bfloat16", "cpu")] == [
+    assert [
+        next_precision("float16", "cuda"),
+        next_precision("bfloat16", "cuda"),
+        next_precision("bfloat16", "cpu"),
+    ] == [
         "bfloat16",
         "float32",
         "float32",
@@ -70,7 +74,7 @@ def test_what_rounds_too_much_is_not_taken_unless_asked_for(
     )
     record = read_record(tmp_path / "p.zarr")
     assert record.settings.precision == taken
-    rounding = record.models[0].rounding
+    rounding = record.models[0].precision_loss
     assert rounding is not None
     assert (rounding[1] <= 1) == (taken == "float32")  # float32 too may tip a grey level
 
@@ -97,13 +101,13 @@ def test_in_float32_folding_itself_is_measured(wide: Path, small_model: Path, mo
     assert apart.max() <= 1
 
     def folded_badly(network: Any) -> Any:
-        folded = without_norms(network)
+        folded = fold_batch_norm(network)
         for parameter in folded.parameters():
             parameter.mul_(1.05)
         return folded
 
     for module in (volseg.inference.optimize.fold_batch_norm, volseg.inference.optimize.optimize):
-        monkeypatch.setattr(module, "without_norms", folded_badly)
+        monkeypatch.setattr(module, "fold_batch_norm", folded_badly)
     clear_model_cache()
     apart = measure_box(box, sampled)
     assert apart is not None
@@ -120,7 +124,7 @@ def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(
     def seconds(model: Any, tiling: Tiling, engine: Any) -> float:
         return 1e-3 if tiling.core[1] == 128 else 1.0
 
-    monkeypatch.setattr(choosing, "seconds_a_pass", seconds)
+    monkeypatch.setattr(choosing, "seconds_per_pass", seconds)
     volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", halo="exact")
     (entry,) = read_record(tmp_path / "p.zarr").models
     assert entry.tile == (1, 128, 128)
@@ -142,9 +146,9 @@ def test_the_first_pass_over_a_tile_does_not_count(small_model: Path, monkeypatc
     model = load_model_file(small_model)
     tiling = Tiling(model.card.footprint, (1, 32, 32), model.card.footprint.margin)
     engine = Engine("cpu", "float32", 1, 1)
-    assert len(choosing.passes_of(model, tiling, engine)) == 2, "however long one takes"
-    monkeypatch.setattr(choosing, "passes_of", lambda *_: [9.0, 1.0, 3.0, 2.0])
-    assert choosing.seconds_a_pass(model, tiling, engine) == 2.0
+    assert len(choosing.time_passes(model, tiling, engine)) == 2, "however long one takes"
+    monkeypatch.setattr(choosing, "time_passes", lambda *_: [9.0, 1.0, 3.0, 2.0])
+    assert choosing.seconds_per_pass(model, tiling, engine) == 2.0
 
 
 def test_a_tile_that_is_asked_for_is_taken(wide: Path, small_model: Path, tmp_path: Path) -> None:
@@ -159,5 +163,5 @@ def test_float16_that_was_not_tried_on_the_volume_is_not_taken(
     monkeypatch.setattr(volseg.prediction.resolve, "choose_precision", lambda *_, **__: "float16")
     volseg.predict(str(raw), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", halo="exact")
     record = read_record(tmp_path / "p.zarr")
-    assert record.models[0].rounding is None
+    assert record.models[0].precision_loss is None
     assert record.settings.precision == "bfloat16"

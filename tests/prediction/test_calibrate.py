@@ -1,4 +1,4 @@
-"""A rehearsal does what a worker does at once, and counts it so."""
+"""Calibration computes as many blocks at once as a worker does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_as_many_blocks_as_a_worker_holds_are_done_side_by_side(
     done: list[int] = []
     forgotten: list[int] = []
 
-    def process(number: int, journey: Any) -> BlockReport:
+    def process(number: int, pipeline: Any) -> BlockReport:
         assert len(forgotten) == 1
         together.wait()  # neither goes on without the other
         done.append(number)
@@ -41,7 +41,7 @@ def test_as_many_blocks_as_a_worker_holds_are_done_side_by_side(
         return BlockReport(number, 64 * 64, "", 0.1, 0.1)
 
     monkeypatch.setattr(volseg.prediction.calibrate, "process_block", process)
-    monkeypatch.setattr(volseg.prediction.calibrate, "forget_peaks", lambda: forgotten.append(1))
+    monkeypatch.setattr(volseg.prediction.calibrate, "reset_peak_memory", lambda: forgotten.append(1))
     load = Load(1, "float32", 1, slots=2, device="cpu")
     began = time.perf_counter()
     made = measure_blocks(read_record(target), str(raw), (str(small_model),), range(4), load)

@@ -7,6 +7,7 @@ all blocks share.
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +23,6 @@ from volseg.inference import Device, Engine, Precision
 from volseg.models import ModelHeader, read_card, resolve_model
 from volseg.models.compatibility import refuse_other_type
 from volseg.ops import Grey, Statistics, reflect_gather
-from volseg.ops.normalize import moments
 from volseg.pipeline.block import refuse_non_finite
 from volseg.storage import GREY
 
@@ -98,9 +98,8 @@ def _lazy_probability(array: da.Array, model: str, halo: str | Sequence[int], en
         spans = [mirror_span(a, b, n) for a, b, n in zip(read_box.start, read_box.stop, array.shape, strict=True)]
         voxels = array[tuple(slice(a, b) for a, b in spans)]
         first = tuple(a for a, _ in spans)
-        task = delayed(_predict_block, pure=True)(
-            voxels, write_box, first, tuple(array.shape), header.path, tiling, statistics, engine
-        )
+        block = _Block(write_box, (first[0], first[1], first[2]), array.shape, tiling)
+        task = delayed(_predict_block, pure=True)(voxels, block, header.path, statistics, engine)
         blocks[place] = da.from_delayed(task, write_box.shape, dtype=np.float32)
     whole: da.Array = da.block(blocks.tolist())
     return whole
@@ -112,7 +111,7 @@ def _parse_halo(halo: str | Sequence[int], footprint: Footprint) -> Zyx:
     if isinstance(halo, str) or len(halo) != 3:
         raise GridError(f"halo {halo!r} is neither 'exact' nor three whole numbers (z, y, x)")
     z, y, x = (int(h) for h in halo)
-    return footprint.checked_halo((z, y, x))
+    return footprint.validate_halo((z, y, x))
 
 
 def _tile_core(write_box: Box, footprint: Footprint) -> Zyx:
@@ -125,31 +124,40 @@ def _tile_core(write_box: Box, footprint: Footprint) -> Zyx:
 def _lazy_statistics(array: da.Array, header: ModelHeader) -> Any:
     """The constants: known already, or a lazy reduction over the whole array, a task per section or one in all."""
     normalization = header.card.normalization
-    if normalization.mode == "fixed":
+    if normalization.scope == "training":
         return (normalization.training,)
-    moment = delayed(moments, pure=True)
-    if normalization.mode == "volume":
+    moment = delayed(normalization.constants, pure=True)
+    if normalization.scope == "volume":
         return delayed(lambda pair: (pair,))(moment(array))
     return delayed(tuple)([moment(array[z]) for z in range(array.shape[0])])
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """An output block of an array.
+
+    Attributes:
+        write_box: its voxels.
+        first: voxel of the array at which its input begins.
+        shape: of the array.
+        tiling: of the block.
+    """
+
+    write_box: Box
+    first: Zyx
+    shape: Zyx
+    tiling: Tiling
+
+
 def _predict_block(
-    voxels: NDArray[Any],
-    write_box: Box,
-    first: Zyx,
-    shape: Zyx,
-    model_file: str,
-    tiling: Tiling,
-    statistics: Statistics,
-    engine: Engine,
+    voxels: NDArray[Any], block: _Block, model_file: str, statistics: Statistics, engine: Engine
 ) -> NDArray[np.float32]:
-    """Predict a block from the voxels of the volume that its read box shows, which begin at `first`."""
-    read_box = tiling.read_box(write_box)
-    raw = reflect_gather(voxels, first, read_box.start, read_box.stop, shape)
-    refuse_non_finite(raw, read_box, shape, f"block {write_box}")
+    read_box = block.tiling.read_box(block.write_box)
+    raw = reflect_gather(voxels, block.first, read_box.start, read_box.stop, block.shape)
+    refuse_non_finite(raw, read_box, block.shape, f"block {block.write_box}")
     with _loading:
-        predict = _open_predictor(model_file, tiling, engine)
-    (estimate,) = predict(Grey.of(raw, statistics, read_box.start[0]), write_box)
+        predict = _open_predictor(model_file, block.tiling, engine)
+    (estimate,) = predict(Grey.of(raw, statistics, read_box.start[0]), block.write_box)
     membrane: NDArray[np.float32] = estimate.probability[0]
     return membrane
 

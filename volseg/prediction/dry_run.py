@@ -114,7 +114,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         tilings: how a worker cuts blocks for each network; by default those of the record, or one tile per block.
     """
     plan, mask, volume = spec.plan, spec.mask, spec.volume
-    grid, largest = plan.grid, plan.grid.largest
+    grid, largest = plan.grid, plan.grid.largest_box
     done = len(done_blocks(open_target(spec.target).journal)[0]) if recorded else 0
     planned = mask.count if mask else grid.count
     if not tilings:
@@ -137,7 +137,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         halo_is="an upper bound: measured on a worker when the run starts" if spec.measures_halo else "final",
         region=str(grid.region),
         voxels_to_write=grid.region.voxels * len(spec.classes),
-        read_for_each_written=round(largest.grown(plan.halo).voxels / largest.voxels, 2),
+        read_for_each_written=round(largest.grow(plan.halo).voxels / largest.voxels, 2),
         mask=mask.volume.location if mask else None,
         blocks_outside_the_mask=grid.count - planned,
         blocks_done_before=done,

@@ -14,7 +14,7 @@ from volseg.errors import ConfigError, ResumeError, TargetError
 from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
 from volseg.models import ModelHeader, chosen_classes, read_card, refuse_lone_estimate, resolve_model
 from volseg.models.compatibility import refuse_other_type, refuse_other_voxels, refuse_uneven
-from volseg.pipeline import Plan, Request, plan_run
+from volseg.pipeline import Plan, PlanRequest, plan_run
 from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.storage import (
     BlockMask,
@@ -24,7 +24,7 @@ from volseg.storage import (
     open_mask,
     open_volume,
     read_record,
-    refuse_other_than_zarr,
+    refuse_non_zarr,
     refuse_overlap,
     refuse_unwritable,
 )
@@ -155,7 +155,7 @@ def _refuse_target(target: Path, config: PredictConfig) -> None:
             f"target {target} exists already; give --resume to finish it, --overwrite to replace it, or another path"
         )
     if config.overwrite:
-        refuse_other_than_zarr(target)
+        refuse_non_zarr(target)
     if target.exists() and config.resume and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
     refuse_unwritable(target)
@@ -185,13 +185,13 @@ def _refuse_other_inputs(recorded: RunRecord, volume: Volume, models: tuple[Mode
         raise ResumeError(f"{target} was started with another model ({names}); give that one, or --overwrite")
 
 
-def _plan_request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> Request:
+def _plan_request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> PlanRequest:
     """What to plan; a resumed run takes what is not requested from its record."""
     settings = recorded.settings if recorded else None
     region: Box | None = settings.region if settings else None
     if config.roi is not None:
         region = parse_roi(config.roi, shape)
-    return Request(
+    return PlanRequest(
         block=config.block or (settings.block if settings else None),
         shard=config.shard or (settings.shard if settings else None),
         chunk=config.chunk or (settings.chunk if settings else None),

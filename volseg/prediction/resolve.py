@@ -19,7 +19,7 @@ from volseg.storage import (
     RunRecord,
     Settings,
     SourceEntry,
-    source_identity,
+    volume_fingerprint,
     volume_statistics,
 )
 from volseg.version import __version__
@@ -53,7 +53,7 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         shape=volume.shape,
         dtype=volume.dtype,
         voxel_nm=volume.voxel_nm,
-        identity=source_identity(volume),
+        identity=volume_fingerprint(volume),
     )
     settings = _settings(spec, recorded, executor, workers)
     statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(spec, progress)
@@ -126,7 +126,7 @@ def _statistics(spec: RunSpec, progress: Progress) -> list[Statistics]:
     result: list[Statistics] = []
     for model in spec.models:
         normalization = model.card.normalization
-        key = (normalization.mode, normalization.training if normalization.mode == "fixed" else ())
+        key = (normalization.mode, normalization.training if normalization.scope == "training" else ())
         if key not in computed:
             on_section = log_section_progress(progress, volume.shape[0])
             computed[key] = volume_statistics(volume, normalization, on_section)

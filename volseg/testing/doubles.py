@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx
 from volseg.cluster import NullProgress
 from volseg.errors import BlockError, SourceError
-from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
+from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, Estimate, process_block
 from volseg.prediction.sink import VolumeSink
 from volseg.storage import open_target, open_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from volseg.ops import Grey
 
@@ -27,18 +24,19 @@ FOOTPRINT = Footprint((0, 1, 1), (0, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), (0,
 
 
 class Identity:
-    """Gives back the middle of what it was given, as probability: raw / 255 where constants are (0, 255)."""
+    """Predicts the grey values themselves: raw / 255 if the constants are (0, 255)."""
 
     def __init__(self, tiling: Tiling) -> None:
         self._tiling = tiling
 
-    def __call__(self, grey: Grey, write_box: Box) -> Iterator[NDArray[np.float32]]:
-        yield grey[write_box.relative_to(self._tiling.read_box(write_box).start).slices].normalized()[None]
+    def __call__(self, grey: Grey, write_box: Box) -> Iterator[Estimate]:
+        inside = write_box.relative_to(self._tiling.read_box(write_box).start)
+        yield Estimate(grey[inside.slices].normalized()[None], 0.0)
 
 
 @lru_cache(maxsize=2)
-def identity_journey(source: str, target: str, block: Zyx, halo: Zyx) -> BlockPipeline:
-    """A journey that copies a uint8 volume, by way of probability."""
+def identity_pipeline(source: str, target: str, block: Zyx, halo: Zyx) -> BlockPipeline:
+    """A pipeline that copies a uint8 volume, by way of probability."""
     volume, sink = open_volume(source), open_target(Path(target))
     tiling = Tiling(FOOTPRINT, block, halo)
     grid = BlockGrid.over(volume.shape, block, sink.shard)
@@ -48,7 +46,7 @@ def identity_journey(source: str, target: str, block: Zyx, halo: Zyx) -> BlockPi
 
 def copy_block(number: int, source: str, target: str, block: Zyx, halo: Zyx = (0, 1, 1)) -> BlockReport:
     """One block of the identity network, as a worker does it."""
-    return process_block(number, identity_journey(source, target, block, halo))
+    return process_block(number, identity_pipeline(source, target, block, halo))
 
 
 def report(number: int) -> BlockReport:
@@ -66,7 +64,7 @@ def fails_once_a_worker(number: int, folder: str) -> BlockReport:
     except FileExistsError:
         if first.read_text() != me:
             return report(number)
-    raise SourceError(f"a disk hiccup at block {number}")
+    raise SourceError(f"a disk error at block {number}")
 
 
 def fails_at_three(number: int) -> BlockReport:
@@ -124,7 +122,7 @@ def faults_of_large_maps(size: int) -> int:
     """Pages that the system hands out while the lane makes and drops maps of so many bytes."""
     import resource
 
-    from volseg.inference.executor import FORWARD
+    from volseg.inference.executor import forward_executor
     from volseg.inference.memory.malloc import retain_heap
 
     def count() -> int:
@@ -134,4 +132,4 @@ def faults_of_large_maps(size: int) -> int:
             bytearray(size)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    return FORWARD.submit(count).result()
+    return forward_executor.submit(count).result()

@@ -9,7 +9,7 @@ from volseg.blocks import BlockGrid, Box, Footprint
 from volseg.config.tolerance import Tolerance
 from volseg.errors import ConfigError
 from volseg.prediction.autotune import halo_curve as arithmetic
-from volseg.prediction.autotune.halo_curve import Depths, Measured, candidate_halos, curve, sample_boxes
+from volseg.prediction.autotune.halo_curve import DepthErrors, HaloError, candidate_halos, sample_boxes
 
 FLAT = Footprint((0, 21, 21), (0, 21, 21), (1, 8, 8), (0, 0, 0), (1, 8, 8), (0, 20, 20))
 DEEP = Footprint((5, 21, 21), (5, 21, 21), (2, 8, 8), (0, 0, 0), (2, 8, 8), (4, 20, 20), dimensions=3)
@@ -29,7 +29,9 @@ def test_errors_are_counted_at_the_depth_where_they_are(footprint: Footprint) ->
     cut[0, :, 10, 30] = 5  # ten voxels from the nearest face along y
     points = {
         p.halo: p
-        for p in curve([arithmetic.by_depth(cut, exact, Box.of_shape(shape), footprint)], footprint, (shape[0], 32, 32))
+        for p in halo_errors(
+            [arithmetic.errors_by_depth(cut, exact, Box.of_shape(shape), footprint)], footprint, (shape[0], 32, 32)
+        )
     }
     for halo, point in points.items():
         seen = halo[1] <= 10 and halo != footprint.exact_halo()
@@ -37,31 +39,31 @@ def test_errors_are_counted_at_the_depth_where_they_are(footprint: Footprint) ->
         assert (point.share < 1) == seen
 
 
-def sample_of(wrong: list[float]) -> Depths:
+def sample_of(wrong: list[float]) -> DepthErrors:
     """A flat sample with a share of wrong voxels at each depth."""
     voxels = np.full((1, len(wrong)), 1000)
     within = voxels - (1000 * np.array([wrong])).astype(np.int64)
-    return Depths(voxels, within, np.where(within < voxels, 9, 0))
+    return DepthErrors(voxels, within, np.where(within < voxels, 9, 0))
 
 
 def test_the_share_is_that_of_the_runs_tile_not_of_the_samples() -> None:
     """Half of the outermost eight voxels are wrong: much of a small tile, little of a large one."""
     sample = sample_of([0.5, 0.0, 0.0, 0.0])
     for side, ring in ((16, 1.0), (32, 768 / 1024), (1024, 1 - (1008 / 1024) ** 2)):
-        assert curve([sample], FLAT, (1, side, side))[0].share == pytest.approx(1 - 0.5 * ring)
-        assert curve([sample], FLAT, (1, side, side))[1].share == 1
+        assert halo_errors([sample], FLAT, (1, side, side))[0].share == pytest.approx(1 - 0.5 * ring)
+        assert halo_errors([sample], FLAT, (1, side, side))[1].share == 1
 
 
 def test_the_cheapest_halo_within_tolerance_is_chosen_along_all_axes() -> None:
     enough = {(0, 24, 24), (2, 16, 16), (2, 24, 24), (4, 16, 16), (4, 24, 24)}
-    points = [Measured(halo, 1.0 if halo in enough else 0.5, 0) for halo in candidate_halos(DEEP)]
-    assert arithmetic.chosen(points, Tolerance(), DEEP, (4, 256, 256)).halo == (0, 24, 24)
-    assert arithmetic.chosen(points, Tolerance(), DEEP, (64, 32, 32)).halo == (2, 16, 16)
+    points = [HaloError(halo, 1.0 if halo in enough else 0.5, 0) for halo in candidate_halos(DEEP)]
+    assert arithmetic.cheapest_halo(points, Tolerance(), DEEP, (4, 256, 256)).halo == (0, 24, 24)
+    assert arithmetic.cheapest_halo(points, Tolerance(), DEEP, (64, 32, 32)).halo == (2, 16, 16)
 
 
 def test_the_exact_halo_is_taken_where_no_smaller_one_will_do() -> None:
-    points = curve([sample_of([0.5] * 8)], FLAT, (1, 64, 64))
-    assert arithmetic.chosen(points, Tolerance(), FLAT, (1, 256, 256)) == Measured(FLAT.exact_halo(), 1.0, 0.0)
+    points = halo_errors([sample_of([0.5] * 8)], FLAT, (1, 64, 64))
+    assert arithmetic.cheapest_halo(points, Tolerance(), FLAT, (1, 256, 256)) == HaloError(FLAT.exact_halo(), 1.0, 0.0)
 
 
 def test_samples_sit_on_the_stride_inside_the_region_and_differ() -> None:
@@ -78,7 +80,7 @@ def test_samples_sit_on_the_stride_inside_the_region_and_differ() -> None:
 
 def test_the_hardest_sample_decides() -> None:
     easy, hard = sample_of([0.1, 0.0, 0.0, 0.0]), sample_of([0.2, 0.1, 0.0, 0.0])
-    assert curve([easy, hard], FLAT, (1, 64, 64)) == curve([hard], FLAT, (1, 64, 64))
+    assert halo_errors([easy, hard], FLAT, (1, 64, 64)) == halo_errors([hard], FLAT, (1, 64, 64))
 
 
 @pytest.mark.parametrize(("share", "greatest"), [(0, 8), (1.1, 8), (0.9, -1), (0.9, 300)])
@@ -96,5 +98,5 @@ def test_the_corner_that_is_compared_is_beyond_reach_of_the_other_faces(footprin
     assert part.stop[2] == sample.stop[2]
     assert sample.stop[1] - part.stop[1] == part.start[2] - sample.start[2] == cut[1]
     assert sample.stop[0] - part.stop[0] == cut[0]
-    # As deep as any halo that might be chosen, and more.
+    # As deep as any halo that might be cheapest_halo, and more.
     assert all(n > c for n, c in zip(part.shape, cut, strict=True))

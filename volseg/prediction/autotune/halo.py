@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling
-from volseg.blocks.tiling import split_evenly
+from volseg.blocks.tiling import even_tile_core
 from volseg.errors import ClusterError, MemoryPlanError
 from volseg.inference import open_predictors
 from volseg.inference.memory.plan import largest_that_fits, plan_memory
@@ -105,7 +105,7 @@ def _tilings_of(box: Box, footprint: Footprint) -> Iterator[Tiling]:
     """Tilings of a part of a sample with the exact halo: one tile, then more and more."""
     for parts in (1, 2, 4):
         across = (1 if footprint.dimensions == 2 else parts, parts, parts)
-        yield Tiling(footprint, split_evenly(box.shape, across, footprint.stride), footprint.exact_halo())
+        yield Tiling(footprint, even_tile_core(box.shape, across, footprint.stride), footprint.exact_halo())
 
 
 def measure_halo(

@@ -125,7 +125,7 @@ def _fastest(
     model: Model, grid: BlockGrid, candidates: Sequence[tuple[Tiling, TileConfig]], engine: Engine | None
 ) -> TileConfig:
     """The candidate with the most voxels per second; the first if there is one only, or the run is short."""
-    block, (first_tiling, first) = grid.largest, candidates[0]
+    block, (first_tiling, first) = grid.largest_box, candidates[0]
     if engine is None or len(candidates) == 1 or grid.count * first_tiling.count(block) < _MIN_PASSES:
         return first
     timed = []
