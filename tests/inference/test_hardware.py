@@ -1,61 +1,75 @@
-"""What workers say of themselves, and what follows for a run."""
+"""Hardware of workers, and the settings that follow from it."""
 
 from __future__ import annotations
 
 import os
+import sys
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from volseg.errors import ConfigError
-from volseg.inference import WorkerInfo, choose_precision, threads_each, worker_info
-from volseg.inference import hardware as looked
+from volseg.inference import (
+    Engine,
+    WorkerInfo,
+    choose_precision,
+    hardware,
+    peak_memory,
+    reset_peak_memory,
+    threads_per_worker,
+    worker_info,
+)
+from volseg.inference.memory import malloc, peak
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def facts(host: str = "a", cpus: int = 8, first: int = 0, device="cpu", fast: bool = False) -> WorkerInfo:
+def worker(host: str = "a", cpus: int = 8, first: int = 0, device="cpu", fast: bool = False) -> WorkerInfo:
     return WorkerInfo(host, frozenset(range(first, first + cpus)), 1 << 30, device, "", 0, fast)
 
 
 @pytest.mark.parametrize(
     ("workers", "threads"),
     [
-        ([facts()], 8),
-        ([facts(), facts()], 4),
-        ([facts(), facts(), facts()], 2),
-        ([facts("a"), facts("b"), facts("b")], 4),
-        ([facts(cpus=4), facts(cpus=4, first=4)], 4),  # bound to cores of their own
-        ([facts(cpus=1), facts(cpus=1), facts(cpus=1)], 1),
+        ([worker()], 8),
+        ([worker(), worker()], 4),
+        ([worker(), worker(), worker()], 2),
+        ([worker("a"), worker("b"), worker("b")], 4),
+        ([worker(cpus=4), worker(cpus=4, first=4)], 4),  # pinned to different cores
+        ([worker(cpus=1), worker(cpus=1), worker(cpus=1)], 1),
     ],
 )
-def test_workers_times_threads_never_exceed_a_hosts_cores(workers, threads) -> None:
-    assert threads_each(workers) == threads
+def test_the_threads_of_all_workers_never_exceed_a_hosts_cores(workers, threads) -> None:
+    assert threads_per_worker(workers) == threads
 
 
-def test_bfloat16_is_chosen_where_all_have_it() -> None:
-    assert choose_precision("auto", [facts(fast=True), facts(fast=True)]) == "bfloat16"
-    assert choose_precision("auto", [facts(fast=True), facts()]) == "float32"
-    assert choose_precision("bfloat16", [facts()]) == "bfloat16"
-    assert choose_precision("float16", [facts(device="cuda")]) == "float16"
-    assert choose_precision("auto", [facts(device="cuda")], on_gpus="float16") == "float16"
-    assert choose_precision("auto", [facts(device="cuda"), facts()], on_gpus="float16") == "float32"
-    assert choose_precision("auto", [facts(fast=True)], on_gpus="float16") == "bfloat16"
-    assert choose_precision("auto", [facts(device="cuda", fast=True)]) == "bfloat16"
+def test_auto_precision_is_bfloat16_if_all_workers_compute_it_in_hardware() -> None:
+    assert choose_precision("auto", [worker(fast=True), worker(fast=True)]) == "bfloat16"
+    assert choose_precision("auto", [worker(fast=True), worker()]) == "float32"
+    assert choose_precision("bfloat16", [worker()]) == "bfloat16"
+    assert choose_precision("float16", [worker(device="cuda")]) == "float16"
+    assert choose_precision("auto", [worker(device="cuda")], on_gpus="float16") == "float16"
+    assert choose_precision("auto", [worker(device="cuda"), worker()], on_gpus="float16") == "float32"
+    assert choose_precision("auto", [worker(fast=True)], on_gpus="float16") == "bfloat16"
+    assert choose_precision("auto", [worker(device="cuda", fast=True)]) == "bfloat16"
 
 
-def test_float16_on_a_processor_is_refused() -> None:
+def test_float16_on_a_cpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="precision float16 needs a CUDA device"):
-        choose_precision("float16", [facts(device="cuda"), facts()])
+        choose_precision("float16", [worker(device="cuda"), worker()])
 
 
-def test_this_machine_is_described() -> None:
-    here = worker_info("cpu")
-    assert here.cpus == frozenset(os.sched_getaffinity(0))
-    assert 0 < here.memory < 1 << 50
-    assert (here.device, here.device_memory) == ("cpu", 0)
+def test_worker_info_describes_this_machine() -> None:
+    info = worker_info("cpu")
+    assert info.cpus == frozenset(os.sched_getaffinity(0))
+    assert 0 < info.memory < 1 << 50
+    assert (info.device, info.device_memory) == ("cpu", 0)
 
 
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_a_missing_gpu_is_refused() -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -66,12 +80,36 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("free", "trimmed"), [(1 << 50, False), (1 << 20, True)])
-def test_pages_that_an_earlier_run_left_count_as_free_where_memory_is_scarce(
+def test_freed_memory_of_an_earlier_run_counts_as_free_if_memory_is_scarce(
     monkeypatch: pytest.MonkeyPatch, free: int, trimmed: bool
 ) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(looked, "trim", lambda: told.append("trimmed"))
-    monkeypatch.setattr(looked, "_free_in_control_group", lambda: free + len(told))
+    calls: list[str] = []
+    monkeypatch.setattr(hardware, "trim", lambda: calls.append("trim"))
+    monkeypatch.setattr(hardware, "_free_in_control_group", lambda: free + len(calls))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 60))
     assert worker_info("cpu").memory == free + trimmed
-    assert bool(told) == trimmed
+    assert bool(calls) == trimmed
+
+
+def test_a_platform_without_affinity_proc_and_mallopt_falls_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As macOS: no sched_getaffinity, no /proc, another C library."""
+    missing = tmp_path / "missing"
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(hardware, "Path", lambda _: missing)
+    monkeypatch.setattr(peak, "_STATUS", missing / "status")
+    monkeypatch.setattr(peak, "_CLEAR_REFS", missing / "clear_refs")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    info = worker_info("cpu")
+    assert info.cpus == {0, 1, 2}
+    assert 0 < info.memory < 1 << 50
+    assert not info.fast_bfloat16
+    assert hardware.device_name(Engine("cpu", "float32", 1, 1)).startswith(", torch ")
+    reset_peak_memory()
+    assert peak_memory("cpu") == (0, 0)
+    assert not malloc.retain_heap()
+    with malloc.mmap_large_blocks():
+        pass
+    malloc.release_heap()

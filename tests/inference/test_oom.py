@@ -1,4 +1,4 @@
-"""A device that runs out of memory is asked for less, and the map stays the same."""
+"""After a device ran out of memory, smaller passes give the same map."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from volseg.blocks import Box, Footprint, Tiling
 from volseg.errors import MemoryPlanError
 from volseg.inference import Engine
-from volseg.inference.oom import parts, smaller
-from volseg.inference.optimize.optimize import prepared
+from volseg.inference.oom import reduce_tiling, split_core
+from volseg.inference.optimize.optimize import optimize
 from volseg.inference.tiled_predictor import TiledPredictor
 from volseg.models.footprint import network_footprint
 from volseg.ops import Grey
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BOX = Box((0, 0, 0), (3, 48, 40))
-CPU_SAYS = "[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+CPU_MESSAGE = (
+    "[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+)
 
 
 def predictor(batch: int, side: int = 48, orientations: str = "one") -> TiledPredictor:
@@ -35,44 +37,46 @@ def predictor(batch: int, side: int = 48, orientations: str = "one") -> TiledPre
     footprint = network_footprint(network)
     tiling = Tiling(footprint, (1, side, side), footprint.exact_halo())
     engine = Engine("cpu", "float32", batch, 1, orientations)
-    return TiledPredictor(prepared(network, "cpu", "float32"), torch.sigmoid, tiling, engine)
+    return TiledPredictor(optimize(network, "cpu", "float32"), torch.sigmoid, tiling, engine)
 
 
 def small_device(
     monkeypatch: pytest.MonkeyPatch, predict: TiledPredictor, tiles: int, side: int, error: Exception
 ) -> list[tuple[int, ...]]:
-    """Let passes fail that are larger than a number of tiles or a side; returns the shapes of all that are tried."""
-    tried: list[tuple[int, ...]] = []
+    """Let passes fail above a number of tiles or a side; returns the shapes of all passes."""
+    shapes: list[tuple[int, ...]] = []
     forward: Callable = predict._forward
 
-    def limited(cores, passes, work):
-        tried.append((len(cores), *passes.tiling.input_shape))
-        if len(cores) > tiles or passes.tiling.input_shape[-1] > side:
+    def limited(cores, config, block):
+        shapes.append((len(cores), *config.tiling.input_shape))
+        if len(cores) > tiles or config.tiling.input_shape[-1] > side:
             raise error
-        return forward(cores, passes, work)
+        return forward(cores, config, block)
 
     monkeypatch.setattr(predict, "_forward", limited)
-    return tried
+    return shapes
 
 
 def block(predict: TiledPredictor) -> np.ndarray:
-    seen = predict._tiling.read_box(BOX)
-    return next(predict(Grey.of(blobs(seen.shape), ((120.0, 60.0),)), BOX))
+    shape = predict._tiling.read_box(BOX).shape
+    return next(predict(Grey.of(blobs(shape), ((120.0, 60.0),)), BOX)).probability
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError(CPU_SAYS), torch.OutOfMemoryError("CUDA out of memory."), MemoryError("std::bad_alloc")]
+    "error", [RuntimeError(CPU_MESSAGE), torch.OutOfMemoryError("CUDA out of memory."), MemoryError("std::bad_alloc")]
 )
-def test_half_the_batch_is_tried_once_and_kept(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_the_batch_is_halved_once_and_stays_so(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     predict = predictor(batch=3)
     expected = block(predict)
-    tried = small_device(monkeypatch, predict, 1, 999, error)
-    with pytest.warns(UserWarning, match="cpu ran out of memory: from here on .* tiles of 1,48,48, 1 at a time; a sm"):
-        made = block(predict)
-    np.testing.assert_allclose(made, expected, atol=1e-5)
-    assert [shape[0] for shape in tried] == [3, 1, 1, 1]
-    np.testing.assert_array_equal(block(predict), made)  # a second warning would fail here
-    assert [shape[0] for shape in tried[4:]] == [1, 1, 1]
+    shapes = small_device(monkeypatch, predict, 1, 999, error)
+    with pytest.warns(
+        UserWarning, match="cpu ran out of memory: .* tiles of 1,48,48 in batches of 1; a smaller --tile"
+    ):
+        result = block(predict)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    assert [shape[0] for shape in shapes] == [3, 1, 1, 1]
+    np.testing.assert_array_equal(block(predict), result)  # a second warning would fail here
+    assert [shape[0] for shape in shapes[4:]] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("orientations", ["one", "flips"])
@@ -80,21 +84,21 @@ def test_then_tiles_are_halved_and_the_map_stays_the_same(monkeypatch: pytest.Mo
     predict = predictor(batch=1, orientations=orientations)
     expected = block(predict)
     whole = predict._tiling.input_shape[-1]
-    tried = small_device(monkeypatch, predict, 1, whole - 1, RuntimeError(CPU_SAYS))
-    with pytest.warns(UserWarning, match="tiles of 1,24,24, 1 at a time"):
-        made = block(predict)
-    np.testing.assert_allclose(made, expected, atol=1e-5)
-    # Two passes were under way. Halves of 24 voxels cover a width of 40 in two.
-    assert [shape[-1] for shape in tried] == [whole] * 2 + [whole - 24] * 12
+    shapes = small_device(monkeypatch, predict, 1, whole - 1, RuntimeError(CPU_MESSAGE))
+    with pytest.warns(UserWarning, match="tiles of 1,24,24 in batches of 1"):
+        result = block(predict)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    # Two passes were in flight. Halves of 24 voxels cover a width of 40 in two.
+    assert [shape[-1] for shape in shapes] == [whole] * 2 + [whole - 24] * 12
 
 
 def test_a_tile_that_cannot_be_halved_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     predict = predictor(batch=1, side=4)
     side = predict._tiling.input_shape[-1]
-    small_device(monkeypatch, predict, 0, 0, RuntimeError(CPU_SAYS))
+    small_device(monkeypatch, predict, 0, 0, RuntimeError(CPU_MESSAGE))
     refusal = f"one tile of 1,2,2, 1,{side - 2},{side - 2} with its halo, does not fit the memory left on cpu; give"
     with (
-        pytest.warns(UserWarning, match="tiles of 1,2,2, 1 at a time"),
+        pytest.warns(UserWarning, match="tiles of 1,2,2 in batches of 1"),
         pytest.raises(MemoryPlanError, match=re.escape(refusal)),
     ):
         block(predict)
@@ -102,50 +106,50 @@ def test_a_tile_that_cannot_be_halved_is_refused_with_the_way_out(monkeypatch: p
         block(predict)
 
 
-def test_what_a_failed_pass_held_is_gone_when_a_smaller_one_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maps of tens of GiB: the smaller pass would not find room beside them."""
+def test_a_failed_pass_frees_its_activations_before_a_smaller_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activations may take tens of GiB: the smaller pass would not fit beside them."""
     predict = predictor(batch=2)
     forward: Callable = predict._forward
-    held: list[weakref.ref[torch.Tensor]] = []
+    activations: list[weakref.ref[torch.Tensor]] = []
 
-    def limited(cores, passes, work):
-        assert not [maps for maps in held if maps() is not None]
+    def limited(cores, config, block):
+        assert not any(reference() is not None for reference in activations)
         if len(cores) > 1:
-            maps = torch.zeros(9)
-            held.append(weakref.ref(maps))
+            activation = torch.zeros(9)
+            activations.append(weakref.ref(activation))
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return forward(cores, passes, work)
+        return forward(cores, config, block)
 
     monkeypatch.setattr(predict, "_forward", limited)
-    gc.disable()  # a cycle would live until it is looked for
+    gc.disable()  # a reference cycle must not be needed to be collected
     try:
-        with pytest.warns(UserWarning, match="1 at a time"):
+        with pytest.warns(UserWarning, match="batches of 1"):
             block(predict)
     finally:
         gc.enable()
-    assert held
+    assert activations
 
 
-def test_two_passes_under_way_that_fail_make_tiles_smaller_once() -> None:
+def test_two_failing_passes_in_flight_reduce_the_tiling_once() -> None:
     predict = predictor(batch=4)
-    passes = predict._passes
-    with pytest.warns(UserWarning, match="2 at a time"):
-        predict._shrink(passes)
-    predict._shrink(passes)  # a second warning would fail here
-    assert predict._passes.batch == 2
+    config = predict._config
+    with pytest.warns(UserWarning, match="batches of 2"):
+        predict._fall_back(config)
+    predict._fall_back(config)  # a second warning would fail here
+    assert predict._config.batch == 2
 
 
-def test_other_errors_are_not_taken_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_treated_as_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     predict = predictor(batch=2)
-    tried = small_device(monkeypatch, predict, 0, 0, RuntimeError("a kernel that does not exist"))
+    shapes = small_device(monkeypatch, predict, 0, 0, RuntimeError("a kernel that does not exist"))
     with pytest.raises(RuntimeError, match="a kernel that does not exist"):
         block(predict)
-    assert len(tried) <= 2  # of which the second was under way
+    assert len(shapes) <= 2  # the second was in flight
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 5))
-def test_halves_cover_a_core_on_the_stride_and_need_no_more_than_it_reads(
+def test_halves_cover_a_core_on_the_stride_and_within_its_read_box(
     rows: int, columns: int, stride: int, strides_of_halo: int
 ) -> None:
     halo = strides_of_halo * stride
@@ -156,14 +160,14 @@ def test_halves_cover_a_core_on_the_stride_and_need_no_more_than_it_reads(
     core = Box((4, 12 * stride, 0), (6, (12 + rows) * stride, columns * stride))
     if rows == columns == 1:
         with pytest.raises(MemoryPlanError):
-            smaller(tiling, 1, "cuda")
+            reduce_tiling(tiling, 1, "cuda")
         return
-    half, batch = smaller(tiling, 1, "cuda")
-    cut = list(parts(core, half.core))
+    half, batch = reduce_tiling(tiling, 1, "cuda")
+    parts = list(split_core(core, half.core))
     assert batch == 1
-    assert len(cut) == (2 if rows > 1 else 1) * (2 if columns > 1 else 1)
+    assert len(parts) == (2 if rows > 1 else 1) * (2 if columns > 1 else 1)
     covered = np.zeros(core.shape, bool)
-    for part in cut:
+    for part in parts:
         assert part.shape == half.core
         assert not any(a % s for a, s in zip(part.start, footprint.stride, strict=True))
         assert tiling.input_box(core).contains(half.input_box(part))

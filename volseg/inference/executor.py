@@ -1,53 +1,38 @@
-"""The one thread of a process that makes forward passes, whichever block they are for.
+"""The thread that runs all forward passes of a process.
 
     thread of block 7   read, normalise --> wait ............. --> average, write
                                              \\                /
-    the lane                    [ pass of 6 ] [ pass of block 7 ] [ pass of 8 ]
+    forward thread              [ pass of 6 ] [ pass of block 7 ] [ pass of 8 ]
 
-A device does one pass at a time anyhow. In one thread, all maps are made in one heap, where those of the pass before
-were; OpenMP has one team of threads; and what torch keeps for each thread, such as how many those are, is set once.
+A device runs one pass at a time in any case. With one thread, all passes allocate from one heap and reuse each other's
+memory, OpenMP starts one team of threads, and torch's settings per thread, such as its thread count, are set once.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Made = TypeVar("Made")
-
-
-class _Clock(threading.local):
-    seconds = 0.0
+Result = TypeVar("Result")
 
 
 class ForwardExecutor:
-    """Does one thing after another, in a thread of its own."""
+    """Runs functions one after another in a single thread."""
 
     def __init__(self) -> None:
-        self._clock = _Clock()
-        self._open()
-        os.register_at_fork(after_in_child=self._open)  # a fork's child has the lane, but not its thread
+        self._start()
+        os.register_at_fork(after_in_child=self._start)  # a forked child inherits this object, but not its thread
 
-    def _open(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward")
+    def _start(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="forward")
 
-    def submit(self, work: Callable[[], Made]) -> Future[Made]:
-        """Have something done after all that was asked for before."""
-        return self._thread.submit(work)
-
-    def count(self, seconds: float) -> None:
-        """Add what a device took for the calling thread's work."""
-        self._clock.seconds += seconds
-
-    @property
-    def seconds(self) -> float:
-        """What devices took for the calling thread's work so far, without its waiting for that of others."""
-        return self._clock.seconds
+    def submit(self, function: Callable[[], Result]) -> Future[Result]:
+        """Schedule a function after all that were submitted before."""
+        return self._pool.submit(function)
 
 
-FORWARD = ForwardExecutor()
+forward_executor = ForwardExecutor()

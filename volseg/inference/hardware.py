@@ -1,4 +1,4 @@
-"""What a worker can do, asked on the worker: a login node's hardware says nothing."""
+"""Hardware of a worker, queried on the worker: that of a login node may differ."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ if TYPE_CHECKING:
     from volseg.inference.settings import Device, Engine, Precision
 
 
-_AMPLE = 2
-"""Times what this process holds: where so much is free besides, what it keeps does not matter."""
+_SCARCE_FACTOR = 2
+"""Free memory is scarce below this multiple of the process's own: then its freed memory counts."""
+_UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """One worker's hardware.
+    """Hardware of one worker.
 
     Attributes:
         host: its name.
-        cpus: that the process may use.
-        memory: bytes that were free for the process, on the machine and in its control group.
-        device: `cuda` where a GPU is visible.
-        gpu: which one; empty on a CPU.
-        device_memory: bytes that were free on it; 0 on a CPU.
-        fast_bfloat16: whether bfloat16 is computed in hardware.
+        cpus: cores that the process may use.
+        memory: free bytes, on the machine and in the process's control group.
+        device: `cuda` if a GPU is visible.
+        gpu: its UUID; empty on a CPU.
+        device_memory: free bytes on the GPU; 0 on a CPU.
+        fast_bfloat16: the hardware computes in bfloat16.
+        torch: version.
     """
 
     host: str
@@ -44,35 +46,44 @@ class WorkerInfo:
     gpu: str
     device_memory: int
     fast_bfloat16: bool
+    torch: str = ""
 
 
 def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
-    """Look at the hardware of this process.
+    """Query the hardware of this process.
 
     Raises:
-        ConfigError: a GPU was asked for and none is visible.
+        ConfigError: the device is `cuda` and no GPU is visible.
     """
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
     gpu = device != "cpu" and torch.cuda.is_available()
     if gpu and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # what an earlier run left here, and nobody uses, is free
+        torch.cuda.empty_cache()  # unused memory of an earlier run is free
     if device == "cuda" and not gpu:
         raise ConfigError(f"device cuda: no CUDA device is visible on {socket.gethostname()}; use device cpu")
     return WorkerInfo(
         host=socket.gethostname(),
-        cpus=frozenset(os.sched_getaffinity(0)),
+        cpus=available_cpus(),
         memory=_free_memory(),
         device="cuda" if gpu else "cpu",
         gpu=str(torch.cuda.get_device_properties(0).uuid) if gpu else "",
         device_memory=torch.cuda.mem_get_info()[0] if gpu else 0,
         fast_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bfloat16(),
+        torch=str(torch.__version__),
     )
 
 
+def available_cpus() -> frozenset[int]:
+    """Cores that this process may use; without a CPU affinity, as on macOS, all of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
 def _free_memory() -> int:
-    """What the host leaves this process, in bytes; free pages that it keeps count where they are much of that."""
-    if _available() <= _AMPLE * psutil.Process().memory_info().rss:
+    """Free memory for this process, in bytes; memory that it has freed but kept counts if memory is scarce."""
+    if _available() <= _SCARCE_FACTOR * psutil.Process().memory_info().rss:
         trim()
     return _available()
 
@@ -83,8 +94,8 @@ def _available() -> int:
 
 
 def _free_in_control_group() -> int:
-    """What a batch system or a container leaves this process, in bytes; very much where nothing limits it."""
-    free = 1 << 62
+    """Free memory below the limits of a batch system or a container, in bytes; 2**62 without limits."""
+    free = _UNLIMITED
     try:
         group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].strip("/")
     except OSError:
@@ -99,13 +110,12 @@ def _free_in_control_group() -> int:
     return max(free, 0)
 
 
-def threads_each(workers: Sequence[WorkerInfo]) -> int:
-    """Threads of a forward pass, such that the workers of a host together never exceed its cores."""
+def threads_per_worker(workers: Sequence[WorkerInfo]) -> int:
+    """Threads of a forward pass, so that the workers of each host together use at most its cores."""
     hosts: dict[str, list[WorkerInfo]] = {}
     for worker in workers:
         hosts.setdefault(worker.host, []).append(worker)
-    shares = (len(frozenset().union(*(w.cpus for w in group))) // len(group) for group in hosts.values())
-    return max(1, min(shares))
+    return max(1, min(len(frozenset().union(*(w.cpus for w in group))) // len(group) for group in hosts.values()))
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -115,7 +125,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def _of_processor(what: str) -> str:
-    """What Linux says of the first processor; empty where it says nothing."""
+    """A field of the first processor in /proc/cpuinfo; empty if there is none, as on macOS."""
     try:
         with Path("/proc/cpuinfo").open() as lines:
             return next((line.partition(":")[2].strip() for line in lines if line.startswith(what)), "")
@@ -124,7 +134,7 @@ def _of_processor(what: str) -> str:
 
 
 def device_name(engine: Engine) -> str:
-    """What this process computes on: times measured on one such device hold for another."""
+    """Name of the device and version of torch: equal names may share measured times."""
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
     name = torch.cuda.get_device_name() if engine.device == "cuda" else _of_processor("model name")
@@ -132,27 +142,27 @@ def device_name(engine: Engine) -> str:
 
 
 def choose_precision(
-    asked: Literal["auto", "float32", "bfloat16", "float16"],
+    requested: Literal["auto", "float32", "bfloat16", "float16"],
     workers: Sequence[WorkerInfo],
     on_gpus: Precision = "bfloat16",
 ) -> Precision:
-    """The precision that every worker of a run computes in.
+    """The precision of all workers of a run.
 
-    `auto` is what suits GPUs where all workers have one; else bfloat16 where all have it in hardware, else float32.
+    `auto` gives `on_gpus` if all workers have a GPU, else bfloat16 if all have it in hardware, else float32.
 
     Args:
-        asked: by the user.
-        workers: all of them.
-        on_gpus: what `auto` is where all workers compute on GPUs: float16 has three bits more than bfloat16, and suits
-            a network whose numbers are known to stay below 65,504.
+        requested: by the user.
+        workers: of the run.
+        on_gpus: `auto` on GPUs; float16 has three bits more than bfloat16, for networks whose values are known to stay
+            below 65,504.
 
     Raises:
         ConfigError: float16 on a CPU, where it is slower than float32.
     """
-    if asked == "auto" and on_gpus == "float16" and all(worker.device == "cuda" for worker in workers):
+    if requested == "auto" and on_gpus == "float16" and all(worker.device == "cuda" for worker in workers):
         return "float16"
-    if asked == "auto":
+    if requested == "auto":
         return "bfloat16" if all(worker.fast_bfloat16 for worker in workers) else "float32"
-    if asked == "float16" and any(worker.device == "cpu" for worker in workers):
+    if requested == "float16" and any(worker.device == "cpu" for worker in workers):
         raise ConfigError("precision float16 needs a CUDA device; use bfloat16 or float32 on a CPU")
-    return asked
+    return requested

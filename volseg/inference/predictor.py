@@ -1,4 +1,4 @@
-"""From a model file to something that predicts blocks, as the run's record says."""
+"""Opens a model file as a predictor of blocks, with the settings of a run record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from volseg.errors import ConfigError, ModelError
-from volseg.inference.memory.malloc import retain_heap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from volseg.inference.tiled_predictor import TiledPredictor
 
 
-def keep_float32() -> None:
-    """Let "float32" mean it: on Ampere and later, convolutions would keep ten bits of the mantissa."""
+def disable_tf32() -> None:
+    """Compute float32 convolutions in full precision: TF32, on Ampere GPUs and later, has ten bits of mantissa."""
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
     torch.backends.cudnn.allow_tf32 = False
@@ -34,7 +33,7 @@ def open_predictor(
     *,
     as_bytes: bool = False,
 ) -> TiledPredictor:
-    """Load a model and make it ready to predict blocks in this process; see `open_predictors`."""
+    """Load a model and optimise it for predictions in this process; see `open_predictors`."""
     return open_predictors(model_file, digest, [tiling], engine, classes, as_bytes=as_bytes)[0]
 
 
@@ -47,19 +46,19 @@ def open_predictors(
     *,
     as_bytes: bool = False,
 ) -> list[TiledPredictor]:
-    """Load a model once and make it ready to predict, for each of some ways to cut blocks.
+    """Load a model once and make a predictor for each tiling; they share weights.
 
     Args:
-        model_file: where it is.
-        digest: the model's, as recorded.
-        tilings: how blocks are cut.
+        model_file: path or URL.
+        digest: of the model, from the run record.
+        tilings: of blocks.
         engine: how the network is run.
-        classes: which of the model's classes to predict.
-        as_bytes: give 0 to 255, for estimates that are averaged with no others.
+        classes: of the model, to predict.
+        as_bytes: yield uint8 in 0..255; only for a block's single estimate, which is not averaged.
 
     Raises:
-        ModelError: the file is not the model that the run recorded.
-        ConfigError: the run's device is not on this worker.
+        ModelError: the file's digest differs from the recorded one.
+        ConfigError: this worker lacks the run's device.
     """
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
@@ -69,14 +68,16 @@ def open_predictors(
 
     model = shared_model(model_file)
     if model.digest != digest:
-        raise ModelError(f"{model_file} is not the model that this run was begun with; put that one back")
+        raise ModelError(f"{model_file} is not the model that this run started with; restore that file")
     if engine.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("this run computes on CUDA, and this worker has no GPU; give its slots to workers that have")
+        raise ConfigError(
+            "this run computes on CUDA, and this worker has no GPU; give slots only to workers with a GPU"
+        )
     if engine.device == "cuda":
-        keep_float32()
-    else:
-        retain_heap()
+        disable_tf32()
     network = optimized(model.network, engine.device, engine.precision)
     activate = partial(model.probabilities, classes=classes)
-    known: dict[str, PackedConvolution] = {}
-    return [TiledPredictor(network, activate, tiling, engine, as_bytes=as_bytes, known=known) for tiling in tilings]
+    cache: dict[str, PackedConvolution] = {}
+    return [
+        TiledPredictor(network, activate, tiling, engine, as_bytes=as_bytes, packed_cache=cache) for tiling in tilings
+    ]

@@ -1,4 +1,4 @@
-"""A network in float32 and eager, nothing done to its passes: what everything faster is compared with."""
+"""Reference predictions: the network as trained, in float32 and eager mode."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from volseg.inference.executor import FORWARD
-from volseg.inference.predictor import keep_float32
+from volseg.inference.executor import forward_executor
+from volseg.inference.predictor import disable_tf32
 from volseg.models.receptive_field import EXCLUSIVE
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from volseg.models.model import Model
 
 
-def plain_probability(
+def reference_probability(
     model: Model, normalized: NDArray[np.float32], tiling: Tiling, engine: Engine, classes: tuple[str, ...]
 ) -> NDArray[np.float32]:
     """Probabilities of one tile's core.
 
     Args:
         model: in main memory.
-        normalized: the input of one tile, (z, y, x).
-        tiling: what the tile is cut by.
-        engine: on which device, with how many threads; always in float32.
-        classes: which of the model's classes.
+        normalized: input of one tile, (z, y, x).
+        tiling: of the tile.
+        engine: its device and threads; the precision is always float32.
+        classes: of the model, to predict.
 
     Returns:
         (classes, z, y, x) in [0, 1].
@@ -40,7 +40,7 @@ def plain_probability(
     def forward() -> NDArray[np.float32]:
         with EXCLUSIVE, torch.inference_mode():
             if engine.device == "cuda":
-                keep_float32()
+                disable_tf32()
             if engine.threads:
                 torch.set_num_threads(engine.threads)
             tile = torch.from_numpy(normalized).to(engine.device)
@@ -48,7 +48,7 @@ def plain_probability(
             network = model.network if engine.device == "cpu" else deepcopy(model.network).to(engine.device)
             output = network.eval()(tile[None] if flat else tile[None, None])
             cores = (output[:, :, None] if flat else output)[:, :, *tiling.crop.slices]
-            made: NDArray[np.float32] = model.probabilities(cores, classes=classes)[0].cpu().numpy()
-            return made
+            probabilities: NDArray[np.float32] = model.probabilities(cores, classes=classes)[0].cpu().numpy()
+            return probabilities
 
-    return FORWARD.submit(forward).result()
+    return forward_executor.submit(forward).result()

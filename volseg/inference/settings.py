@@ -1,25 +1,28 @@
-"""How a network is run: plain values that both the driver and the workers name. Loads no torch."""
+"""How a network is run: plain values that the driver and the workers share. Loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from volseg.inference.orientations import Orientations
+Device: TypeAlias = Literal["cpu", "cuda"]
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+Orientations: TypeAlias = Literal["one", "flips", "all"]
+
+ITEM_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How a network is run; all of it can change the last bits of a result, so all of it is frozen in the record.
+    """How a network is run. Each value can change the last bits of a result, so the run record stores them all.
 
     Attributes:
-        device: where.
+        device: where it runs.
         precision: of weights and activations.
-        batch: tiles a forward pass.
-        threads: of one forward pass on a CPU.
-        orientations: that each tile is seen in, and averaged over.
-        compiled: whether torch.compile makes the network, on a GPU.
+        batch: tiles per forward pass.
+        threads: of one forward pass on a CPU; 0 keeps torch's setting.
+        orientations: in which each tile is predicted, and which are averaged.
+        compiled: run the network through torch.compile, on a GPU.
     """
 
     device: Device
@@ -30,28 +33,19 @@ class Engine:
     compiled: bool = False
 
 
-Device: TypeAlias = Literal["cpu", "cuda"]
-
-
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
-
-
-ITEM_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a worker is asked to hold.
+    """What a worker has to hold in memory.
 
     Attributes:
-        batch: tiles a forward pass.
+        batch: tiles per forward pass.
         precision: of weights and activations.
-        source_item: bytes of a voxel of the source.
+        source_item: bytes per voxel of the source.
         slots: blocks in flight.
         device: where the network runs.
-        classes: volumes of probability that are made.
-        estimates: of each, which are averaged.
-        spread: whether their standard deviation is made too.
+        classes: probability volumes that are written.
+        estimates: of each class, which are averaged.
+        with_std: compute the standard deviation of the estimates too.
     """
 
     batch: int

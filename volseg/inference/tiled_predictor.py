@@ -1,4 +1,4 @@
-"""A block predicted tile by tile."""
+"""Predicts a block tile by tile."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from volseg.errors import NotFiniteError
-from volseg.inference.executor import FORWARD
-from volseg.inference.oom import oom_warning, out_of_memory, parts, smaller
+from volseg.inference.executor import forward_executor
+from volseg.inference.oom import is_out_of_memory, oom_warning, reduce_tiling, split_core
 from volseg.inference.optimize.optimize import DTYPES, specialized
 from volseg.inference.orientations import ORIENTATIONS, Orientation
-from volseg.inference.transfer import transfer_to
+from volseg.inference.transfer import device_transfer
 from volseg.models.receptive_field import EXCLUSIVE
+from volseg.pipeline import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,33 +35,33 @@ if TYPE_CHECKING:
     from volseg.ops import Grey
 
 
-_AHEAD = 2
-"""Passes of one block that are under way at once: a device finds the next one waiting."""
+_IN_FLIGHT = 2
+"""Passes of one block that are submitted at once, so that the device never waits for the next one."""
 
 
 @dataclass(frozen=True)
-class _Passes:
-    """What forward passes are made of.
+class _PassConfig:
+    """Settings of forward passes.
 
     Attributes:
         tiling: of their tiles.
-        batch: the most tiles of one.
-        views: for each orientation, the network for its tiles and where the core lies in its output.
+        batch: tiles per pass, at most.
+        networks: for each orientation, the network for its tiles and the position of the core in its output.
     """
 
     tiling: Tiling
     batch: int
-    views: dict[Orientation, tuple[SpecializedNetwork, tuple[slice, ...]]]
+    networks: dict[Orientation, tuple[SpecializedNetwork, tuple[slice, ...]]]
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What is to be predicted.
+class _OrientedBlock:
+    """A block to predict in one orientation.
 
     Attributes:
-        grey: the read box.
-        write_box: whose probabilities are wanted.
-        orientation: to see it in.
+        grey: values of the read box.
+        write_box: to predict.
+        orientation: of its tiles.
     """
 
     grey: Grey
@@ -69,8 +70,8 @@ class _Work:
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A pass that is under way, to be asked once it is wanted; then the device is done with it."""
+class _DeviceResult:
+    """A pass that the device may still compute: call `cores` first, which waits for it."""
 
     cores: Callable[[], NDArray[Any]]
     finite: Callable[[], NDArray[np.bool_]]
@@ -78,20 +79,20 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class _Sent:
-    """Cores that were sent to the device."""
+class _Pass:
+    """Cores in one forward pass; the result is None if the device ran out of memory."""
 
     cores: list[Box]
-    passes: _Passes
-    made: Future[_Made | None]
+    config: _PassConfig
+    result: Future[_DeviceResult | None]
 
 
 class TiledPredictor:
-    """Probabilities of a block, tile by tile; the same bytes whichever block comes before it.
+    """Predicts the probabilities of a block, tile by tile; its bytes do not depend on earlier blocks.
 
-    A batch holds tiles of one block only, in order, so that what a tile is computed together with never depends on
-    the order of blocks. One forward pass runs at a time in a process: it has the device to itself. Where the device
-    runs out of memory nevertheless, smaller passes are made from there on, whose last bits may differ.
+    A batch holds tiles of one block only, in order, so that the tiles computed together do not depend on the order of
+    blocks. A process runs one forward pass at a time. After the device ran out of memory, passes are smaller, and the
+    last bits may differ.
     """
 
     def __init__(
@@ -102,168 +103,167 @@ class TiledPredictor:
         engine: Engine,
         *,
         as_bytes: bool = False,
-        known: dict[str, PackedConvolution] | None = None,
+        packed_cache: dict[str, PackedConvolution] | None = None,
     ) -> None:
-        """Take what was made ready.
+        """Specialise a network for the tiles of each orientation.
 
         Args:
-            network: as `prepared` made it for the engine's device and precision.
-            activate: makes probabilities (N, classes, ..) of the network's output (N, channels, ..).
-            tiling: how blocks are cut.
+            network: from `optimize`, for the engine's device and precision.
+            activate: maps the network's output (N, channels, ..) to probabilities (N, classes, ..).
+            tiling: of blocks.
             engine: how the network is run.
-            as_bytes: give probabilities as 0 to 255, made on the device; for those that are averaged with no others.
-            known: weights of this network that were packed for other tilings; grows.
+            as_bytes: yield uint8 in 0..255, quantised on the device; only for estimates that are not averaged.
+            packed_cache: packed convolutions of this network, shared by predictors; filled here.
         """
         self._network = network
         self._activate = activate
         self._tiling = tiling
         self._engine = engine
         self._as_bytes = as_bytes
-        self._bus = transfer_to(engine.device)
-        self._shrinking = threading.Lock()
-        self._known: dict[str, PackedConvolution] = {} if known is None else known
-        self._passes = self._made_for(tiling, engine.batch)
+        self._transfer = device_transfer(engine.device)
+        self._fallback_lock = threading.Lock()
+        self._packed_cache: dict[str, PackedConvolution] = {} if packed_cache is None else packed_cache
+        self._config = self._configure(tiling, engine.batch)
 
-    def _made_for(self, tiling: Tiling, batch: int) -> _Passes:
+    def _configure(self, tiling: Tiling, batch: int) -> _PassConfig:
         compiled = batch if self._engine.compiled else 0
-        views = {each: self._fitted(tiling, each, compiled) for each in ORIENTATIONS[self._engine.orientations]}
-        return _Passes(tiling, batch, views)
+        networks = {o: self._specialize(tiling, o, compiled) for o in ORIENTATIONS[self._engine.orientations]}
+        return _PassConfig(tiling, batch, networks)
 
-    def _fitted(
+    def _specialize(
         self, tiling: Tiling, orientation: Orientation, compiled: int
     ) -> tuple[SpecializedNetwork, tuple[slice, ...]]:
-        """The network for tiles as an orientation shows them, and where the core lies in its output."""
-        shape, crop = tiling.input_shape, tiling.crop
+        """The network for tiles in an orientation, and the position of the core in its output."""
         axes = slice(1 if tiling.footprint.dimensions == 2 else 0, 3)
-        sides = list(shape)[axes]
-        output = [n - 2 * m for n, m in zip(sides, list(tiling.footprint.margin)[axes], strict=True)]
-        kept = orientation.seen(list(zip(crop.start, crop.stop, strict=True))[axes], output)
-        lengths = [n for _, n in orientation.seen([(0, n) for n in sides], sides)]
-        places = [(a, b - 1) for a, b in kept]
-        made = specialized(self._network, lengths, places, self._known, compiled=compiled)
-        return made, tuple(slice(a - s, b - s) for (a, b), s in zip(kept, made.start, strict=True))
+        shape, crop = list(tiling.input_shape)[axes], tiling.crop
+        output = [n - 2 * m for n, m in zip(shape, list(tiling.footprint.margin)[axes], strict=True)]
+        core = orientation.apply_to_spans(list(zip(crop.start, crop.stop, strict=True))[axes], output)
+        lengths = [n for _, n in orientation.apply_to_spans([(0, n) for n in shape], shape)]
+        network = specialized(
+            self._network, lengths, [(a, b - 1) for a, b in core], self._packed_cache, compiled=compiled
+        )
+        return network, tuple(slice(a - s, b - s) for (a, b), s in zip(core, network.start, strict=True))
 
-    def __call__(self, grey: Grey, write_box: Box) -> Iterator[NDArray[Any]]:
+    def __call__(self, grey: Grey, write_box: Box) -> Iterator[Estimate]:
         """Predict one block.
 
         Args:
-            grey: the read box of the write box (as the tiling states it).
-            write_box: what to predict.
+            grey: values of the write box's read box, as the tiling gives it.
+            write_box: to predict.
 
         Yields:
-            Probabilities of the write box, (classes, z, y, x), once for each orientation: float32 in [0, 1], or bytes.
+            An estimate for each orientation: (classes, z, y, x), float32 in [0, 1] or uint8.
 
         Raises:
-            NotFiniteError: the network made NaN or infinity of it, where bytes are made, which cannot show that.
-            MemoryPlanError: the device's memory does not hold the smallest tile.
+            NotFiniteError: the output holds NaN or infinity (checked only for uint8, which cannot show them).
+            MemoryPlanError: the smallest tile does not fit the device's memory.
         """
         for orientation in ORIENTATIONS[self._engine.orientations]:
-            yield self._seen(_Work(grey, write_box, orientation))
+            yield self._predict(_OrientedBlock(grey, write_box, orientation))
 
-    def _seen(self, work: _Work) -> NDArray[Any]:
+    def _predict(self, block: _OrientedBlock) -> Estimate:
+        write_box, total = block.write_box, 0.0
         whole: NDArray[Any] | None = None
-        for core, made in self._cores(work):
+        for cores, probabilities, seconds in self._passes(block):
+            total += seconds
             if whole is None:
-                whole = np.empty((len(made), *work.write_box.shape), made.dtype)
-            kept = core.intersection(work.write_box)
-            whole[:, *kept.relative_to(work.write_box.start).slices] = made[:, *kept.relative_to(core.start).slices]
+                whole = np.empty((probabilities.shape[1], *write_box.shape), probabilities.dtype)
+            for core, probability in zip(cores, probabilities, strict=True):
+                part = core.intersection(write_box)
+                inside = part.relative_to(core.start).slices
+                whole[:, *part.relative_to(write_box.start).slices] = probability[:, *inside]
         assert whole is not None, "a write box has at least one tile"
-        return whole
+        return Estimate(whole, total)
 
-    def _cores(self, work: _Work) -> Iterator[tuple[Box, NDArray[Any]]]:
-        """Each core of a block with its probabilities (classes, z, y, x), whatever tiles it takes."""
-        waiting = deque((core, self._tiling) for core in self._tiling.cores(work.write_box))
-        under_way: deque[_Sent] = deque()
-        while waiting or under_way:
-            while waiting and len(under_way) < _AHEAD:
-                under_way.append(self._send(waiting, work))
-            sent = under_way.popleft()
-            made = self._arrived(sent)
-            if made is None:
-                waiting.extendleft((core, sent.passes.tiling) for core in reversed(sent.cores))
-            else:
-                yield from zip(sent.cores, made, strict=True)
+    def _passes(self, block: _OrientedBlock) -> Iterator[tuple[list[Box], NDArray[Any], float]]:
+        """Cores, their probabilities (N, classes, z, y, x), and the seconds of each pass over a block."""
+        waiting = deque((core, self._tiling) for core in self._tiling.cores(block.write_box))
+        in_flight: deque[_Pass] = deque()
+        while waiting or in_flight:
+            while waiting and len(in_flight) < _IN_FLIGHT:
+                in_flight.append(self._submit(waiting, block))
+            first = in_flight.popleft()
+            result = first.result.result()
+            if result is None:
+                self._fall_back(first.config)
+                waiting.extendleft((core, first.config.tiling) for core in reversed(first.cores))
+                continue
+            probabilities = result.cores()
+            if not result.finite().all():
+                raise NotFiniteError
+            yield first.cores, probabilities, result.seconds()
 
-    def _send(self, waiting: deque[tuple[Box, Tiling]], work: _Work) -> _Sent:
-        """Take a batch of the cores that wait, cut smaller where tiles have become smaller, and begin with it."""
-        passes = self._passes
+    def _submit(self, waiting: deque[tuple[Box, Tiling]], block: _OrientedBlock) -> _Pass:
+        """Submit a batch of the waiting cores; those of a larger tiling are split first."""
+        config = self._config
         batch: list[Box] = []
-        while waiting and len(batch) < passes.batch:
-            core, cut_for = waiting.popleft()
-            if cut_for == passes.tiling:
+        while waiting and len(batch) < config.batch:
+            core, tiling = waiting.popleft()
+            if tiling == config.tiling:
                 batch.append(core)
             else:
-                smaller = [part for part in parts(core, passes.tiling.core) if part.intersection(work.write_box).voxels]
-                waiting.extendleft((part, passes.tiling) for part in reversed(smaller))
-        return _Sent(batch, passes, FORWARD.submit(partial(self._tried, batch, passes, work)))
+                parts = split_core(core, config.tiling.core)
+                smaller = [part for part in parts if part.intersection(block.write_box).voxels]
+                waiting.extendleft((part, config.tiling) for part in reversed(smaller))
+        return _Pass(batch, config, forward_executor.submit(partial(self._try_forward, batch, config, block)))
 
-    def _arrived(self, sent: _Sent) -> NDArray[Any] | None:
-        """What a pass made; None where the device ran out of memory, and smaller ones are to be tried.
+    def _fall_back(self, config: _PassConfig) -> None:
+        """Make later passes smaller than those of a configuration.
 
         Raises:
-            MemoryPlanError: there are no smaller ones.
-            NotFiniteError: it is not finite.
+            MemoryPlanError: one tile cannot be halved further.
         """
-        made = sent.made.result()
-        if made is None:
-            self._shrink(sent.passes)
-            return None
-        cores = made.cores()
-        FORWARD.count(made.seconds())
-        if not made.finite().all():
-            raise NotFiniteError
-        return cores
-
-    def _shrink(self, tried: _Passes) -> None:
-        with self._shrinking:
-            if self._passes is not tried:  # another thread has
+        with self._fallback_lock:
+            if self._config is not config:  # another thread has done so
                 return
             device = self._engine.device
             if device == "cuda":
                 torch.cuda.empty_cache()
-            tiling, batch = smaller(tried.tiling, tried.batch, device)
-            self._passes = self._made_for(tiling, batch)
+            tiling, batch = reduce_tiling(config.tiling, config.batch, device)
+            self._config = self._configure(tiling, batch)
         warnings.warn(oom_warning(tiling, batch, device), stacklevel=2)
 
-    def _tried(self, cores: list[Box], passes: _Passes, work: _Work) -> _Made | None:
-        """A pass, or None for want of memory: an error that is kept would keep the maps that its frames hold."""
+    def _try_forward(self, cores: list[Box], config: _PassConfig, block: _OrientedBlock) -> _DeviceResult | None:
+        """Run a pass; None if memory ran out: the error itself would keep the activations of its frames alive."""
         try:
-            return self._forward(cores, passes, work)
+            return self._forward(cores, config, block)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None
 
-    def _forward(self, cores: list[Box], passes: _Passes, work: _Work) -> _Made:
-        """Send tiles through the network; (N, classes, z, y, x) comes back. The lane's thread does this."""
+    def _forward(self, cores: list[Box], config: _PassConfig, block: _OrientedBlock) -> _DeviceResult:
+        """Run tiles through the network, in the forward thread; results are (N, classes, z, y, x)."""
         flat = self._tiling.footprint.dimensions == 2
-        fit, kept = passes.views[work.orientation]
+        specialization, core = config.networks[block.orientation]
         with EXCLUSIVE, torch.inference_mode():
-            # Another run may have left another count.
+            # Another run may have set another number.
             if self._engine.threads and torch.get_num_threads() != self._engine.threads:
                 torch.set_num_threads(self._engine.threads)
-            tiles = self._uploaded(cores, passes, work)
-            stop = self._bus.clock()
+            tiles = self._upload(cores, config, block)
+            stop_timer = self._transfer.start_timer()
             # A 2-D network takes a tile's sections as its channels; a 3-D one has a single channel.
-            seen = work.orientation.turn(tiles if flat else tiles[:, None])
+            oriented = block.orientation.apply(tiles if flat else tiles[:, None])
             layout = torch.channels_last if flat else torch.channels_last_3d
-            output = fit.network(seen.contiguous(memory_format=layout))
-            turned = work.orientation.back(output[:, :, *kept])
-            probability = self._activate(turned[:, :, None] if flat else turned)
+            output = specialization.network(oriented.contiguous(memory_format=layout))
+            upright = block.orientation.invert(output[:, :, *core])
+            probability = self._activate(upright[:, :, None] if flat else upright)
             finite = probability.isfinite().all() if self._as_bytes else probability.new_ones((), dtype=torch.bool)
-            made = bytes_of(probability) if self._as_bytes else probability.contiguous()
-            seconds = stop()
-            return _Made(self._bus.down(made), self._bus.down(finite), seconds)
+            result = quantize(probability) if self._as_bytes else probability.contiguous()
+            seconds = stop_timer()
+            return _DeviceResult(self._transfer.to_host(result), self._transfer.to_host(finite), seconds)
 
-    def _uploaded(self, cores: list[Box], passes: _Passes, work: _Work) -> Tensor:
+    def _upload(self, cores: list[Box], config: _PassConfig, block: _OrientedBlock) -> Tensor:
         """Tiles (N, z, y, x) on the device, normalised there, in the engine's precision."""
-        origin = self._tiling.read_box(work.write_box).start
-        tiles = [work.grey[passes.tiling.input_box(core).relative_to(origin).slices] for core in cores]
-        raw = self._bus.up(np.stack([tile.raw for tile in tiles])).float()
-        mean, scale = (self._bus.up(np.stack(each)) for each in zip(*((t.mean, t.scale) for t in tiles), strict=True))
-        return raw.sub_(mean).mul_(scale).to(DTYPES[self._engine.precision])
+        origin = self._tiling.read_box(block.write_box).start
+        tiles = [block.grey[config.tiling.input_box(core).relative_to(origin).slices] for core in cores]
+        raw, mean, scale = (
+            self._transfer.to_device(np.stack(arrays))
+            for arrays in zip(*((tile.raw, tile.mean, tile.scale) for tile in tiles), strict=True)
+        )
+        return raw.float().sub_(mean).mul_(scale).to(DTYPES[self._engine.precision])
 
 
-def bytes_of(probability: Tensor) -> Tensor:
-    """`volseg.ops.to_uint8` on any device, bit for bit."""
+def quantize(probability: Tensor) -> Tensor:
+    """Quantise probabilities to uint8 on any device, bit for bit as `volseg.ops.to_uint8`."""
     return probability.clamp(0, 1).mul(255).round().to(torch.uint8)

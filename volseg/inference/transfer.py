@@ -1,11 +1,11 @@
-"""How tiles reach a device and what it makes comes back, as bytes where bytes are all there is to say.
+"""Transfers between the host and a device.
 
-On a GPU each way has a stream of its own, and memory that is pinned, so that while one pass is computed the next one's
-tiles go up and the last one's probabilities come down:
+On a GPU each direction has a stream of its own and pinned memory, so that during one pass the tiles of the next one and
+the probabilities of the last one are copied:
 
-    up        [ tiles 2 ]    [ tiles 3 ]
-    compute   [ pass 1      ][ pass 2      ][ pass 3      ]
-    down                     [ 1 ]          [ 2 ]
+    to device   [ tiles 2 ]    [ tiles 3 ]
+    compute     [ pass 1      ][ pass 2      ][ pass 3      ]
+    to host                    [ 1 ]          [ 2 ]
 """
 
 from __future__ import annotations
@@ -24,43 +24,46 @@ if TYPE_CHECKING:
 
     from volseg.inference.settings import Device
 
-_TRAVELS = frozenset(map(np.dtype, ("uint8", "int8", "int16", "int32", "float32")))
-"""What goes to the device as it is; all else becomes float32 first, as a network's input must."""
+_TORCH_DTYPES = frozenset(map(np.dtype, ("uint8", "int8", "int16", "int32", "float32")))
+"""Types that are copied as they are; all others become float32 on the host."""
 
 
 class DeviceTransfer(Protocol):
-    """The way to a device and back; used by one thread."""
+    """Copies arrays to a device and back; used by one thread."""
 
-    def up(self, array: NDArray[Any]) -> Tensor:
-        """An array on the device, for what is computed next."""
+    def to_device(self, array: NDArray[Any]) -> Tensor:
+        """Copy an array to the device; what is computed next waits for it."""
 
-    def down(self, made: Tensor) -> Callable[[], NDArray[Any]]:
-        """Begin to fetch a result; to be called for it, by any thread, once it is wanted."""
+    def to_host(self, tensor: Tensor) -> Callable[[], NDArray[Any]]:
+        """Start to copy a tensor to the host; the result, called in any thread, waits for the array."""
 
-    def clock(self) -> Callable[[], Callable[[], float]]:
-        """Start counting what the device computes; call it to stop, and what that gives for seconds, after `down`."""
+    def start_timer(self) -> Callable[[], Callable[[], float]]:
+        """Start a timer of the device's work; the result stops it, and returns a getter of the seconds.
+
+        Call the getter after the array of a later `to_host` has arrived.
+        """
 
 
-def transfer_to(device: Device) -> DeviceTransfer:
-    """The way to a device."""
+def device_transfer(device: Device) -> DeviceTransfer:
+    """The transfer for a device."""
     return CudaTransfer() if device == "cuda" else HostTransfer()
 
 
-def portable(array: NDArray[Any]) -> NDArray[Any]:
-    """Voxels in a type, byte order and layout that torch takes on any device."""
-    return np.ascontiguousarray(array if array.dtype in _TRAVELS else array.astype(np.float32))
+def torch_compatible(array: NDArray[Any]) -> NDArray[Any]:
+    """Convert an array to a type, byte order and layout that torch takes on any device."""
+    return np.ascontiguousarray(array if array.dtype in _TORCH_DTYPES else array.astype(np.float32))
 
 
 class HostTransfer:
-    """A CPU has its tiles already."""
+    """No copies: the device is the CPU."""
 
-    def up(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(portable(array))
+    def to_device(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(torch_compatible(array))
 
-    def down(self, made: Tensor) -> Callable[[], NDArray[Any]]:
-        return made.numpy
+    def to_host(self, tensor: Tensor) -> Callable[[], NDArray[Any]]:
+        return tensor.numpy
 
-    def clock(self) -> Callable[[], Callable[[], float]]:
+    def start_timer(self) -> Callable[[], Callable[[], float]]:
         started = time.perf_counter()
 
         def stop() -> Callable[[], float]:
@@ -71,38 +74,38 @@ class HostTransfer:
 
 
 class CudaTransfer:
-    """PCIe or NVLink, both ways at once."""
+    """Asynchronous copies over PCIe or NVLink, in both directions at once."""
 
     def __init__(self, device: str = "cuda") -> None:
         self._device = device
-        self._up, self._down = torch.cuda.Stream(), torch.cuda.Stream()
+        self._to_device, self._to_host = torch.cuda.Stream(), torch.cuda.Stream()
 
-    def up(self, array: NDArray[Any]) -> Tensor:
-        plain = torch.from_numpy(portable(array))
-        pinned = self._pinned(plain).copy_(plain)
-        computing = torch.cuda.current_stream()
-        with torch.cuda.stream(self._up):
-            there = pinned.to(self._device, non_blocking=True)
-        computing.wait_stream(self._up)
-        there.record_stream(computing)
-        return there
+    def to_device(self, array: NDArray[Any]) -> Tensor:
+        pageable = torch.from_numpy(torch_compatible(array))
+        pinned = self._empty_pinned(pageable).copy_(pageable)
+        compute = torch.cuda.current_stream()
+        with torch.cuda.stream(self._to_device):
+            tensor = pinned.to(self._device, non_blocking=True)
+        compute.wait_stream(self._to_device)
+        tensor.record_stream(compute)
+        return tensor
 
-    def down(self, made: Tensor) -> Callable[[], NDArray[Any]]:
-        here = self._pinned(made)
-        self._down.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._down):
-            here.copy_(made, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
-        made.record_stream(self._down)
+    def to_host(self, tensor: Tensor) -> Callable[[], NDArray[Any]]:
+        pinned = self._empty_pinned(tensor)
+        self._to_host.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._to_host):
+            pinned.copy_(tensor, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+        tensor.record_stream(self._to_host)
 
-        def fetched() -> NDArray[Any]:
-            arrived.synchronize()
-            return here.numpy()
+        def wait() -> NDArray[Any]:
+            copied.synchronize()
+            return pinned.numpy()
 
-        return fetched
+        return wait
 
-    def clock(self) -> Callable[[], Callable[[], float]]:
+    def start_timer(self) -> Callable[[], Callable[[], float]]:
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         first.record()
 
@@ -112,6 +115,6 @@ class CudaTransfer:
 
         return stop
 
-    def _pinned(self, like: Tensor) -> Tensor:
-        """Memory that the GPU reads and writes by itself; torch keeps such memory for the next one."""
+    def _empty_pinned(self, like: Tensor) -> Tensor:
+        """Allocate page-locked memory; torch caches it for later transfers."""
         return torch.empty(like.shape, dtype=like.dtype, pin_memory=self._device == "cuda")

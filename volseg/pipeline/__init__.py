@@ -5,12 +5,13 @@ from volseg.pipeline.block import (
     BlockPipeline,
     BlockReport,
     EnsembleMember,
+    Estimate,
     Predictor,
     Sink,
     Source,
     process_block,
 )
-from volseg.pipeline.plan import Plan, Request, plan_run
+from volseg.pipeline.plan import Plan, PlanRequest, plan_run
 
 __all__ = [
     "EMPTY",
@@ -20,7 +21,7 @@ __all__ = [
     "Estimate",
     "Plan",
     "Predictor",
-    "Request",
+    "PlanRequest",
     "Sink",
     "Source",
     "plan_run",

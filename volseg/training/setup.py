@@ -10,7 +10,7 @@ import torch
 from volseg.errors import ConfigError, TrainingError
 from volseg.inference.hardware import choose_precision, worker_info
 from volseg.inference.memory.malloc import retain_heap
-from volseg.inference.predictor import keep_float32
+from volseg.inference.predictor import disable_tf32
 from volseg.inference.settings import Engine
 from volseg.models import resolve_model
 from volseg.models.model import Model, card_for, load_model_file
@@ -80,7 +80,7 @@ def prepare(job: Job, watcher: Watcher) -> Parts:
     if facts.device == "cpu":
         retain_heap()
     elif precision == "float32":
-        keep_float32()
+        disable_tf32()
     engine = Engine(facts.device, precision, 1, torch.get_num_threads(), settings.validation.orientations)
     seen, scored = geometry(card.footprint, settings.patches.size)
     if settings.target.kind == "affinities":

@@ -13,12 +13,12 @@ from volseg.errors import MemoryPlanError, TrainingError
 from volseg.evaluation.metrics import PixelCounts, PixelScores, SegmentationCounts, SegmentationScores, pixel_scores
 from volseg.inference.hardware import worker_info
 from volseg.inference.memory.plan import largest_that_fits, plan_memory
-from volseg.inference.optimize.optimize import prepared
+from volseg.inference.optimize.optimize import optimize
 from volseg.inference.orientations import ORIENTATIONS
 from volseg.inference.settings import Load
 from volseg.inference.tiled_predictor import TiledPredictor
 from volseg.ops import Grey, RunningMean, read_reflected, to_uint8
-from volseg.pipeline import Request, plan_run
+from volseg.pipeline import PlanRequest, plan_run
 from volseg.training.data.sample import IGNORED
 from volseg.training.data.targets import refuse_far, targets_of
 
@@ -173,10 +173,10 @@ def predict_sections(model: Model, raw: NDArray[Any], engine: Engine, facts: Wor
     statistics = model.card.normalization.statistics_of(raw)
     read_box = tiling.read_box(whole)
     grey = Grey.of(read_reflected(raw, read_box.start, read_box.stop), statistics, read_box.start[0])
-    optimized = prepared(model.network, engine.device, engine.precision)
+    optimized = optimize(model.network, engine.device, engine.precision)
     estimates = RunningMean()
-    for estimate in TiledPredictor(optimized, model.probabilities, tiling, engine)(grey, whole):
-        estimates.add(estimate)
+    for probability, _ in TiledPredictor(optimized, model.probabilities, tiling, engine)(grey, whole):
+        estimates.add(probability)
     return estimates.mean()
 
 
@@ -185,7 +185,7 @@ def _tiling(model: Model, raw: NDArray[Any], engine: Engine, facts: WorkerInfo) 
     footprint = model.card.footprint
     whole = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
     z, y, x = (ceil_to(n, s) for n, s in zip(whole.shape, footprint.stride, strict=True))
-    plan = plan_run(whole.shape, whole.shape, (footprint,), Request(block=(z, y, x)))
+    plan = plan_run(whole.shape, whole.shape, (footprint,), PlanRequest(block=(z, y, x)))
     load = Load(
         batch=engine.batch,
         precision=engine.precision,

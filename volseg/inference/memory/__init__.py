@@ -1,1 +1,1 @@
-"""Peak memory of a worker: planned, kept and measured."""
+"""Peak memory of a worker: planned and measured; reuse of freed memory."""

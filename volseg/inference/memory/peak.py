@@ -1,4 +1,4 @@
-"""The most memory that a process has held, as the system counts it."""
+"""Peak memory of this process, as the operating system and CUDA count it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from volseg.inference.settings import Device
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def forget_peaks() -> None:
-    """Count from here on, where the system lets a process do so."""
+def reset_peak_memory() -> None:
+    """Restart the count of the peaks, if the system allows it."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        _CLEAR_REFS.write_text("5")
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
 
 
-def measured_peaks(device: Device) -> tuple[int, int]:
-    """The peaks of this process in main memory and on its GPU, in bytes; 0 where nothing tells."""
+def peak_memory(device: Device) -> tuple[int, int]:
+    """Peaks in main memory and on the GPU, in bytes; 0 if unknown, such as main memory without Linux's /proc."""
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
     lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []

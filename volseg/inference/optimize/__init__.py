@@ -1,1 +1,1 @@
-"""A network optimised for inference on one device."""
+"""Optimisations of a trained network for inference on one device."""

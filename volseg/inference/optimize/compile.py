@@ -1,7 +1,7 @@
-"""Networks that torch.compile makes faster on a GPU: ReLUs and sums join the convolutions before them.
+"""Networks compiled by torch.compile for a GPU: it fuses ReLUs and sums into the convolutions before them.
 
-Compiling takes the better part of a minute a worker, so it is for long runs alone, and for one tile shape; and it takes
-a compiler that a machine may lack, so that a network which cannot be compiled runs as it is.
+Compiling takes most of a minute per worker, so it is for long runs and for one tile shape. It needs a C compiler; a
+network that cannot be compiled runs eagerly.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
 
-class Compiled:
-    """A network for whole batches; a smaller one, such as the last of a block, goes through it as it is."""
+class CompiledNetwork:
+    """A network compiled for whole batches; smaller ones, such as the last of a block, run eagerly."""
 
     def __init__(self, network: fx.GraphModule, batch: int, backend: str | Callable[..., object] = "inductor") -> None:
-        """Take a network; it is compiled when the first whole batch comes.
+        """Wrap a network; the first whole batch compiles it.
 
         Args:
-            network: whose weights lie where they will be used.
+            network: on its device.
             batch: tiles of a whole batch.
             backend: of torch.compile.
         """
         self._network = network
-        self._fast: Callable[[Tensor], Tensor] | None = torch.compile(network, dynamic=False, backend=backend)
+        self._compiled: Callable[[Tensor], Tensor] | None = torch.compile(network, dynamic=False, backend=backend)
         self._batch = batch
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """Map (N, C, [z,] y, x).
 
         Raises:
-            OutOfMemoryError: as the network itself would.
+            OutOfMemoryError: as the eager network.
         """
-        if self._fast is not None and len(tiles) == self._batch:
+        if self._compiled is not None and len(tiles) == self._batch:
             try:
-                return self._fast(tiles)
+                return self._compiled(tiles)
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # compilers fail in all manners; what is wrong with the pass fails again below
-                self._fast = None
+            except Exception as error:  # compilers raise any type; an error of the pass itself is raised again below
+                self._compiled = None
                 warnings.warn(
-                    f"torch.compile failed here, so networks run as they are, only slower: {_in_a_line(error)}",
+                    f"torch.compile failed, so the network runs without it, more slowly: {_one_line(error)}",
                     stacklevel=2,
                 )
-        made: Tensor = self._network(tiles)
-        return made
+        output: Tensor = self._network(tiles)
+        return output
 
 
-def _in_a_line(error: Exception) -> str:
-    """What went wrong: torch says which backend failed, and below it why."""
+def _one_line(error: Exception) -> str:
+    """The first two lines of a message: torch names the backend, then the cause."""
     return " ".join(str(error).strip().splitlines()[:2]) or type(error).__name__

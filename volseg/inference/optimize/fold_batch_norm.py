@@ -1,13 +1,13 @@
-"""Batch norms folded into the convolutions around them, so that no pass over a map is left of them.
+"""Folds batch norms into the convolutions around them, which removes their passes over feature maps.
 
-behind a convolution: into it, scale and shift
-behind a convolution and its ReLU: a * relu(c) + b = relu(a * c) + b where a > 0, so the scale goes into the convolution
-before; the shift b travels with the map, through sums and poolings, until a convolution behind takes it into its bias
+A norm behind a convolution: its scale and shift are folded into that convolution.
+A norm behind a convolution and its ReLU: a * relu(c) + b = relu(a * c) + b if a > 0, so the scale is folded into that
+convolution. The shift b is propagated through sums and poolings, until a later convolution adds it to its bias:
 
     x -> C -> relu -> a * . + b -> C'     becomes     x -> aC -> relu -> C' with the bias c' + C' b
 
-A convolution that pads with zeros pads what was shifted with b instead: what a tile's edge is made of changes, as it
-would with another padding, and nothing beyond the network's reach of the edge does.
+A convolution that pads with zeros then pads the shifted map with b: the edge of a tile changes, as it would with
+another padding, but nothing further from the edge than the network's reach.
 """
 
 from __future__ import annotations
@@ -25,65 +25,65 @@ from volseg.models.receptive_field import SUMS, dimensions, traced
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PASS = (nn.Dropout, nn.Identity, Crop)
+_SHIFT_EQUIVARIANT = (nn.Dropout, nn.Identity, Crop, *POOLINGS)
+"""Layers that pass a constant added to their input on to their output."""
 
 
-def without_norms(network: nn.Module) -> fx.GraphModule:
-    """A copy of a network, in eval mode and without gradients, whose batch norms are folded away where they can be.
+def fold_batch_norm(network: nn.Module) -> fx.GraphModule:
+    """A traced copy of a network, in eval mode and without gradients, with its batch norms folded.
 
-    One stays where its scale is not positive behind a ReLU, or where others use what stands before it.
+    A norm stays if its scale behind a ReLU is not positive, or if its input has other users.
 
     Args:
         network: float32, on any device.
     """
-    folding = _Folding(traced(copy.deepcopy(network).eval().requires_grad_(requires_grad=False)))
-    for node in list(folding.graph.graph.nodes):
-        folding.visit(node)
-    folding.graph.graph.lint()
-    folding.graph.delete_all_unused_submodules()
-    folding.graph.recompile()
-    return folding.graph
+    folder = _BatchNormFolder(traced(copy.deepcopy(network).eval().requires_grad_(requires_grad=False)))
+    for node in list(folder.graph.graph.nodes):
+        folder.visit(node)
+    folder.graph.graph.lint()
+    folder.graph.delete_all_unused_submodules()
+    folder.graph.recompile()
+    return folder.graph
 
 
-class _Folding:
-    """A graph on its way; `shifts` are the constants that each channel of a node's output still lacks."""
+class _BatchNormFolder:
+    """Folds norms node by node; `shifts` maps a node to the constants still to be added to its output's channels."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self.graph = graph
         self.shifts: dict[fx.Node, Tensor] = {}
         self._dimensions = dimensions(graph)
-        self._channels: dict[fx.Node, int] = {}
 
     def module(self, node: fx.Node) -> nn.Module | None:
         return self.graph.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def visit(self, node: fx.Node) -> None:
         module = self.module(node)
-        if isinstance(module, NORMS) and self._fold(node, module):
+        if type(module) in NORMS and self._fold(node, module):
             return
-        lacking = [source for source in node.all_input_nodes if source in self.shifts]
-        if not lacking:
+        sources = [source for source in node.all_input_nodes if source in self.shifts]
+        if not sources:
             return
-        if isinstance(module, CONVOLUTIONS):
-            self._into_bias(node, module, self.shifts[lacking[0]])
+        if type(module) in CONVOLUTIONS:
+            self._fold_into_bias(node, module, self.shifts[sources[0]])
         elif node.target in SUMS and len(node.all_input_nodes) == 2:
-            self.shifts[node] = torch.stack([self.shifts[source] for source in lacking]).sum(0)
-        elif isinstance(module, CropConcat) and len(lacking) == len(node.all_input_nodes):
+            self.shifts[node] = torch.stack([self.shifts[source] for source in sources]).sum(0)
+        elif isinstance(module, CropConcat) and len(sources) == len(node.all_input_nodes):
             self.shifts[node] = torch.cat([self.shifts[source] for source in node.all_input_nodes])
-        elif isinstance(module, (*_PASS, *POOLINGS)) and not getattr(module, "return_indices", False):
-            self.shifts[node] = self.shifts[lacking[0]]
+        elif type(module) in _SHIFT_EQUIVARIANT and not getattr(module, "return_indices", False):
+            self.shifts[node] = self.shifts[sources[0]]
         else:
-            for source in lacking:
-                self._put_in(source, node)
+            for source in sources:
+                self._insert_shift(source, node)
 
     def _fold(self, node: fx.Node, norm: Any) -> bool:
-        """Fold a norm into what stands before it; False where it must stay."""
+        """Fold a norm into the convolution before it; False if it must stay."""
         (before,) = node.all_input_nodes
-        relu = before if isinstance(self.module(before), nn.ReLU) else None
-        made_by = relu.all_input_nodes[0] if relu else before
-        convolution = self.module(made_by)
-        alone = len(before.users) == 1 and len(made_by.users) == 1
-        if not isinstance(convolution, CONVOLUTIONS + DECONVOLUTIONS) or not alone or self._is_shared(made_by):
+        relu = before if type(self.module(before)) is nn.ReLU else None
+        producer = relu.all_input_nodes[0] if relu else before
+        convolution = self.module(producer)
+        sole_user = len(before.users) == 1 and len(producer.users) == 1
+        if type(convolution) not in CONVOLUTIONS + DECONVOLUTIONS or not sole_user or self._is_shared(producer):
             return False
         if relu is None:
             fused: nn.Module = fuse_conv_bn_eval(convolution, norm, transpose=isinstance(convolution, DECONVOLUTIONS))
@@ -91,9 +91,9 @@ class _Folding:
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             if not bool((scale > 0).all()):
                 return False
-            fused = _scaled(convolution, scale)
+            fused = _scale_output(convolution, scale)
             self.shifts[before] = norm.bias - norm.running_mean * scale
-        self.graph.set_submodule(str(made_by.target), fused)
+        self.graph.set_submodule(str(producer.target), fused)
         node.replace_all_uses_with(before)
         self.graph.graph.erase_node(node)
         return True
@@ -102,15 +102,15 @@ class _Folding:
         """Whether a layer is called more than once, so that changing it would change the other calls."""
         return [other.target for other in self.graph.graph.nodes].count(node.target) > 1
 
-    def _into_bias(self, node: fx.Node, convolution: Any, shift: Tensor) -> None:
+    def _fold_into_bias(self, node: fx.Node, convolution: Any, shift: Tensor) -> None:
         if self._is_shared(node) or convolution.groups != 1:
-            self._put_in(node.all_input_nodes[0], node)
+            self._insert_shift(node.all_input_nodes[0], node)
             return
-        taken = convolution.weight.sum(dim=tuple(range(2, convolution.weight.ndim))) @ shift
-        bias = taken if convolution.bias is None else convolution.bias + taken
+        change = convolution.weight.sum(dim=tuple(range(2, convolution.weight.ndim))) @ shift
+        bias = change if convolution.bias is None else convolution.bias + change
         convolution.bias = nn.Parameter(bias, requires_grad=False)
 
-    def _put_in(self, source: fx.Node, user: fx.Node) -> None:
+    def _insert_shift(self, source: fx.Node, user: fx.Node) -> None:
         """Add a node's shift before one of its users."""
         name = f"shift_{sum(isinstance(module, Shift) for module in self.graph.modules())}"
         self.graph.add_submodule(name, Shift(self.shifts[source], self._dimensions))
@@ -119,13 +119,12 @@ class _Folding:
         user.replace_input_with(source, shifted)
 
 
-def _scaled(convolution: Any, scale: Tensor) -> nn.Module:
-    """A convolution whose output channels are scaled."""
-    made = copy.deepcopy(convolution)
-    out = 1 if isinstance(convolution, DECONVOLUTIONS) else 0
-    sides = [-1 if axis == out else 1 for axis in range(made.weight.ndim)]
-    made.weight = nn.Parameter(made.weight * scale.view(sides), requires_grad=False)
-    if made.bias is not None:
-        made.bias = nn.Parameter(made.bias * scale, requires_grad=False)
-    result: nn.Module = made
+def _scale_output(convolution: Any, scale: Tensor) -> Any:
+    """A copy of a convolution with its output channels scaled."""
+    result: Any = copy.deepcopy(convolution)
+    channel_axis = 1 if isinstance(convolution, DECONVOLUTIONS) else 0
+    shape = [-1 if axis == channel_axis else 1 for axis in range(result.weight.ndim)]
+    result.weight = nn.Parameter(result.weight * scale.view(shape), requires_grad=False)
+    if result.bias is not None:
+        result.bias = nn.Parameter(result.bias * scale, requires_grad=False)
     return result

@@ -1,6 +1,6 @@
-"""Convolutions on a CPU as oneDNN likes them: weights in its own layout, the ReLU computed with the convolution.
+"""Packs convolutions for oneDNN on a CPU: weights in its blocked layout, the ReLU fused into the convolution.
 
-It is what torch.compile makes of them too, without a compiler, and without seconds of compiling in every worker.
+torch.compile does the same, but needs a compiler, and seconds in every worker.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 
 class PackedConvolution(nn.Module):
-    """A convolution, and the ReLU behind it, in one pass over its output."""
+    """A convolution and its optional ReLU in one operator."""
 
     def __init__(self, convolution: Any, *, relu: bool) -> None:
         super().__init__()
-        self._how = (
+        self._geometry = (
             list(convolution.padding),
             list(convolution.stride),
             list(convolution.dilation),
             convolution.groups,
         )
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight.detach(), *self._how)
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight.detach(), *self._geometry)
         bias = getattr(convolution, "exact_bias", convolution.bias)  # oneDNN adds it in float32, before it rounds
         self._bias = None if bias is None else bias.detach()
-        self._then = "relu" if relu else "none"
+        self._activation = "relu" if relu else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, y, x)."""
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._weight, self._bias, *self._how, self._then, [], ""
+            x, self._weight, self._bias, *self._geometry, self._activation, [], ""
         )
         return out
 
@@ -54,26 +54,28 @@ def can_pack(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
-def packed(graph: fx.GraphModule, known: MutableMapping[str, PackedConvolution] | None = None) -> fx.GraphModule:
-    """The same graph with packed convolutions, and sums that overwrite what nobody else needs.
+def pack_convolutions(
+    graph: fx.GraphModule, cache: MutableMapping[str, PackedConvolution] | None = None
+) -> fx.GraphModule:
+    """Copy a graph with packed convolutions, and with sums in place where nothing else uses their input.
 
     Args:
-        graph: of a network whose layers lie on a CPU, in the precision that they run in.
-        known: what was packed of the same network already, by layer; grows.
+        graph: whose layers are on a CPU, in the precision in which they run.
+        cache: packed convolutions of the same network, by layer; filled here.
     """
-    known = {} if known is None else known
+    cache = {} if cache is None else cache
     calls = Counter(node.target for node in graph.graph.nodes)
-    made = fx.GraphModule(graph, copy.deepcopy(graph.graph))
-    for node in list(made.graph.nodes):
-        module = _module(made, node)
-        if isinstance(module, nn.Conv2d) and isinstance(module.padding, tuple) and calls[node.target] == 1:
-            _pack(made, node, module, known)
+    result = fx.GraphModule(graph, copy.deepcopy(graph.graph))
+    for node in list(result.graph.nodes):
+        module = _module(result, node)
+        if type(module) is nn.Conv2d and isinstance(module.padding, tuple) and calls[node.target] == 1:
+            _pack(result, node, module, cache)
         elif node.target in SUMS:
-            _sum_in_place(made, node)
-    made.delete_all_unused_submodules()
-    made.graph.lint()
-    made.recompile()
-    return made
+            _sum_in_place(result, node)
+    result.delete_all_unused_submodules()
+    result.graph.lint()
+    result.recompile()
+    return result
 
 
 def _module(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -81,28 +83,28 @@ def _module(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _pack(
-    graph: fx.GraphModule, node: fx.Node, convolution: nn.Conv2d, known: MutableMapping[str, PackedConvolution]
+    graph: fx.GraphModule, node: fx.Node, convolution: nn.Conv2d, cache: MutableMapping[str, PackedConvolution]
 ) -> None:
-    behind = next(iter(node.users))
-    relu = len(node.users) == 1 and isinstance(_module(graph, behind), nn.ReLU)
+    user = next(iter(node.users))
+    relu = len(node.users) == 1 and type(_module(graph, user)) is nn.ReLU
     name = str(node.target)
-    if name not in known:
-        known[name] = PackedConvolution(convolution, relu=relu)
-    graph.set_submodule(name, known[name])
+    if name not in cache:
+        cache[name] = PackedConvolution(convolution, relu=relu)
+    graph.set_submodule(name, cache[name])
     if relu:
-        behind.replace_all_uses_with(node)
-        graph.graph.erase_node(behind)
+        user.replace_all_uses_with(node)
+        graph.graph.erase_node(user)
 
 
 def _sum_in_place(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Let a sum overwrite one of its inputs, where that is a convolution's output that nothing else uses."""
+    """Let a sum overwrite one of its inputs, if that is the output of a convolution and has no other use."""
     one, other = node.args
-    for target, added in ((other, one), (one, other)):
-        if isinstance(target, fx.Node) and len(target.users) == 1 and _is_fresh(graph, target):
-            node.target, node.args = operator.iadd, (target, added)
+    for target, addend in ((other, one), (one, other)):
+        if isinstance(target, fx.Node) and len(target.users) == 1 and _allocates(graph, target):
+            node.target, node.args = operator.iadd, (target, addend)
             return
 
 
-def _is_fresh(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node's output is memory of its own."""
+def _allocates(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node's output has memory of its own."""
     return isinstance(_module(graph, node), PackedConvolution | nn.ConvTranspose2d)

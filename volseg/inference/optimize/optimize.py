@@ -1,8 +1,7 @@
-"""The network made ready for one device, once a worker.
+"""Optimises a network for one device, once per worker.
 
-plain network -> norms folded -> weights rounded -> device, layout
--> for each way to see a tile: cut to what the core needs -> on a CPU: packed for oneDNN; on a GPU, where it pays,
-compiled
+trained network -> batch norms folded -> weights rounded -> moved to device and layout
+-> for each orientation: halo cropped -> on a CPU: packed for oneDNN; on a GPU, for long runs: compiled
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from weakref import WeakKeyDictionary
 import torch
 
 from volseg.inference.memory.malloc import mmap_large_blocks
-from volseg.inference.optimize.compile import Compiled
-from volseg.inference.optimize.crop_halo import cropped
-from volseg.inference.optimize.fold_batch_norm import without_norms
-from volseg.inference.optimize.onednn import PackedConvolution, can_pack, packed
+from volseg.inference.optimize.compile import CompiledNetwork
+from volseg.inference.optimize.crop_halo import crop_halo
+from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
+from volseg.inference.optimize.onednn import PackedConvolution, can_pack, pack_convolutions
 from volseg.inference.optimize.round_weights import round_weights
 from volseg.models.receptive_field import dimensions
 
@@ -36,7 +35,7 @@ class SpecializedNetwork:
 
     Attributes:
         network: takes whole tiles.
-        start: where its output begins in that of the whole network, along each axis of the network.
+        start: offset of its output within that of the whole network, along each axis of the network.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -44,65 +43,66 @@ class SpecializedNetwork:
 
 
 class WarmupAllocation:
-    """A network on a CPU, the first pass of which over tiles of a shape makes its maps apart from the heap."""
+    """A network on a CPU whose first pass over each shape allocates its activations outside of a retained heap."""
 
     def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
         self._network = network
-        self._settled: set[torch.Size] = set()
+        self._warm: set[torch.Size] = set()
 
     def __call__(self, tiles: Tensor) -> Tensor:
-        """As the network's."""
-        if tiles.shape in self._settled:
+        """Map (N, C, [z,] y, x)."""
+        if tiles.shape in self._warm:
             return self._network(tiles)
         with mmap_large_blocks():
-            made = self._network(tiles)
-        self._settled.add(tiles.shape)
-        return made
+            output = self._network(tiles)
+        self._warm.add(tiles.shape)
+        return output
 
 
-_ready: MutableMapping[nn.Module, dict[tuple[Device, Precision], fx.GraphModule]] = WeakKeyDictionary()
+_cache: MutableMapping[nn.Module, dict[tuple[Device, Precision], fx.GraphModule]] = WeakKeyDictionary()
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def prepared(network: nn.Module, device: Device, precision: Precision) -> fx.GraphModule:
-    """A copy of the network for inference: norms folded in float32, then rounded, channels last, on the device."""
-    folded = without_norms(network)
+def optimize(network: nn.Module, device: Device, precision: Precision) -> fx.GraphModule:
+    """A copy for inference: batch norms folded in float32, weights rounded, channels last, on the device."""
+    graph = fold_batch_norm(network)
     if precision != "float32":
-        round_weights(folded, DTYPES[precision])
-    placed = folded.to(device=device, dtype=DTYPES[precision])
+        round_weights(graph, DTYPES[precision])
+    graph = graph.to(device=device, dtype=DTYPES[precision])
     layout = torch.channels_last if dimensions(network) == 2 else torch.channels_last_3d
-    return placed.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
+    return graph.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
 
 
 def optimized(network: nn.Module, device: Device, precision: Precision) -> fx.GraphModule:
-    """As `prepared`, for those who leave both networks as they are: made once, and kept as long as the plain one."""
-    made = _ready.setdefault(network, {})
-    if (device, precision) not in made:
-        made[device, precision] = prepared(network, device, precision)
-    return made[device, precision]
+    """The result of `optimize`, cached as long as the trained network lives; callers must change neither."""
+    graphs = _cache.setdefault(network, {})
+    if (device, precision) not in graphs:
+        graphs[device, precision] = optimize(network, device, precision)
+    return graphs[device, precision]
 
 
 def specialized(
     network: fx.GraphModule,
     lengths: Sequence[int],
-    kept: Sequence[Interval],
-    known: MutableMapping[str, PackedConvolution],
+    core: Sequence[Interval],
+    packed_cache: MutableMapping[str, PackedConvolution],
     *,
     compiled: int = 0,
 ) -> SpecializedNetwork:
-    """A prepared network made for one tile shape: it computes what is kept of its output, and shares its weights.
+    """Specialise an optimised network for one tile shape: it computes little beyond the core, and shares weights.
 
     Args:
-        network: as `prepared` made it.
+        network: from `optimize`.
         lengths: of a tile, along each of the network's axes.
-        kept: first and last place of the output that is wanted, along each of them.
-        known: weights that were packed for other tile shapes; grows.
-        compiled: tiles of the batches that torch.compile is to make it for, on a GPU; 0 for none.
+        core: first and last index of the output to compute, along each of them.
+        packed_cache: convolutions of this network packed for other tile shapes; filled here.
+        compiled: tiles per batch to run through torch.compile, on a GPU; 0 for none.
     """
-    cut = cropped(network, lengths, kept)
+    graph, start = crop_halo(network, lengths, core)
     weights = next(network.parameters())
     if weights.device.type != "cpu":
-        return SpecializedNetwork(Compiled(cut.network, compiled) if compiled else cut.network, cut.start)
-    may_pack = len(lengths) == 2 and can_pack(weights.dtype)
-    return SpecializedNetwork(WarmupAllocation(packed(cut.network, known) if may_pack else cut.network), cut.start)
+        return SpecializedNetwork(CompiledNetwork(graph, compiled) if compiled else graph, start)
+    if len(lengths) == 2 and can_pack(weights.dtype):
+        graph = pack_convolutions(graph, packed_cache)
+    return SpecializedNetwork(WarmupAllocation(graph), start)
