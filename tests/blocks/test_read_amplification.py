@@ -1,4 +1,4 @@
-"""What a run reads of its source, by arithmetic, is what its blocks read, counted one by one."""
+"""The computed read amplification equals counting the chunks of each block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volseg.blocks import BlockGrid, Box, Footprint, Tiling, boxes_along, joint_read_box, read_amplification
+from volseg.blocks import BlockGrid, Box, Footprint, Tiling, boxes_along, read_amplification, union_read_box
 from volseg.ops import read_reflected
 
 FLAT = Footprint((0, 9, 9), (0, 9, 9), (1, 2, 2), (0, 0, 0), (1, 2, 2), (0, 8, 8))
@@ -33,28 +33,28 @@ def tilings(draw: st.DrawFn) -> Tiling:
     footprint = draw(st.sampled_from([FLAT, DEEP, UNPADDED]))
     core = tuple(s * draw(st.integers(1, 4)) for s in footprint.stride)
     more = draw(st.integers(0, 3))
-    seen = zip(footprint.margin, footprint.stride, footprint.reach_before, strict=True)
-    return Tiling(footprint, core, tuple(m + (s * more if reach else 0) for m, s, reach in seen))
+    axes = zip(footprint.margin, footprint.stride, footprint.reach_before, strict=True)
+    return Tiling(footprint, core, tuple(m + (s * more if reach else 0) for m, s, reach in axes))
 
 
 @settings(max_examples=60)
 @given(grids(), st.lists(tilings(), min_size=1, max_size=2), st.tuples(*[st.integers(1, 6)] * 3))
-def test_the_amplification_is_what_counting_block_by_block_gives(
-    grid: BlockGrid, several: list[Tiling], chunk: tuple[int, int, int]
+def test_the_amplification_equals_counting_block_by_block(
+    grid: BlockGrid, run_tilings: list[Tiling], chunk: tuple[int, int, int]
 ) -> None:
-    """The truth: the chunks in which the voxels of each read box really lie, as a mirrored array of places tells."""
+    """Reference: the chunks that contain the voxels of each read box, from a mirrored array of chunk indices."""
     in_chunk = [np.arange(n) // c for n, c in zip(grid.shape, chunk, strict=True)]
-    boxes = [joint_read_box(several, grid.box(number)) for number in grid.numbers()]
+    boxes = [union_read_box(run_tilings, grid.box(number)) for number in grid.numbers()]
     decoded = [
         set(
             product(
-                *(read_reflected(*each).tolist() for each in zip(in_chunk, zip(box.start), zip(box.stop), strict=True))
+                *(read_reflected(*axis).tolist() for axis in zip(in_chunk, zip(box.start), zip(box.stop), strict=True))
             )
         )
         for box in boxes
     ]
     touched = set(product(*(along[at].tolist() for along, at in zip(in_chunk, grid.region.slices, strict=True))))
-    assert read_amplification(grid, several, chunk) == pytest.approx(sum(map(len, decoded)) / len(touched))
+    assert read_amplification(grid, run_tilings, chunk) == pytest.approx(sum(map(len, decoded)) / len(touched))
 
 
 @given(grids())
@@ -75,6 +75,6 @@ def test_blocks_that_read_whole_chunks_decode_each_once() -> None:
 def test_a_billion_blocks_cost_what_their_axes_do() -> None:
     grid = BlockGrid.over((64_000, 512_000, 512_000), (64, 512, 512), (64, 512, 512))
     started = time.perf_counter()
-    found = read_amplification(grid, [Tiling(FLAT, (1, 512, 512), (0, 64, 64))], (64, 64, 64))
-    assert found == pytest.approx((10 / 8) ** 2, rel=1e-2)
+    amplification = read_amplification(grid, [Tiling(FLAT, (1, 512, 512), (0, 64, 64))], (64, 64, 64))
+    assert amplification == pytest.approx((10 / 8) ** 2, rel=1e-2)
     assert time.perf_counter() - started < 1

@@ -1,13 +1,13 @@
 """Integer geometry: boxes, grids, halos and tiles. No arrays, no files, no dependencies."""
 
 from volseg.blocks.blockset import BlockSet
-from volseg.blocks.box import Box, Zyx, ZyxFloat, ceil_to, floor_to
+from volseg.blocks.box import Box, Zyx, ZyxFloat, ceil_to, floor_to, to_zyx, zip3
 from volseg.blocks.downsampling import LevelScale
 from volseg.blocks.footprint import Footprint
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
-from volseg.blocks.parse import parse_roi, parse_zyx
-from volseg.blocks.read_amplification import boxes_along, decoded_chunks, joint_read_box, read_amplification
+from volseg.blocks.parse import format_zyx, parse_roi, parse_zyx
+from volseg.blocks.read_amplification import boxes_along, decoded_chunks, read_amplification, union_read_box
 from volseg.blocks.tiling import Tiling
 
 __all__ = [
@@ -23,10 +23,13 @@ __all__ = [
     "ceil_to",
     "decoded_chunks",
     "floor_to",
-    "joint_read_box",
+    "format_zyx",
     "mirror_index",
     "mirror_span",
     "parse_roi",
     "parse_zyx",
     "read_amplification",
+    "to_zyx",
+    "union_read_box",
+    "zip3",
 ]

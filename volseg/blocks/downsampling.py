@@ -1,4 +1,4 @@
-"""A coarser level of a volume, as whole numbers: which of its voxels stand for a box of the finer one."""
+"""Scale between two levels of a volume: which voxels of the coarser one represent a box of the finer one."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ class LevelScale:
     """
 
     shape: Zyx
-    least: Zyx
-    most: Zyx
+    min_factor: Zyx
+    max_factor: Zyx
 
     @classmethod
     def between(cls, fine: Zyx, coarse: Zyx) -> LevelScale:
-        """What lies between two levels.
+        """Compute the factors between two levels.
 
         Raises:
-            GridError: one is not the other, coarser by a whole number along each axis.
+            GridError: the shapes do not differ by a whole factor along each axis.
 
-        >>> LevelScale.between((30, 512, 500), (30, 128, 125)).least
+        >>> LevelScale.between((30, 512, 500), (30, 128, 125)).min_factor
         (1, 4, 4)
-        >>> LevelScale.between((30, 512, 512), (2, 512, 512)).most
+        >>> LevelScale.between((30, 512, 512), (2, 512, 512)).max_factor
         (29, 1, 1)
         """
-        fits = [_factors(n, m) for n, m in zip3(fine, coarse)]
-        if any(least > most for least, most in fits):
+        factors = [_factors(n, m) for n, m in zip3(fine, coarse)]
+        if any(smallest > largest for smallest, largest in factors):
             raise GridError(f"shape {coarse} is not {fine} divided by whole numbers and rounded up, axis by axis")
-        (z, y, x), (zz, yy, xx) = zip(*fits, strict=True)
+        (z, y, x), (zz, yy, xx) = zip(*factors, strict=True)
         return cls(coarse, (z, y, x), (zz, yy, xx))
 
     def span(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """The voxels of the coarser level that may stand for some of [start, stop) along an axis.
+        """Return the voxels of the coarser level that may represent voxels of [start, stop) along an axis.
 
         >>> LevelScale.between((10, 64, 64), (10, 16, 16)).span(1, 30, 33)
         (7, 9)
         """
-        return start // self.most[axis], min(-(-stop // self.least[axis]), self.shape[axis])
+        return start // self.max_factor[axis], min(-(-stop // self.min_factor[axis]), self.shape[axis])
 
     def box(self, box: Box) -> Box:
-        """The voxels of the coarser level that may stand for some of a box."""
+        """Return the voxels of the coarser level that may represent voxels of a box."""
         spans = [self.span(axis, a, b) for axis, (a, b) in enumerate(zip3(box.start, box.stop))]
         (z, y, x), (zz, yy, xx) = zip(*spans, strict=True)
         return Box((z, y, x), (zz, yy, xx))
 
 
 def _factors(fine: int, coarse: int) -> tuple[int, int]:
-    """The smallest and the largest f with ceil(fine / f) = coarse; the smallest is larger where there is none.
+    """Return the smallest and the largest f with ceil(fine / f) = coarse; the smallest is larger if there is none.
 
     >>> _factors(30, 30), _factors(30, 8), _factors(30, 2), _factors(30, 1), _factors(30, 25), _factors(30, 31)
     ((1, 1), (4, 4), (15, 29), (30, 30), (2, 1), (1, 0))
     """
-    # One voxel alone stands for all, whatever the factor.
+    # A single voxel may represent all, with any factor from `fine` on.
     return -(-fine // coarse), -(-fine // (coarse - 1)) - 1 if coarse > 1 else fine

@@ -1,4 +1,4 @@
-"""What the blocks of a run read of the source, by arithmetic: one axis at a time, never block by block."""
+"""Chunks of the source that the blocks of a run decode, computed per axis rather than per block."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from volseg.blocks.tiling import Tiling
 
 
-def joint_read_box(tilings: Sequence[Tiling], write_box: Box) -> Box:
-    """What a block reads: enough for every network of the run. It may leave the volume."""
+def union_read_box(tilings: Sequence[Tiling], write_box: Box) -> Box:
+    """Return the read box of a block for all networks of a run. It may extend beyond the volume."""
     first, *others = (tiling.read_box(write_box) for tiling in tilings)
     return reduce(Box.union, others, first)
 
 
 def boxes_along(grid: BlockGrid, axis: int) -> Iterator[Box]:
-    """One write box for each place along an axis; the other two axes stay at their first."""
+    """Yield the write boxes along an axis; the other two axes stay at their first block."""
     step = prod(grid.counts[axis + 1 :])
-    for place in range(grid.counts[axis]):
-        yield grid.box(place * step)
+    for i in range(grid.counts[axis]):
+        yield grid.box(i * step)
 
 
 def read_amplification(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -> float:
-    """How often a chunk of the source is decoded, over all that the region touches.
+    """Return how often a chunk of the source is decoded on average.
 
-    Bytes of the chunks that all blocks decode, each block for itself, through bytes of the chunks that the region
-    touches. What a block reads is a box, so the chunks that it decodes are a product of three numbers, and the sum
-    over all blocks is a product of three sums. What the mirror shows is read from where it shows it.
+    The number of chunks that all blocks decode, each block separately, divided by the number of chunks that the region
+    touches. A block reads a box, so its number of chunks is a product of three numbers, and the sum over all blocks is
+    a product of three sums. Mirrored voxels count as the voxels they repeat.
 
     Args:
         grid: the run's blocks.
         tilings: how each network cuts a block into tiles.
-        chunk: what is decoded at once, in voxels.
+        chunk: the source's unit of decoding, in voxels.
 
     >>> from volseg.blocks import BlockGrid, Footprint, Tiling
     >>> net = Footprint((0, 9, 9), (0, 9, 9), (1, 4, 4), (0, 0, 0), (1, 4, 4), (0, 8, 8))
@@ -53,18 +53,18 @@ def read_amplification(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -
 
 
 def decoded_chunks(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -> int:
-    """How many chunks of the source all blocks decode, each block for itself; arguments as above."""
+    """Return the number of chunks that all blocks decode, each separately; arguments as for `read_amplification`."""
     return prod(_decoded_along(grid, tilings, chunk[axis], axis) for axis in range(3))
 
 
 def _decoded_along(grid: BlockGrid, tilings: Sequence[Tiling], chunk: int, axis: int) -> int:
-    read = (joint_read_box(tilings, box) for box in boxes_along(grid, axis))
-    spans = (mirror_span(box.start[axis], box.stop[axis], grid.shape[axis]) for box in read)
+    read_boxes = (union_read_box(tilings, box) for box in boxes_along(grid, axis))
+    spans = (mirror_span(box.start[axis], box.stop[axis], grid.shape[axis]) for box in read_boxes)
     return sum(_chunks(low, high, chunk) for low, high in spans)
 
 
 def _chunks(start: int, stop: int, chunk: int) -> int:
-    """Chunks that a stretch of an axis touches.
+    """Return the number of chunks that a span of an axis touches.
 
     >>> _chunks(0, 16, 16), _chunks(15, 17, 16)
     (1, 2)
