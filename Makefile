@@ -1,15 +1,15 @@
-# Everything starts here: `make demo` and `make test` need nothing but Python 3.11+ and make.
+# `make demo` and `make test` need Python 3.11 or newer and make, nothing else.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
-# Each job computes on one thread, so that jobs do not wait for one another.
+# One thread per job: more would compete for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 PEERS  := $(VENV)/peers
 
 .PHONY: help install demo test test-all check check-pins format bench bench-gpu clean
-help:           ## Show what there is
+help:           ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 install: $(STAMP)  ## Make .venv and install volseg with all its extras
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[view,cluster,convert,export,tensorboard,dev]'
 	touch $(STAMP)
 
-demo: install   ## The whole journey on generated EM: learn, predict, score, draw
+demo: install   ## Train, predict, evaluate and plot on generated EM
 	$(BIN)/volseg demo --overwrite volseg-demo
 
 test: install   ## All tests but the long ones, on JOBS cores
@@ -49,17 +49,17 @@ check-pins: install  ## Resolve constraints.txt for each supported Python, on Li
 	    --only-binary :all: --no-binary atomicwrites --python-version $$python --python-platform $$platform \
 	    pyproject.toml > /dev/null; done; done
 
-format: install ## Put the code in shape
+format: install ## Format the code and sort its imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What volseg is compared with lies beside its own packages, never among them; what cannot be had is left out.
+# Packages to compare with, installed beside those of volseg; the benchmarks skip what cannot be installed.
 $(PEERS)/.installed: $(STAMP) benchmarks/peers.txt
 	mkdir -p $(PEERS)
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile --upgrade --target $(PEERS) -r benchmarks/peers.txt \
-	  && touch $@ || echo "not all of benchmarks/peers.txt could be installed; what is missing is left out"
+	  && touch $@ || echo "not all of benchmarks/peers.txt could be installed; benchmarks skip the rest"
 
-bench: install $(PEERS)/.installed  ## Measure; figures go to benchmarks/results, tables to docs. RAW=sections.tif compares on your own
+bench: install $(PEERS)/.installed  ## Measure: figures to benchmarks/results, tables to docs. RAW=sections.tif uses your own data
 	$(BIN)/python -m benchmarks.scheduler
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.limit
@@ -71,5 +71,5 @@ bench: install $(PEERS)/.installed  ## Measure; figures go to benchmarks/results
 bench-gpu:      ## Measure on a CUDA device, with the packages of PYTHON
 	$(PYTHON) -m benchmarks.gpu
 
-clean:          ## Remove what was made here
+clean:          ## Remove the environment, the demo and the caches
 	rm -rf $(VENV) volseg-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

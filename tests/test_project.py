@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from functools import cache
 from importlib import import_module
@@ -147,3 +149,22 @@ def test_a_name_that_is_not_there_is_found():
     assert "Journal.mark" in definitions("volseg/storage/journal.py")
     assert "process_blok" not in definitions("volseg/pipeline/block.py")
     assert floors_of("   2     a   b_c      | numpy in a\n") == {2: {"a", "b_c"}}
+
+
+LIKE_MACOS = """
+import os, sys
+import torch
+del os.sched_getaffinity
+torch.backends.mkldnn.is_available = lambda: False
+import volseg
+summary = volseg.predict(*sys.argv[1:3], model=sys.argv[3], cluster="serial", halo="exact", precision="float32")
+print(summary.done)
+"""
+
+
+def test_a_serial_run_needs_neither_cpu_affinity_nor_onednn(raw: Path, small_model: Path, tmp_path: Path):
+    # macOS has neither.
+    words = [sys.executable, "-c", LIKE_MACOS, str(raw), str(tmp_path / "map.zarr"), str(small_model)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 0
