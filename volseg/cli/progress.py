@@ -1,4 +1,4 @@
-"""Progress bars on standard error: prediction, evaluation, training."""
+"""Progress bars on standard error."""
 
 from __future__ import annotations
 
@@ -7,75 +7,55 @@ from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rich.progress import Task, TaskID
+    from rich.progress import TaskID
 
 
 class ProgressBar:
-    """A bar on standard error: blocks done, blocks/s, voxels/s, time left."""
+    """Bars on standard error, one for each name; each appears with its first update, so that a refusal stands alone.
 
-    def __init__(self, what: str = "predict", console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._bar = Bar(
+    Args:
+        unit: what is counted, such as `sections`; empty for a fraction of 1, without count and rate.
+        visible: False for no output.
+        transient: remove the bars at the end.
+    """
+
+    note_style: str | None = None
+
+    def __init__(self, unit: str = "", *, visible: bool = True, transient: bool = False) -> None:
+        self.unit = unit
+        self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            _Rates(),
+            *([MofNCompleteColumn()] if unit else []),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            console=self._console,
+            console=Console(stderr=True),
+            disable=not visible,
             speed_estimate_period=120,
+            transient=transient,
         )
-        self._what = what
-        self._voxels = 0
+        self._tasks: dict[str, tuple[TaskID, float, float]] = {}
 
-    def begin(self, total: int) -> None:
-        """Show an empty bar."""
-        self._task = self._bar.add_task(self._what, total=total, voxels=0, busy=None)
-
-    def advance(self, voxels: int, busy: float | None = None) -> None:
-        """Move the bar by one block."""
-        self._voxels += voxels
-        self._bar.update(self._task, advance=1, voxels=self._voxels, busy=busy)
+    def update(self, name: str, completed: float, total: float, status: str = "") -> None:
+        """Move a bar, with the mean rate since its first update and a text on its state."""
+        if name not in self._tasks:
+            self._progress.start()
+            self._tasks[name] = self._progress.add_task(name, total=total, status=""), completed, time.monotonic()
+        task, first, started = self._tasks[name]
+        if self.unit and completed > first:
+            rate = (completed - first) / max(time.monotonic() - started, 1e-9)
+            status = f"{rate:.2f} {self.unit}/s, {status}".rstrip()
+        self._progress.update(task, completed=completed, total=total, status=status)
 
     def note(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-
-class _Rates(ProgressColumn):
-    """Blocks and voxels a second, over the whole run, and how much of the time the devices compute."""
-
-    def render(self, task: Task) -> Text:
-        """Draw the column."""
-        seconds = task.elapsed or 0.0
-        if not task.completed or not seconds:
-            return Text("")
-        rates = f"{task.completed / seconds:.2f} blocks/s, {task.fields['voxels'] / seconds / 1e6:.2f} Mvoxel/s,"
-        if task.fields["busy"] is not None:
-            rates += f" devices {task.fields['busy']:.0%} busy,"
-        return Text(rates, no_wrap=True)
-
-
-class Screen:
-    """A context that holds a bar, which is started by whoever first moves it."""
-
-    _bar: Progress
+        """Print a line above the bars."""
+        self._progress.console.print(line, style=self.note_style, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         return self
@@ -83,76 +63,50 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A bar that was never shown would still end its line.
-        if self._bar.live.is_started:
-            self._bar.stop()
+        # stop() ends the line even of a bar that was never shown.
+        if self._progress.live.is_started:
+            self._progress.stop()
 
 
-class EvaluateScreen(Screen):
-    """Shows on standard error how many sections are scored, how fast, and the time left."""
+class PredictionBar(ProgressBar):
+    """Progress of a prediction: blocks, blocks and voxels per second, busy fraction of the devices, time left."""
 
-    def __init__(self, *, shown: bool = True) -> None:
-        self._bar = Progress(
-            TextColumn("score {task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=Console(stderr=True),
-            disable=not shown,
-            speed_estimate_period=120,
-            transient=True,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def told(self, what: str, done: int, sections: int) -> None:
-        """Move a bar; the first appears with the first sections, so that a refusal stands alone."""
-        if what not in self._tasks:
-            self._bar.start()
-            self._tasks[what] = self._bar.add_task(what, total=sections)
-        self._bar.update(self._tasks[what], completed=done)
-
-
-class _Rate(ProgressColumn):
-    """Sections a second, over the whole run."""
-
-    def render(self, task: Task) -> Text:
-        """Draw the column."""
-        if not task.completed or not task.elapsed:
-            return Text("")
-        return Text(f"{task.completed / task.elapsed:.2f} sections/s,", no_wrap=True)
-
-
-_WORTH_TELLING = 0.02
-"""Share of the time, waited for data, that a person may want to do something about."""
-
-
-class TrainingScreen(Screen):
-    """Shows a training on standard error."""
+    note_style = "yellow"
 
     def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("train"),
-            BarColumn(bar_width=20),
-            TextColumn("step {task.fields[step]}, loss {task.fields[loss]:.4f}, {task.fields[speed]},"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left{task.fields[waiting]}"),
-            console=Console(stderr=True),
-            speed_estimate_period=120,
-        )
-        self._task = self._bar.add_task("train", total=1.0, step=0, loss=float("nan"), speed="", waiting="")
+        super().__init__("blocks")
+        self._total = self._blocks = self._voxels = 0
+        self._started = 0.0
+
+    def begin(self, total: int) -> None:
+        """Show an empty bar for a number of blocks."""
+        self._total, self._started = total, time.monotonic()
+        self.update("predict", 0, total)
+
+    def advance(self, voxels: int, busy: float | None = None) -> None:
+        """Add one block of so many voxels."""
+        self._blocks += 1
+        self._voxels += voxels
+        rate = self._voxels / max(time.monotonic() - self._started, 1e-9) / 1e6
+        devices = "" if busy is None else f" devices {busy:.0%} busy,"
+        self.update("predict", self._blocks, self._total, f"{rate:.2f} Mvoxel/s,{devices}")
+
+
+_MIN_WAITING = 0.02
+"""Fraction of the time spent waiting for data from which it is shown."""
+
+
+class TrainingBar(ProgressBar):
+    """Progress of a training: step, loss, speed of the last 50 steps, time waited for data, time left."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._recent: deque[tuple[int, float]] = deque(maxlen=50)
 
-    def step(self, step: int, loss: float, share: float, waited: float) -> None:
-        """Move the bar; it appears with the first step, so that a refusal stands alone."""
-        self._bar.start()
+    def step(self, step: int, loss: float, fraction: float, waited: float) -> None:
+        """Show a step, the fraction of the training that is done, and the fraction of its time waited for data."""
         self._recent.append((step, time.monotonic()))
         (first, then), (last, now) = self._recent[0], self._recent[-1]
         speed = f"{(last - first) / (now - then):.2f} steps/s" if now > then else "first step"
-        waiting = f", waits for data {waited:.0%} of the time" if waited >= _WORTH_TELLING else ""
-        self._bar.update(self._task, completed=share, step=step, loss=loss, speed=speed, waiting=waiting)
-
-    def note(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        waiting = f" waits for data {waited:.0%} of the time," if waited >= _MIN_WAITING else ""
+        self.update("train", fraction, 1.0, f"step {step}, loss {loss:.4f}, {speed},{waiting}")

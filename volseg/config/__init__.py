@@ -1,7 +1,7 @@
-"""Run files and options: what users write, checked. Unknown keys are refused."""
+"""Options of a prediction and run files of a training, validated; unknown keys are refused."""
 
 from volseg.config.predict import PredictConfig, PredictOptions
-from volseg.config.toml import as_toml, assigned, checked, read_toml
+from volseg.config.toml import as_toml, override, read_toml, validate
 from volseg.config.train import OutputConfig, TrainConfig
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "PredictOptions",
     "TrainConfig",
     "as_toml",
-    "assigned",
-    "checked",
+    "override",
     "read_toml",
+    "validate",
 ]

@@ -1,4 +1,4 @@
-"""What users write: options of a prediction and the TOML of a training. Unknown keys are refused."""
+"""Options of a prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from volseg.config.tolerance import Tolerance
 
 
 class PredictOptions(TypedDict, total=False):
-    """Options of `volseg.predict`, as on the command line."""
+    """Options of `volseg.predict`, named as on the command line."""
 
     block: Zyx | None
     halo: Literal["auto", "exact"] | Zyx
@@ -42,22 +42,22 @@ class PredictConfig(FrozenModel):
     source: str
     target: str
     model: tuple[str, ...] = Field(min_length=1)
-    """One model, or several whose estimates are averaged."""
+    """Files or names; the estimates of several models are averaged."""
     block: Zyx | None = None
     halo: Literal["auto", "exact"] | Zyx = "auto"
     halo_tolerance: Tolerance | None = None
     orientations: Literal["one", "flips", "all"] = "one"
     classes: str = Field(default="auto", min_length=1)
-    """`auto`, `all`, or names with commas between them."""
+    """`auto`, `all`, or names separated by commas."""
     uncertainty: bool = False
     tile: Zyx | None = None
-    """The core of what one forward pass sees; None: the fastest that fits the memory."""
+    """Output voxels of one forward pass; None: the fastest that fits the memory."""
     scale_level: int | None = Field(default=None, ge=0)
     shard: Zyx | None = None
     chunk: Zyx | None = None
     roi: str | None = None
     mask: str | None = None
-    """Blocks in which this volume is zero are not computed."""
+    """Volume; blocks in which it is zero are skipped."""
     ignore_voxel_size: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -68,24 +68,24 @@ class PredictConfig(FrozenModel):
 
     @field_validator("source", "target", "mask", mode="before")
     @classmethod
-    def _path(cls, value: Any) -> Any:
+    def _path_as_text(cls, value: Any) -> Any:
         return fspath(value) if isinstance(value, PathLike) else value
 
     @field_validator("model", mode="before")
     @classmethod
-    def _several(cls, value: Any) -> Any:
-        listed = [value] if isinstance(value, str | PathLike) else value
-        return [fspath(each) if isinstance(each, PathLike) else each for each in listed]
+    def _one_as_tuple(cls, value: Any) -> Any:
+        models = [value] if isinstance(value, str | PathLike) else value
+        return [fspath(model) if isinstance(model, PathLike) else model for model in models]
 
     @field_validator("classes", mode="before")
     @classmethod
-    def _names(cls, value: Any) -> Any:
+    def _names_as_text(cls, value: Any) -> Any:
         return ",".join(value) if isinstance(value, tuple | list) else value
 
     @field_validator("halo_tolerance", mode="before")
     @classmethod
-    def _percent_and_levels(cls, value: Any) -> Any:
-        """A pair is what people write on the command line: percent, grey levels."""
+    def _pair_as_tolerance(cls, value: Any) -> Any:
+        """Accept (percent, grey levels), as on the command line."""
         if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
             return Tolerance(value[0] / 100, value[1])
         return value

@@ -1,4 +1,4 @@
-"""Run files read from TOML, with keys set on the command line; what does not fit is refused in one line."""
+"""Read and write run files (TOML); invalid values are refused in one line."""
 
 from __future__ import annotations
 
@@ -13,63 +13,66 @@ from pydantic import BaseModel, ValidationError
 from volseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+_WIDTH = 110
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def checked(kind: type[ModelT], values: dict[str, Any], where: str) -> ModelT:
-    """Make a config of plain values.
+def validate(kind: type[ModelT], values: dict[str, Any], where: str) -> ModelT:
+    """Validate plain values as a config.
+
+    Args:
+        kind: the config class.
+        values: as read from TOML or from options.
+        where: origin of the values, for the message.
 
     Raises:
-        ConfigError: names the first key that does not fit, its value and what would fit.
+        ConfigError: names the first invalid key, its value and the valid ones.
     """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        # A key that is written wrong is also missing: say what is there, not what is not.
-        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-        # Of a table that stands alone people know no number.
-        alone = isinstance(values.get(str(first["loc"][0])) if first["loc"] else None, dict)
-        key = ".".join(str(part) for part in first["loc"] if not (alone and isinstance(part, int)))
+        # A misspelt key is also a missing one: report the misspelt one.
+        first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+        # A single [table] has no number for the user.
+        is_single = isinstance(values.get(str(first["loc"][0])) if first["loc"] else None, dict)
+        key = ".".join(str(part) for part in first["loc"] if not (is_single and isinstance(part, int)))
         if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{where} does not know {key!r}; {_known(kind, first['loc'])}") from None
+            raise ConfigError(f"{where}: unknown key {key!r}; choose from {_keys(kind, first['loc'])}") from None
         message = first["msg"].removeprefix("Value error, ")
-        given = "" if first["type"] in ("missing", "value_error") else f" (given: {first['input']!r})"
-        raise ConfigError(f"{where}: {key + ': ' if key else ''}{message}{given}") from None
+        value = "" if first["type"] in ("missing", "value_error") else f" (given: {first['input']!r})"
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{message}{value}") from None
 
 
-def _known(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
-    """The keys that would do where an unknown one stands."""
-    for part in place[:-1]:
+def _keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> str:
+    """Valid keys of the table that holds the key of this path."""
+    for part in path[:-1]:
         if isinstance(part, int):
             continue
-        inner = _table(kind.model_fields[part].annotation)
-        if inner is None:
+        table = _table_class(kind.model_fields[part].annotation)
+        if table is None:
             break
-        kind = inner
-    return f"it knows {', '.join(kind.model_fields)}"
+        kind = table
+    return ", ".join(kind.model_fields)
 
 
-def _table(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field holds, alone or several times."""
-    kinds = [part for part in (annotation, *get_args(annotation)) if isinstance(part, type)]
-    return next((part for part in kinds if issubclass(part, BaseModel)), None)
+def _table_class(annotation: Any) -> type[BaseModel] | None:
+    """The model class of a field that holds one table or several."""
+    classes = [part for part in (annotation, *get_args(annotation)) if isinstance(part, type)]
+    return next((part for part in classes if issubclass(part, BaseModel)), None)
 
 
 def read_toml(path: str | Path, kind: type[ModelT], assignments: Iterable[str] = ()) -> ModelT:
-    """Read a run file; relative paths in it count from where the command runs.
+    """Read a run file; relative paths in it are relative to the working directory.
 
     Args:
         path: the file.
-        kind: what it says.
-        assignments: keys set otherwise than in the file, as `assigned` takes them.
+        kind: the config class.
+        assignments: overrides of keys, `key=value` as for `override`.
 
     Raises:
-        ConfigError: not there, not TOML, or with keys that do not fit.
+        ConfigError: the file does not exist, is not TOML, or has invalid keys or values.
     """
     path = Path(path)
     try:
@@ -79,91 +82,88 @@ def read_toml(path: str | Path, kind: type[ModelT], assignments: Iterable[str] =
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"run file {path} is not TOML: {error}") from error
     for assignment in assignments:
-        values = assigned(values, assignment)
-    return checked(kind, values, f"run file {path}")
+        values = override(values, assignment)
+    return validate(kind, values, f"run file {path}")
 
 
-def assigned(values: dict[str, Any], assignment: str) -> dict[str, Any]:
-    """A run file's values with one key set otherwise.
+def override(values: dict[str, Any], assignment: str) -> dict[str, Any]:
+    """Return the values of a run file with one key replaced.
 
     Args:
         values: as read from TOML.
-        assignment: `key=value`: the key's tables with dots between them, a number for one of several tables of a
-            name; the value as TOML has it, or else as text.
+        assignment: `key=value`; the key is a path with dots, with a number for one of several tables of a name; the
+            value is TOML, or text if it is not valid TOML.
 
     Raises:
-        ConfigError: not an assignment, or a key below what is no table.
+        ConfigError: not `key=value`, or a key below a value that is not a table.
 
-    >>> assigned({"fit": {"steps": 5}}, "fit.steps=7")
+    >>> override({"fit": {"steps": 5}}, "fit.steps=7")
     {'fit': {'steps': 7}}
-    >>> assigned({"data": [{"raw": "a"}]}, "data.0.raw=b.zarr")
+    >>> override({"data": [{"raw": "a"}]}, "data.0.raw=b.zarr")
     {'data': [{'raw': 'b.zarr'}]}
     """
     key, equals, text = assignment.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"--set {assignment} is no assignment; write it as fit.steps=500")
+        raise ConfigError(f"--set {assignment} is not KEY=VALUE, such as fit.steps=500")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, KeyError):
         value = text.strip()
-    return _with(values, parts, value, assignment)  # type: ignore[no-any-return]  # a table stays a table
+    return _replace(values, parts, value, assignment)  # type: ignore[no-any-return]  # a table stays a table
 
 
-def _with(inside: Any, parts: list[str], value: Any, assignment: str) -> Any:
+def _replace(node: Any, parts: list[str], value: Any, assignment: str) -> Any:
     if not parts:
         return value
     first, *rest = parts
-    if isinstance(inside, dict):
-        return {**inside, first: _with(inside.get(first, {}), rest, value, assignment)}
-    if isinstance(inside, list) and first.isdecimal() and int(first) < len(inside):
-        at = int(first)
-        return [*inside[:at], _with(inside[at], rest, value, assignment), *inside[at + 1 :]]
-    if isinstance(inside, list):
-        raise ConfigError(f"--set {assignment}: there are {len(inside)} of these; name one by its number, from 0")
-    raise ConfigError(f"--set {assignment}: {first!r} stands below a value that is no table; leave it out")
-
-
-_WIDTH = 110
+    if isinstance(node, dict):
+        return {**node, first: _replace(node.get(first, {}), rest, value, assignment)}
+    if isinstance(node, list) and first.isdecimal() and int(first) < len(node):
+        index = int(first)
+        return [*node[:index], _replace(node[index], rest, value, assignment), *node[index + 1 :]]
+    if isinstance(node, list):
+        raise ConfigError(f"--set {assignment}: there are {len(node)} of these tables; name one by its number, from 0")
+    raise ConfigError(f"--set {assignment}: {first!r} is below a value that is not a table; leave it out")
 
 
 def as_toml(config: BaseModel) -> str:
-    """A config as TOML, complete: each key after a comment that says what it does, defaults in the open.
+    """Return a config as complete TOML, with a comment above each key that describes it.
 
-    A key that is not set stands in a comment, as TOML has no word for nothing.
+    A key without a value is a comment, because TOML has no null.
     """
     lines: list[str] = []
     for name, value in config:
-        many = isinstance(value, tuple) and value and isinstance(value[0], BaseModel)
-        for table in value if many else (value,):
-            lines += ["", f"[[{name}]]" if many else f"[{name}]", *_table_lines(table)]
+        is_array = isinstance(value, tuple) and value and isinstance(value[0], BaseModel)
+        for table in value if is_array else (value,):
+            lines += ["", f"[[{name}]]" if is_array else f"[{name}]", *_table_lines(table)]
     return "\n".join(lines[1:]) + "\n"
 
 
 def _table_lines(table: BaseModel) -> Iterator[str]:
     for name, value in table:
-        told = type(table).model_fields[name].description
-        for line in wrap(" ".join(told.split()), _WIDTH) if told else ():
+        description = type(table).model_fields[name].description
+        for line in wrap(" ".join(description.split()), _WIDTH) if description else ():
             yield f"# {line}"
-        yield f"# {name} is not set" if value is None else f"{name} = {_value_text(value)}"
+        yield f"# {name} is not set" if value is None else f"{name} = {_toml_value(value)}"
 
 
-def _value_text(value: Any) -> str:
-    """A value as TOML writes it.
+def _toml_value(value: Any) -> str:
+    """Return a value in TOML syntax.
 
-    >>> _value_text({"width": 16, "pool": (1, 2, 2)}), _value_text("a\\"b"), _value_text(True)
+    >>> _toml_value({"width": 16, "pool": (1, 2, 2)}), _toml_value("a\\"b"), _toml_value(True)
     ('{ width = 16, pool = [1, 2, 2] }', '"a\\\\"b"', 'true')
     """
     if isinstance(value, bool | str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):
-        inside = ", ".join(f"{_key_text(key)} = {_value_text(each)}" for key, each in value.items())
-        return f"{{ {inside} }}" if inside else "{}"
+        pairs = ", ".join(f"{_toml_key(key)} = {_toml_value(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_value_text, value))}]"
+        return f"[{', '.join(map(_toml_value, value))}]"
     return repr(value)
 
 
-def _key_text(key: str) -> str:
+def _toml_key(key: str) -> str:
     bare = key.replace("_", "").replace("-", "")
     return key if bare.isascii() and bare.isalnum() else json.dumps(key)
