@@ -29,7 +29,7 @@ from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Box, Zyx
 from volseg.cluster import NullProgress
-from volseg.config import PredictConfig, checked
+from volseg.config import PredictConfig, validate
 from volseg.inference.optimize.optimize import DTYPES, optimize, specialized
 from volseg.models.describe import describe_network
 from volseg.models.model import load_model_file
@@ -140,7 +140,7 @@ def end_to_end(source: Path, model: Path, target: Path, scale: Scale, **options:
     """`volseg.predict` of a volume: seconds before the first block, voxels a second after it."""
     values = {"source": str(source), "target": str(target), "model": str(model), "device": scale.device, **options}
     began = time.perf_counter()
-    summary = execute(*prepare(checked(PredictConfig, {**values, "overwrite": True}, "predict")), NullProgress())
+    summary = execute(*prepare(validate(PredictConfig, {**values, "overwrite": True}, "predict")), NullProgress())
     if summary.failed:
         raise RuntimeError(f"blocks failed: {summary.failed}")
     before = time.perf_counter() - began - summary.seconds

@@ -25,7 +25,7 @@ from benchmarks.tables import write_tables
 from volseg.blocks import Box, Zyx
 from volseg.cluster import Executor, NullProgress, connect, run_blocks
 from volseg.cluster.dask_executor import DaskExecutor
-from volseg.config import PredictConfig, checked
+from volseg.config import PredictConfig, validate
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.prediction.worker import RunRef, compute_block
@@ -72,7 +72,7 @@ def workers_figures(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, widt
             "source": str(raw), "target": str(target), "model": model, "block": block, "halo": HALO,
             "cluster": address_of(two),
         }  # fmt: skip
-        execute(*prepare(checked(PredictConfig, values, "predict")), NullProgress())
+        execute(*prepare(validate(PredictConfig, values, "predict")), NullProgress())
         frozen = read_record(target)
         compute = partial(compute_block, reference=RunRef(str(target), frozen.digest, str(raw), (model,)))
         runs: dict[int, list[tuple[float, float, int]]] = {1: [], 2: []}

@@ -19,7 +19,7 @@ from benchmarks.cases import CASES, SIDE, Case, make_source, model_of
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.cluster import NullProgress
-from volseg.config import PredictConfig, checked
+from volseg.config import PredictConfig, validate
 from volseg.prediction.calibrate import calibrate
 from volseg.prediction.prepare import prepare
 
@@ -37,7 +37,7 @@ def peaks(case: Case, raw: Path, folder: Path, rounds: int = ROUNDS, block: Zyx 
         "precision": case.precision, "block": block, "cluster": "local", "workers": 1,
     }  # fmt: skip
     tried = [
-        asdict(calibrate(*prepare(checked(PredictConfig, values, "predict")), NullProgress())[1]) for _ in range(rounds)
+        asdict(calibrate(*prepare(validate(PredictConfig, values, "predict")), NullProgress())[1]) for _ in range(rounds)
     ]
     first = tried[0]
     return {

@@ -34,7 +34,7 @@ from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Box, Tiling, Zyx
 from volseg.cluster import Executor, NullProgress, connect
-from volseg.config import PredictConfig, checked
+from volseg.config import PredictConfig, validate
 from volseg.models.model import Model, load_model_file
 from volseg.ops import normalize
 from volseg.prediction.prepare import prepare
@@ -85,7 +85,7 @@ class Bench:
         """`volseg.predict` of some sections; what is decided for the run is decided for the whole volume."""
         _, y, x = open_volume(str(self.source)).shape
         values = {"source": str(self.source), "target": str(target), "model": str(self.model), "block": (1, y, x)}
-        config = checked(PredictConfig, {**values, "cluster": self.address, **options}, "predict")
+        config = validate(PredictConfig, {**values, "cluster": self.address, **options}, "predict")
         summary = execute(*prepare(config), NullProgress(), numbers=numbers)
         if summary.failed:
             raise RuntimeError(f"blocks failed: {summary.failed}")

@@ -18,7 +18,7 @@ import volseg
 from volseg.cli.main import COMMANDS, main
 from volseg.cli.models import Models
 from volseg.cluster.submission import SLOT
-from volseg.config import PredictConfig, TrainConfig, checked, read_toml
+from volseg.config import PredictConfig, TrainConfig, read_toml, validate
 from volseg.models.registry import build_network
 
 ROOT = Path(__file__).parents[1]
@@ -174,7 +174,7 @@ def test_run_files_in_documents_are_read(path: Path):
     for text in _fences(path, "toml"):
         needed = {"data": {"raw": "", "labels": "", "train": [0, 1]}, "output": {"folder": ""}}
         # A table by itself is to be put into a run file that has the others.
-        network = checked(TrainConfig, {**needed, **tomllib.loads(text)}, _name(path)).network
+        network = validate(TrainConfig, {**needed, **tomllib.loads(text)}, _name(path)).network
         with torch.device("meta"):
             build_network(network.name, network.arguments)
 

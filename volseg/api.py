@@ -50,12 +50,12 @@ def predict(
         VolsegError: one line that names the value and the way out.
     """
     from volseg.cluster import NullProgress
-    from volseg.config import PredictConfig, checked
+    from volseg.config import PredictConfig, validate
     from volseg.prediction.prepare import prepare
     from volseg.prediction.run import execute
 
     values: dict[str, Any] = {"source": source, "target": target, "model": model, **options}
-    spec, recorded = prepare(checked(PredictConfig, values, "predict"))
+    spec, recorded = prepare(validate(PredictConfig, values, "predict"))
     return execute(spec, recorded, progress or NullProgress())
 
 

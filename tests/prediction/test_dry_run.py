@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import volseg
 import volseg.prediction.dry_run
 from volseg.cli.main import main
-from volseg.config import PredictConfig, checked
+from volseg.config import PredictConfig, validate
 from volseg.inference import WorkerInfo, worker_info
 from volseg.prediction.dry_run import estimate_peak_memory
 from volseg.prediction.prepare import prepare
@@ -56,7 +56,7 @@ def resumed(arguments: list[str]) -> tuple[RunSpec, RunRecord]:
     options: dict[str, Any] = {"block": (2, 32, 32), "cluster": "serial", "precision": "float32", "device": "cpu"}
     volseg.predict(source, target, model=model, **options, tile=(1, 16, 16))
     values = {"source": source, "target": target, "model": model, "cluster": "serial", "resume": True}
-    spec, recorded = prepare(checked(PredictConfig, values, "predict"))
+    spec, recorded = prepare(validate(PredictConfig, values, "predict"))
     assert recorded is not None
     return spec, recorded
 
