@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import Footprint
 from volseg.errors import ModelError
-from volseg.models.receptive_field import AxisGraph, SizeError, channels_in, dimensions
+from volseg.models.receptive_field import AxisGraph, channels_in, dimensions
+from volseg.models.window import SizeError
 
 if TYPE_CHECKING:
     from torch import nn

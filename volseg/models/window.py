@@ -81,8 +81,12 @@ def _pointwise(layer: nn.Module, axis: int) -> Window:
 
 
 def _pooling(layer: Any, axis: int) -> Window:
-    sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-    return Window(*(_along(size, axis) for size in sizes))
+    return Window(
+        kernel=_along(layer.kernel_size, axis),
+        stride=_along(layer.stride, axis),
+        padding=_along(layer.padding, axis),
+        dilation=_along(layer.dilation, axis),
+    )
 
 
 def _convolution(layer: Any, axis: int) -> Window:
