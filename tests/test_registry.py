@@ -17,10 +17,11 @@ from volseg.blocks import Box
 from volseg.cluster.connect import CLUSTERS
 from volseg.config.train_tables import LossSettings, NetworkSettings
 from volseg.errors import ConfigError, ModelError, SourceError
+from volseg.inference.optimize.optimize import optimize, specialized
 from volseg.models import read_card
 from volseg.models.footprint import network_footprint
 from volseg.models.registry import NETWORKS, build_network
-from volseg.models.window import RULES, Window
+from volseg.models.window import RULES, Window, layer_type
 from volseg.ops import Normalization
 from volseg.ops.normalize import NormalizationMode
 from volseg.registry import LOSSES, NORMALIZATIONS, Registry
@@ -178,8 +179,9 @@ def test_a_layer_needs_a_rule_of_its_own(install: Install) -> None:
         return nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), Halve(), nn.ConvTranspose2d(1, 1, 2, stride=2))
 
     assert "avg_pool2d" in message(lambda: network_footprint(network()), ModelError)
-    name = f"{Halve.__module__}.Halve"
-    install("their-package", "volseg.receptive_field", **{name: lambda layer, axis: Window(kernel=2, stride=2)})
+    install(
+        "their-package", "volseg.receptive_field", **{layer_type(Halve): lambda layer, axis: Window(kernel=2, stride=2)}
+    )
     footprint = network_footprint(network())
     assert footprint.stride == (1, 2, 2)
     assert footprint.reach_before == footprint.reach_after == (0, 2, 2)
@@ -192,6 +194,54 @@ def test_a_subclass_of_a_known_layer_is_not_taken_for_it(install: Install) -> No
 
     with pytest.raises(ModelError, match="is not known"):
         network_footprint(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), Shifted(1, 1, 1)))
+
+
+class Standardized(nn.Conv2d):
+    """A convolution that standardises its weights, so that no norm can be folded into them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = (self.weight - self.weight.mean()) / self.weight.std()
+        return nn.functional.conv2d(x, weight, self.bias, padding=1)
+
+
+class Gate(nn.Module):
+    """A layer of two inputs."""
+
+    def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        return x * gate.sigmoid()
+
+
+class Gated(nn.Module):
+    """A network of layers that volseg does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.standardized = nn.Sequential(Standardized(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.gate = Gate()
+        self.head = nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.head(self.gate(self.standardized(x), x))
+
+
+def test_inference_leaves_layers_of_plugins_as_they_are(install: Install) -> None:
+    rules = {
+        layer_type(Standardized): lambda layer, axis: Window(kernel=3, padding=1),
+        layer_type(Gate): lambda layer, axis: Window(),
+    }
+    install("their-package", "volseg.receptive_field", **rules)
+    torch.manual_seed(0)
+    network = Gated()
+    network(torch.randn(4, 1, 16, 16))  # statistics that a wrong fold would show
+    network.eval()
+    assert network_footprint(network).reach_before == (0, 3, 3)
+    tiles = torch.randn(1, 1, 24, 24)
+    fast = specialized(optimize(network, "cpu", "float32"), (24, 24), ((6, 17), (6, 17)), {})
+    with torch.inference_mode():
+        core = fast.network(tiles)[..., 6 - fast.start[0] : 18 - fast.start[0], 6 - fast.start[1] : 18 - fast.start[1]]
+        torch.testing.assert_close(core, network(tiles)[..., 6:18, 6:18], rtol=1e-5, atol=1e-6)
 
 
 def test_a_loss_of_a_plugin_is_used_and_checked(install: Install) -> None:
