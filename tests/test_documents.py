@@ -16,7 +16,7 @@ import torch
 
 import volseg
 from volseg.cli.main import COMMANDS, main
-from volseg.cli.models import Models
+from volseg.cli.models import ModelsGroup
 from volseg.cluster.submission import SLOT
 from volseg.config import PredictConfig, TrainConfig, read_toml, validate
 from volseg.models.registry import build_network
@@ -87,8 +87,8 @@ def _understand(words: list[str]) -> None:
     if command is None:
         raise click.UsageError(f"there is no command {words[0]!r}")
     context, given = click.Context(command, parent=context), words[1:]
-    if isinstance(command, Models):
-        name, *given = command.with_command(given, context)
+    if isinstance(command, ModelsGroup):
+        name, *given = command.with_default(given, context)
         command = command.get_command(context, name)
         assert command is not None
     _, left, _ = command.make_parser(click.Context(command, parent=context)).parse_args(given)
