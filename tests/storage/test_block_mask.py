@@ -1,4 +1,4 @@
-"""A mask tells for each block what all its voxels tell, however little of it is held at once."""
+"""A mask contains a block if it contains one of its voxels, however little of it is read at once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Held:
-    """A mask in memory that keeps the size of what is read of it."""
+class RecordingMask:
+    """A mask in memory that records the boxes read."""
 
     def __init__(self, voxels: np.ndarray, chunk: tuple[int, int, int] = (1, 1, 1)) -> None:
         self.voxels, self.chunk, self.location = voxels, chunk, "mask"
@@ -34,7 +34,7 @@ class Held:
 
 @st.composite
 def masked_grids(draw: st.DrawFn) -> tuple[BlockGrid, np.ndarray, tuple[int, ...]]:
-    """A grid, a mask of few voxels, and how many times it is coarser: one number that its shape leaves no doubt of."""
+    """A grid, a mask of few voxels, and its downsampling factors, which its shape determines uniquely."""
     factors = draw(st.tuples(*[st.integers(1, 3)] * 3))
     shape = tuple(f * f * 4 + draw(st.integers(0, 9)) for f in factors)
     shard = draw(st.tuples(*[st.integers(1, 5)] * 3))
@@ -49,26 +49,26 @@ def masked_grids(draw: st.DrawFn) -> tuple[BlockGrid, np.ndarray, tuple[int, ...
 
 @settings(max_examples=60)
 @given(masked_grids(), st.integers(1, 400), st.tuples(*[st.integers(1, 9)] * 3), st.booleans())
-def test_a_block_is_in_the_mask_where_one_of_its_voxels_is(
-    masked: tuple[BlockGrid, np.ndarray, tuple[int, ...]], held: int, chunk: tuple[int, int, int], backwards: bool
+def test_a_block_is_in_the_mask_if_one_of_its_voxels_is(
+    masked: tuple[BlockGrid, np.ndarray, tuple[int, ...]], max_bytes: int, chunk: tuple[int, int, int], backwards: bool
 ) -> None:
     grid, coarse, factors = masked
     fine = coarse.repeat(factors[0], 0).repeat(factors[1], 1).repeat(factors[2], 2)
     expected = {number for number in grid.numbers() if fine[grid.box(number).slices].any()}
-    volume: Any = Held(coarse, chunk)
-    mask = BlockMask(volume, grid, held)
+    volume: Any = RecordingMask(coarse, chunk)
+    mask = BlockMask(volume, grid, max_bytes)
     numbers = list(grid.numbers())
     assert {number for number in (reversed(numbers) if backwards else numbers) if number in mask} == expected
     assert mask.count == len(expected)
     largest = max(
         int(np.prod([-(-b // f) + 1 for b, f in zip(grid.block, factors, strict=True)])),
-        held,
+        max_bytes,
     )
     assert all(box.voxels <= largest for box in volume.reads)
 
 
-def test_a_mask_is_read_while_its_blocks_are_asked_for_and_once() -> None:
-    volume: Any = Held(np.ones((64, 32, 32), np.uint8), chunk=(8, 16, 16))
+def test_a_mask_is_read_once_while_its_blocks_are_queried() -> None:
+    volume: Any = RecordingMask(np.ones((64, 32, 32), np.uint8), chunk=(8, 16, 16))
     mask = BlockMask(volume, BlockGrid.over((64, 256, 256), (4, 64, 64), (4, 64, 64)))
     assert not volume.reads
     assert 0 in mask
@@ -81,7 +81,7 @@ def test_a_mask_is_read_while_its_blocks_are_asked_for_and_once() -> None:
 def test_any_zarr_that_is_not_zero_somewhere_is_a_mask(tmp_path: Path, dtype: str) -> None:
     array = zarr.create_array(tmp_path / "m.zarr", shape=(1, 4, 8, 8), chunks=(1, 4, 4, 4), dtype=dtype)
     grid = BlockGrid.over((4, 64, 64), (2, 32, 32), (2, 32, 32))
-    with pytest.raises(ConfigError, match=r"m.zarr is zero all over 0:4,0:64,0:64, .*not inverted"):
+    with pytest.raises(ConfigError, match=r"m.zarr is zero everywhere in 0:4,0:64,0:64, .*not inverted"):
         open_mask(str(tmp_path / "m.zarr"), grid)
     array[0, 3, 7, 0] = 1
     mask = open_mask(str(tmp_path / "m.zarr"), grid)

@@ -1,4 +1,4 @@
-"""Reading: any Zarr, mirrored where a box leaves the volume, refused clearly where there is none."""
+"""Reading: any Zarr, mirrored beyond the edges of the volume, or a refusal in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from volseg.blocks import Box
 from volseg.errors import SourceError
 from volseg.ops import Normalization, moments
-from volseg.storage import open_volume, source_identity, volume_statistics
+from volseg.storage import open_volume, volume_fingerprint, volume_statistics
 from volseg.storage.target import create_volume
 from volseg.storage.zarr_metadata import channel_names
 from volseg.testing.factories import blobs, make_volume
@@ -41,9 +41,7 @@ def padded() -> np.ndarray:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.tuples(*[st.integers(-60, 70)] * 3), st.tuples(*[st.integers(1, 80)] * 3))
-def test_a_read_that_leaves_the_volume_is_mirrored(
-    volume_path: Path, padded: np.ndarray, start: tuple, size: tuple
-) -> None:
+def test_a_read_beyond_the_volume_is_mirrored(volume_path: Path, padded: np.ndarray, start: tuple, size: tuple) -> None:
     volume = open_volume(str(volume_path))
     stop = tuple(a + n for a, n in zip(start, size, strict=True))
     expected = padded[tuple(slice(a + 160, b + 160) for a, b in zip(start, stop, strict=True))]
@@ -80,8 +78,8 @@ def test_the_voxel_size_of_ome_zarr_is_read_in_nanometres(tmp_path, version, uni
         {"multiscales": scales} if version == "0.4" else {"ome": {"version": "0.5", "multiscales": scales}}
     )
     for location in (tmp_path / "v.zarr", tmp_path / "v.zarr" / "s0"):
-        found = open_volume(str(location)).voxel_nm
-        assert found is None if expected is None else found == pytest.approx(expected)
+        voxel_nm = open_volume(str(location)).voxel_nm
+        assert voxel_nm is None if expected is None else voxel_nm == pytest.approx(expected)
 
 
 def test_leading_axes_of_one_are_skipped(tmp_path: Path) -> None:
@@ -95,7 +93,7 @@ NAMES = ("affinity_z", "affinity_y", "affinity_x")
 
 @pytest.fixture(scope="module")
 def channels_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three volumes along a channel axis; the voxels of each are all its number."""
+    """Three volumes along a channel axis; all voxels of each are its index."""
     path, shape = tmp_path_factory.mktemp("channels") / "affinities.zarr", (2, 8, 8)
     target = create_volume(
         path, shape=shape, shard=shape, chunk=shape, dtype="uint8", voxel_nm=(30, 6, 6), channels=NAMES
@@ -105,16 +103,16 @@ def channels_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("inside", ["", "/0"])
-@pytest.mark.parametrize(("channel", "held"), [("affinity_x", 2), (1, 1), ("2", 2), ("affinity_z", 0)])
-def test_a_channel_is_a_volume_and_stays_it_in_another_process(channels_path, inside, channel, held) -> None:
+@pytest.mark.parametrize(("channel", "index"), [("affinity_x", 2), (1, 1), ("2", 2), ("affinity_z", 0)])
+def test_a_channel_is_a_volume_also_in_another_process(channels_path, inside, channel, index) -> None:
     volume = open_volume(f"{channels_path}{inside}", channel=channel)
     assert (volume.shape, volume.chunk, volume.voxel_nm) == ((2, 8, 8), (2, 8, 8), (30, 6, 6))
     for one in (volume, pickle.loads(pickle.dumps(volume))):
-        assert set(one.read(Box((-1, 0, 0), (2, 9, 8))).ravel()) == {held}
+        assert set(one.read(Box((-1, 0, 0), (2, 9, 8))).ravel()) == {index}
 
 
 @pytest.mark.parametrize("inside", ["", "/0"])
-def test_several_channels_are_named_where_one_must_be_chosen(channels_path, inside) -> None:
+def test_a_missing_channel_is_refused_with_the_names_of_the_channels(channels_path, inside) -> None:
     assert channel_names(f"{channels_path}{inside}") == NAMES
     with pytest.raises(SourceError, match=r"not one volume.*choose one of its channels \(affinity_z, affinity_y, aff"):
         open_volume(f"{channels_path}{inside}")
@@ -132,13 +130,13 @@ def test_channels_without_names_are_numbers(tmp_path: Path) -> None:
         open_volume(str(tmp_path / "a"))
 
 
-def test_a_volume_without_channels_has_channel_0_alone(volume_path: Path) -> None:
+def test_a_volume_without_channels_has_only_channel_0(volume_path: Path) -> None:
     assert open_volume(str(volume_path), channel=0).channel is None
     with pytest.raises(SourceError, match="no channel membrane; choose from 0"):
         open_volume(str(volume_path), channel="membrane")
 
 
-def test_a_volume_crosses_to_another_process_as_its_location(volume_path: Path) -> None:
+def test_a_volume_is_pickled_as_its_location(volume_path: Path) -> None:
     volume = open_volume(str(volume_path))
     assert len(pickle.dumps(volume)) < 500
     assert pickle.loads(pickle.dumps(volume)).shape == volume.shape
@@ -175,7 +173,7 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str = "uint8") -> str:
         (lambda p: "nowhere://x/y", "cannot open nowhere://x/y"),
     ],
 )
-def test_what_is_no_volume_is_refused_in_one_line(tmp_path: Path, make, message) -> None:
+def test_other_locations_are_refused_in_one_line(tmp_path: Path, make, message) -> None:
     with pytest.raises(SourceError, match=message) as caught:
         open_volume(make(tmp_path))
     assert "\n" not in str(caught.value)
@@ -225,11 +223,11 @@ def test_a_chunk_that_cannot_be_decoded_is_a_clear_error(tmp_path: Path) -> None
         open_volume(str(path)).read(Box.of_shape((4, 32, 32)))
 
 
-def test_identity_tells_volumes_apart_and_not_paths(tmp_path: Path) -> None:
+def test_the_fingerprint_distinguishes_volumes_and_not_paths(tmp_path: Path) -> None:
     voxels = blobs((5, 40, 40))
     same = [make_volume(tmp_path / f"{n}.zarr", voxels.shape, voxels=voxels, chunk=(n, 16, 16)) for n in (1, 5)]
     other = make_volume(tmp_path / "other.zarr", voxels.shape, voxels=voxels + np.uint8(1))
-    first, second, third = (source_identity(open_volume(str(path))) for path in (*same, other))
+    first, second, third = (volume_fingerprint(open_volume(str(path))) for path in (*same, other))
     assert first == second != third
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from volseg.view.local_volume import LocalVolume
 from volseg.view.scene import Layer, scene
-from volseg.view.sources import Role, LayerSource
+from volseg.view.sources import LayerSource, Role
 
 
 def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changed):

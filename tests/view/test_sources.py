@@ -114,7 +114,9 @@ def test_urls_go_by_place_and_name_without_being_opened():
 
 def test_layers_are_named_after_their_volumes_and_never_alike(make_volume):
     path = make_volume("em.ome.zarr", np.zeros(SHAPE, np.uint8))
-    names = [source.name for source in find_layer_sources([str(path), f"file://{path}", f"{path}/0", "s3://b/em.zarr/0"])]
+    names = [
+        source.name for source in find_layer_sources([str(path), f"file://{path}", f"{path}/0", "s3://b/em.zarr/0"])
+    ]
     assert names == ["em", "em 2", "em 3", "em 4"]
 
 

@@ -1,4 +1,4 @@
-"""Several estimates of one probability map, made one."""
+"""Mean and standard deviation of several estimates of a probability map."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ if TYPE_CHECKING:
 
 
 class RunningMean:
-    """Mean and standard deviation of estimates that come one by one; two sums are held, never all estimates.
+    """Mean and standard deviation of estimates added one at a time, without storing them all.
 
-    The order of the estimates is part of the result's last bits, so whoever adds them keeps to one order.
+    The last bits of the result depend on the order of the estimates: add them in a fixed order.
 
-    >>> votes = RunningMean(with_std=True)
-    >>> for vote in (0.0, 1.0, 0.5, 0.5):
-    ...     votes.add(np.float32([vote]))
-    >>> votes.mean().tolist(), votes.std().round(3).tolist()
+    >>> estimates = RunningMean(with_std=True)
+    >>> for value in (0.0, 1.0, 0.5, 0.5):
+    ...     estimates.add(np.float32([value]))
+    >>> estimates.mean().tolist(), estimates.std().round(3).tolist()
     ([0.5], [0.3540000021457672])
     """
 
     def __init__(self, *, with_std: bool = False) -> None:
-        """Begin without an estimate.
+        """Start without estimates.
 
         Args:
-            spread: whether the standard deviation will be asked for.
+            with_std: whether `std` will be called.
         """
         self._count = 0
         self._mean: NDArray[np.float32] | None = None
         self._squares: NDArray[np.float32] | None = None
-        self._spread = with_std
+        self._with_std = with_std
 
     def add(self, estimate: NDArray[np.float32]) -> None:
-        """Take one estimate; all must have one shape. The first one's memory may be kept and changed."""
+        """Add an estimate; all must have the same shape. The first array may be modified in place."""
         self._count += 1
         if self._mean is None:
             self._mean = estimate
             return
-        away = estimate - self._mean
-        self._mean += away / np.float32(self._count)
-        if self._spread:
-            squares = away * (estimate - self._mean)
+        deviation = estimate - self._mean
+        self._mean += deviation / np.float32(self._count)
+        if self._with_std:
+            squares = deviation * (estimate - self._mean)
             self._squares = squares if self._squares is None else self._squares + squares
 
     def mean(self) -> NDArray[np.float32]:
-        """The mean of all estimates.
+        """Return the mean of all estimates.
 
         Raises:
-            ValueError: there was none.
+            ValueError: no estimate was added.
         """
         if self._mean is None:
-            raise ValueError("the mean of no estimates is not known")
+            raise ValueError("no estimates: add one before asking for the mean")
         return self._mean
 
     def std(self) -> NDArray[np.float32]:
-        """The standard deviation of the estimates about their mean (divided by their number, not one less).
+        """Return the population standard deviation of the estimates (divided by n, not n - 1).
 
-        The sums are Welford's (Technometrics 4:419, 1962), which do not lose digits where estimates lie close.
+        By Welford's method (Technometrics 4:419, 1962), which does not lose digits if the estimates are close together.
         """
         if self._squares is None:
             return np.zeros_like(self.mean())

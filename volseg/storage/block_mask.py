@@ -1,4 +1,4 @@
-"""A mask of a volume: where a run has something to compute, asked block by block and read slab by slab."""
+"""The mask of a run: which blocks to compute. It is read slab by slab."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from volseg.blocks import Box, LevelScale, boxes_along
 from volseg.errors import ConfigError, GridError, SourceError
-from volseg.storage.fingerprint import source_identity
+from volseg.storage.fingerprint import volume_fingerprint
 from volseg.storage.run_record import MaskEntry
 from volseg.storage.zarr_volume import LABELS, open_volume
 
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
     from volseg.storage.zarr_volume import Volume
 
 OUTSIDE = "outside the mask"
-"""Why a block was skipped: its write box holds no voxel of the mask."""
+"""Reason to skip a block: its write box contains no voxel of the mask."""
 
 _TYPES = ("int8", *LABELS, "float32")
-_HELD = 1 << 26
+_MAX_BYTES = 1 << 26
 
 
 class BlockMask:
-    """Which blocks of a run a mask touches: those whose write box holds a voxel where it is not zero.
+    """The blocks of a run that a mask contains: those whose write box contains a voxel that is not zero.
 
-    Blocks are asked for in ascending order, or any other, which costs more reading. What is held is one slab: for
-    a few rows of blocks along z, whether each of their blocks is touched. A slab is read in windows of the mask.
+    Query blocks in ascending order; other orders read more. Only one slab is in memory: for a few rows of blocks along
+    z, whether the mask contains each block. A slab is read in windows of the mask.
 
         mask   . . # # . .          write boxes   |     |  #  |  #  |     |
                . . . # . .                        |     |     |  #  |     |
     """
 
-    def __init__(self, volume: Volume, grid: BlockGrid, held: int = _HELD) -> None:
-        """Compare the shapes; nothing is read.
+    def __init__(self, volume: Volume, grid: BlockGrid, max_bytes: int = _MAX_BYTES) -> None:
+        """Compare the shapes; no voxel is read.
 
         Args:
             volume: the mask.
             grid: the run's blocks.
-            held: bytes of the mask that are read at once; more where one block's are more.
+            max_bytes: maximum size of one read of the mask, unless a single block needs more.
 
         Raises:
-            GridError: the mask is no level of the run's volume.
+            GridError: the mask's shape is not a level of the run's volume.
         """
         try:
-            coarser = LevelScale.between(grid.shape, volume.shape)
+            scale = LevelScale.between(grid.shape, volume.shape)
         except GridError as error:
             raise GridError(
                 f"mask {volume.location} does not fit the source: {error}; give a mask of the same volume at the same "
@@ -60,86 +60,85 @@ class BlockMask:
         self.volume = volume
         self._grid = grid
         self._spans = tuple(
-            [coarser.span(axis, box.start[axis], box.stop[axis]) for box in boxes_along(grid, axis)]
-            for axis in range(3)
+            [scale.span(axis, box.start[axis], box.stop[axis]) for box in boxes_along(grid, axis)] for axis in range(3)
         )
-        self._rows, *self._window = self._pieces(held)
+        self._rows, *self._window = self._window_counts(max_bytes)
         self._slab = -1
-        self._touched: NDArray[np.bool_] = np.zeros((0, 0), bool)
+        self._contained: NDArray[np.bool_] = np.zeros((0, 0), bool)
 
-    def _pieces(self, held: int) -> tuple[int, int, int]:
-        """Blocks along each axis that are read at once: as deep as the mask's chunks, then as wide as may be."""
-        deepest, *sides = (max(high - low for low, high in spans) for spans in self._spans)
-        block = deepest * prod(sides) * np.dtype(self.volume.dtype).itemsize
+    def _window_counts(self, max_bytes: int) -> tuple[int, int, int]:
+        """Choose blocks per read along each axis: as deep as the mask's chunks, then as wide as possible."""
+        block_z, *block_yx = (max(high - low for low, high in spans) for spans in self._spans)
+        block_bytes = block_z * prod(block_yx) * np.dtype(self.volume.dtype).itemsize
         nz, ny, nx = self._grid.counts
-        most = min(held // block, held // (ny * nx), nz)
-        rows = max(1, min(self.volume.chunk[0] // deepest, most))
-        across = max(1, min(held // (rows * block), nx))
-        return rows, max(1, min(held // (rows * block * across), ny)), across
+        max_rows = min(max_bytes // block_bytes, max_bytes // (ny * nx), nz)
+        z = max(1, min(self.volume.chunk[0] // block_z, max_rows))
+        x = max(1, min(max_bytes // (z * block_bytes), nx))
+        return z, max(1, min(max_bytes // (z * block_bytes * x), ny)), x
 
     def __contains__(self, number: int) -> bool:
-        """Whether a block has something to compute.
+        """Whether the mask contains a block.
 
         Raises:
             SourceError: the mask cannot be read.
         """
-        row, place = divmod(number, prod(self._grid.counts[1:]))
-        slab, inside = divmod(row, self._rows)
+        row, column = divmod(number, prod(self._grid.counts[1:]))
+        slab, row_in_slab = divmod(row, self._rows)
         if slab != self._slab:
-            self._touched, self._slab = self._read(slab), slab
-        return bool(self._touched[inside, place])
+            self._contained, self._slab = self._read(slab), slab
+        return bool(self._contained[row_in_slab, column])
 
     @cached_property
     def count(self) -> int:
-        """Blocks that have something to compute; the first time, the whole mask is read."""
+        """Number of blocks in the mask; the first call reads the whole mask."""
         slabs = -(-self._grid.counts[0] // self._rows)
         return sum(int(self._read(slab).sum()) for slab in range(slabs))
 
     @cached_property
     def entry(self) -> MaskEntry:
-        """What a run's record keeps of it."""
+        """The mask's entry in the run record."""
         return MaskEntry(
             location=self.volume.location,
             shape=self.volume.shape,
-            identity=source_identity(self.volume),
+            identity=volume_fingerprint(self.volume),
             blocks=self.count,
         )
 
     def _read(self, slab: int) -> NDArray[np.bool_]:
-        """Whether each block of a slab is touched, (rows along z, blocks of a row)."""
+        """Whether the mask contains each block of a slab, (rows along z, blocks of a row)."""
         _, ny, nx = self._grid.counts
         zs = self._spans[0][slab * self._rows : (slab + 1) * self._rows]
-        touched = np.zeros((len(zs), ny, nx), bool)
-        down, across = self._window
-        for y in range(0, ny, down):
-            for x in range(0, nx, across):
-                spans = (zs, self._spans[1][y : y + down], self._spans[2][x : x + across])
-                touched[:, y : y + down, x : x + across] = self._window_touched(spans)
-        return touched.reshape(len(zs), ny * nx)
+        contained = np.zeros((len(zs), ny, nx), bool)
+        height, width = self._window
+        for y in range(0, ny, height):
+            for x in range(0, nx, width):
+                spans = (zs, self._spans[1][y : y + height], self._spans[2][x : x + width])
+                contained[:, y : y + height, x : x + width] = self._read_window(spans)
+        return contained.reshape(len(zs), ny * nx)
 
-    def _window_touched(self, spans: Sequence[Sequence[tuple[int, int]]]) -> NDArray[np.bool_]:
+    def _read_window(self, spans: Sequence[Sequence[tuple[int, int]]]) -> NDArray[np.bool_]:
         z, y, x = (axis[0][0] for axis in spans)
         zz, yy, xx = (axis[-1][1] for axis in spans)
-        return any_within(self.volume.read(Box((z, y, x), (zz, yy, xx))) != 0, spans, (z, y, x))
+        return any_in_boxes(self.volume.read(Box((z, y, x), (zz, yy, xx))) != 0, spans, (z, y, x))
 
 
-def any_within(
+def any_in_boxes(
     values: NDArray[np.bool_], spans: Sequence[Sequence[tuple[int, int]]], origin: Sequence[int]
 ) -> NDArray[np.bool_]:
-    """Whether anything is true within each box of a grid; neighbouring boxes may share voxels.
+    """Whether any value is true in each box of a grid of boxes, which may overlap.
 
     Args:
         values: any number of axes.
-        spans: for each axis, where each box begins and ends along it.
-        origin: where `values` begins.
+        spans: for each axis, start and stop of each box.
+        origin: position of the first value along each axis.
 
-    >>> any_within(np.bool_([0, 0, 1, 0, 0]), [[(4, 6), (6, 7), (6, 9)]], [4]).tolist()
+    >>> any_in_boxes(np.bool_([0, 0, 1, 0, 0]), [[(4, 6), (6, 7), (6, 9)]], [4]).tolist()
     [False, True, True]
     """
     for axis, boxes in enumerate(spans):
-        along = np.moveaxis(values, axis, 0)
-        found = [along[low - origin[axis] : high - origin[axis]].any(axis=0) for low, high in boxes]
-        values = np.moveaxis(np.stack(found), 0, axis)
+        first = np.moveaxis(values, axis, 0)
+        boxes_any = [first[low - origin[axis] : high - origin[axis]].any(axis=0) for low, high in boxes]
+        values = np.moveaxis(np.stack(boxes_any), 0, axis)
     return values
 
 
@@ -147,13 +146,13 @@ def open_mask(location: str, grid: BlockGrid) -> BlockMask:
     """Open the mask of a run.
 
     Args:
-        location: a path or a URL of a Zarr 2 or 3 array, or of an OME-Zarr group, whose finest level is taken.
+        location: a path or a URL of a Zarr 2 or 3 array, or of an OME-Zarr group, whose finest level is used.
         grid: the run's blocks.
 
     Raises:
-        SourceError: it cannot be read.
-        GridError: it is no level of the run's volume.
-        ConfigError: it leaves nothing to compute.
+        SourceError: the mask cannot be read.
+        GridError: its shape is not a level of the run's volume.
+        ConfigError: it contains no block.
     """
     try:
         volume = open_volume(location, _TYPES)
@@ -162,7 +161,7 @@ def open_mask(location: str, grid: BlockGrid) -> BlockMask:
     mask = BlockMask(volume, grid)
     if not mask.count:
         raise ConfigError(
-            f"mask {mask.volume.location} is zero all over {grid.region}, so there is nothing to compute; blocks are "
-            "computed where it is not zero: check that it is this volume's, and not inverted"
+            f"mask {mask.volume.location} is zero everywhere in {grid.region}, so there is nothing to compute; check "
+            "that it belongs to this volume and is not inverted (blocks are computed where it is not zero)"
         )
     return mask

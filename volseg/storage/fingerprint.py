@@ -1,4 +1,4 @@
-"""What makes a volume the same volume, whatever its path."""
+"""Fingerprint of a volume, independent of its path."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from volseg.blocks import Box
 if TYPE_CHECKING:
     from volseg.storage.zarr_volume import Volume
 
-_ACROSS = (4, 2, 2)
+_COUNTS = (4, 2, 2)
 _WINDOW = (1, 64, 64)
 
 
-def source_identity(volume: Volume) -> str:
-    """A digest of shape, type and the voxels of sixteen windows spread over the volume.
+def volume_fingerprint(volume: Volume) -> str:
+    """Return a digest of shape, data type and the voxels of sixteen windows spread over the volume.
 
-    Cheap on any size, and independent of path and of how the volume is stored. It tells volumes apart, not edits
-    that miss every window.
+    It is fast for any size and independent of path and storage. Edits outside the windows do not change it.
     """
     digest = blake2b(f"{volume.shape} {volume.dtype}".encode(), digest_size=16)
-    places = [
+    starts = [
         sorted({(2 * k + 1) * n // (2 * count) for k in range(count)})
-        for n, count in zip(volume.shape, _ACROSS, strict=True)
+        for n, count in zip(volume.shape, _COUNTS, strict=True)
     ]
-    for z, y, x in product(*places):
+    for z, y, x in product(*starts):
         window = Box((z, y, x), (z + _WINDOW[0], y + _WINDOW[1], x + _WINDOW[2]))
         voxels = volume.read(window.intersection(Box.of_shape(volume.shape)))
         digest.update(np.ascontiguousarray(voxels).tobytes())

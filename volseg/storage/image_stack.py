@@ -25,7 +25,7 @@ _IMAGES = (*_TIFF, ".png")
 
 
 class Stack(Protocol):
-    """Sections that can be read a slab at a time, so that a stack may be larger than memory."""
+    """Sections that are read a slab at a time, so that a stack may be larger than memory."""
 
     @property
     def shape(self) -> Zyx:
@@ -34,24 +34,24 @@ class Stack(Protocol):
 
     @property
     def dtype(self) -> str:
-        """The type of a voxel."""
+        """Name of the data type, such as `uint8`."""
         ...
 
     def read(self, first: int, stop: int) -> NDArray[Any]:
-        """Sections [first, stop) as (z, y, x)."""
+        """Read sections [first, stop) as (z, y, x)."""
         ...
 
 
 @dataclass(frozen=True)
 class TiffStack:
-    """The pages of one TIFF."""
+    """The pages of a TIFF file."""
 
     path: Path
     shape: Zyx
     dtype: str
 
     def read(self, first: int, stop: int) -> NDArray[Any]:
-        """Sections [first, stop) as (z, y, x)."""
+        """Read sections [first, stop) as (z, y, x)."""
         try:
             pages = tifffile.imread(self.path, key=range(first, stop))
         except Exception as error:  # tifffile and its codecs raise errors of many kinds
@@ -61,14 +61,14 @@ class TiffStack:
 
 @dataclass(frozen=True)
 class FolderStack:
-    """Files of one section each, in natural order: section 9 before section 10."""
+    """Image files of one section each, in natural order: section 9 before section 10."""
 
     files: tuple[Path, ...]
     shape: Zyx
     dtype: str
 
     def read(self, first: int, stop: int) -> NDArray[Any]:
-        """Sections [first, stop) as (z, y, x)."""
+        """Read sections [first, stop) as (z, y, x)."""
         return np.stack([self._section(path) for path in self.files[first:stop]])
 
     def _section(self, path: Path) -> NDArray[Any]:
@@ -76,33 +76,33 @@ class FolderStack:
         if section.shape != self.shape[1:] or section.dtype.name != self.dtype:
             raise SourceError(
                 f"{path} is {section.shape} {section.dtype.name}, but the first section is {self.shape[1:]} "
-                f"{self.dtype}; all sections of a stack must be alike"
+                f"{self.dtype}; all sections of a stack must have one shape and type"
             )
         return section
 
 
 def is_stack(path: Path) -> bool:
-    """Whether a path is something that `open_stack` reads: a TIFF file, or a folder that is no Zarr."""
+    """Whether `open_stack` reads a path: a TIFF file, or a folder that is not a Zarr."""
     if path.is_dir():
         return not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
     return path.suffix.lower() in _TIFF
 
 
 def open_stack(path: Path, dtypes: tuple[str, ...] = GREY) -> Stack:
-    """Open a stack of sections; reads only what tells its shape.
+    """Open a stack of sections; only its shape is read.
 
     Args:
         path: a TIFF file, or a folder of TIFF or PNG sections.
-        dtypes: the types that suit; those of grey values by default.
+        dtypes: supported data types; by default those of grey values.
 
     Raises:
-        SourceError: nothing there, no images, or images that are no sections of a volume.
+        SourceError: nothing there, no images, images that are not grey sections, or another data type.
     """
     if not path.exists():
         raise SourceError(f"source {path} does not exist; check the path, or the mount")
     stack = _open_folder(path) if path.is_dir() else _open_tiff(path)
     if stack.dtype not in dtypes:
-        raise SourceError(f"{path} holds {stack.dtype}; what suits here is {', '.join(dtypes)}")
+        raise SourceError(f"{path} holds {stack.dtype}; supported types: {', '.join(dtypes)}")
     return stack
 
 
@@ -114,17 +114,17 @@ def _open_tiff(path: Path) -> TiffStack:
             pages = len(tiff.pages)
             series = tiff.series[0]
             first = tiff.pages.first
-            shape, dtype, colours = first.shape, first.dtype, first.samplesperpixel
-    except Exception as error:  # tifffile raises errors of many kinds on what is no TIFF
+            shape, dtype, samples = first.shape, first.dtype, first.samplesperpixel
+    except Exception as error:  # tifffile raises errors of many kinds
         raise SourceError(f"{path} cannot be read as a TIFF: {error}") from error
-    if colours != 1 or len(shape) != 2 or dtype is None:
+    if samples != 1 or len(shape) != 2 or dtype is None:
         raise SourceError(
-            f"{path} has pages of shape {shape}; sections must be grey, one value a voxel and a page each "
+            f"{path} has pages of shape {shape}; sections must be grey, with one value per voxel and one page each "
             '(with tifffile, write them with photometric="minisblack")'
         )
     if int(np.prod(series.shape)) != pages * shape[0] * shape[1]:
         raise SourceError(
-            f"{path} holds one image of shape {series.shape} in {pages} page(s); write it with one page a section"
+            f"{path} holds one image of shape {series.shape} in {pages} page(s); write it with one page per section"
         )
     return TiffStack(path, (pages, shape[0], shape[1]), dtype.name)
 
@@ -138,7 +138,7 @@ def _open_folder(path: Path) -> FolderStack:
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
-    """Sort digits by their value: section 9 before section 10."""
+    """Return a sort key that orders digits by value: section 9 before section 10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name) if part]
 
 
@@ -153,5 +153,5 @@ def _read_image(path: Path) -> NDArray[Any]:
     except Exception as error:  # tifffile and Pillow raise errors of many kinds
         raise SourceError(f"cannot read section {path}: {error}") from error
     if section.ndim != 2:
-        raise SourceError(f"{path} has shape {section.shape}; sections must be grey, one value a voxel")
+        raise SourceError(f"{path} has shape {section.shape}; sections must be grey, with one value per voxel")
     return section

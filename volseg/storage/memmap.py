@@ -1,4 +1,4 @@
-"""Arrays in files of their own, memory-mapped: worker processes share them, and memory need not hold them."""
+"""Memory-mapped arrays: worker processes share them, and they may be larger than memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volseg.errors import SourceError, VolsegError
-from volseg.storage.cache import cache_folder
+from volseg.storage.cache import cache_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,104 +27,103 @@ _UNUSED_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayFile:
+class MemmapFile:
     """An array in a .npy file. It is pickled as its path, so that another process maps the same file.
 
     Attributes:
-        path: of the file.
-        array: its voxels, read-only; they are read from the disk as they are touched.
+        path: path of the file.
+        array: the read-only memory map.
     """
 
     path: Path
     array: NDArray[Any]
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
-        return open_array, (self.path,)
+        return open_memmap, (self.path,)
 
 
-def open_array(path: Path) -> ArrayFile:
-    """Map a .npy file."""
-    return ArrayFile(path, np.load(path, mmap_mode="r"))
+def open_memmap(path: Path) -> MemmapFile:
+    """Map a .npy file into memory."""
+    return MemmapFile(path, np.load(path, mmap_mode="r"))
 
 
-def temporary_array(shape: tuple[int, ...], dtype: str, parts: Iterable[NDArray[Any]]) -> ArrayFile:
-    """An array in a temporary file, which goes when the array does or this process ends, whichever is first.
+def temporary_memmap(shape: tuple[int, ...], dtype: str, parts: Iterable[NDArray[Any]]) -> MemmapFile:
+    """Write an array to a temporary file, which is deleted with the array or at the end of this process.
 
     Args:
-        shape: the array's.
-        dtype: of its voxels.
-        parts: its voxels in C order, in parts of any size.
+        shape: shape of the array.
+        dtype: data type of the array.
+        parts: the voxels in C order, in parts of any size.
 
     Raises:
-        SourceError: the disk of temporary files does not take it.
+        SourceError: the file cannot be written.
     """
     folder, size = Path(tempfile.gettempdir()), prod(shape) * np.dtype(dtype).itemsize
-    way_out = "make room there, or set TMPDIR to a larger disk"
-    if _free(folder) < size:
+    remedy = "free some space there, or set TMPDIR to a larger disk"
+    if _free_bytes(folder) < size:
         raise SourceError(
-            f"{folder} has {_free(folder) / 1e9:.1f} GB free and {size / 1e9:.1f} GB are needed; {way_out}"
+            f"{folder} has {_free_bytes(folder) / 1e9:.1f} GB free and {size / 1e9:.1f} GB is needed; {remedy}"
         )
     handle, name = tempfile.mkstemp(prefix="volseg-", suffix=".npy")
     os.close(handle)
     path = Path(name)
     try:
         _write(path, shape, dtype, parts)
-        held = open_array(path)
+        memmap = open_memmap(path)
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, VolsegError):
-            raise SourceError(f"cannot write into {folder}: {error.strerror}; {way_out}") from error
+            raise SourceError(f"cannot write into {folder}: {error.strerror}; {remedy}") from error
         raise
-    weakref.finalize(held, _removed_by, os.getpid(), path)
-    return held
+    weakref.finalize(memmap, _remove_if_owner, os.getpid(), path)
+    return memmap
 
 
-def kept_array(
-    kind: str, key: str, shape: tuple[int, ...], dtype: str, make: Callable[[], Iterable[NDArray[Any]]]
-) -> ArrayFile:
-    """The array kept under a key, or one freshly made and kept; where there is no room to keep it, a temporary one.
+def cached_memmap(
+    kind: str, key: str, shape: tuple[int, ...], dtype: str, compute: Callable[[], Iterable[NDArray[Any]]]
+) -> MemmapFile:
+    """Return the cached array of a key, or compute and cache it; a temporary one if the cache has no space.
 
-    What nobody used for a month makes room for what is new.
+    Files that were not used for a month are deleted first.
 
     Args:
-        kind: what kind of array, a word.
-        key: all that its voxels depend on.
-        shape: the array's.
-        dtype: of its voxels.
-        make: gives its voxels in C order, in parts of any size.
+        kind: kind of array, the name of a subfolder.
+        key: everything that the voxels depend on.
+        shape: shape of the array.
+        dtype: data type of the array.
+        compute: returns the voxels in C order, in parts of any size.
 
     Raises:
-        SourceError: neither the cache nor the disk of temporary files takes it.
+        SourceError: neither the cache nor a temporary file can be written.
     """
     partial = None
     try:
-        folder = cache_folder() / kind
-        path = folder / f"{blake2b(key.encode(), digest_size=16).hexdigest()}.npy"
+        path = cache_path(kind, key, ".npy")
         with suppress(OSError, ValueError):
-            kept = open_array(path)
-            if (kept.array.shape, kept.array.dtype) == (shape, np.dtype(dtype)):
+            memmap = open_memmap(path)
+            if (memmap.array.shape, memmap.array.dtype) == (shape, np.dtype(dtype)):
                 os.utime(path)
-                return kept
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_unused(folder)
-        if _free(folder) > prod(shape) * np.dtype(dtype).itemsize:
+                return memmap
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unused(path.parent)
+        if _free_bytes(path.parent) > prod(shape) * np.dtype(dtype).itemsize:
             partial = path.with_suffix(f".{os.getpid()}.partial")
-            _write(partial, shape, dtype, make())
+            _write(partial, shape, dtype, compute())
             partial.replace(path)
-            return open_array(path)
+            return open_memmap(path)
     except VolsegError:
         raise
-    except (OSError, RuntimeError):  # a full or read-only disk, a user without a home
+    except (OSError, RuntimeError):  # a full or read-only disk, no home folder
         pass
     finally:
         if partial is not None:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-    return temporary_array(shape, dtype, make())
+    return temporary_memmap(shape, dtype, compute())
 
 
 def _write(path: Path, shape: tuple[int, ...], dtype: str, parts: Iterable[NDArray[Any]]) -> None:
-    """Write by ordinary writes: through a memory map, a full disk would end the process."""
+    """Write without a memory map, through which a full disk would kill the process."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -133,7 +131,7 @@ def _write(path: Path, shape: tuple[int, ...], dtype: str, parts: Iterable[NDArr
             file.write(np.ascontiguousarray(part, dtype).data)
 
 
-def _free(folder: Path) -> int:
+def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
@@ -144,6 +142,6 @@ def _remove_unused(folder: Path) -> None:
                 path.unlink()
 
 
-def _removed_by(owner: int, path: Path) -> None:
-    if os.getpid() == owner:  # a forked child leaves its parent's file alone
+def _remove_if_owner(owner: int, path: Path) -> None:
+    if os.getpid() == owner:  # not in a forked child
         path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import zarr
 
-from volseg.errors import SourceError
+from volseg.errors import ConfigError, SourceError
 from volseg.storage import ome_zarr
 from volseg.storage.zarr_store import NAME_A_ZARR, open_store, read_json
 
@@ -123,7 +123,7 @@ def read_metadata(location: str, level: int | None = None) -> VolumeMetadata:
     if node.shape is None:
         return _level_of_group(location, node, level)
     if level is not None:
-        raise SourceError(f"{location} is one array, so it has no level {level}; name the OME-Zarr group above it")
+        raise ConfigError(f"{location} is one array, so it has no level {level}; name the OME-Zarr group above it")
     _refuse_other_shapes(location, node.shape)
     parent, _, name = location.rpartition("/")
     group = None
@@ -133,9 +133,7 @@ def read_metadata(location: str, level: int | None = None) -> VolumeMetadata:
     with suppress(*_MALFORMED):  # metadata that cannot be read states nothing
         if group is not None and multiscale is not None and name in ome_zarr.level_paths(multiscale):
             return _metadata(location, node, group, multiscale, ome_zarr.level_voxel_nm(multiscale, name))
-    return VolumeMetadata(
-        location, node, ome_zarr.array_voxel_nm(node.attributes), channel_axis=_channel_axis(node.shape)
-    )
+    return _metadata(location, node)
 
 
 def channel_names(location: str) -> tuple[str, ...]:
@@ -173,18 +171,21 @@ def _level_of_group(location: str, group: ZarrNode, level: int | None) -> Volume
     if axes and axes[-3:] != ["z", "y", "x"]:
         raise SourceError(f"{location} has axes {', '.join(axes)}; volseg reads volumes whose last axes are z, y, x")
     if not 0 <= (level or 0) < len(paths):
-        raise SourceError(f"{location} has no level {level or 0}; it has levels 0 to {len(paths) - 1}")
-    path = paths[level or 0]
-    array = _read_level(f"{location}/{path}")
-    return _metadata(f"{location}/{path}", array, group, multiscale, levels_nm[level or 0], levels_nm)
+        raise ConfigError(f"{location} has no level {level or 0}; it has levels 0 to {len(paths) - 1}")
+    array_location = f"{location}/{paths[level or 0]}"
+    array = read_node(array_location)
+    if array is None or array.shape is None:
+        raise SourceError(f"{array_location} is not an array, though the group's metadata names it as a level")
+    _refuse_other_shapes(array_location, array.shape)
+    return _metadata(array_location, array, group, multiscale, levels_nm[level or 0], levels_nm)
 
 
 def _metadata(
     location: str,
     array: ZarrNode,
-    group: ZarrNode,
-    multiscale: Mapping[str, Any],
-    voxel_nm: ZyxFloat | None,
+    group: ZarrNode | None = None,
+    multiscale: Mapping[str, Any] | None = None,
+    voxel_nm: ZyxFloat | None = None,
     levels_nm: tuple[ZyxFloat | None, ...] = (),
 ) -> VolumeMetadata:
     return VolumeMetadata(
@@ -194,17 +195,9 @@ def _metadata(
         group=group,
         multiscale=multiscale,
         levels_nm=levels_nm,
-        channel_axis=_channel_axis(array.shape or ()),
-        channel_labels=ome_zarr.channel_labels(group.attributes),
+        channel_axis=next((axis for axis, n in enumerate((array.shape or ())[:-3]) if n != 1), None),
+        channel_labels=ome_zarr.channel_labels(group.attributes) if group is not None else (),
     )
-
-
-def _read_level(location: str) -> ZarrNode:
-    array = read_node(location)
-    if array is None or array.shape is None:
-        raise SourceError(f"{location} is not an array, though the group's metadata names it as a level")
-    _refuse_other_shapes(location, array.shape)
-    return array
 
 
 def _refuse_other_shapes(location: str, shape: tuple[int, ...]) -> None:
@@ -215,10 +208,6 @@ def _refuse_other_shapes(location: str, shape: tuple[int, ...]) -> None:
         )
     if 0 in shape:
         raise SourceError(f"{location} has shape {shape}, so it has no voxels; name another array")
-
-
-def _channel_axis(shape: tuple[int, ...]) -> int | None:
-    return next((axis for axis, n in enumerate(shape[:-3]) if n != 1), None)
 
 
 def _array_names(location: str) -> list[str]:

@@ -11,7 +11,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from volseg.blocks import Box, Zyx, ZyxFloat, mirror_span
-from volseg.errors import SourceError
+from volseg.errors import ConfigError, SourceError
 from volseg.ops import reflect_gather
 from volseg.storage.zarr_metadata import VolumeMetadata, read_metadata
 from volseg.storage.zarr_store import open_store
@@ -118,7 +118,7 @@ def _channel_index(metadata: VolumeMetadata, channel: str | int | None) -> int |
     name = str(channel)
     index = names.index(name) if name in names else int(name) if name.isdecimal() else len(names)
     if index >= len(names):
-        raise SourceError(f"{metadata.location} has no channel {name}; choose from {', '.join(names)}")
+        raise ConfigError(f"{metadata.location} has no channel {name}; choose from {', '.join(names)}")
     return None if metadata.channel_axis is None else index
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from volseg.blocks import Box
 from volseg.errors import SourceError
-from volseg.storage import UNCERTAINTY
+from volseg.ops.contrast import grey_range
+from volseg.storage import UNCERTAINTY, open_volume
 from volseg.storage.zarr_metadata import read_metadata, read_node
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Zyx, ZyxFloat
     from volseg.storage.zarr_metadata import Format, VolumeMetadata, ZarrNode
 
+_CONTRAST_WINDOW = (1, 1024, 1024)
 _CHANNEL_AXES = ("c", "channel")
 _OME_VERSIONS = {"zarr3": ("0.5", "0.4"), "zarr2": ("0.4",)}
 _DEFAULT_NAMES = {"zarr3": "dim_", "zarr2": "d"}
@@ -99,6 +102,16 @@ def read_local_volume(folder: Path) -> LocalVolume:
         uncertainty=uncertainty if has_run_record and uncertainty.is_dir() else None,
         is_uncertainty=array.parent.name == UNCERTAINTY and _is_map(array.parent.parent),
     )
+
+
+def sample_grey_range(volume: LocalVolume, channel: int | None = None) -> tuple[float, float] | None:
+    """Return the grey range of the middle of a volume; None if it cannot be read or has no contrast."""
+    z, y, x = (min(size // 2 - n // 2, 0) for n, size in zip(volume.shape, _CONTRAST_WINDOW, strict=True))
+    window = Box.of_shape(_CONTRAST_WINDOW).relative_to((z, y, x)).intersection(Box.of_shape(volume.shape))
+    try:
+        return grey_range(open_volume(str(volume.array), channel=channel).read(window))
+    except SourceError:
+        return None  # a codec that only Neuroglancer reads, or a damaged chunk: the user can set the contrast
 
 
 def _channel_axes(metadata: VolumeMetadata) -> list[int]:

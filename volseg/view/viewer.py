@@ -5,10 +5,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from volseg.blocks import Box, Zyx
-from volseg.errors import ConfigError, SourceError
-from volseg.ops.contrast import grey_range
-from volseg.storage import open_volume
+from volseg.errors import ConfigError
+from volseg.view.local_volume import sample_grey_range
 from volseg.view.scene import Layer, scene
 from volseg.view.sources import LayerSource, Role, find_layer_sources
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 _GREY = (Role.RAW, Role.IMAGE)
 _ALL_ADDRESSES = ("0.0.0.0", "::")
-_CONTRAST_WINDOW = (1, 1024, 1024)
 
 
 class Session:
@@ -94,7 +91,7 @@ def _layer(source: LayerSource, urls: Mapping[Path, str]) -> Layer:
     volume = source.volume
     if volume is None:
         return Layer(source, source.location)
-    grey = sampled_grey_range(volume.array, volume.shape, source.channel) if source.role in _GREY else None
+    grey = sample_grey_range(volume, source.channel) if source.role in _GREY else None
     return Layer(source, f"{volume.format}://{urls[volume.folder]}", grey)
 
 
@@ -109,13 +106,3 @@ def _url_host(host: str) -> str:
     ('127.0.0.1', '[::1]')
     """
     return f"[{host}]" if ":" in host else host
-
-
-def sampled_grey_range(array: Path, shape: Zyx, channel: int | None = None) -> tuple[float, float] | None:
-    """Return the grey range of the middle of a volume on disk; None if it cannot be read or has no contrast."""
-    z, y, x = (min(size // 2 - n // 2, 0) for n, size in zip(shape, _CONTRAST_WINDOW, strict=True))
-    window = Box.of_shape(_CONTRAST_WINDOW).relative_to((z, y, x)).intersection(Box.of_shape(shape))
-    try:
-        return grey_range(open_volume(str(array), channel=channel).read(window))
-    except SourceError:
-        return None  # a codec that only Neuroglancer reads, or a damaged chunk: the user can set the contrast
