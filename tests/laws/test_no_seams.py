@@ -14,7 +14,7 @@ import volseg
 from volseg.blocks import BlockGrid, Tiling
 from volseg.cluster import NullProgress
 from volseg.config import PredictConfig
-from volseg.errors import GridError, ModelError
+from volseg.errors import ConfigError, GridError
 from volseg.inference import Engine, open_predictor
 from volseg.inference.optimize.optimize import DTYPES, optimize
 from volseg.models import read_card, registry
@@ -160,7 +160,7 @@ def test_the_lazy_form_needs_a_class_called_membrane(tmp_path: Path) -> None:
 
     arguments = {"width": 2, "depth": 1, "out_channels": 2}
     path = make_model(tmp_path / "m.safetensors", "unet", arguments, classes=("inside", "outside"))
-    with pytest.raises(ModelError, match="has no class 'membrane'; choose from inside, outside"):
+    with pytest.raises(ConfigError, match="has no class 'membrane'; choose from inside, outside"):
         volseg.membrane_probability(da.zeros((2, 20, 20), dtype=np.uint8), str(path))
 
 

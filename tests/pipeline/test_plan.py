@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volseg.blocks import Box, Footprint
-from volseg.errors import GridError, ModelError
+from volseg.errors import ConfigError, GridError, ModelError
 from volseg.models.compatibility import refuse_other_type, refuse_other_voxels, refuse_uneven
 from volseg.ops import Normalization
 from volseg.pipeline import PlanRequest, plan_run
@@ -103,7 +103,7 @@ def test_a_level_with_the_right_voxel_size_is_named_if_the_voxels_differ() -> No
 
 def test_a_network_that_treats_y_and_x_differently_is_not_rotated() -> None:
     refuse_uneven(FUSIONNET)
-    with pytest.raises(ModelError, match=r"stride differs along y and x \(16, 32\); use --orientations flips"):
+    with pytest.raises(ConfigError, match=r"stride differs along y and x \(16, 32\); use --orientations flips"):
         refuse_uneven(replace(FUSIONNET, stride=(1, 16, 32)))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zarr
 
-from volseg.errors import SourceError
+from volseg.errors import ConfigError, SourceError
 from volseg.storage import open_volume
 from volseg.storage.target import create_volume
 from volseg.storage.zarr_metadata import read_metadata, read_node
@@ -69,9 +69,9 @@ def test_metadata_that_cannot_be_read_are_refused_for_a_group_and_ignored_for_it
 @pytest.mark.parametrize("level", [-1, 1])
 def test_a_level_that_is_missing_is_refused_with_those_there_are(tmp_path: Path, level: int) -> None:
     path = image(tmp_path / "a.zarr")
-    with pytest.raises(SourceError, match=f"no level {level}; it has levels 0 to 0"):
+    with pytest.raises(ConfigError, match=f"no level {level}; it has levels 0 to 0"):
         read_metadata(str(path), level)
-    with pytest.raises(SourceError, match="name the OME-Zarr group above it"):
+    with pytest.raises(ConfigError, match="name the OME-Zarr group above it"):
         read_metadata(f"{path}/0", 0)
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from volseg.blocks import Box
-from volseg.errors import SourceError
+from volseg.errors import ConfigError, SourceError
 from volseg.ops import Normalization, moments
 from volseg.storage import open_volume, volume_fingerprint, volume_statistics
 from volseg.storage.target import create_volume
@@ -117,7 +117,7 @@ def test_a_missing_channel_is_refused_with_the_names_of_the_channels(channels_pa
     with pytest.raises(SourceError, match=r"not one volume.*choose one of its channels \(affinity_z, affinity_y, aff"):
         open_volume(f"{channels_path}{inside}")
     for absent in ("membrane", 3, -1):
-        with pytest.raises(SourceError, match=f"no channel {absent}; choose from affinity_z, affinity_y, affinity_x"):
+        with pytest.raises(ConfigError, match=f"no channel {absent}; choose from affinity_z, affinity_y, affinity_x"):
             open_volume(f"{channels_path}{inside}", channel=absent)
 
 
@@ -132,7 +132,7 @@ def test_channels_without_names_are_numbers(tmp_path: Path) -> None:
 
 def test_a_volume_without_channels_has_only_channel_0(volume_path: Path) -> None:
     assert open_volume(str(volume_path), channel=0).channel is None
-    with pytest.raises(SourceError, match="no channel membrane; choose from 0"):
+    with pytest.raises(ConfigError, match="no channel membrane; choose from 0"):
         open_volume(str(volume_path), channel="membrane")
 
 

@@ -212,7 +212,8 @@ def _kind_of(prediction: str, dtype: str, asked: str) -> Literal["probability", 
         "instances": "ids are integers; store them as such, or give --kind probability",
         "auto": "probabilities are uint8 or float32, ids other integers",
     }
-    raise SourceError(f"prediction {prediction} holds {dtype}; {suits[asked]}")
+    error = SourceError if asked == "auto" else ConfigError
+    raise error(f"prediction {prediction} holds {dtype}; {suits[asked]}")
 
 
 def _open_prediction(prediction: str, channel: str | int | None) -> Stack:

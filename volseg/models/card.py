@@ -53,7 +53,7 @@ class ModelCard(BaseModel):
         """The output channel that holds membrane.
 
         Raises:
-            ModelError: no class is called membrane.
+            ConfigError: no class is called membrane.
         """
         return self.channels_of(("membrane",))[0]
 
@@ -61,11 +61,11 @@ class ModelCard(BaseModel):
         """The output channels that hold these classes.
 
         Raises:
-            ModelError: there is no such class.
+            ConfigError: there is no such class.
         """
         for name in classes:
             if name not in self.classes:
-                raise ModelError(
+                raise ConfigError(
                     f"model {self.name!r} has no class {name!r}; choose from {', '.join(self.classes)} "
                     "(`volseg models import --classes` names them)"
                 )

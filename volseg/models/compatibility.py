@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from volseg.errors import ModelError
+from volseg.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def refuse_uneven(footprint: Footprint) -> None:
         if sizes[1] != sizes[2]
     }
     for name, sizes in uneven.items():
-        raise ModelError(
+        raise ConfigError(
             f"--orientations all turns sections by 90 degrees, but this network's {name} differs along y and x "
             f"{sizes}; use --orientations flips"
         )

@@ -17,8 +17,7 @@ def chosen_classes(models: Sequence[ModelHeader], asked: str) -> tuple[str, ...]
     """What is written: `auto` is membrane where all models know it, else all classes.
 
     Raises:
-        ModelError: a model does not know a class that was asked for.
-        ConfigError: a class is named twice, or all are asked for of models that have different ones.
+        ConfigError: a model has no such class, a class is named twice, or models with different classes get `all`.
     """
     known = [model.card.classes for model in models]
     if asked == "auto":

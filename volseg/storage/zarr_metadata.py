@@ -114,7 +114,8 @@ def read_metadata(location: str, level: int | None = None) -> VolumeMetadata:
         level: level of an OME-Zarr group, 0 (the default) for the finest; not for an array.
 
     Raises:
-        SourceError: nothing there, not a Zarr, not a volume with last axes (z, y, x), or no such level.
+        SourceError: nothing there, not a Zarr, or not a volume with last axes (z, y, x).
+        ConfigError: no such level.
     """
     location = absolute_location(location)
     node = read_node(location)

@@ -89,8 +89,8 @@ def open_volume(
         channel: name in the OME-Zarr metadata, or index, along a channel axis before z.
 
     Raises:
-        SourceError: nothing there, not a Zarr, not a volume with axes (z, y, x), another data type, or no such level or
-            channel.
+        SourceError: nothing there, not a Zarr, not a volume with axes (z, y, x), or another data type.
+        ConfigError: no such level or channel.
     """
     metadata = read_metadata(location, level)
     location = metadata.location

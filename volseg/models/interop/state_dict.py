@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from volseg.errors import ModelError
+from volseg.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,10 +66,11 @@ def read_state_dict(path: Path) -> StateDict:
     """Read the tensors of a .pt, .pth or plain .safetensors file; nothing in it can run code.
 
     Raises:
-        ModelError: not there, a pickle that holds more than tensors, or not a state dict.
+        ConfigError: there is no such file.
+        ModelError: a pickle that holds more than tensors, or not a state dict.
     """
     if not path.is_file():
-        raise ModelError(f"there is no file {path}; name a .pt, .pth or .safetensors file that holds a state dict")
+        raise ConfigError(f"there is no file {path}; name a .pt, .pth or .safetensors file that holds a state dict")
     ordered = path.suffix != ".safetensors"
     content = _torch_content(path) if ordered else _safetensors_content(path)
     while isinstance(content, Mapping) and (nest := _nest(content)) is not None:

@@ -1,8 +1,9 @@
-"""The whole journey through the command line, on small volumes."""
+"""Commands end to end on small volumes."""
 
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from math import prod
 from typing import TYPE_CHECKING
@@ -59,6 +60,7 @@ def test_convert_predict_evaluate(converted: Path, small_model: Path, tmp_path: 
 def test_a_dry_run_writes_nothing(converted: Path, small_model: Path, tmp_path: Path) -> None:
     arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--dry-run"]
     figures = json.loads(run(*arguments, "--block", "2,32,32", "--json"))
+    assert figures["seconds_for_the_run"] is None  # a number is never a text
     assert (figures["blocks"], figures["halo"], figures["voxels_to_write"]) == (8, [0, 52, 52], 4 * 50 * 60)
     assert figures["read_for_each_written"] == pytest.approx((32 + 104) ** 2 / 32**2, abs=0.01)
     # Chunks are (2, 32, 32) or as large as the image is; a block in flight is read, and mirrored where it ends.
@@ -66,25 +68,23 @@ def test_a_dry_run_writes_nothing(converted: Path, small_model: Path, tmp_path: 
     assert figures["bytes_to_read"] == pytest.approx(figures["read_amplification"] * in_chunks(converted), rel=0.01)
     assert figures["bytes_of_blocks_in_flight"] == 2 * 2 * (32 + 104) ** 2 * 2
     shown = run(*arguments)
-    assert "blocks" in shown
-    assert "add --calibrate" in shown
+    assert re.search(r"^ *block  4,\d+,\d+$", shown, re.MULTILINE)
+    assert "--calibrate" in shown
     assert not (tmp_path / "p.zarr").exists()
 
 
 def in_chunks(path: Path) -> int:
-    """Voxels of a volume's chunks."""
+    """Voxels of the chunks of a volume."""
     volume = open_volume(str(path))
     return prod(-(-n // c) * c for n, c in zip(volume.shape, volume.chunk, strict=True))
 
 
-def test_a_calibration_says_what_a_run_takes_and_writes_nothing(
+def test_a_calibration_measures_a_run_and_writes_nothing(
     converted: Path, small_model: Path, tmp_path: Path
 ) -> None:
     arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--calibrate"]
     refused = CliRunner().invoke(main, arguments)
-    assert (refused.exit_code, refused.output) == (
-        2, "Error: --calibrate is for --dry-run; give both, or leave it out\n"
-    )  # fmt: skip
+    assert (refused.exit_code, refused.output.count("\n"), "--calibrate needs --dry-run" in refused.output) == (2, 1, True)
     arguments += ["--dry-run", "--cluster", "serial", "--block", "2,32,32", "--tile", "1,16,16", "--json"]
     before = {path.name for path in tmp_path.iterdir()}
     figures = json.loads(run(*arguments))
@@ -99,15 +99,15 @@ def test_a_calibration_says_what_a_run_takes_and_writes_nothing(
     assert 0 < figures["seconds_a_block"] < 60
     voxels = figures["kvoxel_s_of_a_worker"] * figures["seconds_a_block"]
     assert voxels == pytest.approx(2 * 32 * 32 / 1e3, rel=0.1)
-    # This process has run other tests, which left memory behind: only that both are told, in bytes.
+    # Other tests left memory behind in this process: only check that both are in bytes.
     assert min(figures["predicted_peak_bytes"], figures["measured_peak_bytes"]) > 1 << 27
     assert figures["predicted_gpu_peak_bytes"] == figures["measured_gpu_peak_bytes"] == 0
 
 
-def test_a_calibration_looks_for_blocks_that_show_something(small_model: Path, tmp_path: Path) -> None:
+def test_a_calibration_selects_blocks_with_contrast(small_model: Path, tmp_path: Path) -> None:
     voxels = np.full((2, 64, 256), 7, np.uint8)
     make_volume(tmp_path / "grey.zarr", voxels.shape, voxels=voxels)
-    voxels[:, 4, 4] = 200  # in the first block, which is the last to be looked at
+    voxels[:, 4, 4] = 200  # in the first block, which is tried last
     make_volume(tmp_path / "speck.zarr", voxels.shape, voxels=voxels)
     arguments = [str(tmp_path / "p.zarr"), "--model", str(small_model), "--dry-run", "--calibrate"]
     arguments += ["--cluster", "serial", "--block", "2,64,64", "--halo", "0,0,0"]
@@ -115,7 +115,7 @@ def test_a_calibration_looks_for_blocks_that_show_something(small_model: Path, t
     assert "kvoxel s of a worker" in figures
     refused = CliRunner().invoke(main, ["predict", str(tmp_path / "grey.zarr"), *arguments])
     assert refused.exit_code == 1
-    assert "the 4 blocks that were looked at hold one grey value each; give --roi or --mask where" in refused.stderr
+    assert re.search(r"4 blocks .* hold one grey value each; give --roi or --mask", refused.stderr)
 
 
 def test_a_region_keeps_the_sources_shape_and_grows_to_whole_shards(
@@ -137,15 +137,7 @@ def test_a_region_keeps_the_sources_shape_and_grows_to_whole_shards(
 
 
 def test_overwrite_replaces(converted: Path, small_model: Path, tmp_path: Path) -> None:
-    arguments = [
-        "predict",
-        str(converted),
-        str(tmp_path / "p.zarr"),
-        "--model",
-        str(small_model),
-        "--cluster",
-        "serial",
-    ]
+    arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--cluster", "serial"]
     run(*arguments)
     (tmp_path / "p.zarr" / "0" / "left-over").touch()
     run(*arguments, "--overwrite")
@@ -153,15 +145,7 @@ def test_overwrite_replaces(converted: Path, small_model: Path, tmp_path: Path) 
 
 
 def test_a_small_halo_warns_once(converted: Path, small_model: Path, tmp_path: Path) -> None:
-    arguments = [
-        "predict",
-        str(converted),
-        str(tmp_path / "p.zarr"),
-        "--model",
-        str(small_model),
-        "--cluster",
-        "serial",
-    ]
+    arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--cluster", "serial"]
     result = CliRunner().invoke(main, [*arguments, "--halo", "0,16,16"])
     assert result.exit_code == 0
     assert result.stderr.count("Warning: halo (0, 16, 16) is below the (0, 52, 52)") == 1
@@ -193,10 +177,10 @@ def test_train_writes_a_model_that_predicts(converted: Path, tmp_path: Path) -> 
     assert scores["best_f1"] > 0.8
     assert "fusionnet" in run("models", model)
     again = CliRunner().invoke(main, ["train", str(tmp_path / "run.toml")])
-    assert (again.exit_code, "go on with it by --resume, choose another" in again.stderr) == (1, True)
+    assert (again.exit_code, "--resume" in again.stderr, "output.folder" in again.stderr) == (1, True, True)
 
 
-def test_a_coarser_level_of_the_source_is_mapped_at_its_own_size(small_model: Path, tmp_path: Path) -> None:
+def test_a_coarser_level_of_the_source_gives_a_map_of_its_shape(small_model: Path, tmp_path: Path) -> None:
     """A pyramid of 30 x 3 x 3 and 30 x 6 x 6 nm: the model was trained for the second."""
     fine = make_volume(tmp_path / "raw.zarr", (4, 100, 120), voxel_nm=(30.0, 3.0, 3.0))
     coarse = make_volume(tmp_path / "coarse.zarr", (4, 50, 60))
@@ -216,7 +200,7 @@ def test_a_coarser_level_of_the_source_is_mapped_at_its_own_size(small_model: Pa
     np.testing.assert_allclose(stored(tmp_path / "p.zarr"), whole_pass_stored(small_model, fine / "1"), atol=1)
 
 
-def test_a_training_that_was_refused_may_start_again_mended(converted: Path, tmp_path: Path) -> None:
+def test_a_refused_training_can_start_after_a_correction(converted: Path, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "labels.tif", (blobs((4, 50, 60)) > 100).astype(np.uint8), photometric="minisblack")
     text = (
         f'[data]\nraw = "{converted}"\nlabels = "{tmp_path}/labels.tif"\ntrain = [0, 4]\n'
@@ -231,7 +215,7 @@ def test_a_training_that_was_refused_may_start_again_mended(converted: Path, tmp
     assert "2 steps" in run("train", str(tmp_path / "run.toml"), "--resume")
 
 
-def test_a_run_file_is_shown_whole_with_what_was_set(tmp_path: Path) -> None:
+def test_print_config_shows_all_keys_with_overrides(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(
         '[[data]]\nraw = "a"\nlabels = "b"\ntrain = [0, 3]\n'
         '[[data]]\nraw = "c"\nlabels = "d"\ntrain = [[0, 1], [2, 3]]\n'
@@ -240,9 +224,8 @@ def test_a_run_file_is_shown_whole_with_what_was_set(tmp_path: Path) -> None:
     shown = run(
         "train", str(tmp_path / "run.toml"), "--set", "data.1.weight=0.5", "--set", "fit.seed=7", "--print-config"
     )
-    assert "longer ones are shortened to it. 0: as long as they are.\nclip = 1.0" in shown
+    assert re.search(r"^# .*\.\nclip = 1\.0$", shown, re.MULTILINE)  # a description above the key
     read = TrainConfig.model_validate(tomllib.loads(shown))
     assert (read.fit.seed, read.data[0].weight, read.data[1].weight) == (7, 1.0, 0.5)
     defaults = TrainConfig.model_validate(tomllib.loads((tmp_path / "run.toml").read_text()))
-    told = {name: getattr(read, name) for name in TrainConfig.model_fields if name not in ("data", "fit")}
-    assert told == {name: getattr(defaults, name) for name in told}
+    assert read.model_dump(exclude={"data", "fit"}) == defaults.model_dump(exclude={"data", "fit"})
