@@ -1,4 +1,4 @@
-"""Law 8: each refusal is one line that names the value and the way out, before torch or Dask are loaded."""
+"""Law 8: each refusal is one line that names the value and the way out, before torch or Dask is loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from volseg.cli.main import main
 from volseg.testing.factories import VOXEL_NM, blobs, make_volume, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 WITHOUT = """
@@ -34,7 +33,7 @@ finally:
 
 
 def refused(*arguments: str) -> tuple[int, str]:
-    """Exit code and error of a command that must load neither torch nor Dask."""
+    """Exit code and error line of a command that must load neither torch nor Dask."""
     done = subprocess.run([sys.executable, "-c", WITHOUT, *arguments], capture_output=True, text=True, check=False)
     assert "AssertionError" not in done.stderr, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
@@ -46,7 +45,7 @@ def refused(*arguments: str) -> tuple[int, str]:
 
 @pytest.fixture
 def here(tmp_path: Path, small_model: Path) -> Path:
-    """A folder with a volume, a model, and things that are neither."""
+    """A folder with a volume, a model, and files that are neither."""
     make_volume(tmp_path / "raw.zarr", (4, 64, 64), chunk=(2, 32, 32))
     (tmp_path / "model.safetensors").write_bytes(small_model.read_bytes())
     (tmp_path / "cut.safetensors").write_bytes(small_model.read_bytes()[:5000])
@@ -71,14 +70,14 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["rgb.zarr", "out.zarr"], 1, r"shape \(3, 4, 64, 64\), which is not one volume"),
     (["raw.zarr", "there.zarr"], 1, "there.zarr exists already; give --resume to finish it, --overwrite"),
     (["raw.zarr", "there.zarr", "--resume"], 1, "there.zarr holds no run of volseg to resume"),
-    (["raw.zarr", "out.zarr", "--resume", "--overwrite"], 1, "contradict each other"),
-    (["raw.zarr", "raw.zarr", "--overwrite"], 1, "lie in one another; choose a path outside the source"),
-    (["raw.zarr/0", "raw.zarr", "--overwrite"], 1, "lie in one another"),
-    (["file://raw.zarr", "raw.zarr", "--overwrite"], 1, "lie in one another"),
-    (["raw.zarr", "folder", "--overwrite"], 1, "folder is not a Zarr, so --overwrite leaves it alone"),
-    (["raw.zarr", "out.zarr", "--cluster", "serial", "--workers", "3"], 2, "--workers 3 is for --cluster local"),
+    (["raw.zarr", "out.zarr", "--resume", "--overwrite"], 2, "--resume and --overwrite"),
+    (["raw.zarr", "raw.zarr", "--overwrite"], 1, "would replace source raw.zarr; choose a path outside the source"),
+    (["raw.zarr/0", "raw.zarr", "--overwrite"], 1, "contains source raw.zarr/0; choose"),
+    (["file://raw.zarr", "raw.zarr", "--overwrite"], 1, "would replace source"),
+    (["raw.zarr", "folder", "--overwrite"], 1, "folder is not a Zarr, so --overwrite"),
+    (["raw.zarr", "out.zarr", "--cluster", "serial", "--workers", "3"], 2, "--workers 3 .*--cluster local"),
     (["raw.zarr", "out.zarr", "--halo", "2,16,16"], 2, "does not look along; use --halo 0,16,16"),
-    (["raw.zarr", "raw.zarr/0/map.zarr"], 1, "lie in one another"),
+    (["raw.zarr", "raw.zarr/0/map.zarr"], 1, "is inside source raw.zarr; choose"),
     (["raw.zarr", "stack.tif"], 1, "stack.tif exists already"),
     (["raw.zarr", "stack.tif/out.zarr"], 1, "cannot be written"),
     (["raw.zarr", "s3://bucket/out.zarr"], 1, "target s3://bucket/out.zarr is a URL; write to a local"),
@@ -89,22 +88,22 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["raw.zarr", "out.zarr", "--block", "2,48,32", "--shard", "2,32,32"], 2, "is not made of whole shards"),
     (["raw.zarr", "out.zarr", "--block", "2,32,32", "--chunk", "2,20,32"], 2, "chunk .* does not divide the shard"),
     (["raw.zarr", "out.zarr", "--block", "2,32"], 2, "--block '2,32' is not three whole numbers; write it as Z,Y,X"),
-    (["raw.zarr", "out.zarr", "--roi", "0:4,0:64,0:65"], 2, r"leaves the volume of shape \(4, 64, 64\)"),
+    (["raw.zarr", "out.zarr", "--roi", "0:4,0:64,0:65"], 2, r"0:65 .* volume of shape \(4, 64, 64\)"),
     (["raw.zarr", "out.zarr", "--roi", "::,:,:"], 2, "--roi '::,:,:' is not a region"),
     (["raw.zarr", "out.zarr", "--roi", "0:4"], 2, "--roi '0:4' is not a region"),
     (["raw.zarr", "out.zarr", "--workers", "0"], 2, "Invalid value for '--workers'"),
     (["raw.zarr", "out.zarr", "--precision", "int8"], 2, "'int8' is not one of"),
     (["raw.zarr", "out.zarr", "--cluster", "slurm"], 2, "--cluster 'slurm' is not one of serial, local"),
     (["raw.zarr", "out.zarr", "--halo-tolerance", "99.9"], 2, "'99.9' is not two numbers; write PERCENT,LEVELS"),
-    (["raw.zarr", "out.zarr", "--halo-tolerance", "0,8"], 2, "halo tolerance .* makes no sense; .*such as 99.9,8"),
-    (["raw.zarr", "out.zarr", "--halo-tolerance", "99,8", "--halo", "exact"], 2, "--halo-tolerance is for --halo auto"),
-    (["raw.zarr", "out.zarr", "--classes", "cell"], 1, "has no class 'cell'; choose from membrane"),
-    (["raw.zarr", "out.zarr", "--classes", "membrane,membrane"], 2, "names a class twice; name each once"),
-    (["raw.zarr", "out.zarr", "--uncertainty"], 2, "the spread of several estimates.*--orientations flips or all"),
-    (["raw.zarr", "out.zarr", "--model", "model.safetensors"], 2, "is given more than once"),
+    (["raw.zarr", "out.zarr", "--halo-tolerance", "0,8"], 2, "tolerance 0,8 .*such as 99.9,8"),
+    (["raw.zarr", "out.zarr", "--halo-tolerance", "99,8", "--halo", "exact"], 2, "--halo-tolerance .*--halo auto"),
+    (["raw.zarr", "out.zarr", "--classes", "cell"], 2, "has no class 'cell'; choose from membrane"),
+    (["raw.zarr", "out.zarr", "--classes", "membrane,membrane"], 2, "--classes membrane,membrane"),
+    (["raw.zarr", "out.zarr", "--uncertainty"], 2, "--uncertainty .*--orientations flips or all"),
+    (["raw.zarr", "out.zarr", "--model", "model.safetensors"], 2, "--model .*small.* more than once"),
     (["raw.zarr", "out.zarr", "--orientations", "six"], 2, "'six' is not one of"),
-    (["raw.zarr", "out.zarr", "--scale-level", "1"], 1, "raw.zarr has no level 1; it has levels 0 to 0"),
-    (["raw.zarr/0", "out.zarr", "--scale-level", "1"], 1, "is one array, so it has no level 1"),
+    (["raw.zarr", "out.zarr", "--scale-level", "1"], 2, "raw.zarr has no level 1; it has levels 0 to 0"),
+    (["raw.zarr/0", "out.zarr", "--scale-level", "1"], 2, "no level 1; .*OME-Zarr group"),
     (["coarse.zarr", "out.zarr"], 1, "30 x 12 x 12 nm, the model was trained on 30 x 6 x 6 nm .*--ignore-voxel-size"),
 ]
 
@@ -122,21 +121,21 @@ def test_predict_refuses_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("model", "message"),
+    ("model", "code", "message"),
     [
-        ("fusionnet-mars", "'fusionnet-mars' is neither a file nor a packaged model"),
-        ("folder", "'folder' is neither a file nor a packaged model"),
-        ("cut.safetensors", "cut.safetensors is not a complete .safetensors model file"),
-        ("changed.safetensors", "changed.safetensors has changed since it was written"),
-        ("pickled.pt", "pickled.pt is a pickled PyTorch file, which could run code and is never loaded"),
+        ("fusionnet-mars", 2, "'fusionnet-mars' is neither a file nor a packaged model"),
+        ("folder", 2, "'folder' is neither a file nor a packaged model"),
+        ("cut.safetensors", 1, "cut.safetensors is not a complete .safetensors model file"),
+        ("changed.safetensors", 1, "changed.safetensors has changed since it was written"),
+        ("pickled.pt", 1, "pickled.pt is a pickled PyTorch file, which could run code and is never loaded"),
     ],
 )
-def test_what_is_no_model_is_refused_in_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, model: str, message: str
+def test_invalid_models_are_refused_in_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, model: str, code: int, message: str
 ) -> None:
     monkeypatch.chdir(here)
-    code, line = refused("predict", "raw.zarr", "out.zarr", "--model", model)
-    assert (code, message in line) == (1, True), line
+    exit_code, line = refused("predict", "raw.zarr", "out.zarr", "--model", model)
+    assert (exit_code, message in line) == (code, True), line
 
 
 @pytest.fixture
@@ -159,7 +158,7 @@ def test_a_target_on_a_read_only_mount_is_refused(here: Path, read_only: Path) -
     finally:
         subprocess.run(["umount", str(read_only)], capture_output=True, check=False)
     assert code == 1
-    assert f"cannot be written: {read_only} is read-only for you; choose another folder" in line
+    assert f"cannot be written: {read_only} is read-only; choose another folder" in line
 
 
 def test_an_unreachable_scheduler_is_refused_within_seconds(here: Path) -> None:
@@ -176,7 +175,7 @@ def test_an_unreachable_scheduler_is_refused_within_seconds(here: Path) -> None:
     assert not (here / "out.zarr").exists()
 
 
-def test_nan_in_a_float_source_is_a_failed_block_and_the_rest_is_done(here: Path) -> None:
+def test_nan_in_a_float_source_fails_its_block_only(here: Path) -> None:
     voxels = blobs((4, 128, 128), dtype="float32")
     voxels[2, 5, 5] = np.nan
     make_volume(here / "nan.zarr", voxels.shape, voxels=voxels, chunk=(1, 64, 64))
@@ -184,11 +183,9 @@ def test_nan_in_a_float_source_is_a_failed_block_and_the_rest_is_done(here: Path
     more = ["--model", str(here / "model.safetensors"), "--block", "1,32,32", "--halo", "0,4,4", "--cluster", "serial"]
     done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
     assert done.returncode == 3
-    assert (
-        "failed: block 32: the source holds NaN or infinity, at (2, 5, 5) (z, y, x) for one; repair it" in done.stderr
-    )
+    assert re.search(r"failed: block 32: .*NaN or infinity.* \(2, 5, 5\)", done.stderr)
     assert "63 of 64 blocks" in done.stdout
-    assert "1 blocks failed; mend the cause and give --resume" in done.stderr
+    assert "--resume" in done.stderr
     assert "sent again" not in done.stderr
 
 
@@ -200,11 +197,15 @@ OTHERS: list[tuple[list[str], int, str]] = [
     (["convert", "stack.tif", "there.zarr", "--voxel-size", "1,1,1"], 1, "there.zarr exists already"),
     (["convert", "stack.tif", "folder", "--voxel-size", "1,1,1", "--overwrite"], 1, "is not a Zarr, so --overwrite"),
     (["evaluate", "raw.zarr", "none.tif"], 1, "does not exist"),
-    (["evaluate", "raw.zarr", "there.zarr"], 1, "prediction .* is .*, truth .* is .*: not alike"),
-    (["evaluate", "raw.zarr", "raw.zarr"], 2, "so there is nothing to score; check which labels are membrane"),
+    (["evaluate", "raw.zarr", "there.zarr"], 1, r"prediction .* is \(4, 64, 64\), truth .* is \(2, 32, 32\)"),
+    (["evaluate", "raw.zarr", "raw.zarr"], 2, "nothing to score; check .*membrane"),
     (["evaluate", "raw.zarr", "stack.tif", "--threshold", "2"], 2, "threshold 2.0 is not between 0 and 1"),
+    (["evaluate", "raw.zarr", "stack.tif", "--channel", "7"], 2, "raw.zarr.* no channel 7; choose from 0"),
+    (["evaluate", "stack.tif", "stack.tif", "--channel", "7"], 2, "stack.tif .*--channel"),
+    (["evaluate", "raw.zarr", "stack.tif", "--kind", "instances", "--pixels-only"], 2, "--pixels-only .*ids"),
+    (["evaluate", "raw.zarr", "stack.tif", "--roi", "0:9,:,:"], 2, r"0:9.*\(4, 64, 64\)"),
     (["train", "none.toml"], 2, "cannot read run file none.toml"),
-    (["models", "vgg"], 1, "'vgg' is neither a file nor a packaged model"),
+    (["models", "vgg"], 2, "'vgg' is neither a file nor a packaged model"),
     (["view", "none.zarr"], 1, "none.zarr"),
     (["fly"], 2, "No such command 'fly'"),
 ]
@@ -221,92 +222,88 @@ def test_the_other_commands_refuse_in_one_line(
 
 
 RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\nfolder = "o"\n'
+END = 'folder = "o"\n'
+RUN_FILES: list[tuple[str, str, int, str]] = [
+    (END, END + "[fit]\nstep = 3\n", 2, "unknown key 'fit.step'; choose from steps, minutes"),
+    (END, END + "[fit]\nsteps = 0\n", 2, r"fit.steps: .*greater than 0 \(given: 0\)"),
+    ('raw = "raw.zarr"\n', "", 2, "data.raw: Field required"),
+    ("raw =", "row =", 2, "unknown key 'data.row'; choose from raw"),
+    ("[data]\nraw =", "[[data]]\nrow =", 2, "unknown key 'data.0.row'; choose from raw"),
+    (END, END + "[fit\n", 2, "is not TOML"),
+    ("[0, 2]", "[3, 9]", 2, r"data.train \[3, 9\] .*4 sections"),
+    ("train =", "validation = [1, 3]\ntrain =", 2, "data.train .*data.validation .*share sections of"),
+    ("stack.tif", "flat.zarr", 1, "not one volume"),
+    ("stack.tif", "there.zarr", 1, r"raw.zarr is \(4, 64, 64\), .*there.zarr .*\(2, 32, 32\)"),
+    ("train =", 'membrane = "nonzero"\ntrain =', 2, "100% .*data.membrane"),
+    ("train =", "ignore = 1\ntrain =", 2, "stack.tif .*data.ignore = 1"),
+    (END, END + '[optimizer]\nname = "lamb"\n', 2, "optimizer.name: .*'adamw', 'adam' or 'sgd' .*'lamb'"),
+    (END, END + '[loss]\nname = "hinge"\n', 2, "loss.name: .*'hinge'.*balanced, cross_entropy, dice"),
+    (
+        END,
+        END + '[target]\nkind = "affinities"\n[validation]\nscore = "v_rand"\n',
+        2,
+        "validation.score v_rand .*use f1",
+    ),
+    ('"o"', '"stack.tif"', 1, "cannot write into stack.tif: File exists; choose another"),
+]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda text: text + "[fit]\nstep = 3\n", "does not know 'fit.step'; it knows steps, minutes"),
-        (lambda text: text + "[fit]\nsteps = 0\n", r"fit.steps: .*greater than 0 \(given: 0\)"),
-        (lambda text: text.replace('raw = "raw.zarr"\n', ""), "data.raw: Field required"),
-        (lambda text: text.replace("raw =", "row ="), "does not know 'data.row'; it knows raw"),
-        (
-            lambda text: text.replace("[data]", "[[data]]").replace("raw =", "row ="),
-            "does not know 'data.0.row'; it knows raw",
-        ),
-        (lambda text: text + "[fit\n", "is not TOML"),
-        (lambda text: text.replace("[0, 2]", "[3, 9]"), r"data.train \[3, 9\] is not in a volume of 4 sections"),
-        (lambda text: text.replace("train =", "validation = [1, 3]\ntrain ="), "share sections of"),
-        (lambda text: text.replace("stack.tif", "flat.zarr"), "not one volume"),
-        (lambda text: text.replace("stack.tif", "there.zarr"), "they must be alike"),
-        (lambda text: text.replace("train =", 'membrane = "nonzero"\ntrain ='), "call 100% of the sections"),
-        (lambda text: text.replace("train =", "ignore = 1\ntrain ="), "are data.ignore = 1 in all the sections"),
-        (lambda text: text + '[optimizer]\nname = "lamb"\n', "optimizer.name: .*'adamw', 'adam' or 'sgd' .*'lamb'"),
-        (
-            lambda text: text + '[loss]\nname = "hinge"\n',
-            "loss.name: there is no loss 'hinge'; choose from balanced, cross_entropy, dice",
-        ),
-        (
-            lambda text: text + '[target]\nkind = "affinities"\n[validation]\nscore = "v_rand"\n',
-            "validation.score v_rand scores membrane, not affinities; use f1",
-        ),
-        (lambda text: text.replace('"o"', '"stack.tif"'), "cannot write into stack.tif: File exists; choose another"),
-    ],
-)
-def test_bad_run_files_are_refused_in_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str], message: str
+@pytest.mark.parametrize(("text", "replacement", "code", "message"), RUN_FILES, ids=[row[3] for row in RUN_FILES])
+def test_invalid_run_files_are_refused_in_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, text: str, replacement: str, code: int, message: str
 ) -> None:
     monkeypatch.chdir(here)
-    write_labels(here, one_class="nonzero" in change(RUN) or "ignore" in change(RUN))
-    (here / "run.toml").write_text(change(RUN))
-    code, line = refused("train", "run.toml")
-    assert code in (1, 2)
+    assert text in RUN
+    write_labels(here, one_class="nonzero" in replacement or "ignore" in replacement)
+    (here / "run.toml").write_text(RUN.replace(text, replacement))
+    exit_code, line = refused("train", "run.toml")
     assert re.search(message, line), line
+    assert exit_code == code
     assert not (here / "o").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("tables", "message"),
     [
-        ("[patches]\nsize = 30\n", r"patches.size \[1, 30, 30\] is off the network's stride .*; use \[1, 32, 32\]"),
-        ("[patches]\nsize = [2, 32, 32]\n", r"has 2 sections, and this 2-D network scores one; use \[1, 32, 32\]"),
-        ('[network]\nname = "vgg"\n', "there is no network 'vgg'; choose from deconvnet, .*, unet"),
-        ("[network]\narguments = { breadth = 3 }\n", "network 'fusionnet' does not take these arguments: .*breadth"),
+        ("[patches]\nsize = 30\n", r"patches.size \[1, 30, 30\] .*stride .*; use \[1, 32, 32\]"),
+        ("[patches]\nsize = [2, 32, 32]\n", r"patches.size \[2, 32, 32\] .*; use \[1, 32, 32\]"),
+        ('[network]\nname = "vgg"\n', "'vgg'.*choose from deconvnet, .*, unet"),
+        ("[network]\narguments = { breadth = 3 }\n", "'fusionnet' does not take these arguments: .*breadth"),
         ('[network]\nstart = "none.safetensors"\n', "'none.safetensors' is neither a file nor a packaged model"),
         ('[fit]\nprecision = "float16"\ndevice = "cpu"\n', "float16 needs a CUDA device"),
     ],
 )
 def test_networks_that_cannot_be_trained_are_refused_in_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, change: str, message: str
+    here: Path, monkeypatch: pytest.MonkeyPatch, tables: str, message: str
 ) -> None:
-    """To know a network takes torch; no step is taken, and the mended run file may start at once."""
+    """These refusals load torch, but take no step; the corrected run file can start at once."""
     monkeypatch.chdir(here)
     write_labels(here)
-    (here / "run.toml").write_text(RUN + change)
+    (here / "run.toml").write_text(RUN + tables)
     done = CliRunner().invoke(main, ["train", "run.toml"])
-    assert done.exit_code in (1, 2)
     (line,) = done.stderr.strip().splitlines()
     assert re.search(message, line), line
+    assert done.exit_code == 2
     assert not any((here / "o").iterdir())
 
 
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("fit.steps", "--set fit.steps is no assignment; write it as fit.steps=500"),
-        ("fit.stops=3", "does not know 'fit.stops'; it knows steps"),
-        ("fit.steps.more=3", "'more' stands below a value that is no table"),
+        ("fit.steps", "--set fit.steps is not KEY=VALUE, such as fit.steps=500"),
+        ("fit.stops=3", "unknown key 'fit.stops'; choose from steps"),
+        ("fit.steps.more=3", "'more' is below a value that is not a table"),
         ("fit.steps=many", r"fit.steps: .*valid integer.* \(given: 'many'\)"),
     ],
 )
-def test_bad_assignments_are_refused_in_one_line(
+def test_invalid_overrides_are_refused_in_one_line(
     here: Path, monkeypatch: pytest.MonkeyPatch, assignment: str, message: str
 ) -> None:
     monkeypatch.chdir(here)
     (here / "run.toml").write_text(RUN + "[fit]\nsteps = 3\n")
     code, line = refused("train", "run.toml", "--set", assignment)
-    assert code == 2
     assert re.search(message, line), line
+    assert code == 2
 
 
 def write_labels(here: Path, *, one_class: bool = False) -> None:
@@ -316,8 +313,8 @@ def write_labels(here: Path, *, one_class: bool = False) -> None:
     tifffile.imwrite(here / "stack.tif", labels, photometric="minisblack")
 
 
-def test_voxel_sizes_of_the_fixture_suit(here: Path) -> None:
-    """Else every refusal above might be for the voxel size alone."""
+def test_the_fixture_itself_is_not_refused(here: Path) -> None:
+    """Otherwise each refusal above could have the same cause."""
     done = subprocess.run(
         [sys.executable, "-m", "volseg", "predict", str(here / "raw.zarr"), str(here / "out.zarr"),
          "--model", str(here / "model.safetensors"), "--cluster", "serial"],

@@ -90,8 +90,8 @@ def test_the_temporary_file_of_a_broken_stack_is_removed(tmp_path: Path, tempora
 
 
 def test_a_stack_larger_than_the_disk_is_refused_before_it_is_decoded(tmp_path, temporary, monkeypatch) -> None:
-    monkeypatch.setattr(memmap, "_free", lambda _: 100)
-    with pytest.raises(SourceError, match=r"0.0 GB free and .* make room there, or set TMPDIR"):
+    monkeypatch.setattr(memmap, "_free_bytes", lambda _: 100)
+    with pytest.raises(SourceError, match=r"0.0 GB free and .* set TMPDIR"):
         open_readable(write_volume("raw.tif", tmp_path))
     assert not list(temporary.iterdir())
 

@@ -9,7 +9,7 @@ from volseg.view.scene import Layer, scene
 from volseg.view.sources import LayerSource, Role
 
 
-def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changed):
+def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changes):
     volumes = {
         "folder": Path("/v"),
         "array": Path("/v/0"),
@@ -23,16 +23,16 @@ def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changed):
         "is_translated": False,
         "has_run_record": False,
     }
-    return LocalVolume(**(volumes | changed))
+    return LocalVolume(**(volumes | changes))
 
 
 def layer(name, role, volumes, **more):
     return Layer(LayerSource(name, name, role, volumes, **more), f"zarr3://http://127.0.0.1:1/{name}/")
 
 
-def affinities(**changed):
+def affinities(**changes):
     """The layers of three channels."""
-    volumes = volume(**{"channels": ("z", "y", "x"), "channel_axis": 0, "axes": ("c'", "z", "y", "x")} | changed)
+    volumes = volume(**{"channels": ("z", "y", "x"), "channel_axis": 0, "axes": ("c'", "z", "y", "x")} | changes)
     return [layer(name, Role.AFFINITY, volumes, channel=place) for place, name in enumerate("zyx")]
 
 
@@ -53,7 +53,7 @@ def test_the_zoom_counts_in_the_smallest_voxel_length():
 
 
 @pytest.mark.parametrize(("coarsest_scale", "scale"), [(1.0, 2), (8.0, 16)])
-def test_a_huge_volume_opens_no_further_out_than_its_levels_bear(coarsest_scale, scale):
+def test_the_first_zoom_of_a_huge_volume_is_limited_by_its_levels(coarsest_scale, scale):
     state = scene([layer("raw", Role.RAW, volume(shape=(1000, 10**5, 10**5), coarsest_scale=coarsest_scale))])
     assert state["crossSectionScale"] == scale
 
@@ -69,12 +69,12 @@ def test_membranes_lie_over_labels_over_raw_and_their_controls_are_open():
     assert state["selectedLayer"]["visible"]
 
 
-def test_two_membrane_maps_can_be_told_apart():
+def test_two_membrane_maps_have_different_shaders():
     state = scene([layer(name, Role.MEMBRANE, volume()) for name in "ab"])
     assert layers_of(state)["a"]["shader"] != layers_of(state)["b"]["shader"]
 
 
-def test_a_plain_array_takes_the_voxel_size_of_its_like_and_lies_on_the_same_voxels():
+def test_a_plain_array_has_the_voxel_size_and_position_of_a_volume_of_its_shape():
     plain = volume(voxel_nm=None, axes=("d0", "d1", "d2"))
     state = scene([layer("raw", Role.RAW, volume()), layer("ids", Role.LABELS, plain)])
     transform = layers_of(state)["ids"]["source"]["transform"]
@@ -84,14 +84,14 @@ def test_a_plain_array_takes_the_voxel_size_of_its_like_and_lies_on_the_same_vox
     assert "transform" not in layers_of(state)["raw"]["source"]
 
 
-def test_leading_axes_are_kept_apart():
+def test_leading_axes_are_local_to_a_layer():
     five = volume(voxel_nm=None, axes=("t", "c'", "z", "y", "x"), is_multiscale=True)
     transform = scene([layer("raw", Role.RAW, five)])["layers"][0]["source"]["transform"]
     assert list(transform["outputDimensions"]) == ["d0'", "d1'", "z", "y", "x"]
     assert [row[-1] for row in transform["matrix"]] == [0.0] * 5
 
 
-def test_each_channel_is_a_layer_at_its_own_place():
+def test_each_channel_is_a_layer_at_its_own_position():
     shown = layers_of(scene(affinities()))
     assert [shown[name]["localPosition"] for name in "zyx"] == [[0], [1], [2]]
     assert "transform" not in shown["z"]["source"]
@@ -106,11 +106,11 @@ def test_each_channel_is_a_layer_at_its_own_place():
         ({"axes": ("t", "c'", "z", "y", "x"), "channel_axis": 1}, [2]),
     ],
 )
-def test_a_layers_own_place_counts_the_axes_that_it_does_not_share(changed, at):
+def test_the_local_position_of_a_layer_has_the_axes_that_it_does_not_share(changed, at):
     assert layers_of(scene(affinities(**changed)))["x"]["localPosition"] == at
 
 
-def test_affinities_add_up_below_a_raw_that_covers_half():
+def test_affinities_add_up_below_a_half_transparent_raw_em():
     state = scene([layer("raw", Role.RAW, volume(shape=(8, 70, 90))), *affinities()])
     assert list(layers_of(state)) == ["z", "y", "x", "raw"]
     assert [one.get("blend") for one in state["layers"]] == ["additive"] * 3 + [None]
@@ -118,12 +118,12 @@ def test_affinities_add_up_below_a_raw_that_covers_half():
     assert state["position"] == [4, 35, 45]
 
 
-def test_a_hidden_layer_is_neither_selected_nor_given_the_first_colour():
+def test_a_hidden_layer_is_not_selected_and_does_not_have_the_first_colour():
     volumes = volume(channels=("cell", "membrane"), channel_axis=0, axes=("c'", "z", "y", "x"))
     layers = [layer("membrane", Role.MEMBRANE, volumes, channel=1), layer("raw", Role.RAW, volume())]
-    alone = layers_of(scene(layers))["membrane"]
+    expected = layers_of(scene(layers))["membrane"]
     state = scene([layer("cell", Role.MEMBRANE, volumes, channel=0, visible=False), *layers])
-    assert layers_of(state)["membrane"] == alone
+    assert layers_of(state)["membrane"] == expected
     assert layers_of(state)["cell"]["visible"] is False
     assert (state["selectedLayer"]["layer"], state["title"]) == ("membrane", "volseg: membrane, raw")
 
@@ -138,7 +138,7 @@ def test_without_any_voxel_size_lengths_have_no_unit():
     assert state["dimensions"] == {"z": [1.0, ""], "y": [1.0, ""], "x": [1.0, ""]}
 
 
-def test_volumes_that_disagree_are_shown_each_at_its_own_size():
+def test_volumes_of_different_voxel_sizes_have_their_own_scale():
     other = volume(shape=(5, 60, 60), voxel_nm=(8.0, 8.0, 8.0), is_multiscale=False)
     stray = volume(shape=(9, 9, 9), voxel_nm=None)
     state = scene([layer("raw", Role.RAW, volume()), layer("o", Role.IMAGE, other), layer("s", Role.IMAGE, stray)])
@@ -147,11 +147,11 @@ def test_volumes_that_disagree_are_shown_each_at_its_own_size():
     assert sizes["s"]["z"] == [1.0, "nm"]
 
 
-def test_a_moved_volume_leaves_the_middle_to_neuroglancer():
+def test_the_position_of_a_translated_volume_is_left_to_neuroglancer():
     assert "position" not in scene([layer("raw", Role.RAW, volume(is_translated=True))])
 
 
-def test_urls_alone_leave_the_first_view_to_neuroglancer():
+def test_the_first_view_of_urls_is_left_to_neuroglancer():
     sources = [LayerSource("em", "s3://b/em", Role.RAW, None), LayerSource("x", "s3://b/x", Role.UNKNOWN, None)]
     state = scene([Layer(source, source.location) for source in sources])
     assert [one["source"]["url"] for one in state["layers"]] == ["s3://b/em", "s3://b/x"]

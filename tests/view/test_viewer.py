@@ -57,7 +57,7 @@ def other_addresses():
         return addresses | {probe.getsockname()[0]}
 
 
-def test_each_volume_is_a_layer_and_the_state_is_neuroglancers(raw, membrane):
+def test_each_volume_is_a_layer_of_a_valid_state(raw, membrane):
     with open_viewer([str(raw), str(membrane)]) as session:
         state = session.viewer.state
         assert [one.name for one in state.layers] == ["raw", "membrane"]
@@ -74,8 +74,8 @@ def test_the_channels_of_a_volume_are_layers_that_share_its_files(make_volume):
     path = make_volume("m.zarr", voxels, by_run=True, channels=("cell", "membrane"), uncertainty=voxels)
     with open_viewer([str(path)]) as session:
         state = session.viewer.state
-        shown = {one.name: (one.visible, list(one.layer.local_position)) for one in state.layers}
-        assert shown == {
+        layers = {layer.name: (layer.visible, list(layer.layer.local_position)) for layer in state.layers}
+        assert layers == {
             "m uncertainty: cell": (False, [0]),
             "m uncertainty: membrane": (False, [1]),
             "m: cell": (False, [0]),
@@ -120,7 +120,7 @@ def test_a_shard_is_read_by_range_from_any_page(raw):
         assert (status, "range" in headers["Access-Control-Allow-Headers"]) == (204, True)
 
 
-def test_a_voxel_written_meanwhile_is_not_hidden_by_the_browsers_copy(raw):
+def test_the_browser_does_not_cache_a_voxel_that_is_written_meanwhile(raw):
     shard = raw / "0" / "c" / "0" / "0" / "0"
     with open_viewer([str(raw)]) as session:
         _, first, _ = request(served(session), "/0/c/0/0/0")
@@ -150,7 +150,7 @@ def test_the_address_of_a_volume_cannot_be_guessed(raw):
         assert request(f"http://{parts.netloc}/v/guess/")[0] == 404
 
 
-def test_closing_ends_it_and_may_be_repeated(raw):
+def test_closing_stops_the_server_and_may_be_repeated(raw):
     session = open_viewer([str(raw)])
     session.close()
     session.close()
@@ -158,18 +158,18 @@ def test_closing_ends_it_and_may_be_repeated(raw):
         request(session.url)
 
 
-def test_two_viewers_stand_beside_each_other(raw, membrane):
+def test_two_viewers_run_at_the_same_time(raw, membrane):
     with open_viewer([str(raw)]) as one, open_viewer([str(membrane)]) as other:
         assert urlsplit(one.url).port != urlsplit(other.url).port
         assert request(one.url)[0] == request(other.url)[0] == 200
 
 
-def test_browsers_elsewhere_are_given_the_name_they_know(raw):
+def test_the_host_name_is_used_in_all_urls(raw):
     with open_viewer([str(raw)], host="em.example.org") as session:
         assert urlsplit(session.url).hostname == urlsplit(served(session)).hostname == "em.example.org"
 
 
-def test_urls_are_handed_on_as_they_are(raw):
+def test_urls_are_passed_on_unchanged(raw):
     url = "https://example.org/em.zarr/|zarr3:"
     with open_viewer([str(raw), url]) as session:
         assert session.viewer.shared_state.raw_state["layers"][1]["source"]["url"] == url
@@ -181,7 +181,7 @@ def test_a_port_in_use_is_refused_with_a_way_out(raw):
 
 
 @pytest.mark.parametrize(("bind", "port"), [("", 0), ("127.0.0.1", 70000), ("203.0.113.9", 0)])
-def test_addresses_that_cannot_be_had_are_refused(raw, bind, port):
+def test_addresses_that_cannot_be_used_are_refused(raw, bind, port):
     with pytest.raises(ConfigError, match=r"127.0.0.1|port 0|or 0"):
         open_viewer([str(raw)], bind=bind, port=port)
 
@@ -201,7 +201,7 @@ def test_without_the_extra_the_way_out_is_named(raw, monkeypatch):
         open_viewer([str(raw)])
 
 
-def test_importing_the_room_loads_nothing_heavy():
-    said = "import sys, volseg.view; print({'neuroglancer', 'matplotlib', 'torch', 'dask'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+def test_importing_the_package_loads_no_heavy_dependency():
+    code = "import sys, volseg.view; print({'neuroglancer', 'matplotlib', 'torch', 'dask'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -10,15 +10,15 @@ from volseg.errors import GridError
 
 @dataclass(frozen=True, slots=True)
 class LevelScale:
-    """How many times a level is coarser along each axis, as far as two shapes tell.
+    """Downsampling factors along each axis, as far as the shapes of two levels determine them.
 
-    A level that is f times coarser has n / f voxels, rounded up, of the n of the finer one. Of a few voxels that is
-    true of several f (2 of 30 sections: 15 to 29 times), and then all of them count.
+    Downsampling n voxels by f leaves n / f, rounded up. For few voxels several f give the same number (30 sections
+    become 2 with 15 to 29), and then all of them are taken into account.
 
     Attributes:
-        shape: the coarser level's.
-        least: the smallest whole number that fits, along each axis.
-        most: the largest.
+        shape: shape of the coarser level.
+        min_factor: the smallest possible factor along each axis.
+        max_factor: the largest.
     """
 
     shape: Zyx

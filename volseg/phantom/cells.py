@@ -224,7 +224,7 @@ def _connected(labels: NDArray[np.uint16], voxel_nm: Nm) -> NDArray[np.uint16]:
     """Number connected pieces 1..n; crumbs become membrane."""
     pieces = np.asarray(measure.label(labels, background=0, connectivity=1))  # type: ignore[no-untyped-call]
     sizes = np.bincount(pieces.ravel())
-    # At least five voxels whatever their size, so that a coarse phantom has no lone voxels.
+    # At least five voxels, so that a coarse phantom has no single voxels.
     keep = sizes >= max(_SMALLEST_CELL_NM3 / math.prod(voxel_nm), 5)
     keep[0] = False
     number = np.where(keep, np.cumsum(keep), 0).astype(np.uint16)

@@ -69,7 +69,7 @@ def _expose(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
 
 
 def _stain_spots(light: NDArray[np.float32], voxel_nm: Nm, rng: np.random.Generator) -> None:
-    """Dirt: soft dark spots, each on one section alone, in place."""
+    """Dirt: soft dark spots, each on a single section, in place."""
     volume = light.size * np.prod(voxel_nm) / 1e9
     y, x = np.ogrid[: light.shape[1], : light.shape[2]]
     for _ in range(rng.poisson(_STAIN_PER_UM3 * volume)):

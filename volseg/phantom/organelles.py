@@ -51,7 +51,7 @@ def paint_organelles(light: NDArray[np.float32], cells: Cells, rng: np.random.Ge
 
 
 def _along(neurite: Neurite, per_um: float, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Nodes of the centre-line at uneven distances, about so many for each micrometre of it."""
+    """Nodes of the centre-line at uneven distances, about `per_um` of them per micrometre."""
     steps = np.linalg.norm(np.diff(neurite.points, axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(steps)])
     count = int(along[-1] * per_um / 600) + 2
@@ -99,7 +99,7 @@ def _frame(along: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.f
 
 
 def _paint_body(light: NDArray[np.float32], cells: Cells, body: _Body, rng: np.random.Generator) -> None:
-    """Paint one organelle where its cell has room for it."""
+    """Paint one organelle, if its cell has room for it."""
     bent = body.half_axes * (1.05, 1.6, 1.05)  # room for the bend
     reach = np.abs(body.axes.T) @ bent
     window = _window(body.centre, reach, cells)

@@ -1,4 +1,4 @@
-"""Metadata of Zarr 2 and 3 arrays and of OME-Zarr groups, whatever the type of their voxels.
+"""Metadata of Zarr 2 and 3 arrays and of OME-Zarr groups, for any data type.
 
 `open_volume` and the viewer get shape, type, voxel size, levels and channels from here.
 """
@@ -128,10 +128,10 @@ def read_metadata(location: str, level: int | None = None) -> VolumeMetadata:
     _refuse_other_shapes(location, node.shape)
     parent, _, name = location.rpartition("/")
     group = None
-    with suppress(SourceError):  # an array may lie anywhere
+    with suppress(SourceError):  # a folder that is not a readable group
         group = read_node(parent or "/")
     multiscale = None if group is None else ome_zarr.multiscale_of(group.attributes)
-    with suppress(*_MALFORMED):  # metadata that cannot be read states nothing
+    with suppress(*_MALFORMED):  # invalid metadata of the group: read as a plain array
         if group is not None and multiscale is not None and name in ome_zarr.level_paths(multiscale):
             return _metadata(location, node, group, multiscale, ome_zarr.level_voxel_nm(multiscale, name))
     return _metadata(location, node)
