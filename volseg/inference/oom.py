@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from volseg.blocks import Box, ceil_to
+from volseg.blocks import Box, ceil_to, format_zyx
 from volseg.errors import MemoryPlanError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def reduce_tiling(tiling: Tiling, batch: int, device: str) -> tuple[Tiling, int]
     too_small = half.input_shape != tuple(c + 2 * h for c, h in zip(core, half.halo, strict=True))
     if core == tiling.core or too_small:
         raise MemoryPlanError(
-            f"one tile of {_text(tiling.core)}, {_text(tiling.input_shape)} with its halo, does not fit the memory "
-            f"left on {device}; give a smaller --tile or --block, or fewer --workers"
+            f"one tile of {format_zyx(tiling.core)}, {format_zyx(tiling.input_shape)} with its halo, does not fit the "
+            f"memory left on {device}; give a smaller --tile or --block, or fewer --workers"
         )
     return half, 1
 
@@ -77,10 +77,6 @@ def split_core(core: Box, shape: Zyx) -> Iterator[Box]:
 def oom_warning(tiling: Tiling, batch: int, device: str) -> str:
     """Warning after an out-of-memory fallback."""
     return (
-        f"{device} ran out of memory: this process now computes tiles of {_text(tiling.core)} in batches of {batch}; "
-        "a smaller --tile or --block, or fewer --workers, would avoid that"
+        f"{device} ran out of memory: this process now computes tiles of {format_zyx(tiling.core)} in batches of "
+        f"{batch}; a smaller --tile or --block, or fewer --workers, would avoid that"
     )
-
-
-def _text(zyx: Zyx) -> str:
-    return ",".join(map(str, zyx))

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from torch import Tensor, fx, nn
 
 from volseg.models.networks.layers import DECONVOLUTIONS, POOLINGS, CropConcat, crop_offset
-from volseg.models.receptive_field import SUMS, AxisGraph, Interval, SizeError, dimensions
+from volseg.models.receptive_field import SUMS, AxisGraph, dimensions
+from volseg.models.window import Interval, SizeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

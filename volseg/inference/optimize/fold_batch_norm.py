@@ -81,12 +81,12 @@ class _BatchNormFolder:
         (before,) = node.all_input_nodes
         relu = before if type(self.module(before)) is nn.ReLU else None
         producer = relu.all_input_nodes[0] if relu else before
-        convolution = self.module(producer)
+        convolution: Any = self.module(producer)
         sole_user = len(before.users) == 1 and len(producer.users) == 1
         if type(convolution) not in CONVOLUTIONS + DECONVOLUTIONS or not sole_user or self._is_shared(producer):
             return False
         if relu is None:
-            fused: nn.Module = fuse_conv_bn_eval(convolution, norm, transpose=isinstance(convolution, DECONVOLUTIONS))
+            fused = fuse_conv_bn_eval(convolution, norm, transpose=isinstance(convolution, DECONVOLUTIONS))
         else:
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             if not bool((scale > 0).all()):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
     from volseg.inference.settings import Device, Precision
-    from volseg.models.receptive_field import Interval
+    from volseg.models.window import Interval
 
 
 @dataclass(frozen=True)
