@@ -29,7 +29,7 @@ from volseg.testing.laws import assert_no_seams
 raw, membrane = stripes(1, (6, 64, 64))
 np.save("raw.npy", raw)
 np.save("labels.npy", np.where(membrane, 0, 255).astype(np.uint8))
-volseg.train("run.toml", overrides=["fit.steps=12", "patches.workers=0", "fit.device=cpu", "validation.every=12"])
+volseg.train("run.toml", overrides=["fit.steps=8", "patches.workers=0", "fit.device=cpu"])
 model = volseg.load_model("runs/blurnet/model.safetensors")
 card = model.card
 assert (card.network, card.normalization.mode) == ("blurnet", "robust")
@@ -37,7 +37,7 @@ assert (card.footprint.stride, card.footprint.exact_halo()) == ((1, 2, 2), (0, 6
 median = np.median(raw[0])
 scale = 1.4826 * np.median(np.abs(raw[0] - median))
 np.testing.assert_allclose(model.normalize(raw)[0], (raw[0] - median) / scale, rtol=1e-5, atol=1e-6)
-assert_no_seams("runs/blurnet/model.safetensors", raw[:2])
+assert_no_seams("runs/blurnet/model.safetensors", raw[:2], blocks=[(1, 22, 38)])
 """
 
 

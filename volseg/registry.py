@@ -57,7 +57,7 @@ class Registry(Generic[T]):
             ConfigError: an unknown name, or one that is declared twice.
         """
         if name not in self:
-            similar = difflib.get_close_matches(name, self, n=1)
+            similar = difflib.get_close_matches(name, self, n=1, cutoff=0.75)
             hint = f" (did you mean {similar[0]!r}?)" if similar else ""
             raise ConfigError(
                 f"there is no {self._kind} {name!r}{hint}; choose from {', '.join(self)}, or install the package that "
