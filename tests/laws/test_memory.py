@@ -61,7 +61,7 @@ with ThreadPoolExecutor(slots) as pool:
     list(pool.map(partial(process_block, pipeline=pipeline), grid.numbers()))
 # getrusage would count the memory of the test process from before exec.
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(json.dumps([plan.host_more, plan.host_peak, int(peak.split()[1]) * 1024]))
+print(json.dumps([plan.host_growth, plan.host_peak, int(peak.split()[1]) * 1024]))
 """
 
 
