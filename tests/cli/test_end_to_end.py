@@ -79,12 +79,14 @@ def in_chunks(path: Path) -> int:
     return prod(-(-n // c) * c for n, c in zip(volume.shape, volume.chunk, strict=True))
 
 
-def test_a_calibration_measures_a_run_and_writes_nothing(
-    converted: Path, small_model: Path, tmp_path: Path
-) -> None:
+def test_a_calibration_measures_a_run_and_writes_nothing(converted: Path, small_model: Path, tmp_path: Path) -> None:
     arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--calibrate"]
     refused = CliRunner().invoke(main, arguments)
-    assert (refused.exit_code, refused.output.count("\n"), "--calibrate needs --dry-run" in refused.output) == (2, 1, True)
+    assert (refused.exit_code, refused.output.count("\n"), "--calibrate needs --dry-run" in refused.output) == (
+        2,
+        1,
+        True,
+    )
     arguments += ["--dry-run", "--cluster", "serial", "--block", "2,32,32", "--tile", "1,16,16", "--json"]
     before = {path.name for path in tmp_path.iterdir()}
     figures = json.loads(run(*arguments))
@@ -137,7 +139,15 @@ def test_a_region_keeps_the_sources_shape_and_grows_to_whole_shards(
 
 
 def test_overwrite_replaces(converted: Path, small_model: Path, tmp_path: Path) -> None:
-    arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--cluster", "serial"]
+    arguments = [
+        "predict",
+        str(converted),
+        str(tmp_path / "p.zarr"),
+        "--model",
+        str(small_model),
+        "--cluster",
+        "serial",
+    ]
     run(*arguments)
     (tmp_path / "p.zarr" / "0" / "left-over").touch()
     run(*arguments, "--overwrite")
@@ -145,7 +155,15 @@ def test_overwrite_replaces(converted: Path, small_model: Path, tmp_path: Path) 
 
 
 def test_a_small_halo_warns_once(converted: Path, small_model: Path, tmp_path: Path) -> None:
-    arguments = ["predict", str(converted), str(tmp_path / "p.zarr"), "--model", str(small_model), "--cluster", "serial"]
+    arguments = [
+        "predict",
+        str(converted),
+        str(tmp_path / "p.zarr"),
+        "--model",
+        str(small_model),
+        "--cluster",
+        "serial",
+    ]
     result = CliRunner().invoke(main, [*arguments, "--halo", "0,16,16"])
     assert result.exit_code == 0
     assert result.stderr.count("Warning: halo (0, 16, 16) is below the (0, 52, 52)") == 1

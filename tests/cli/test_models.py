@@ -206,9 +206,7 @@ def test_a_model_without_membrane_is_exported_as_well(weights: Path, tmp_path: P
         ("own", "m.zip", "'not stated' is none; give one, such as --license CC-BY-4.0"),
     ],
 )
-def test_export_refuses_in_one_line(
-    model_file: Path, tmp_path: Path, model: str, output: str, message: str
-) -> None:
+def test_export_refuses_in_one_line(model_file: Path, tmp_path: Path, model: str, output: str, message: str) -> None:
     pytest.importorskip("onnxruntime", reason="exporting needs pip install 'volseg[export]'")
     done = run("models", "export", model_file if model == "own" else model, tmp_path / output)
     assert done.exit_code in (1, 2)

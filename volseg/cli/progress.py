@@ -103,10 +103,10 @@ class TrainingBar(ProgressBar):
         super().__init__()
         self._recent: deque[tuple[int, float]] = deque(maxlen=50)
 
-    def step(self, step: int, loss: float, fraction: float, waited: float) -> None:
+    def step(self, step: int, loss: float, progress: float, wait_fraction: float) -> None:
         """Show a step, the fraction of the training that is done, and the fraction of its time waited for data."""
         self._recent.append((step, time.monotonic()))
         (first, then), (last, now) = self._recent[0], self._recent[-1]
         speed = f"{(last - first) / (now - then):.2f} steps/s" if now > then else "first step"
-        waiting = f" waits for data {waited:.0%} of the time," if waited >= _MIN_WAITING else ""
-        self.update("train", fraction, 1.0, f"step {step}, loss {loss:.4f}, {speed},{waiting}")
+        waiting = f" waits for data {wait_fraction:.0%} of the time," if wait_fraction >= _MIN_WAITING else ""
+        self.update("train", progress, 1.0, f"step {step}, loss {loss:.4f}, {speed},{waiting}")

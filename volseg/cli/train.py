@@ -55,16 +55,16 @@ def train(run: Path, assignments: tuple[str, ...], resume: bool, print_config: b
     from volseg.training.run import train as fit
 
     with TrainingBar() as bar:
-        trained = fit(config, bar, resume=resume, stopping=_StopSignal())
-    if not trained.finished:
+        result = fit(config, bar, resume=resume, should_stop=_StopSignal())
+    if not result.finished:
         if is_rank_zero():
-            click.echo(f"Stopped after {trained.steps} steps. To continue: volseg train {run} --resume", err=True)
+            click.echo(f"Stopped after {result.steps} steps. To continue: volseg train {run} --resume", err=True)
         raise SystemExit(1)
     if not is_rank_zero():
         return
     name = config.validation.score
-    score = f", best {name} {trained.card.training[f'validation_{name}']:.4f}" if trained.best else ""
-    speed = f"{trained.steps} steps in {trained.seconds:.0f} s, {trained.waited:.1%} of it waiting for data"
+    score = f", best {name} {result.card.training[f'validation_{name}']:.4f}" if result.best else ""
+    speed = f"{result.steps} steps in {result.seconds:.0f} s, {result.wait_fraction:.1%} of it waiting for data"
     click.echo(f"{config.output.model}: {speed}{score}")
 
 
