@@ -4,8 +4,8 @@ By default glibc returns large blocks to the system as soon as they are freed, a
 it hands it out again. A FusionNet of width 16 takes a quarter less CPU time per pass if the heap is retained, with no
 higher peak (benchmarks/malloc.py).
 
-`retain_heap` changes malloc for the whole process, so predictors do not call it: a worker does, and a training on a CPU;
-a serial run in the user's process restores it at its end.
+`retain_heap` changes malloc for the whole process, so predictors do not call it. Workers do, and trainings on a
+CPU; a serial run, which is in the user's process, restores malloc at its end.
 
 The heap of every thread but the first ends at 64 MiB, and larger blocks always come from the system. With
 MALLOC_ARENA_MAX=1 in the environment when the process starts, all threads share one heap without that limit.
@@ -74,7 +74,7 @@ def mmap_large_blocks() -> Iterator[None]:
     try:
         yield
     finally:
-        _mallopt(_options)  # another thread may have changed them meanwhile
+        _mallopt(_options)  # another thread may have changed `_options`
 
 
 def _malloc_trim() -> None:

@@ -133,7 +133,7 @@ class _HaloCropper:
         return region
 
     def _needed_region(self, node: fx.Node, available: Region) -> Region:
-        """The needed part of a node's output, in whole cells of the poolings behind it, within the available one."""
+        """The needed part of a node's output, in whole cells of later poolings, within the available one."""
         region = []
         for at, (first, last) in enumerate(available):
             (a, b), step = self.needed[at][node], self.steps[at][node]

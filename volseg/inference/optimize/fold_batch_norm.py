@@ -1,7 +1,7 @@
 """Folds batch norms into the convolutions around them, which removes their passes over feature maps.
 
-A norm behind a convolution: its scale and shift are folded into that convolution.
-A norm behind a convolution and its ReLU: a * relu(c) + b = relu(a * c) + b if a > 0, so the scale is folded into that
+A norm after a convolution: its scale and shift are folded into that convolution.
+A norm after a convolution and its ReLU: a * relu(c) + b = relu(a * c) + b if a > 0, so the scale is folded into that
 convolution. The shift b is propagated through sums and poolings, until a later convolution adds it to its bias:
 
     x -> C -> relu -> a * . + b -> C'     becomes     x -> aC -> relu -> C' with the bias c' + C' b
@@ -32,7 +32,7 @@ _SHIFT_EQUIVARIANT = (nn.Dropout, nn.Identity, Crop, *POOLINGS)
 def fold_batch_norm(network: nn.Module) -> fx.GraphModule:
     """A traced copy of a network, in eval mode and without gradients, with its batch norms folded.
 
-    A norm stays if its scale behind a ReLU is not positive, or if its input has other users.
+    A norm stays if its scale after a ReLU is not positive, or if its input has other users.
 
     Args:
         network: float32, on any device.
