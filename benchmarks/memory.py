@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def peaks(case: Case, raw: Path, folder: Path, rounds: int = ROUNDS, block: Zyx 
         "precision": case.precision, "block": block, "cluster": "local", "workers": 1,
     }  # fmt: skip
     tried = [
-        asdict(calibrate(*prepare(validate(PredictConfig, values, "predict")), NullProgress())[1]) for _ in range(rounds)
+        asdict(calibrate(*prepare(validate(PredictConfig, values, "predict")), NullProgress())[1])
+        for _ in range(rounds)
     ]
     first = tried[0]
     return {

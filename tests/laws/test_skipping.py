@@ -147,7 +147,7 @@ def test_a_mask_is_frozen_with_the_run(padded: Path, mask: Path, options: dict[s
     assert entry is not None
     assert (entry.location, entry.shape, entry.blocks) == (str(mask / "0"), (1, 16, 40), 3)
     full = make_volume(tmp_path / "full.zarr", (1, 16, 40), voxels=np.ones((1, 16, 40), np.uint8))
-    with pytest.raises(ResumeError, match=r"another mask \(.* of 3 blocks recorded, .* of 10 blocks asked for\)"):
+    with pytest.raises(ResumeError, match=r"another mask \(.* of 3 blocks recorded, .* of 10 blocks requested\)"):
         volseg.predict(str(padded), str(target), **options, mask=str(full), resume=True)
     with pytest.raises(ResumeError, match="another block"):
         volseg.predict(str(padded), str(target), **options | {"block": (1, 64, 32)}, mask=str(mask), resume=True)

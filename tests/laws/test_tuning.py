@@ -32,7 +32,7 @@ def wide(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("precision", "share", "greatest", "taken"),
+    ("precision", "fraction", "max_error", "acceptable"),
     [
         ("bfloat16", 0.98, 16, True),
         ("bfloat16", 0.979, 16, False),
@@ -42,11 +42,13 @@ def wide(tmp_path: Path) -> Path:
         ("float32", 0.5, 99, True),
     ],
 )
-def test_auto_takes_a_precision_within_its_limits(precision: Any, share: float, greatest: float, taken: bool) -> None:
-    assert PrecisionLoss(share, greatest).is_acceptable(precision) == taken
+def test_auto_accepts_a_precision_within_its_limits(
+    precision: Any, fraction: float, max_error: float, acceptable: bool
+) -> None:
+    assert PrecisionLoss(fraction, max_error).is_acceptable(precision) == acceptable
 
 
-def test_a_slower_precision_rounds_less() -> None:
+def test_the_next_precision_is_more_accurate() -> None:
     assert [
         next_precision("float16", "cuda"),
         next_precision("bfloat16", "cuda"),
@@ -59,67 +61,75 @@ def test_a_slower_precision_rounds_less() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "limit", "taken"),
+    ("requested", "limit", "expected"),
     [("auto", 1.0, "float32"), ("auto", 0.01, "bfloat16"), ("bfloat16", 1.0, "bfloat16")],
 )
-def test_what_rounds_too_much_is_not_taken_unless_asked_for(
-    wide: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, limit: float, taken: str
+def test_an_inaccurate_precision_is_used_only_if_requested(
+    wide: Path,
+    small_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    requested: Any,
+    limit: float,
+    expected: str,
 ) -> None:
     monkeypatch.setattr(volseg.prediction.resolve, "choose_precision", lambda *_, **__: "bfloat16")
     monkeypatch.setitem(
         volseg.prediction.autotune.precision.LIMITS, "bfloat16", Tolerance(limit, 0 if limit == 1 else 255)
     )
     volseg.predict(
-        str(wide), str(tmp_path / "p.zarr"), model=str(small_model), precision=asked, cluster="serial", halo="exact"
+        str(wide), str(tmp_path / "p.zarr"), model=str(small_model), precision=requested, cluster="serial", halo="exact"
     )
     record = read_record(tmp_path / "p.zarr")
-    assert record.settings.precision == taken
-    rounding = record.models[0].precision_loss
-    assert rounding is not None
-    assert (rounding[1] <= 1) == (taken == "float32")  # float32 too may tip a grey level
+    assert record.settings.precision == expected
+    loss = record.models[0].precision_loss
+    assert loss is not None
+    assert (loss[1] <= 1) == (expected == "float32")  # float32 may differ by a grey level too
 
 
-def test_where_a_tile_ends_is_no_rounding(wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_border_of_a_tile_does_not_count_as_error(
+    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folded norm pads with another value than the norm did, and a network as it was trained would show that."""
     model = make_model(tmp_path / "m.safetensors", arguments={"width": 4, "depth": 2}, seed=1)
-    sampled, box = sampled_for(wide, model, "bfloat16"), Box((4, 64, 64), (5, 192, 192))
-    greatest = []
-    for around in (0, 64):
-        monkeypatch.setattr(volseg.prediction.autotune.precision, "_AROUND", around)
-        apart = measure_box(box, sampled)
-        assert apart is not None
-        greatest.append(int(apart.max()))
-    assert 0 < max(greatest) <= 20
+    probe, box = sampled_for(wide, model, "bfloat16"), Box((4, 64, 64), (5, 192, 192))
+    errors = []
+    for context in (0, 64):
+        monkeypatch.setattr(volseg.prediction.autotune.precision, "_CONTEXT", context)
+        difference = measure_box(box, probe)
+        assert difference is not None
+        errors.append(int(difference.max()))
+    assert 0 < max(errors) <= 20
 
 
 def test_in_float32_folding_itself_is_measured(wide: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the network as it was trained, on a tile whose end does not reach what is compared."""
-    monkeypatch.setattr(volseg.prediction.autotune.precision, "_AROUND", 0)
-    sampled, box = sampled_for(wide, small_model), Box((4, 64, 64), (5, 192, 192))
-    apart = measure_box(box, sampled)
-    assert apart is not None
-    assert apart.max() <= 1
+    monkeypatch.setattr(volseg.prediction.autotune.precision, "_CONTEXT", 0)
+    probe, box = sampled_for(wide, small_model), Box((4, 64, 64), (5, 192, 192))
+    difference = measure_box(box, probe)
+    assert difference is not None
+    assert difference.max() <= 1
 
-    def folded_badly(network: Any) -> Any:
+    def fold_wrongly(network: Any) -> Any:
         folded = fold_batch_norm(network)
         for parameter in folded.parameters():
             parameter.mul_(1.05)
         return folded
 
     for module in (volseg.inference.optimize.fold_batch_norm, volseg.inference.optimize.optimize):
-        monkeypatch.setattr(module, "fold_batch_norm", folded_badly)
+        monkeypatch.setattr(module, "fold_batch_norm", fold_wrongly)
     clear_model_cache()
-    apart = measure_box(box, sampled)
-    assert apart is not None
-    assert apart.max() > 1
+    difference = measure_box(box, probe)
+    assert difference is not None
+    assert difference.max() > 1
     clear_model_cache()
 
 
-def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(
+def test_the_fastest_tile_is_chosen(
     wide: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "_HOPELESS", 9.0)
-    monkeypatch.setattr(choosing, "_PASSES", 1)
+    monkeypatch.setattr(choosing, "_MAX_OVERHEAD", 9.0)
+    monkeypatch.setattr(choosing, "_MIN_PASSES", 1)
 
     def seconds(model: Any, tiling: Tiling, engine: Any) -> float:
         return 1e-3 if tiling.core[1] == 128 else 1.0
@@ -131,18 +141,16 @@ def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(
     assert entry.kvoxel_s == pytest.approx(128 * 128 / 1e-3 / 1e3)
 
 
-def test_tiles_are_timed_for_whatever_classes_a_model_has(
-    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choosing, "_HOPELESS", 9.0)
-    monkeypatch.setattr(choosing, "_PASSES", 1)
+def test_tiles_are_timed_for_any_classes(wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "_MAX_OVERHEAD", 9.0)
+    monkeypatch.setattr(choosing, "_MIN_PASSES", 1)
     model = make_model(tmp_path / "m.safetensors", classes=("mitochondria",))
     volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", halo="exact")
     assert read_record(tmp_path / "p.zarr").models[0].kvoxel_s > 0
 
 
-def test_the_first_pass_over_a_tile_does_not_count(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+def test_the_first_pass_over_a_tile_is_not_counted(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "_TIMED_SECONDS", 0.0)
     model = load_model_file(small_model)
     tiling = Tiling(model.card.footprint, (1, 32, 32), model.card.footprint.margin)
     engine = Engine("cpu", "float32", 1, 1)
@@ -151,12 +159,12 @@ def test_the_first_pass_over_a_tile_does_not_count(small_model: Path, monkeypatc
     assert choosing.seconds_per_pass(model, tiling, engine) == 2.0
 
 
-def test_a_tile_that_is_asked_for_is_taken(wide: Path, small_model: Path, tmp_path: Path) -> None:
+def test_a_requested_tile_is_used(wide: Path, small_model: Path, tmp_path: Path) -> None:
     volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", tile=(1, 64, 64))
     assert read_record(tmp_path / "p.zarr").models[0].tile == (1, 64, 64)
 
 
-def test_float16_that_was_not_tried_on_the_volume_is_not_taken(
+def test_float16_that_was_not_measured_is_not_used(
     raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may overflow, and a small run is over before that is known."""

@@ -35,9 +35,9 @@ def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) 
     for name in ("format", "numerics"):
         if getattr(recorded, name) != getattr(requested, name):
             raise ResumeError(
-                f"{target} was started by volseg {recorded.version} with {name} {getattr(recorded, name)}; this is volseg "
-                f"{requested.version} with {name} {getattr(requested, name)}: resume with the version that started it, "
-                "or start again with --overwrite"
+                f"{target} was started by volseg {recorded.version} with {name} {getattr(recorded, name)}; this is "
+                f"volseg {requested.version} with {name} {getattr(requested, name)}: resume with the version that "
+                "started it, or start again with --overwrite"
             )
     pairs: list[tuple[str, object, object]] = [
         ("source", recorded.source.identity, requested.source.identity),

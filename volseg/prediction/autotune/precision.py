@@ -162,8 +162,8 @@ def measure_boxes(boxes: Sequence[Box], probe: ProbeSpec) -> list[float]:
 
 def measure_box(box: Box, probe: ProbeSpec) -> NDArray[np.int16] | None:
     """Difference in grey levels between the reference and the optimised network, per voxel; None without contrast."""
-    from volseg.inference.optimize.fold_batch_norm import without_norms  # noqa: PLC0415 - loads torch, on workers only
-    from volseg.inference.reference import plain_probability  # noqa: PLC0415 - likewise
+    from volseg.inference.optimize.fold_batch_norm import fold_batch_norm  # noqa: PLC0415 - loads torch, on workers only
+    from volseg.inference.reference import reference_probability  # noqa: PLC0415 - likewise
     from volseg.models.model import shared_model  # noqa: PLC0415 - likewise
 
     tiling = _tiling(box, probe)
@@ -182,8 +182,8 @@ def measure_box(box: Box, probe: ProbeSpec) -> NDArray[np.int16] | None:
     if not np.isfinite(probability).all():
         return np.full(probability.size, 255, np.int16)  # it overflows
     if _is_reference_folded(probe):
-        model = replace(model, network=without_norms(model.network))
-    reference = to_uint8(plain_probability(model, grey.normalized(), tiling, probe.engine, probe.classes))
+        model = replace(model, network=fold_batch_norm(model.network))
+    reference = to_uint8(reference_probability(model, grey.normalized(), tiling, probe.engine, probe.classes))
     difference: NDArray[np.int16] = np.abs(to_uint8(probability).astype(np.int16) - reference).ravel()
     return difference
 
