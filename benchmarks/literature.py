@@ -61,7 +61,7 @@ def run_file(raw: str, labels: str, name: str, seed: int, folder: Path) -> Train
             "network": {"name": name, "arguments": NETWORKS[name]},
             "patches": {"size": PATCH, "batch": BATCH, "workers": 0},
             "augmentation": plain,
-            "optimizer": {"average": 0, "learning_rate": 1e-3, "weight_decay": 1e-4},
+            "optimizer": {"ema_decay": 0, "learning_rate": 1e-3, "weight_decay": 1e-4},
             "schedule": {"warm_up": 0.05},
             "fit": {"steps": STEPS, "precision": "bfloat16", "device": "cpu", "seed": seed},
             "validation": {"every": STEPS},
@@ -74,14 +74,14 @@ def scored(model: Model, config: TrainConfig, sections: list[int], threshold: fl
     """Scores of a network on some sections, and kvoxel/s of its prediction with the exact halo."""
     table = config.data[0].model_dump() | {"train": [0, 1], "validation": sections}
     (volume,) = open_volumes([type(config.data[0]).model_validate(table)], config.target)
-    (held,) = volume.held_out()
+    (held,) = volume.read_validation()
     engine = Engine("cpu", "bfloat16", 1, torch.get_num_threads(), "one")
     started = time.perf_counter()
     stored = to_uint8(predict_sections(model, held.raw, engine, worker_info("cpu"))[model.card.membrane_channel])
     rate = held.raw.size / (time.perf_counter() - started) / 1e3
     counts, segments = PixelCounts(), SegmentationCounts()
     counts.add(stored, held.labels == 1)
-    segments.add(stored, held.truth_ids)
+    segments.add(stored, held.cell_ids)
     pixels, cells = pixel_scores(counts, threshold), segments.scores()
     return {
         "best_threshold": pixels.best_threshold,

@@ -56,12 +56,12 @@ class Picture:
 
 PICTURES = {
     "orientations": Picture({"orientations": True}, seed=3),
-    "grid": Picture({"elastic": "grid", "elastic_share": 1.0}, seed=2, mesh=True),
+    "grid": Picture({"elastic": "grid", "elastic_probability": 1.0}, seed=2, mesh=True),
     "field": Picture(
-        {"elastic": "field", "elastic_share": 1.0, "elastic_points": 12, "elastic_std": 2.0}, seed=1, mesh=True
+        {"elastic": "field", "elastic_probability": 1.0, "elastic_points": 12, "elastic_std": 2.0}, seed=1, mesh=True
     ),
     "misalignment": Picture({"misalignment": 0.07}, seed=11, side=True),
-    "blur": Picture({"blur": 1.0, "blur_share": 1.0}, seed=8),
+    "blur": Picture({"blur": 1.0, "blur_probability": 1.0}, seed=8),
     "defocus": Picture({"defocus": 1.0}, seed=8),
     "gamma": Picture({"gamma": 0.4}, seed=5),
     "contrast": Picture({"contrast": 0.4}, seed=7),

@@ -33,7 +33,7 @@ from benchmarks.passes import network_for, tile_of, timed
 from benchmarks.peers import Bench, by_turns
 from tests.pages import PLACE, texts
 from volseg.blocks import Tiling
-from volseg.cluster import Cluster
+from volseg.cluster import SerialExecutor
 from volseg.models.model import Model, load_model_file
 from volseg.ops import to_uint8
 from volseg.prediction import worker
@@ -115,7 +115,7 @@ def test_what_is_compared_is_the_end_of_volsegs_own_way(
     """A round is two sections that warm up and those that are timed."""
     sections = np.concatenate([raw, raw, raw])
     source = make_volume(tmp_path / "raw.zarr", sections.shape, voxels=sections, chunk=(1, 128, 128))
-    bench = Bench(source, model_file, tmp_path, Cluster(None), "serial", sections=1)
+    bench = Bench(source, model_file, tmp_path, SerialExecutor(), "serial", sections=1)
     rate, _ = bench.volseg("volseg", halo="exact", precision="float32")
     made = []
     for _ in range(2):
@@ -134,7 +134,7 @@ def test_a_worker_opens_a_run_before_its_blocks_are_timed(
     monkeypatch.setattr(worker, "_opened", known)
     sections = np.concatenate([raw, raw])
     source = make_volume(tmp_path / "raw.zarr", sections.shape, voxels=sections, chunk=(1, 128, 128))
-    rate, _ = Bench(source, model_file, tmp_path, Cluster(None), "serial", sections=1).volseg("volseg", halo="exact")
+    rate, _ = Bench(source, model_file, tmp_path, SerialExecutor(), "serial", sections=1).volseg("volseg", halo="exact")
     assert not known
     rate()
     assert len(known) == 1, "what was opened ahead is what the blocks ask for"
@@ -184,12 +184,12 @@ def test_what_is_timed_as_a_forward_pass_is_the_network(model: Model) -> None:
 
 def test_a_block_is_busy_for_a_part_of_its_time(model_file: Path, raw: NDArray[np.uint8], tmp_path: Path) -> None:
     source = make_volume(tmp_path / "raw.zarr", (2, 128, 128), voxels=raw, chunk=(1, 128, 128))
-    bench = Bench(source, model_file, tmp_path, Cluster(None), "serial", sections=2)
+    bench = Bench(source, model_file, tmp_path, SerialExecutor(), "serial", sections=2)
     summary = bench.predict(tmp_path / "membrane.zarr", range(2), halo=(0, 24, 24))
     digest = read_record(tmp_path / "membrane.zarr").digest
     ticket = RunRef(summary.target, digest, str(source), (str(model_file),))
     before = stored(tmp_path / "membrane.zarr")
-    seconds, inside, voxels = limit.run_timed(Cluster(None), range(2), partial(compute_block, ticket=ticket))
+    seconds, inside, voxels = limit.run_timed(SerialExecutor(), range(2), partial(compute_block, reference=ticket))
     assert 0 < inside < seconds
     assert voxels == raw.size
     np.testing.assert_array_equal(stored(tmp_path / "membrane.zarr"), before)

@@ -41,8 +41,8 @@ def test_the_whole_way(tmp_path: Path, name: str) -> None:
     tifffile.imwrite(folder / "train-labels.tif", labels, photometric="minisblack")
     if name == "isbi2012":
         first = shortened(folder, "first.toml", "data.train=[0,4]")
-        # A few steps make no network that is sure of anything.
-        more = ("data.0.train=[0,4]", "data.1.train=[0,4]", "data.1.sure=[0.4999, 0.5]")
+        # A network of a few steps is not confident anywhere.
+        more = ("data.0.train=[0,4]", "data.1.train=[0,4]", "data.1.probability_thresholds=[0.4999, 0.5]")
         files = {"FIRST": first, "RUN": shortened(folder, "train.toml", *more)}
     else:
         files = {"RUN": shortened(folder, "train.toml", "data.train=[0,4]", "data.validation=[4,5]")}

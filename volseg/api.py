@@ -184,7 +184,8 @@ def load_model(file_or_name: str) -> Model:
         file_or_name: a model file or the name of a packaged model.
 
     Raises:
-        ModelError: it is neither.
+        ConfigError: it is neither.
+        ModelError: the file is not a valid model.
     """
     from volseg.models import resolve_model
     from volseg.models.model import load_model_file

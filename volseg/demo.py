@@ -144,7 +144,7 @@ def learn(place: DemoFolder, seconds: int, screen: ProgressReporter) -> None:
         patches=PatchSettings(size=(1, 128, 128), workers=0),
         # In a minute the network cannot adapt to more than rotations and flips.
         augmentation=AugmentationSettings(elastic="none", blur=0, gamma=0),
-        optimizer=OptimizerSettings(learning_rate=3e-3, average=0.98),
+        optimizer=OptimizerSettings(learning_rate=3e-3, ema_decay=0.98),
         fit=FitSettings(steps=_STEPS, minutes=seconds / 60),
         validation=ValidationSettings(every=100),
         output=OutputConfig(folder=str(place.folder), name="demo"),

@@ -102,7 +102,7 @@ def test_what_a_prediction_holds_decides_how_it_is_scored(files: dict[str, str],
 
 def test_bytes_can_be_ids(tmp_path: Path, truth: Path) -> None:
     two = make_volume(tmp_path / "two.zarr", SHAPE, voxels=stored(truth) + np.uint8(1))
-    with pytest.raises(ConfigError, match="one id besides 0, as a mask does"):
+    with pytest.raises(ConfigError, match="one id besides 0"):
         score(str(two), str(truth), ScoreOptions(kind="instances"))
     scores = score_instances(str(truth), str(two))
     assert (scores.adapted_rand_error, scores.cremi) == (0, 0)
@@ -141,7 +141,7 @@ def test_progress_is_told_section_by_section(files: dict[str, str]) -> None:
     [
         ({"kind": "instances"}, "map", "holds float32; ids are integers; store them as such"),
         ({"kind": "probability"}, "other", "holds uint32; probabilities are uint8 or float32; give --kind instances"),
-        ({"kind": "skeletons"}, "map", "no kind 'skeletons'; choose from auto, probability, instances"),
+        ({"kind": "skeletons"}, "map", "kind 'skeletons'; choose from auto, probability, instances"),
         ({"membrane": "nonzero"}, "other", "--membrane nonzero is for probability maps"),
         ({"pixels_only": True}, "other", "--pixels-only is for probability maps"),
     ],

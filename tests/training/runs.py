@@ -15,11 +15,11 @@ from volseg.training.run import train
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volseg.training.trainer import Trained
+    from volseg.training.trainer import TrainingResult
 
 
 def stripes(seed: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Dark curved lines on noise, and which voxels are lines."""
+    """Dark curved lines on noise, and a mask of the lines."""
     rng = np.random.default_rng(seed)
     field = gaussian_filter(rng.normal(size=shape), (0, 8, 8))
     membrane = np.abs(field) < 0.25 * field.std()
@@ -35,14 +35,14 @@ def make_stripes(folder: Path) -> Path:
     return folder
 
 
-def run(volumes: Path, folder: Path, **tables: dict[str, Any]) -> TrainConfig:
-    """A run file of a small FusionNet in float32 without augmentation, with some keys set otherwise."""
+def make_config(volumes: Path, folder: Path, **tables: dict[str, Any]) -> TrainConfig:
+    """Config of a small FusionNet in float32 without augmentation; `tables` override keys."""
     values: dict[str, Any] = {
         "data": {"raw": str(volumes / "raw.zarr"), "labels": str(volumes / "labels.zarr"), "train": [0, 4]},
         "network": {"name": "fusionnet", "arguments": {"width": 4, "depth": 1}},
         "patches": {"size": 32, "workers": 0},
         "augmentation": {"elastic": "none", "noise": 0, "blur": 0},
-        "optimizer": {"learning_rate": 1e-2, "average": 0},
+        "optimizer": {"learning_rate": 1e-2, "ema_decay": 0},
         "fit": {"steps": 20, "precision": "float32", "device": "cpu"},
         "validation": {"every": 20, "score": "f1"},
         "output": {"folder": str(folder)},
@@ -53,24 +53,26 @@ def run(volumes: Path, folder: Path, **tables: dict[str, Any]) -> TrainConfig:
     return TrainConfig.model_validate(values)
 
 
-class Heard:
-    """A screen that remembers."""
+class RecordingReporter:
+    """Records what a `ProgressReporter` receives."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, float, float, float]] = []
         self.notes: list[str] = []
 
-    def step(self, step: int, loss: float, share: float, waited: float) -> None:
-        self.steps.append((step, loss, share, waited))
+    def step(self, step: int, loss: float, progress: float, wait_fraction: float) -> None:
+        self.steps.append((step, loss, progress, wait_fraction))
 
     def note(self, line: str) -> None:
         self.notes.append(line)
 
 
-def learn(config: TrainConfig, *, stop_after: int | None = None, **more: Any) -> Trained:
-    """Train, and stop as Ctrl-C would after a number of steps."""
-    heard = Heard()
-    return train(config, heard, stopping=lambda: stop_after is not None and len(heard.steps) >= stop_after, **more)
+def train_config(config: TrainConfig, *, stop_after: int | None = None, **more: Any) -> TrainingResult:
+    """Train, and stop after a number of steps as Ctrl-C does."""
+    reporter = RecordingReporter()
+    return train(
+        config, reporter, should_stop=lambda: stop_after is not None and len(reporter.steps) >= stop_after, **more
+    )
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The average is the recurrence it is defined by, and goes on from a file as if it had never stopped."""
+"""EMA: equal to its recurrence, and restored bit for bit from a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from volseg.errors import ResumeError
-from volseg.training.ema import Averaged
+from volseg.training.ema import EMA
 
 
 def network() -> nn.Sequential:
@@ -20,7 +20,7 @@ def network() -> nn.Sequential:
 
 
 def step(net: nn.Module) -> None:
-    """Move all weights, and what the batch norm has seen."""
+    """Change all weights and the batch-norm statistics."""
     with torch.no_grad():
         for weights in net.parameters():
             weights.add_(torch.randn_like(weights))
@@ -32,70 +32,69 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9])
-def test_each_update_keeps_its_share_of_the_average(decay: float) -> None:
+def test_each_update_follows_the_recurrence(decay: float) -> None:
     net = network()
-    averaged = Averaged(net, decay)
+    ema = EMA(net, decay)
     expected = {name: tensor.double() for name, tensor in net.state_dict().items()}
     for n in range(12):
         step(net)
-        kept = min(decay, (1 + n) / (10 + n))
-        expected = {name: kept * expected[name] + (1 - kept) * now for name, now in net.state_dict().items()}
-        averaged.update(net)
-    for name, now in averaged.network.state_dict().items():
+        n_decay = min(decay, (1 + n) / (10 + n))
+        expected = {name: n_decay * expected[name] + (1 - n_decay) * now for name, now in net.state_dict().items()}
+        ema.update(net)
+    for name, now in ema.network.state_dict().items():
         if name.endswith("num_batches_tracked"):
             assert int(now) == 12
         else:
             np.testing.assert_allclose(now, expected[name], atol=1e-5)
 
 
-def test_without_decay_it_is_a_copy_that_does_not_move_with_the_network() -> None:
+def test_with_decay_0_it_is_a_copy_independent_of_the_network() -> None:
     net = network()
-    averaged = Averaged(net, 0)
+    ema = EMA(net, 0)
     step(net)
-    averaged.update(net)
-    held = net.state_dict()
-    assert same(averaged.network.state_dict(), held)
-    before = averaged.state()
+    ema.update(net)
+    assert same(ema.network.state_dict(), net.state_dict())
+    before = ema.state_dict()
     step(net)
-    assert same(averaged.state(), before)
+    assert same(ema.state_dict(), before)
 
 
-def test_the_copy_predicts_and_is_not_learned() -> None:
+def test_the_average_is_in_eval_mode_without_gradients() -> None:
     net = network().train()
-    averaged = Averaged(net, 0.9)
+    ema = EMA(net, 0.9)
     step(net)
-    averaged.update(net)
+    ema.update(net)
     assert net.training
-    assert not any(module.training for module in averaged.network.modules())
-    assert not any(weights.requires_grad for weights in averaged.network.parameters())
+    assert not any(module.training for module in ema.network.modules())
+    assert not any(weights.requires_grad for weights in ema.network.parameters())
 
 
-def test_a_network_without_counts_is_averaged_too() -> None:
+def test_a_network_without_integer_buffers_is_averaged() -> None:
     net = nn.Conv2d(1, 1, 1)
-    averaged = Averaged(net, 0.5)
-    before = averaged.state()["network.weight"]
+    ema = EMA(net, 0.5)
+    before = ema.state_dict()["network.weight"]
     with torch.no_grad():
         net.weight += 1
-    averaged.update(net)
-    torch.testing.assert_close(averaged.state()["network.weight"], before + 0.9)
+    ema.update(net)
+    torch.testing.assert_close(ema.state_dict()["network.weight"], before + 0.9)
 
 
-def test_a_state_goes_through_a_file_and_on_bit_for_bit() -> None:
+def test_a_state_restored_from_a_file_continues_bit_for_bit() -> None:
     net = network()
-    whole = Averaged(net, 0.9)
+    original = EMA(net, 0.9)
     step(net)
-    whole.update(net)
-    resumed = Averaged(network(), 0.9)
-    resumed.load(load(save(whole.state())))
+    original.update(net)
+    resumed = EMA(network(), 0.9)
+    resumed.load_state_dict(load(save(original.state_dict())))
     for _ in range(3):
         step(net)
-        whole.update(net)
+        original.update(net)
         resumed.update(net)
-        assert same(whole.state(), resumed.state())
+        assert same(original.state_dict(), resumed.state_dict())
 
 
 def test_the_state_of_another_network_is_refused() -> None:
-    averaged = Averaged(network(), 0.9)
-    for state in (Averaged(nn.Conv2d(1, 1, 1), 0.9).state(), {}):
-        with pytest.raises(ResumeError, match="not those of the run's network"):
-            averaged.load(state)
+    ema = EMA(network(), 0.9)
+    for state in (EMA(nn.Conv2d(1, 1, 1), 0.9).state_dict(), {}):
+        with pytest.raises(ResumeError, match="do not fit the network"):
+            ema.load_state_dict(state)

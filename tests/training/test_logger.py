@@ -1,4 +1,4 @@
-"""What a training leaves in its folder: figures for TensorBoard, and no more entries than it has steps."""
+"""Output files: TensorBoard events, and one log entry per step."""
 
 from __future__ import annotations
 
@@ -6,43 +6,47 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.training.runs import learn, log_of, make_stripes, run
-from volseg.errors import TrainingError
+from tests.training.runs import log_of, make_config, make_stripes, train_config
+from volseg.errors import ConfigError, TrainingError
+from volseg.plots.curves import save_training_curves
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # by TensorBoard and what it loads
-def test_tensorboard_shows_what_the_log_tells(tmp_path: Path) -> None:
-    reading = pytest.importorskip(
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from TensorBoard and its imports
+def test_tensorboard_shows_the_log(tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="needs pip install 'volseg[tensorboard]'"
     )
     output = {"tensorboard": True}
-    config = run(make_stripes(tmp_path), tmp_path / "run", fit={"steps": 6}, validation={"every": 3}, output=output)
-    learn(config, stop_after=4)
-    learn(config, resume=True)
-    board = reading.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
-    board.Reload()
-    told = {entry["step"]: entry["loss"] for entry in log_of(tmp_path / "run") if "loss" in entry}
-    assert {event.step: pytest.approx(event.value, rel=1e-5) for event in board.Scalars("loss")} == told
-    assert [event.step for event in board.Scalars("validation_f1")] == [3, 6]
-    assert [event.step for event in board.Images("validation")] == [3, 6]
+    config = make_config(
+        make_stripes(tmp_path), tmp_path / "run", fit={"steps": 6}, validation={"every": 3}, output=output
+    )
+    train_config(config, stop_after=4)
+    train_config(config, resume=True)
+    events = event_accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    losses = {entry["step"]: entry["loss"] for entry in log_of(tmp_path / "run") if "loss" in entry}
+    assert {event.step: pytest.approx(event.value, rel=1e-5) for event in events.Scalars("loss")} == losses
+    assert [event.step for event in events.Scalars("validation_f1")] == [3, 6]
+    assert [event.step for event in events.Images("validation")] == [3, 6]
 
 
-def test_without_tensorboard_it_is_refused_before_the_first_step(
+def test_a_missing_tensorboard_is_refused_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("volseg.training.tensorboard.find_spec", lambda name: None)
     output = {"tensorboard": True}
-    with pytest.raises(TrainingError, match=r"not installed; pip install 'volseg\[tensorboard\]', or leave it out"):
-        learn(run(make_stripes(tmp_path), tmp_path / "run", output=output))
+    with pytest.raises(ConfigError, match=r"not installed; pip install 'volseg\[tensorboard\]', or remove"):
+        train_config(make_config(make_stripes(tmp_path), tmp_path / "run", output=output))
     assert not any((tmp_path / "run").iterdir())
 
 
-def test_a_picture_that_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_written_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("volseg.training.logger.save_training_curves", save_training_curves)
     data = make_stripes(tmp_path)
     (tmp_path / "run" / "curves.png").mkdir(parents=True)
-    with pytest.raises(TrainingError, match=r"cannot write .*curves.png: Is a directory; make room"):
-        learn(run(data, tmp_path / "run", fit={"steps": 1}))
+    with pytest.raises(TrainingError, match=r"cannot write .*curves.png: Is a directory; free some space"):
+        train_config(make_config(data, tmp_path / "run", fit={"steps": 1}))
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()

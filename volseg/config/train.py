@@ -6,20 +6,20 @@ from pathlib import Path
 
 from pydantic import Field
 
-from volseg.config.predict import _Frozen
+from volseg.config.base import FrozenModel
 from volseg.config.train_tables import TrainingSettings
 
 
-class OutputConfig(_Frozen):
-    """Where results go."""
+class OutputConfig(FrozenModel):
+    """Output files."""
 
     folder: str
     name: str = Field(default="model", pattern=r"^[^/\\]+$")
     """The best model is FOLDER/NAME.safetensors, the last one FOLDER/NAME-last.safetensors."""
     float16: bool = False
-    """Round the saved weights to float16: files of half the size. The checkpoint stays as it is."""
+    """Round the saved weights to float16, which halves the model files. The checkpoint keeps float32."""
     tensorboard: bool = False
-    """Write figures and pictures for TensorBoard into FOLDER/tensorboard too."""
+    """Also write scalars and images for TensorBoard into FOLDER/tensorboard."""
 
     @property
     def model(self) -> Path:
@@ -33,7 +33,7 @@ class OutputConfig(_Frozen):
 
     @property
     def checkpoint(self) -> Path:
-        """All that it takes to go on."""
+        """Everything needed to resume."""
         return Path(self.folder) / "checkpoint.safetensors"
 
     @property
@@ -42,18 +42,27 @@ class OutputConfig(_Frozen):
         return Path(self.folder) / "log.jsonl"
 
     @property
-    def pictures(self) -> tuple[Path, Path, Path]:
-        """Curves, the last validation, the best validation."""
-        curves, last, best = (Path(self.folder) / f"{name}.png" for name in ("curves", "validation", "validation-best"))
-        return curves, last, best
+    def curves(self) -> Path:
+        """Loss, learning rate and scores over the steps."""
+        return Path(self.folder) / "curves.png"
+
+    @property
+    def last_image(self) -> Path:
+        """Sections of the last validation."""
+        return Path(self.folder) / "validation.png"
+
+    @property
+    def best_image(self) -> Path:
+        """Sections of the best validation."""
+        return Path(self.folder) / "validation-best.png"
 
 
 class TrainConfig(TrainingSettings):
-    """One training, as written in its TOML file."""
+    """A training run file."""
 
     output: OutputConfig
 
     @property
     def settings(self) -> TrainingSettings:
-        """All but where results go."""
+        """All tables but `output`."""
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})

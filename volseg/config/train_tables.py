@@ -1,4 +1,4 @@
-"""What a training is told: the tables of its run file.
+"""Tables of a training run file.
 
 Every field has the default that `volseg train --print-config` shows; unknown keys are refused.
 """
@@ -7,226 +7,240 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from volseg.config.base import FrozenModel
+from volseg.registry import LOSSES, NORMALIZATIONS
 
 Score: TypeAlias = Literal["f1", "average_precision", "v_rand", "v_info"]
 
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-"""How often something happens: 0 never, 1 to every patch (or section, where it says so)."""
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+Decay: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+"""Fraction of a running mean that one update keeps."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+def _as_ranges(value: Any) -> Any:
+    """Accept one range without the brackets around the list of ranges."""
+    is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) for v in value)
+    return [value] if is_pair else value
 
 
-def _ranges(value: Any) -> Any:
-    """One range may stand without the brackets around the list of ranges."""
-    pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) for v in value)
-    return [value] if pair else value
-
-
-Momentum: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
-"""Share of a running mean that a step keeps."""
-
-SectionRanges: TypeAlias = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_ranges)]
+SectionRanges: TypeAlias = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_as_ranges)]
 """Sections [first, stop): one range, or a list of them."""
 
 
-def _patch(value: Any) -> Any:
-    """A lone number is the side of a square of one section."""
+def _as_patch_size(value: Any) -> Any:
+    """Accept a single number as the side of a square in one section."""
     return (1, value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class DataSettings(_Frozen):
-    """One labelled volume, and which of its sections are for what."""
+class Table(FrozenModel):
+    """Base of all tables; numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class DataSettings(Table):
+    """One labelled volume and the use of its sections."""
 
     raw: str
     """Grey values: a Zarr volume, an HDF5 dataset (FILE.h5:DATASET), a TIFF, or a folder of sections."""
     labels: str
     """Ground truth of the same shape, in the same kinds of file."""
     membrane: Literal["zero", "nonzero", "boundaries", "probability"] = "zero"
-    """Which labels are membrane: `zero` where cells carry ids or 255, `nonzero` for a membrane mask, `boundaries` for
-    ids that touch: the voxels on either side of where two ids meet, and label 0. `probability` is a map that `volseg
-    predict` made of sections without ground truth: what it is sure of is learned as if it were true."""
+    """Which labels are membrane. `zero`: label 0; cells carry ids or 255. `nonzero`: any other label (a membrane mask).
+    `boundaries`: label 0 and the voxels on both sides of a border between two ids. `probability`: a map that `volseg
+    predict` wrote for sections without ground truth; voxels with a confident prediction serve as labels."""
     boundary_width: PositiveInt = 2
-    """How many voxels wide, in the section, `boundaries` are."""
-    sure: tuple[Share, Share] = (0.3, 0.7)
-    """Of a `probability` map: up to the first is no membrane, from the second on is; what lies between is ignored."""
+    """Width of `boundaries` within the section, in voxels."""
+    probability_thresholds: tuple[Fraction, Fraction] = (0.3, 0.7)
+    """For a `probability` map: up to the first value a voxel is background, from the second on membrane, and between
+    them it is ignored."""
     ignore: int | None = None
-    """A label value whose voxels are neither learned from nor scored."""
+    """Label value of voxels that are neither trained on nor scored."""
     voxel_nm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-    """Voxel size (z, y, x) in nanometres; needed where the raw volume does not state it."""
+    """Voxel size (z, y, x) in nanometres; required if the raw volume does not state it."""
     train: SectionRanges = Field(min_length=1)
     """Sections to train on."""
     validation: SectionRanges = ()
-    """Sections on which the best step is selected; where no volume has any, the last step is kept."""
+    """Sections that select the best step. If no volume has any, the last step is kept."""
     weight: float = Field(default=1.0, gt=0)
     """How often patches are drawn from this volume, relative to its size."""
     license: str = "not stated"
-    """Terms of the data; they travel with the model."""
+    """Licence of the data; it is saved in the model file."""
 
     @model_validator(mode="after")
-    def _sure_of_something(self) -> DataSettings:
-        if self.sure[0] >= self.sure[1]:
-            raise ValueError(f"sure {list(self.sure)} leaves nothing between; give two shares, the smaller one first")
+    def _check_thresholds(self) -> Self:
+        low, high = self.probability_thresholds
+        if low >= high:
+            raise ValueError(f"probability_thresholds {[low, high]} must increase; give the smaller value first")
         return self
 
 
-class TargetSettings(_Frozen):
-    """What the network learns to tell."""
+class TargetSettings(Table):
+    """Training target."""
 
     kind: Literal["membrane", "affinities"] = "membrane"
     """`affinities`: whether a voxel and its neighbour at each offset belong to one cell; labels are then ids."""
     offsets: tuple[tuple[int, int, int], ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
-    """Neighbours (z, y, x) of `affinities`, one output channel each."""
+    """Neighbours (z, y, x) for `affinities`, one output channel each."""
 
 
-class NetworkSettings(_Frozen):
-    """The network that is trained."""
+class NetworkSettings(Table):
+    """Network to train."""
 
     name: str = "fusionnet"
+    """A name that `volseg models` lists."""
     arguments: dict[str, Any] = Field(default_factory=lambda: {"width": 16})
-    normalization: Literal["fixed", "volume", "section"] = "section"
+    normalization: Annotated[str, AfterValidator(NORMALIZATIONS.check)] = "section"
+    """`fixed`, `volume`, `section`, or the name of a plug-in."""
     start: str | None = None
-    """A model file of the same network, whose weights are the first; by default they are drawn from sqrt(2 / N)."""
+    """Model file of the same network whose weights are loaded; by default weights are drawn with std sqrt(2 / N)."""
 
 
-class PatchSettings(_Frozen):
-    """What one step learns from."""
+class PatchSettings(Table):
+    """Training patches."""
 
-    size: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_patch)] = (1, 256, 256)
-    """What a patch is scored on, voxels along (z, y, x), each a multiple of the network's stride; a lone number is the
-    side of a square. The network may see more around it."""
+    size: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_as_patch_size)] = (1, 256, 256)
+    """Part of a patch that enters the loss, in voxels (z, y, x), each a multiple of the network's stride; a single
+    number is the side of a square. The network may see more around it."""
     batch: PositiveInt = 4
-    """Patches of one forward pass, in each process."""
+    """Patches in one forward pass, for each process."""
     accumulate: PositiveInt = 1
-    """Forward passes of one step; their gradients are averaged."""
+    """Forward passes in one step; their gradients are averaged."""
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
-    """Processes that read and cut patches ahead of the device; 0: none. `auto` takes half of the cores, 4 at most."""
+    """Dataloader processes that read and cut patches; 0: none. `auto`: half of the CPU cores, at most 4."""
 
 
-class AugmentationSettings(_Frozen):
-    """How patches are varied, on the training device. Labels only ever move: no new value is made of two."""
+class AugmentationSettings(Table):
+    """Augmentation of patches, on the training device. Labels move by whole voxels and are never interpolated."""
 
     orientations: bool = True
-    """One of the eight orientations of the section, by chance; 3-D networks also see the stack upside down."""
+    """Random orientation of the section, one of eight; for 3-D networks also a random flip along z."""
     elastic: Literal["none", "grid", "field"] = "grid"
-    """`grid`: smooth deformation from random displacements on a coarse grid (U-Net); `field`: from a sparse vector
-    field that is zero at the patch's edge (FusionNet)."""
-    elastic_share: Share = 0.75
+    """`grid`: smooth deformation from random displacements on a coarse grid (U-Net). `field`: from a sparse vector
+    field that is zero at the edge of the patch (FusionNet)."""
+    elastic_probability: Fraction = 0.75
+    """Probability that a patch is deformed."""
     elastic_points: int = Field(default=3, ge=2, le=64)
-    """Points of the grid or field along y and x; the published ones are 3 (U-Net) and 12 (FusionNet). Of a field, the
-    outermost stay still."""
+    """Points of the grid or field along y and x; published: 3 (U-Net) and 12 (FusionNet). The outermost points of a
+    field do not move."""
     elastic_std: float = Field(default=10.0, ge=0)
-    """Standard deviation of the displacements, in voxels along y and x; 10 is published with 3 points. Tissue turns
-    over where it is much above a tenth of the distance between points: 2 for 12 points on 256 voxels."""
+    """Standard deviation of the displacements, in voxels along y and x; published: 10 with 3 points. Much more than a
+    tenth of the distance between points folds the tissue over itself: use 2 for 12 points on 256 voxels."""
     brightness: float = Field(default=0.2, ge=0)
-    """Grey values are shifted by up to this, in standard deviations of the image."""
+    """Maximum shift of grey values, in standard deviations of the image."""
     contrast: float = Field(default=0.2, ge=0, lt=1)
-    """They are scaled by a factor from 1 - this to 1 / (1 - this)."""
+    """Grey values are scaled by a factor from 1 - this to 1 / (1 - this)."""
     gamma: float = Field(default=0.2, ge=0, lt=1)
-    """The exponent of the grey-value curve goes from 1 - this to 1 / (1 - this)."""
+    """The exponent of the grey-value curve is from 1 - this to 1 / (1 - this)."""
     noise: float = Field(default=0.1, ge=0)
-    """Greatest standard deviation of Gaussian noise, in those of the image; on the raw patch only."""
+    """Maximum standard deviation of Gaussian noise, in standard deviations of the image; on the raw patch only."""
     blur: float = Field(default=1.0, ge=0)
-    """Greatest sigma of a Gaussian blur of the section, in voxels."""
-    blur_share: Share = 0.1
-    missing: Share = 0.0
-    """Sections that are missing (uniform grey); only where a network sees several."""
-    shading: Share = 0.0
-    """Sections that are much too dark or too bright."""
-    fold: Share = 0.0
-    """Sections with a dark fold line, across which the image is displaced."""
-    misalignment: Share = 0.0
-    """Sections from which on the stack is shifted in y and x, labels with it; only where a network sees several."""
+    """Maximum sigma of a Gaussian blur of the section, in voxels."""
+    blur_probability: Fraction = 0.1
+    """Probability that a patch is blurred."""
+    missing: Fraction = 0.0
+    """Probability that a section is missing (uniform grey); only for networks that see several sections."""
+    shading: Fraction = 0.0
+    """Probability that a section is much too dark or too bright."""
+    fold: Fraction = 0.0
+    """Probability that a section has a dark fold line, across which the image is displaced."""
+    misalignment: Fraction = 0.0
+    """Probability that the stack, with its labels, is shifted in y and x from a section on; only for networks that see
+    several sections."""
     misalignment_max: float = Field(default=10.0, ge=0)
-    """Greatest shift, in voxels along y and x, rounded to whole ones."""
-    defocus: Share = 0.0
-    """Sections that are out of focus."""
+    """Maximum shift along y and x, in voxels; shifts are whole numbers."""
+    defocus: Fraction = 0.0
+    """Probability that a section is out of focus."""
 
     @model_validator(mode="after")
-    def _field_has_inner_points(self) -> AugmentationSettings:
+    def _check_elastic_points(self) -> Self:
         if self.elastic == "field" and self.elastic_points < 3:
-            raise ValueError("elastic_points 2 leaves a field nothing but its edge, which stays still; give 3 or more")
+            raise ValueError(
+                "elastic_points 2 leaves a field no inner points, and its edge does not move; give 3 or more"
+            )
         return self
 
 
-class LossSettings(_Frozen):
-    """What is made small."""
+class LossSettings(Table):
+    """Loss function."""
 
-    name: Literal["cross_entropy", "balanced", "dice", "focal", "mean_absolute"] = "cross_entropy"
-    """`balanced`: cross entropy with each class weighted by the other's share of the batch. `dice`: 1 - the Dice
-    coefficient of each class. `focal`: cross entropy that fades where the network is sure."""
+    name: Annotated[str, AfterValidator(LOSSES.check)] = "cross_entropy"
+    """`balanced`: cross entropy with each class weighted by the other's fraction of the batch. `dice`: 1 - the Dice
+    coefficient of each class. `focal`: cross entropy with less weight on confident voxels. `mean_absolute`:
+    |p - target|. Or the name of a plug-in."""
     membrane_weight: float = Field(default=1.0, gt=0)
-    """Weight of a membrane voxel against any other's; `dice` is balanced by nature and has none."""
+    """Weight of a membrane voxel relative to others; not used by `dice`, which is balanced by definition."""
     gamma: float = Field(default=2.0, ge=0)
-    """Of `focal`: how fast what is sure fades."""
+    """For `focal`: exponent of the weight (1 - p)^gamma."""
     weight_map: bool = False
-    """Weigh each voxel by U-Net's map (its equation 2): class balance, and thin borders between cells."""
+    """Weight each voxel by the U-Net paper's map (equation 2): class balance, and thin borders between cells."""
     weight_map_w0: float = Field(default=10.0, ge=0)
     weight_map_sigma: float = Field(default=5.0, gt=0)
     """In voxels."""
 
 
-class OptimizerSettings(_Frozen):
-    """How weights follow the gradient."""
+class OptimizerSettings(Table):
+    """Optimizer and weight averaging."""
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     momentum: float = Field(default=0.99, ge=0, lt=1)
-    """Of `sgd`."""
-    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
-    """Of `adam` and `adamw`."""
+    """For `sgd`."""
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """For `adam` and `adamw`."""
     clip: float = Field(default=1.0, ge=0)
-    """Greatest norm of a step's gradient; longer ones are shortened to it. 0: as long as they are."""
-    average: float = Field(default=0.998, ge=0, lt=1)
-    """Share of the averaged weights that a step keeps; the averaged ones are validated and saved. 0: no averaging."""
+    """Maximum norm of a step's gradient; 0: no clipping."""
+    ema_decay: Decay = 0.998
+    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no averaging."""
 
 
-class ScheduleSettings(_Frozen):
-    """How the learning rate goes over the training: a linear rise, then one of these."""
+class ScheduleSettings(Table):
+    """Learning-rate schedule: linear warm-up, then one of these."""
 
     name: Literal["cosine", "polynomial", "step", "constant"] = "cosine"
-    warm_up: Share = 0.03
-    """Share of the training in which the rate rises to its full value."""
+    warm_up: Fraction = 0.03
+    """Fraction of the training in which the rate rises to its full value."""
     power: float = Field(default=0.9, gt=0)
-    """Of `polynomial`: the rate is (1 - share of the training after the warm-up)^power."""
-    milestones: tuple[Share, ...] = (0.5, 0.75)
-    """Of `step`: shares of the training at which the rate falls by `factor`."""
+    """For `polynomial`: the rate is (1 - fraction of the training after the warm-up)^power."""
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    """For `step`: fractions of the training at which the rate is multiplied by `factor`."""
     factor: float = Field(default=0.1, gt=0, le=1)
 
 
-class FitSettings(_Frozen):
-    """How long it learns, and on what."""
+class FitSettings(Table):
+    """Length, device and precision."""
 
     steps: PositiveInt = 2000
     minutes: float | None = Field(default=None, gt=0)
-    """Stop after this time, should `steps` take longer; the schedule goes with whichever ends first."""
+    """Stop after this time if `steps` takes longer; the schedule follows whichever ends first."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
-    """Let torch.compile make the network faster, at the cost of a minute or so before the first step."""
+    """Speed up the network with torch.compile; takes about a minute before the first step."""
     deterministic: bool = False
-    """Use only algorithms that give the same bits each time, where the device has others."""
+    """Use deterministic algorithms only, if the device has them."""
     seed: int = Field(default=0, ge=0, lt=2**63)
 
 
-class ValidationSettings(_Frozen):
-    """How steps are compared."""
+class ValidationSettings(Table):
+    """Selection of the best step."""
 
     every: PositiveInt = 200
-    """Steps from one validation to the next; the last step is always validated."""
+    """Steps between validations; the last step is always validated."""
     score: Score = "average_precision"
-    """What the best step is best at."""
+    """Score that selects the best step."""
     orientations: Literal["one", "flips", "all"] = "one"
-    """Views that are averaged, as in `volseg predict --orientations`."""
+    """Orientations to average, as in `volseg predict --orientations`."""
     patience: PositiveInt | None = None
-    """Stop after so many validations without a better one."""
+    """Stop after this many validations without a better score."""
 
 
-class TrainingSettings(_Frozen):
-    """All tables that decide what is learned; `output` stands beside them."""
+class TrainingSettings(Table):
+    """All tables that determine the trained network; `output` is apart."""
 
     data: tuple[DataSettings, ...] = Field(min_length=1)
     """A `[data]` table, or a `[[data]]` table for each volume."""
@@ -242,25 +256,22 @@ class TrainingSettings(_Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_volume(cls, values: Any) -> Any:
-        """A lone `[data]` table is a list of one."""
+    def _data_as_list(cls, values: Any) -> Any:
+        """Accept a single `[data]` table as a list of one."""
         if isinstance(values, dict) and isinstance(values.get("data"), dict):
             return {**values, "data": [values["data"]]}
         return values
 
     @model_validator(mode="after")
-    def _no_affinities_of_maps(self) -> Self:
-        """A map of membrane tells no two cells apart."""
+    def _check_target(self) -> Self:
+        """Refuse labels and scores that affinities do not have."""
+        if self.target.kind != "affinities":
+            return self
         maps = [data.labels for data in self.data if data.membrane == "probability"]
-        if self.target.kind == "affinities" and maps:
-            raise ValueError(f'affinities need ids, and {maps[0]} is a map of membrane; learn target.kind = "membrane"')
-        return self
-
-    @model_validator(mode="after")
-    def _scorable(self) -> Self:
-        """V_rand and V_info are scores of membrane."""
-        if self.target.kind == "affinities" and self.validation.score in ("v_rand", "v_info"):
+        if maps:
+            raise ValueError(f'affinities need ids, but {maps[0]} is a membrane map; use target.kind = "membrane"')
+        if self.validation.score in ("v_rand", "v_info"):
             raise ValueError(
-                f"validation.score {self.validation.score} scores membrane, not affinities; use f1 or average_precision"
+                f"validation.score {self.validation.score} needs membrane, not affinities; use f1 or average_precision"
             )
         return self

@@ -184,16 +184,16 @@ def _instance_scores(pair: _Pair, told: Told | None) -> InstanceScores:
         if told is not None:
             told("cells", slab.done, slab.sections)
     if counts.cells == 1:
-        raise ConfigError(
-            "the truth holds one id besides 0, as a mask does; ids are scored against one id for each cell"
-        )
+        raise ConfigError("the truth holds one id besides 0, like a mask; give a truth with one id for each cell")
     return counts.scores()
 
 
 def _opened(prediction: str, truth: str, options: ScoreOptions) -> _Pair:
     predicted, labels = _open_prediction(prediction, options.channel), _open(truth, LABELS)
     if predicted.shape != labels.shape:
-        raise SourceError(f"prediction {prediction} is {predicted.shape}, truth {truth} is {labels.shape}: not alike")
+        raise SourceError(
+            f"prediction {prediction} is {predicted.shape}, truth {truth} is {labels.shape}; the shapes must be equal"
+        )
     kind = _kind_of(prediction, predicted.dtype, options.kind)
     region = Box.of_shape(predicted.shape) if options.roi is None else parse_roi(options.roi, predicted.shape)
     return _Pair(prediction, kind, predicted, labels, region, options)
@@ -202,7 +202,7 @@ def _opened(prediction: str, truth: str, options: ScoreOptions) -> _Pair:
 def _kind_of(prediction: str, dtype: str, asked: str) -> Literal["probability", "instances"]:
     """What a prediction is scored as."""
     if asked not in ("auto", "probability", "instances"):
-        raise ConfigError(f"there is no kind {asked!r}; choose from auto, probability, instances")
+        raise ConfigError(f"unknown kind {asked!r}; choose from auto, probability, instances")
     if asked != "instances" and dtype in _PROBABILITIES:
         return "probability"
     if asked != "probability" and "int" in dtype:
@@ -224,7 +224,7 @@ def _open_prediction(prediction: str, channel: str | int | None) -> Stack:
             channel = _MEMBRANE
         return Sections(open_volume(prediction, kinds, channel=channel))
     if channel is not None:
-        raise ConfigError(f"{prediction} is no Zarr, so it has no channel {channel}; leave --channel out")
+        raise ConfigError(f"{prediction} is not a Zarr, so it has no channel {channel}; leave --channel out")
     return _open(prediction, kinds)
 
 

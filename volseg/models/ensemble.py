@@ -41,8 +41,7 @@ def refuse_lone_estimate(models: Sequence[ModelHeader], orientations: str, *, un
     """
     if uncertainty and len(models) == 1 and orientations == "one":
         raise ConfigError(
-            "--uncertainty is the spread of several estimates, and there is one; give --orientations flips or all, "
-            "or several --model"
+            "--uncertainty needs several estimates of a voxel; give --orientations flips or all, or several --model"
         )
     twice = [name for name, times in Counter(model.digest for model in models).items() if times > 1]
     if twice:

@@ -54,7 +54,7 @@ def _along(graph: AxisGraph) -> tuple[int, int, int, int, int, int]:
     stride = graph.stride()
     smallest = next((n for n in range(1, _LONGEST) if _output_size(graph, n)), None)
     if smallest is None:
-        raise ModelError(f"no input of up to {_LONGEST} voxels suits this network")
+        raise ModelError(f"no input of up to {_LONGEST} voxels fits this network")
     lost = smallest - (_output_size(graph, smallest) or 0)
     # So large that nothing an inner voxel sees is cut off; places are mere numbers here, so size costs nothing.
     length = smallest + stride * 4096

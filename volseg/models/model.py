@@ -154,7 +154,7 @@ def save_model(path: Path, network: nn.Module, card: ModelCard, *, float16: bool
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise ModelError(f"cannot write {path}: {error.strerror}; make room, or name another place") from error
+        raise ModelError(f"cannot write {path}: {error.strerror}; free some space, or choose another path") from error
     return ModelHeader(path=str(path.resolve()), card=card, digest=digest)
 
 

@@ -1,4 +1,4 @@
-"""Pure array functions: numpy in, numpy out."""
+"""Pure functions of numpy arrays."""
 
 from volseg.ops.boundaries import boundaries
 from volseg.ops.ensemble import RunningMean

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from volseg.blocks import Box, joint_read_box, mirror_index
+from volseg.blocks import Box, union_read_box, mirror_index
 from volseg.errors import BlockError, NotFiniteError
 from volseg.ops import Grey, RunningMean, to_uint8
 
@@ -96,7 +96,7 @@ class BlockPipeline:
 
     def read_box(self, write_box: Box) -> Box:
         """The box that covers every network's read box."""
-        return joint_read_box([member.tiling for member in self.members], write_box)
+        return union_read_box([member.tiling for member in self.members], write_box)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Pictures by matplotlib: section panels, training curves."""
+"""Figures drawn with matplotlib: image panels and curves."""

@@ -1,6 +1,6 @@
-"""Training: patches, augmentation, losses, and a loop that reads top to bottom.
+"""Training of networks on labelled volumes.
 
-What is exported here needs no torch.
+The names exported here need no torch.
 """
 
 from volseg.training.data.volumes import LabelledVolume, open_labelled, open_volumes

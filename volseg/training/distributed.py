@@ -1,4 +1,4 @@
-"""One training in several processes, a device each, as torchrun starts them; or in this process alone."""
+"""Distributed training: one process per device, started by torchrun; or this process alone."""
 
 from __future__ import annotations
 
@@ -20,93 +20,93 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others: the first one validates alone."""
+_TIMEOUT = timedelta(hours=2)
+"""For collective operations; long, because rank 0 validates while the others wait."""
 
 
 @dataclass(frozen=True)
-class Processes:
-    """Those that train together: `torchrun --nproc-per-node 4 -m volseg train RUN.toml`.
+class DistributedContext:
+    """This process among those of `torchrun --nproc-per-node 4 -m volseg train RUN.toml`.
 
     Attributes:
-        rank: this one's number; the first one, 0, writes, draws and decides.
-        size: how many there are.
-        device: where this one computes, such as `cuda:1`.
+        rank: of this process; rank 0 validates and writes.
+        world_size: number of processes.
+        device: of this process, such as `cuda:1`.
     """
 
     rank: int
-    size: int
+    world_size: int
     device: str
 
     @property
-    def first(self) -> bool:
-        """Whether this one writes, draws and decides."""
+    def is_rank_zero(self) -> bool:
+        """Whether this process validates and writes."""
         return self.rank == 0
 
-    def wrapped(self, network: nn.Module) -> nn.Module:
-        """A network whose gradients are averaged over all processes; on CUDA its batch norms see all of them."""
-        if self.size == 1:
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Wrap a network in DistributedDataParallel; on CUDA its batch norms are synchronised."""
+        if self.world_size == 1:
             return network
         if self.device.startswith("cuda"):
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return DistributedDataParallel(network)
 
     def broadcast(self, value: float) -> float:
-        """The first process's value, in all of them."""
-        if self.size == 1:
+        """Send a number from rank 0 to all processes."""
+        if self.world_size == 1:
             return value
-        told = torch.tensor([value], dtype=torch.float64, device=self.device)
-        distributed.broadcast(told, 0)
-        return float(told.item())
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        distributed.broadcast(tensor, 0)
+        return float(tensor.item())
 
     def mean(self, value: Tensor) -> float:
-        """The mean of one number over all processes."""
-        if self.size == 1:
+        """Average a scalar over all processes."""
+        if self.world_size == 1:
             return float(value.item())
         total = value.detach().to(torch.float64)
         distributed.all_reduce(total)
-        return float(total.item()) / self.size
+        return float(total.item()) / self.world_size
 
     def no_sync(self, network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-        """Gradients stay in this process until the last of those that are summed."""
+        """Accumulate gradients locally, unless this is the last forward pass of the step."""
         if isinstance(network, DistributedDataParallel) and not last:
             return network.no_sync()
         return nullcontext()
 
 
 @contextmanager
-def joined(asked: Literal["auto", "cpu", "cuda"]) -> Iterator[Processes]:
-    """The processes that this one was started with; leaves them at the end.
+def init_distributed(device: Literal["auto", "cpu", "cuda"]) -> Iterator[DistributedContext]:
+    """Join the process group that torchrun's variables describe, and leave it at the end.
 
     Args:
-        asked: where to compute; on CUDA each process of a machine takes the GPU of its number there.
+        device: on CUDA each process of a machine uses the GPU of its local rank.
 
     Raises:
-        ConfigError: more processes than GPUs, or torchrun's variables are not whole.
+        ConfigError: more processes than GPUs, or torchrun's variables are incomplete.
     """
     try:
-        size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-        local = int(os.environ["LOCAL_RANK"]) if size > 1 else 0
+        world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        local_rank = int(os.environ["LOCAL_RANK"]) if world_size > 1 else 0
     except (KeyError, ValueError):
         raise ConfigError(
             "WORLD_SIZE, RANK and LOCAL_RANK must all be set to numbers, or none; start with torchrun, or unset them"
         ) from None
-    if size > 1 and asked != "cpu" and torch.cuda.is_available():
-        if local >= torch.cuda.device_count():
+    if world_size > 1 and device != "cpu" and torch.cuda.is_available():
+        gpus = torch.cuda.device_count()
+        if local_rank >= gpus:
             raise ConfigError(
-                f"process {local} of this machine has no GPU, there are {torch.cuda.device_count()}; "
-                f"use torchrun --nproc-per-node {torch.cuda.device_count()}"
+                f"local rank {local_rank} has no GPU, this machine has {gpus}; use torchrun --nproc-per-node {gpus}"
             )
-        torch.cuda.set_device(local)  # before anything looks at a GPU, which would take memory of the first
-    device = worker_info(asked).device
-    if size == 1:
-        yield Processes(0, 1, device)
+        torch.cuda.set_device(local_rank)  # before the first CUDA call, which would take memory of GPU 0
+    kind = worker_info(device).device
+    if world_size == 1:
+        yield DistributedContext(0, 1, kind)
         return
     try:
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)
+        distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_TIMEOUT)
     except ValueError as error:
-        raise ConfigError(f"the processes cannot find each other ({error}); start with torchrun") from error
+        raise ConfigError(f"cannot join the process group ({error}); start with torchrun") from error
     try:
-        yield Processes(rank, size, f"cuda:{local}" if device == "cuda" else "cpu")
+        yield DistributedContext(rank, world_size, f"cuda:{local_rank}" if kind == "cuda" else "cpu")
     finally:
         distributed.destroy_process_group()

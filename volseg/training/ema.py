@@ -1,4 +1,4 @@
-"""The weights averaged over the last steps, which score better and steadier than those of any one step."""
+"""Exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from volseg.errors import ResumeError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_COUNT = "updates"
+_UPDATES = "updates"
 _NETWORK = "network."
 
 
-class Averaged:
-    """Exponential moving average of a network's weights and of what its batch norms have seen.
+class EMA:
+    """Exponential moving average of a network's weights and batch-norm statistics.
 
-    The n-th update, from 0 on, keeps min(decay, (1 + n) / (10 + n)) of the average, so that the first weights are
-    soon forgotten; with decay 0 it is a copy. `torch.optim.swa_utils` averages too, but has no such start, counts on
-    the device, where each look at the count waits for it, and leaves the copy in training mode.
+    Update n, from 0, has the decay min(decay, (1 + n) / (10 + n)), so that the initial weights fade soon; with decay
+    0 it is a copy. `torch.optim.swa_utils` has no such warm-up, counts updates on the device, which synchronises at
+    each update, and leaves the copy in training mode.
 
     Attributes:
-        network: the average, in eval mode; it needs no gradients.
+        network: with the averaged weights, in eval mode and without gradients.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        """Begin with the weights as they are.
+        """Start with a copy of the weights.
 
         Args:
-            network: the plain network on its device, before any compilation.
-            decay: share of the average that an update keeps, 0 to below 1.
+            network: on its device, before compilation.
+            decay: fraction of the average that an update keeps, 0 to below 1.
         """
         self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         self._decay = decay
@@ -40,42 +40,42 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the weights after a step; those that are no fractions, such as counts, are copied."""
-        kept = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        means, counts = _tensors(self.network)
-        means_now, counts_now = _tensors(network)
-        torch._foreach_lerp_(means, means_now, 1 - kept)
+        """Average in the weights after a step; integer buffers, such as batch counts, are copied."""
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        averages, counts = _split_by_dtype(self.network)
+        new_values, new_counts = _split_by_dtype(network)
+        torch._foreach_lerp_(averages, new_values, 1 - decay)
         if counts:
-            torch._foreach_copy_(counts, counts_now)
+            torch._foreach_copy_(counts, new_counts)
         self._updates += 1
 
-    def state(self) -> dict[str, Tensor]:
-        """All that `load` needs to go on bit for bit: copies on the CPU that safetensors can hold."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies on the CPU of everything that `load_state_dict` needs; safetensors can store them."""
         weights = {
             f"{_NETWORK}{name}": tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in self.network.state_dict().items()
         }
-        return {_COUNT: torch.tensor(self._updates), **weights}
+        return {_UPDATES: torch.tensor(self._updates), **weights}
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state.
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore a state bit for bit.
 
         Raises:
-            ResumeError: it is of another network.
+            ResumeError: the state belongs to another network.
         """
-        weights = {name.removeprefix(_NETWORK): tensor for name, tensor in state.items() if name != _COUNT}
+        weights = {name.removeprefix(_NETWORK): tensor for name, tensor in state.items() if name != _UPDATES}
         try:
             self.network.load_state_dict(weights)
-            self._updates = int(state[_COUNT])
+            self._updates = int(state[_UPDATES])
         except (RuntimeError, KeyError) as error:
             raise ResumeError(
-                f"the averaged weights of this checkpoint are not those of the run's network: {error}; "
-                "resume with the settings it was started with"
+                f"the averaged weights of this checkpoint do not fit the network of the run file: {error}; "
+                "resume with the settings of its start"
             ) from error
 
 
-def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights and buffers that can be averaged, and those that cannot."""
-    every = [*network.parameters(), *network.buffers()]
-    fractions = [each for each in every if each.is_floating_point()]
-    return fractions, [each for each in every if not each.is_floating_point()]
+def _split_by_dtype(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Split parameters and buffers into floating-point and other tensors."""
+    tensors = [*network.parameters(), *network.buffers()]
+    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    return floats, [tensor for tensor in tensors if not tensor.is_floating_point()]

@@ -12,74 +12,84 @@ if TYPE_CHECKING:
     from volseg.models.model import Model
     from volseg.training.checkpoint import Checkpoint
     from volseg.training.data.volumes import LabelledVolume
-    from volseg.training.distributed import Processes
-    from volseg.training.validation import Validated
+    from volseg.training.distributed import DistributedContext
+    from volseg.training.validation import ValidationResult
 
 
-class Watcher(Protocol):
-    """Anything that wants to see a training go on; it is told by the first process alone."""
+class TrainerCallback(Protocol):
+    """Receives the events of a training, on rank 0 only."""
 
-    def preparing(self, what: str, done: int, total: int) -> None:
-        """Before the first step, something was made of so many sections."""
+    def on_setup_progress(self, task: str, done: int, total: int) -> None:
+        """Work before the first step: `done` of `total` sections."""
 
-    def step(self, done: Step) -> None:
-        """A step is done."""
+    def on_step(self, step: StepResult) -> None:
+        """An optimizer step."""
 
-    def validated(self, done: Validated) -> None:
-        """The held-out sections were scored."""
+    def on_validation(self, result: ValidationResult) -> None:
+        """A validation."""
 
-    def keep(self, model: Model, checkpoint: Checkpoint, *, best: bool) -> None:
-        """The averaged weights as they are, the best so far or not, and all that it takes to go on from them."""
+    def on_save(self, model: Model, checkpoint: Checkpoint, *, best: bool) -> None:
+        """The EMA weights, possibly the best so far, and the checkpoint to resume from."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step.
+class StepResult:
+    """Result of one step.
 
     Attributes:
-        number: from 1.
-        loss: of its patches.
-        rate: the learning rate.
-        share: how much of the training is over.
-        seconds: since the training began, pauses before a resume left out.
-        waited: of these, seconds that the device waited for patches; the first batch, with the start of the workers,
-            left out.
+        step: from 1.
+        loss: mean over the step's patches.
+        learning_rate: of the step.
+        progress: fraction of the training that is done.
+        seconds: training time, without pauses before a resume.
+        wait_seconds: part of it in which the device waited for patches; without the first batch, which includes the
+            start of the workers.
     """
 
-    number: int
+    step: int
     loss: float
-    rate: float
-    share: float
+    learning_rate: float
+    progress: float
     seconds: float
-    waited: float
+    wait_seconds: float
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One training.
 
     Attributes:
-        settings: the run file's.
-        volumes: what it learns from and is validated on.
-        about: fields for the model's card: name, license, and `training`, to which steps and scores are added.
-        processes: those that train together.
-        stopping: asked after each step; once it says so, the training stops where it can be resumed.
-        resumed: where to go on; None to begin.
+        settings: of the run file.
+        volumes: to train and validate on.
+        card_fields: of the model card: name, license, and `training`, to which steps and scores are added.
+        distributed: rank, world size and device.
+        should_stop: called after each step; if True, the training stops with a checkpoint.
+        checkpoint: to resume from; None to start.
     """
 
     settings: TrainingSettings
     volumes: Sequence[LabelledVolume]
-    about: dict[str, Any]
-    processes: Processes
-    stopping: Callable[[], bool] = lambda: False
-    resumed: Checkpoint | None = None
+    card_fields: dict[str, Any]
+    distributed: DistributedContext
+    should_stop: Callable[[], bool] = lambda: False
+    checkpoint: Checkpoint | None = None
 
 
 class ProgressReporter(Protocol):
-    """Anything that shows a training to a person."""
+    """Shows the progress of a training to the user."""
 
-    def step(self, step: int, loss: float, share: float, waited: float) -> None:
-        """A step is done: `share` of the training is over, for `waited` of that time the device waited for data."""
+    def step(self, step: int, loss: float, progress: float, wait_fraction: float) -> None:
+        """A step; `progress` is the fraction done, `wait_fraction` the fraction of time spent waiting for data."""
 
     def note(self, line: str) -> None:
-        """Something worth a line."""
+        """A message of one line."""
+
+
+class NullReporter:
+    """Discards the progress."""
+
+    def step(self, step: int, loss: float, progress: float, wait_fraction: float) -> None:
+        """Do nothing."""
+
+    def note(self, line: str) -> None:
+        """Do nothing."""

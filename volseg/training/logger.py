@@ -1,4 +1,4 @@
-"""What a training leaves in its folder while it goes on."""
+"""Log, images, model files and checkpoints of a training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from volseg.errors import TrainingError
 from volseg.models.model import save_model
 from volseg.ops import to_uint8
-from volseg.plots.curves import save_curves
+from volseg.plots.curves import save_training_curves
 from volseg.plots.panel import save_panel
-from volseg.training.checkpoint import replace_file, write_checkpoint
-from volseg.training.tensorboard import Board, refuse_without_tensorboard
+from volseg.training.checkpoint import write_atomic, write_checkpoint
+from volseg.training.tensorboard import TensorBoardWriter, require_tensorboard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,35 +29,35 @@ if TYPE_CHECKING:
     from volseg.config import OutputConfig
     from volseg.models.model import Model
     from volseg.training.checkpoint import Checkpoint
-    from volseg.training.job import ProgressReporter, Step
-    from volseg.training.validation import Validated
+    from volseg.training.job import ProgressReporter, StepResult
+    from volseg.training.validation import ValidationResult
 
-_QUIET_SECONDS = 5.0
-"""Between two lines on work before the first step."""
+_SETUP_REPORT_SECONDS = 5.0
+"""Between two messages on the work before the first step."""
 
 
 class RunLogger:
-    """Writes the log, the pictures and the model files of a training, and tells the screen."""
+    """Writes all output files of a training, and reports to the user; a `TrainerCallback`."""
 
     def __init__(
-        self, output: OutputConfig, voxel_nm: ZyxFloat, screen: ProgressReporter, resumed_step: int = 0
+        self, output: OutputConfig, voxel_nm: ZyxFloat, reporter: ProgressReporter, resumed_step: int = 0
     ) -> None:
-        """Nothing is written before the first step, and by the first process alone.
+        """Check the options; nothing is written before the first step.
 
         Args:
-            output: the run file's table.
-            voxel_nm: of the pictures' sections (z, y, x).
-            screen: told what is written.
-            resumed_step: where the training goes on; what the log tells of later steps is dropped.
+            output: the `[output]` table.
+            voxel_nm: voxel size (z, y, x) of the images.
+            reporter: shows progress to the user.
+            resumed_step: step of the checkpoint; log entries of later steps are dropped.
         """
-        self._output, self._screen, self._voxel_nm = output, screen, voxel_nm
+        self._output, self._reporter, self._voxel_nm = output, reporter, voxel_nm
         self._resumed_step = resumed_step
         if output.tensorboard:
-            refuse_without_tensorboard()
-        self._board: Board | None = None
+            require_tensorboard()
+        self._tensorboard: TensorBoardWriter | None = None
         self._log: RawIOBase | None = None
         self._entries: list[dict[str, Any]] = []
-        self._told_at = time.monotonic()
+        self._last_report = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -67,92 +67,90 @@ class RunLogger:
     ) -> None:
         if self._log is not None:
             self._log.close()
-        if self._board is not None:
-            self._board.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
-    def step(self, done: Step) -> None:
-        """Log a step."""
-        times = {"seconds": round(done.seconds, 3), "waited": round(done.waited, 3)}
-        self._write({"step": done.number, "loss": done.loss, "learning_rate": done.rate, **times})
-        self._screen.step(done.number, done.loss, done.share, done.waited / max(done.seconds, 1e-9))
+    def on_setup_progress(self, task: str, done: int, total: int) -> None:
+        """Report the work before the first step every few seconds."""
+        if time.monotonic() > self._last_report + _SETUP_REPORT_SECONDS:
+            self._last_report = time.monotonic()
+            self._reporter.note(f"{task}: {done} of {total} sections")
 
-    def preparing(self, what: str, done: int, total: int) -> None:
-        """Say now and then how far the work before the first step is."""
-        if time.monotonic() > self._told_at + _QUIET_SECONDS:
-            self._told_at = time.monotonic()
-            self._screen.note(f"{what}: {done} of {total} sections")
+    def on_step(self, step: StepResult) -> None:
+        """Log and report a step."""
+        times = {"seconds": round(step.seconds, 3), "waited": round(step.wait_seconds, 3)}
+        self._write({"step": step.step, "loss": step.loss, "learning_rate": step.learning_rate, **times})
+        self._reporter.step(step.step, step.loss, step.progress, step.wait_seconds / max(step.seconds, 1e-9))
 
-    def validated(self, done: Validated) -> None:
-        """Log a validation and draw it."""
-        figures = {f"validation_{name}": value for name, value in done.figures().items()}
-        self._write({"step": done.step, **figures, "best": done.best})
-        told = ", ".join(f"{name} {value:.4f}" for name, value in done.figures().items())
-        self._screen.note(f"step {done.step}: {told}{' (best so far)' if done.best else ''}")
-        title = f"step {done.step}, {told}"
-        _, last, best = self._output.pictures
-        for path in (last, best) if done.best else (last,):
-            save_panel(path, done.columns, title=title, voxel_nm=self._voxel_nm)
-        if self._board is not None:
-            pictures = [_as_bytes(section) for _, section in done.columns]
-            with _told(self._output.log.parent):
-                self._board.picture(done.step, "validation", np.concatenate(pictures, axis=1))
+    def on_validation(self, result: ValidationResult) -> None:
+        """Log, report and draw a validation."""
+        scores = {f"validation_{name}": value for name, value in result.scores().items()}
+        self._write({"step": result.step, **scores, "best": result.best})
+        text = ", ".join(f"{name} {value:.4f}" for name, value in result.scores().items())
+        self._reporter.note(f"step {result.step}: {text}{' (best so far)' if result.best else ''}")
+        for path in (self._output.last_image, self._output.best_image)[: 1 + result.best]:
+            save_panel(path, result.images, title=f"step {result.step}, {text}", voxel_nm=self._voxel_nm)
+        if self._tensorboard is not None:
+            image = np.concatenate([_to_rgb(image) for _, image in result.images], axis=1)
+            with _translate_os_error(self._output.log.parent):
+                self._tensorboard.add_image(result.step, "validation", image)
 
-    def keep(self, model: Model, checkpoint: Checkpoint, *, best: bool) -> None:
-        """Write what lets people use the network, and the training go on."""
-        for path in (self._output.last_model, self._output.model) if best else (self._output.last_model,):
+    def on_save(self, model: Model, checkpoint: Checkpoint, *, best: bool) -> None:
+        """Write the model files, the checkpoint and the curves."""
+        for path in (self._output.last_model, self._output.model)[: 1 + best]:
             save_model(path, model.network, model.card, float16=self._output.float16)
         write_checkpoint(self._output.checkpoint, checkpoint)
-        with _told(self._output.pictures[0]):
-            save_curves(self._output.pictures[0], self._entries)
-            if self._board is not None:
-                self._board.flush()
+        with _translate_os_error(self._output.curves):
+            save_training_curves(self._output.curves, self._entries)
+            if self._tensorboard is not None:
+                self._tensorboard.flush()
 
     def _write(self, entry: dict[str, Any]) -> None:
-        log = self._log or self._begin()
+        log = self._log or self._open_log()
         self._entries.append(entry)
-        with _told(self._output.log):
+        with _translate_os_error(self._output.log):
             log.write(json.dumps(entry).encode() + b"\n")
-            if self._board is not None:
-                self._board.numbers(entry["step"], {k: v for k, v in entry.items() if k != "step"})
+            if self._tensorboard is not None:
+                scalars = {name: value for name, value in entry.items() if name != "step"}
+                self._tensorboard.add_scalars(entry["step"], scalars)
 
-    def _begin(self) -> RawIOBase:
-        """Open the log; of a training that was resumed only what the checkpoint knows of is kept."""
+    def _open_log(self) -> RawIOBase:
+        """Open the log without its entries after the checkpoint."""
         path = self._output.log
-        with _told(path):
-            self._entries = [entry for entry in _entries(path) if entry["step"] <= self._resumed_step]
-            kept = "".join(json.dumps(entry) + "\n" for entry in self._entries)
-            replace_file(path, kept.encode())
+        with _translate_os_error(path):
+            self._entries = [entry for entry in _read_log(path) if entry["step"] <= self._resumed_step]
+            write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in self._entries).encode())
             self._log = path.open("ab", buffering=0)
             if self._output.tensorboard:
-                self._board = Board(path.parent / "tensorboard", self._resumed_step)
+                self._tensorboard = TensorBoardWriter(path.parent / "tensorboard", self._resumed_step)
         return self._log
 
 
-def _entries(log: Path) -> list[dict[str, Any]]:
-    """What a log tells; a line that was cut short tells nothing."""
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the entries of a log, without incomplete lines."""
     entries = []
-    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         with suppress(ValueError):
             entries.append(json.loads(line))
     return entries
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """A file system's no as one line.
+def _translate_os_error(path: Path) -> Iterator[None]:
+    """Translate OSError into TrainingError.
 
     Raises:
-        TrainingError: it said no.
+        TrainingError: a file could not be written.
     """
     try:
         yield
     except OSError as error:
         raise TrainingError(
-            f"cannot write {path}: {error.strerror}; make room, then go on from the last checkpoint by --resume"
+            f"cannot write {path}: {error.strerror}; free some space, then rerun with --resume"
         ) from error
 
 
-def _as_bytes(section: NDArray[Any]) -> NDArray[np.uint8]:
-    """A section as a picture (y, x, 3)."""
+def _to_rgb(section: NDArray[Any]) -> NDArray[np.uint8]:
+    """Convert a section (y, x) of uint8 or of values in [0, 1] to an image (y, x, 3)."""
     grey = section if section.dtype == np.uint8 else to_uint8(section.astype(np.float32))
     return np.repeat(grey[..., None], 3, axis=2)

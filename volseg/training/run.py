@@ -1,4 +1,4 @@
-"""A training, from its run file to model files, a log and pictures."""
+"""Training of a network from a run file."""
 
 from __future__ import annotations
 
@@ -15,68 +15,75 @@ if TYPE_CHECKING:
 
     from volseg.config import OutputConfig, TrainConfig
     from volseg.training.job import ProgressReporter
-    from volseg.training.trainer import Trained
+    from volseg.training.trainer import TrainingResult
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the first, or the only one, of those that train together."""
+    """Whether this process has rank 0, or is the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def train(
-    config: TrainConfig, screen: ProgressReporter, *, resume: bool = False, stopping: Callable[[], bool] = lambda: False
-) -> Trained:
-    """Train a network, as a run file says.
+    config: TrainConfig,
+    reporter: ProgressReporter,
+    *,
+    resume: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainingResult:
+    """Train a network.
 
-    It leaves in the run's folder NAME.safetensors, the best model so far; NAME-last.safetensors;
-    checkpoint.safetensors, to go on from; log.jsonl, curves.png, validation.png and validation-best.png; and
-    TensorBoard's files if asked for.
+    Writes into the run's folder: NAME.safetensors, the best model so far; NAME-last.safetensors;
+    checkpoint.safetensors, to resume from; log.jsonl, curves.png, validation.png and validation-best.png; and
+    TensorBoard's event files if requested.
 
     Args:
         config: the run file.
-        screen: told how it goes.
-        resume: go on from the folder's checkpoint, if there is one.
-        stopping: asked after each step; once it says so, the training stops where it can be resumed.
+        reporter: shows progress to the user.
+        resume: continue from the folder's checkpoint, if there is one.
+        should_stop: called after each step; if True, the training stops with a checkpoint.
 
     Raises:
-        VolsegError: data, network or settings that do not fit, before the first step; a loss that is no number; a
-            folder that cannot be written.
+        VolsegError: before the first step, data, network or settings do not fit; later, the loss is NaN or infinite,
+            or the folder cannot be written.
     """
     output, settings = config.output, config.settings
-    _refuse_occupied(output, resume=resume)
+    _refuse_existing_run(output, resume=resume)
     volumes = open_volumes(settings.data, settings.target)
-    _make(Path(output.folder))
+    _create_folder(Path(output.folder))
 
-    # What was refused until here did not wait for torch.
+    # All checks above run without torch.
     from volseg.training.checkpoint import read_checkpoint  # noqa: PLC0415
-    from volseg.training.distributed import joined  # noqa: PLC0415
-    from volseg.training.job import Job  # noqa: PLC0415
+    from volseg.training.distributed import init_distributed  # noqa: PLC0415
+    from volseg.training.job import TrainingJob  # noqa: PLC0415
     from volseg.training.logger import RunLogger  # noqa: PLC0415
-    from volseg.training.trainer import fit  # noqa: PLC0415
+    from volseg.training.trainer import run_training  # noqa: PLC0415
 
-    resumed = read_checkpoint(output.checkpoint) if resume and output.checkpoint.exists() else None
-    about = {
+    checkpoint = read_checkpoint(output.checkpoint) if resume and output.checkpoint.exists() else None
+    card_fields = {
         "name": output.name,
         "license": "; ".join(dict.fromkeys(data.license for data in settings.data)),
         "training": settings.model_dump(mode="json", exclude={"network"}),
     }
-    step = resumed.facts["step"] if resumed else 0
-    with RunLogger(output, volumes[0].voxel_nm, screen, step) as diary, joined(settings.fit.device) as processes:
-        return fit(Job(settings, volumes, about, processes, stopping, resumed), diary)
+    step = checkpoint.metadata["step"] if checkpoint else 0
+    with (
+        RunLogger(output, volumes[0].voxel_nm, reporter, step) as logger,
+        init_distributed(settings.fit.device) as context,
+    ):
+        return run_training(TrainingJob(settings, volumes, card_fields, context, should_stop, checkpoint), logger)
 
 
-def _refuse_occupied(output: OutputConfig, *, resume: bool) -> None:
-    """A training never writes over another one."""
+def _refuse_existing_run(output: OutputConfig, *, resume: bool) -> None:
+    """Refuse to overwrite another training."""
     for path in () if resume else (output.checkpoint, output.model, output.log):
         if path.exists():
             raise TrainingError(
-                f"{path.parent} holds {path.name} of another training; go on with it by --resume, choose another "
-                "output.folder, or move it away"
+                f"{path.parent} contains {path.name} of another training; continue it with --resume, or choose another "
+                "output.folder"
             )
 
 
-def _make(folder: Path) -> None:
-    """Make the output folder, and find out now whether it can be written."""
+def _create_folder(folder: Path) -> None:
+    """Create the output folder, and check that it is writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -1,4 +1,4 @@
-"""Where a training stands: how much of it is over, what was best so far, and what lets it go on later."""
+"""State of a training: progress, best scores, and what a resume needs."""
 
 from __future__ import annotations
 
@@ -13,62 +13,67 @@ from volseg.training.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from volseg.config.train_tables import FitSettings, TrainingSettings
     from volseg.models.card import ModelCard
-    from volseg.training.distributed import Processes
-    from volseg.training.validation import Validated
+    from volseg.training.distributed import DistributedContext
+    from volseg.training.validation import ValidationResult
 
-_MAY_DIFFER = {
+_MAY_CHANGE = {
     "data": {"license"},
     "fit": {"steps", "minutes", "device", "compile"},
     "patches": {"workers"},
     "validation": {"every", "patience"},
 }
-"""What a resumed training may be told otherwise: how long and on what, not what is learned."""
+"""Settings that may change on resume: duration and hardware, not what is trained."""
 
 
-class Clock:
-    """How much of a training is over, by steps or by time, whichever ends first."""
+class TrainingClock:
+    """Progress of a training by steps or by time, whichever ends first."""
 
-    def __init__(self, settings: FitSettings, before: float) -> None:
-        """Start now.
+    def __init__(self, settings: FitSettings, seconds_before: float) -> None:
+        """Start the clock.
 
         Args:
-            settings: the run file's.
-            before: seconds that it took before it was stopped and resumed.
+            settings: the `[fit]` table.
+            seconds_before: training time before a resume.
         """
         self._settings = settings
-        self._started = time.monotonic() - before
+        self._start = time.monotonic() - seconds_before
 
     @property
     def seconds(self) -> float:
-        """Taken so far, pauses before a resume left out."""
-        return time.monotonic() - self._started
+        """Training time, without pauses before a resume."""
+        return time.monotonic() - self._start
 
-    def share(self, steps: int) -> float:
-        """How much is over after so many steps; 1 at the end."""
+    def progress(self, steps: int) -> float:
+        """Fraction of the training that is done after a number of steps; 1 or more at the end."""
         minutes = self._settings.minutes
-        timed = 0.0 if minutes is None else self.seconds / (60 * minutes)
-        return max(steps / self._settings.steps, timed)
+        time_fraction = 0.0 if minutes is None else self.seconds / (60 * minutes)
+        return max(steps / self._settings.steps, time_fraction)
 
 
 @dataclass
-class Course:
-    """What a training has come to.
+class TrainingState:
+    """Mutable state of a training.
 
     Attributes:
-        seconds: taken.
-        waited: of these, seconds that the device waited for patches.
-        best: scores of the best step on the held-out sections, with its number and the score that selects.
-        stale: validations since then.
+        seconds: training time.
+        wait_seconds: part of it in which the device waited for patches.
+        best: validation scores of the best step, with its `step` and the selecting score as `value`.
+        validations_since_best: number of validations after the best step.
     """
 
     seconds: float = 0.0
-    waited: float = 0.0
+    wait_seconds: float = 0.0
     best: dict[str, float] | None = None
-    stale: int = 0
+    validations_since_best: int = 0
 
-    def over(self, patience: int | None) -> bool:
-        """Whether no validation was better for too long."""
-        return patience is not None and self.stale >= patience
+    @property
+    def wait_fraction(self) -> float:
+        """Fraction of the time in which the device waited for patches."""
+        return self.wait_seconds / max(self.seconds, 1e-9)
+
+    def should_stop_early(self, patience: int | None) -> bool:
+        """Whether the last `patience` validations were not better than the best one."""
+        return patience is not None and self.validations_since_best >= patience
 
     @property
     def best_value(self) -> float | None:
@@ -81,58 +86,67 @@ class Course:
         fields = PixelScores.__dataclass_fields__
         return None if self.best is None else PixelScores(**{name: self.best[name] for name in fields})
 
-    def note(self, done: Validated) -> None:
-        """Remember a validation if it is the best, and count it if it is not."""
-        self.stale = 0 if done.best else self.stale + 1
-        if not done.best:
+    def update(self, result: ValidationResult) -> None:
+        """Record a validation."""
+        self.validations_since_best = 0 if result.best else self.validations_since_best + 1
+        if not result.best:
             return
-        self.best = {**asdict(done.pixels), "step": done.step, "value": done.value}
-        if done.segmentation is not None:
-            self.best |= {"v_rand": done.segmentation.best_v_rand, "v_info": done.segmentation.best_v_info}
+        self.best = {**asdict(result.pixels), "step": result.step, "value": result.value}
+        if result.segmentation is not None:
+            self.best |= {"v_rand": result.segmentation.best_v_rand, "v_info": result.segmentation.best_v_info}
 
-    def described(self, card: ModelCard, step: int) -> ModelCard:
-        """The card of the weights at a step, with the scores that have been reached until then."""
-        results: dict[str, Any] = {"steps": step, "seconds": round(self.seconds, 1)}
+    def update_card(self, card: ModelCard, step: int) -> ModelCard:
+        """Add the step, the time and the best scores to the training record of a card."""
+        record: dict[str, Any] = {"steps": step, "seconds": round(self.seconds, 1)}
         if self.best is not None:
-            kept = {"step": "best_step", "best_f1": "validation_f1", "best_threshold": "threshold"}
-            kept |= {name: f"validation_{name}" for name in ("average_precision", "v_rand", "v_info")}
-            results |= {told: round(self.best[name], 4) for name, told in kept.items() if name in self.best}
-        return card.model_copy(update={"training": {**card.training, **results}})
+            keys = {"step": "best_step", "best_f1": "validation_f1", "best_threshold": "threshold"}
+            keys |= {name: f"validation_{name}" for name in ("average_precision", "v_rand", "v_info")}
+            record |= {key: round(self.best[name], 4) for name, key in keys.items() if name in self.best}
+        return card.model_copy(update={"training": {**card.training, **record}})
 
-    def checkpoint(self, learner: Checkpoint, settings: TrainingSettings, processes: Processes) -> Checkpoint:
-        """All that it takes to go on from here."""
-        facts = {"course": asdict(self), "settings": settings.model_dump(mode="json"), "processes": processes.size}
-        return Checkpoint(learner.tensors, {**learner.facts, **facts})
+    def checkpoint(self, learner: Checkpoint, settings: TrainingSettings, context: DistributedContext) -> Checkpoint:
+        """Add this state and the settings to the learner's checkpoint."""
+        metadata = {
+            "state": asdict(self),
+            "settings": settings.model_dump(mode="json"),
+            "world_size": context.world_size,
+        }
+        return Checkpoint(learner.tensors, {**learner.metadata, **metadata})
 
 
-def resumed_course(checkpoint: Checkpoint | None, settings: TrainingSettings, processes: Processes) -> Course:
-    """Where a checkpoint's training stood; a new course without one.
+def load_state(checkpoint: Checkpoint | None, settings: TrainingSettings, context: DistributedContext) -> TrainingState:
+    """Take the state from a checkpoint, or start a new one.
 
     Raises:
-        ResumeError: the checkpoint's training was told otherwise; the message names the first key that differs.
+        ResumeError: the settings or the world size changed.
     """
     if checkpoint is None:
-        return Course()
-    size = checkpoint.facts["processes"]
-    if size != processes.size:
-        raise ResumeError(f"this training was begun by {size} process(es), not {processes.size}; start {size} again")
-    before, now = checkpoint.facts["settings"], settings.model_dump(mode="json")
-    for table, given in now.items():
-        tables, once = (part if isinstance(part, list) else [part] for part in (given, before.get(table)))
-        if len(tables) != len(once):
+        return TrainingState()
+    world_size = checkpoint.metadata["world_size"]
+    if world_size != context.world_size:
+        raise ResumeError(
+            f"this training was started with {world_size} processes, not {context.world_size}; resume it with "
+            f"--nproc-per-node {world_size}"
+        )
+    saved_settings, new_settings = checkpoint.metadata["settings"], settings.model_dump(mode="json")
+    for table, new in new_settings.items():
+        new_tables, saved_tables = (
+            value if isinstance(value, list) else [value] for value in (new, saved_settings.get(table))
+        )
+        if len(new_tables) != len(saved_tables):
             raise ResumeError(
-                f"this training was begun with {len(once)} [{table}] tables, not {len(tables)}; resume with the run "
-                "file it began with"
+                f"this training was started with {len(saved_tables)} [{table}] tables, not {len(new_tables)}; resume "
+                "it with the run file of its start"
             )
-        for one, other in zip(tables, once, strict=True):
-            _refuse_other(table, other or {}, one)
-    return Course(**checkpoint.facts["course"])
+        for new_table, saved_table in zip(new_tables, saved_tables, strict=True):
+            _refuse_changes(table, saved_table or {}, new_table)
+    return TrainingState(**checkpoint.metadata["state"])
 
 
-def _refuse_other(table: str, before: dict[str, Any], given: dict[str, Any]) -> None:
-    for key, value in given.items():
-        if key not in _MAY_DIFFER.get(table, ()) and before.get(key) != value:
+def _refuse_changes(table: str, saved: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in new.items():
+        if key not in _MAY_CHANGE.get(table, ()) and saved.get(key) != value:
             raise ResumeError(
-                f"this training was begun with {table}.{key} {before.get(key)!r}, not {value!r}; resume with the run "
-                "file it began with, or begin another in a new output.folder"
+                f"this training was started with {table}.{key} {saved.get(key)!r}, not {value!r}; resume it with the "
+                "run file of its start, or use a new output.folder"
             )

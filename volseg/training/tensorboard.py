@@ -1,11 +1,11 @@
-"""A training's figures for TensorBoard."""
+"""Event files for TensorBoard."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from volseg.errors import TrainingError
+from volseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,46 +14,46 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def refuse_without_tensorboard() -> None:
-    """Find out whether TensorBoard can be written for.
+def require_tensorboard() -> None:
+    """Check that TensorBoard is installed.
 
     Raises:
-        TrainingError: it is not installed.
+        TrainingError: it is not.
     """
     if find_spec("tensorboard") is None:
-        raise TrainingError(
-            "output.tensorboard needs TensorBoard, which is not installed; pip install 'volseg[tensorboard]', or leave "
-            "it out"
+        raise ConfigError(
+            "output.tensorboard needs TensorBoard, which is not installed; pip install 'volseg[tensorboard]', or "
+            "remove output.tensorboard"
         )
 
 
-class Board:
-    """Writes what `tensorboard --logdir FOLDER` shows."""
+class TensorBoardWriter:
+    """Writes scalars and images for `tensorboard --logdir FOLDER`."""
 
     def __init__(self, folder: Path, resumed_step: int = 0) -> None:
         """Open a folder.
 
         Args:
-            folder: where event files go.
-            resumed_step: what was written of later steps, before a training was stopped, is dropped.
+            folder: of the event files.
+            resumed_step: step of the checkpoint; TensorBoard hides earlier events of later steps.
         """
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - it may not be there
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
 
         self._writer = SummaryWriter(str(folder), purge_step=resumed_step + 1 if resumed_step else None)
 
-    def numbers(self, step: int, values: dict[str, float]) -> None:
-        """One value at a step for each name."""
+    def add_scalars(self, step: int, values: dict[str, float]) -> None:
+        """Write the values of a step by name."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def picture(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """A picture (rows, columns, 3)."""
-        self._writer.add_image(name, picture, step, dataformats="HWC")
+    def add_image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
+        """Write an image (rows, columns, 3)."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Let those who watch see what was written."""
+        """Write buffered events to disk."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Write out what is held back."""
+        """Write buffered events to disk and close the files."""
         self._writer.close()

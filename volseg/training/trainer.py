@@ -1,4 +1,4 @@
-"""The training loop, from fresh weights to the best ones."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import torch
 
 from volseg.errors import TrainingError, VolsegError
 from volseg.models.model import Model
-from volseg.training.data.loader import Waiting, loader, workers_for
-from volseg.training.job import Job, Step, Watcher
-from volseg.training.lr_schedule import rate_at
-from volseg.training.setup import prepare
-from volseg.training.state import Clock
+from volseg.training.data.loader import TimedIterator, load_batches, resolve_workers
+from volseg.training.job import StepResult
+from volseg.training.lr_schedule import learning_rate_factor
+from volseg.training.setup import build_components
+from volseg.training.state import TrainingClock
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
     from torch import nn
 
     from volseg.config.train_tables import TrainingSettings
     from volseg.evaluation.metrics import PixelScores
     from volseg.models.card import ModelCard
-    from volseg.training.data.sample import Sample
-    from volseg.training.distributed import Processes
-    from volseg.training.setup import Parts
+    from volseg.training.distributed import DistributedContext
+    from volseg.training.job import TrainerCallback, TrainingJob
+    from volseg.training.setup import TrainingComponents
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What came of a training.
+class TrainingResult:
+    """Result of a training.
 
     Attributes:
-        network: the averaged weights of the last step, in eval mode.
+        network: with the EMA weights of the last step, in eval mode.
         card: for its model file.
-        best: scores of the best step on the held-out sections; None without such sections.
-        steps: taken, those before a resume too.
-        losses: of every step since it was begun or resumed.
-        seconds: taken, pauses before a resume left out.
-        waited: share of them in which the device waited for patches.
-        finished: False where it was stopped before its end.
+        best: validation scores of the best step; None without validation sections.
+        steps: taken in total, including those before a resume.
+        losses: of every step since the start or the resume.
+        seconds: training time, without pauses before a resume.
+        wait_fraction: fraction of it in which the device waited for patches.
+        finished: False if the training was stopped before its end.
     """
 
     network: nn.Module
@@ -52,120 +52,126 @@ class Trained:
     steps: int
     losses: list[float]
     seconds: float
-    waited: float
+    wait_fraction: float
     finished: bool
 
 
-def fit(job: Job, watcher: Watcher) -> Trained:
+def run_training(job: TrainingJob, callback: TrainerCallback) -> TrainingResult:
     """Train a network.
 
-    Each step draws patches, varies them, and follows the gradient of their loss, at the rate that the schedule has for
-    the share of the training that is over. Now and then the averaged weights are scored on sections held out, and kept.
-    All chance follows from the seed and the numbers of patches and steps: a training that is resumed draws what it
-    would have drawn.
+    Each step loads patches, augments them, and follows the gradient of their loss at the scheduled learning rate.
+    Every `validation.every` steps the EMA weights are validated and saved. All random numbers follow from the seed and
+    the indices of patches and steps, so that a resumed training draws the same ones.
 
     Raises:
-        TrainingError: a loss that is no number.
-        ResumeError: a checkpoint of another training.
-        VolsegError: settings that the network cannot take.
+        TrainingError: the loss is NaN or infinite.
+        ResumeError: the checkpoint belongs to another training.
+        VolsegError: settings that do not fit the network.
     """
-    settings, processes = job.settings, job.processes
+    settings, context = job.settings, job.distributed
+    patience = settings.validation.patience
     torch.manual_seed(settings.fit.seed)
-    parts = prepare(job, watcher)
-    learner, course = parts.learner, parts.course
-    clock, waited_before = Clock(settings.fit, course.seconds), course.waited
+    components = build_components(job, callback)
+    learner, state, output_shape = components.learner, components.state, components.dataset.output_shape
+    clock, previous_wait = TrainingClock(settings.fit, state.seconds), state.wait_seconds
     losses: list[float] = []
-    stopped, start_up = False, 0.0
+    stopped, startup_seconds = False, 0.0
+    loader = load_batches(
+        components.dataset,
+        patch_indices(settings, context, learner.step),
+        batch_size=settings.patches.batch,
+        workers=resolve_workers(settings.patches.workers),
+        device=context.device,
+    )
 
-    with _deterministic(asked=settings.fit.deterministic), closing(_batches(parts, settings, processes)) as batches:
-        samples = Waiting(batches)
-        share = processes.broadcast(clock.share(learner.step))
-        while not (share >= 1 or stopped or course.over(settings.validation.patience)):
-            rate = settings.optimizer.learning_rate * rate_at(share, settings.schedule)
-            drawn = list(islice(samples, settings.patches.accumulate))
-            start_up = start_up or samples.seconds
-            losses.append(learner.learn(drawn, parts.patches.scored, rate))
+    with _deterministic_algorithms(enabled=settings.fit.deterministic), closing(loader):
+        batches = TimedIterator(loader)
+        progress = context.broadcast(clock.progress(learner.step))
+        while not (progress >= 1 or stopped or state.should_stop_early(patience)):
+            learning_rate = settings.optimizer.learning_rate * learning_rate_factor(progress, settings.schedule)
+            samples = list(islice(batches, settings.patches.accumulate))
+            startup_seconds = startup_seconds or batches.seconds
+            losses.append(learner.train_step(samples, output_shape, learning_rate))
 
-            share = processes.broadcast(clock.share(learner.step))
-            course.seconds, course.waited = clock.seconds, waited_before + samples.seconds - start_up
-            if processes.first:
-                watcher.step(Step(learner.step, losses[-1], rate, share, course.seconds, course.waited))
-            stopped = processes.broadcast(job.stopping()) > 0
-            due = share >= 1 or learner.step % settings.validation.every == 0
-            if due or stopped:
-                if processes.first:
-                    validate_and_save(parts, job, watcher, score=due)
-                course.stale = int(processes.broadcast(course.stale))
+            progress = context.broadcast(clock.progress(learner.step))
+            state.seconds, state.wait_seconds = clock.seconds, previous_wait + batches.seconds - startup_seconds
+            if context.is_rank_zero:
+                step = (learner.step, losses[-1], learning_rate, progress, state.seconds, state.wait_seconds)
+                callback.on_step(StepResult(*step))
+            stopped = context.broadcast(job.should_stop()) > 0
+            validate = progress >= 1 or learner.step % settings.validation.every == 0
+            if validate or stopped:
+                if context.is_rank_zero:
+                    validate_and_save(components, job, callback, validate=validate)
+                state.validations_since_best = int(context.broadcast(state.validations_since_best))
 
-    return Trained(
-        learner.average.network,
-        course.described(parts.card, learner.step),
-        course.best_scores,
+    return TrainingResult(
+        learner.ema.network,
+        state.update_card(components.card, learner.step),
+        state.best_scores,
         learner.step,
         losses,
-        course.seconds,
-        course.waited / max(course.seconds, 1e-9),
-        finished=share >= 1 or course.over(settings.validation.patience) or not stopped,
+        state.seconds,
+        state.wait_fraction,
+        finished=progress >= 1 or state.should_stop_early(patience) or not stopped,
     )
 
 
 @contextmanager
-def _deterministic(*, asked: bool) -> Iterator[None]:
-    """Algorithms that give the same bits each time, while a training lasts.
+def _deterministic_algorithms(*, enabled: bool) -> Iterator[None]:
+    """Use deterministic algorithms in a context.
 
     Raises:
         TrainingError: a layer has none on this device.
     """
-    before = torch.are_deterministic_algorithms_enabled()
-    if asked:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS insists on it
-    torch.use_deterministic_algorithms(asked or before)
+    previous = torch.are_deterministic_algorithms_enabled()
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+    torch.use_deterministic_algorithms(enabled or previous)
     try:
         yield
     except RuntimeError as error:
         if "deterministic" not in str(error):
             raise
-        raise TrainingError(f"fit.deterministic cannot be had here ({error}); leave it out") from error
+        raise TrainingError(
+            f"fit.deterministic is not supported by this network and device ({error}); remove it"
+        ) from error
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(previous)
 
 
-def validate_and_save(parts: Parts, job: Job, watcher: Watcher, *, score: bool) -> None:
-    """Score the averaged weights, and hand out all that should outlive this process."""
-    learner, course = parts.learner, parts.course
-    best = score and not parts.validation
-    model = Model(learner.average.network, parts.card, "")
-    if score and parts.validation:
+def validate_and_save(
+    components: TrainingComponents, job: TrainingJob, callback: TrainerCallback, *, validate: bool
+) -> None:
+    """Validate the EMA weights, and pass them with a checkpoint to the callback."""
+    learner, state, validator = components.learner, components.state, components.validator
+    best = validate and not validator  # without validation sections the last step counts as the best
+    network = learner.ema.network
+
+    def save(card: ModelCard, *, best: bool) -> None:
+        checkpoint = state.checkpoint(learner.checkpoint(), job.settings, job.distributed)
+        callback.on_save(Model(network, card, ""), checkpoint, best=best)
+
+    if validate and validator:
         try:
-            done = parts.validation.of(model, learner.step, course.best_value)
+            result = validator.validate(Model(network, components.card, ""), learner.step, state.best_value)
         except TrainingError:
-            raise  # weights that are no numbers are not worth keeping
+            raise  # weights that are not finite are not saved
         except VolsegError:
-            watcher.keep(model, course.checkpoint(learner.state(), job.settings, job.processes), best=False)
+            save(components.card, best=False)
             raise
-        course.note(done)
-        best = done.best
-        watcher.validated(done)
-    described = Model(model.network, course.described(parts.card, learner.step), "")
-    watcher.keep(described, course.checkpoint(learner.state(), job.settings, job.processes), best=best)
+        state.update(result)
+        best = result.best
+        callback.on_validation(result)
+    save(state.update_card(components.card, learner.step), best=best)
 
 
-def _batches(parts: Parts, settings: TrainingSettings, processes: Processes) -> Generator[Sample, None, None]:
-    return loader(
-        parts.patches,
-        patch_numbers(settings, processes, parts.learner.step),
-        batch=settings.patches.batch,
-        workers=workers_for(settings.patches.workers),
-        device=processes.device,
-    )
+def patch_indices(settings: TrainingSettings, context: DistributedContext, steps_done: int) -> Iterator[int]:
+    """Yield the indices of the patches of this process, without end.
 
-
-def patch_numbers(settings: TrainingSettings, processes: Processes, steps_done: int) -> Iterator[int]:
-    """The patches that this process learns from, for ever, as numbers in the whole training.
-
-    A step takes batch x accumulate x processes patches; those of one forward pass lie side by side.
+    A step takes batch x accumulate x world size patches; those of one forward pass are consecutive.
     """
-    batch, passes = settings.patches.batch, settings.patches.accumulate
-    for forward in count(steps_done * passes):
-        first = (forward * processes.size + processes.rank) * batch
+    batch, accumulate = settings.patches.batch, settings.patches.accumulate
+    for forward_pass in count(steps_done * accumulate):
+        first = (forward_pass * context.world_size + context.rank) * batch
         yield from range(first, first + batch)

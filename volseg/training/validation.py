@@ -1,4 +1,4 @@
-"""Scores of a network on sections that it does not learn from."""
+"""Validation: scores of a network on sections that it is not trained on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from volseg.inference.tiled_predictor import TiledPredictor
 from volseg.ops import Grey, RunningMean, read_reflected, to_uint8
 from volseg.pipeline import PlanRequest, plan_run
 from volseg.training.data.sample import IGNORED
-from volseg.training.data.targets import refuse_far, targets_of
+from volseg.training.data.targets import make_targets, refuse_long_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from volseg.inference.hardware import WorkerInfo
     from volseg.inference.settings import Engine
     from volseg.models.model import Model
-    from volseg.training.data.volumes import HeldOut
+    from volseg.training.data.volumes import ValidationSections
 
 
 @dataclass(frozen=True)
-class Validated:
-    """What the validation of one step found.
+class ValidationResult:
+    """Scores of one validation.
 
     Attributes:
-        step: which.
-        pixels: pixel scores over all held-out sections.
-        segmentation: V_rand and V_info; None where the settings do not select by them.
-        value: the score that steps are compared by; higher is better.
+        step: of the training.
+        pixels: pixel scores over all validation sections.
+        segmentation: V_rand and V_info; None unless they select the best step.
+        value: the score that selects the best step; higher is better.
         best: whether it is the highest so far.
-        columns: captions and pictures (y, x) of some held-out sections: raw, truth, probability.
+        images: captions and images (y, x) of some sections: raw, truth, probability.
     """
 
     step: int
@@ -53,139 +53,150 @@ class Validated:
     segmentation: SegmentationScores | None
     value: float
     best: bool
-    columns: list[tuple[str, NDArray[Any]]]
+    images: list[tuple[str, NDArray[Any]]]
 
-    def figures(self) -> dict[str, float]:
-        """The scores that tell steps apart, by name."""
-        told = {"f1": self.pixels.best_f1, "average_precision": self.pixels.average_precision}
+    def scores(self) -> dict[str, float]:
+        """The main scores by name."""
+        scores = {"f1": self.pixels.best_f1, "average_precision": self.pixels.average_precision}
         if self.segmentation is not None:
-            told |= {"v_rand": self.segmentation.best_v_rand, "v_info": self.segmentation.best_v_info}
-        return told
+            scores |= {"v_rand": self.segmentation.best_v_rand, "v_info": self.segmentation.best_v_info}
+        return scores
 
 
-class Validation:
-    """The held-out sections, and how a network is scored on them."""
+class Validator:
+    """Scores a network on the validation sections."""
 
-    def __init__(self, held_out: Sequence[HeldOut], settings: TrainingSettings, engine: Engine) -> None:
-        """Say what is scored and how.
+    def __init__(self, sections: Sequence[ValidationSections], settings: TrainingSettings, engine: Engine) -> None:
+        """Set what is scored and how.
 
         Args:
-            held_out: stretches of sections with their truth.
-            settings: the run file's.
+            sections: one entry for each range; may be empty.
+            settings: of the run file.
             engine: how the network is run; its orientations are averaged.
         """
-        self._held_out = held_out
+        self._sections = sections
         self._settings = settings
         self._engine = engine
 
     def __bool__(self) -> bool:
-        """Whether there is anything to score on."""
-        return bool(self._held_out)
+        """Whether there are validation sections."""
+        return bool(self._sections)
 
-    def refuse_unfit(self, model: Model) -> None:
-        """Find out before the first step whether the held-out sections can be scored.
+    def check(self, model: Model) -> None:
+        """Check before the first step that the validation sections can be scored.
 
         Raises:
-            TrainingError: they do not fit in memory, or hold nothing that can be scored.
+            TrainingError: they do not fit in memory.
+            ConfigError: an affinity offset is as long as a range of sections.
         """
-        for held in self._held_out:
+        for sections in self._sections:
             try:
-                _tiling(model, held.raw, self._engine, worker_info(self._engine.device))
+                _tiling(model, sections.raw, self._engine, worker_info(self._engine.device))
             except MemoryPlanError as error:
                 raise TrainingError(
-                    f"validation on sections of {held.raw.shape} does not fit ({error}); hold out fewer by "
-                    "data.validation, or train without"
+                    f"validation on sections of {sections.raw.shape} does not fit in memory ({error}); use fewer "
+                    "sections for data.validation, or none"
                 ) from error
             if self._settings.target.kind == "affinities":
-                refuse_far(self._settings.target.offsets, held.raw.shape, "data.validation")
+                refuse_long_offsets(self._settings.target.offsets, sections.raw.shape, "data.validation")
 
-    def of(self, model: Model, step: int, best_before: float | None) -> Validated:
-        """Score a model on all held-out sections, each voxel once.
+    def validate(self, model: Model, step: int, best_value: float | None) -> ValidationResult:
+        """Score a model on all validation sections, each voxel once.
+
+        Args:
+            model: with the weights to score.
+            step: of the training.
+            best_value: highest selecting score so far; None before the first validation.
 
         Raises:
-            TrainingError: its probabilities are no numbers.
+            TrainingError: probabilities are NaN or infinite.
             MemoryPlanError: not even the smallest tile fits.
         """
         if self._engine.device == "cuda":
-            torch.cuda.empty_cache()  # what the training's allocator keeps would look taken
-        facts = worker_info(self._engine.device)
-        pixels, sections = PixelCounts(), SegmentationCounts()
-        segmented = self._settings.validation.score in ("v_rand", "v_info")
-        columns: list[tuple[str, NDArray[Any]]] = []
-        for held in self._held_out:
-            made = predict_sections(model, held.raw, self._engine, facts)
-            if not np.isfinite(made).all():
+            torch.cuda.empty_cache()  # memory cached by training counts as used in the memory plan
+        worker = worker_info(self._engine.device)
+        pixel_counts, segmentation_counts = PixelCounts(), SegmentationCounts()
+        score_segmentation = self._settings.validation.score in ("v_rand", "v_info")
+        images: list[tuple[str, NDArray[Any]]] = []
+        for sections in self._sections:
+            probability = predict_sections(model, sections.raw, self._engine, worker)
+            if not np.isfinite(probability).all():
                 raise TrainingError(
-                    f"the network's probabilities are no numbers at step {step}; lower optimizer.learning_rate, or "
-                    "use fit.precision float32; the best model before is kept"
+                    f"the network's probabilities are NaN or infinite at step {step}; lower optimizer.learning_rate, "
+                    "or use fit.precision float32; the previous best model is intact"
                 )
-            boundary, truth, ignored = self._boundaries(model, made, held)
-            pixels.add(to_uint8(boundary), truth, ignored)
-            if segmented:
-                sections.add(to_uint8(boundary[0]), held.truth_ids)
-            columns = columns or _columns(held.raw, truth[0], boundary.mean(axis=0))
-        scores, segmentation = pixel_scores(pixels), sections.scores() if segmented else None
-        value = _value(self._settings.validation.score, scores, segmentation)
-        best = best_before is None or value > best_before
-        return Validated(step, scores, segmentation, value, best, columns)
+            boundary, truth, ignored = self._boundaries(model, probability, sections)
+            pixel_counts.add(to_uint8(boundary), truth, ignored)
+            if score_segmentation:
+                segmentation_counts.add(to_uint8(boundary[0]), sections.cell_ids)
+            images = images or _images(sections.raw, truth[0], boundary.mean(axis=0))
+        pixels = pixel_scores(pixel_counts)
+        segmentation = segmentation_counts.scores() if score_segmentation else None
+        value = _select_score(self._settings.validation.score, pixels, segmentation)
+        best = best_value is None or value > best_value
+        return ValidationResult(step, pixels, segmentation, value, best, images)
 
     def _boundaries(
-        self, model: Model, made: NDArray[np.float32], held: HeldOut
+        self, model: Model, probability: NDArray[np.float32], sections: ValidationSections
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """How sure the network is of a boundary, where there is one, and what is not scored: (channels, z, y, x)."""
+        """Boundary probability, true boundaries and ignored voxels: (channels, z, y, x) each."""
+        labels = sections.labels
         if self._settings.target.kind == "membrane":
             channel = model.card.membrane_channel
-            return made[channel : channel + 1], (held.labels == 1)[None], (held.labels == IGNORED)[None]
-        labels = torch.from_numpy(held.labels)[None]
-        joined, counted = targets_of(labels, self._settings.target, model.card.classes, model.card.activation)
-        return 1 - made, joined[0].numpy() < 0.5, (counted[0].numpy() == 0) | np.zeros(made.shape, bool)
+            return probability[channel : channel + 1], (labels == 1)[None], (labels == IGNORED)[None]
+        target = self._settings.target
+        same_cell, mask = make_targets(
+            torch.from_numpy(labels)[None], target, model.card.classes, model.card.activation
+        )
+        ignored = np.broadcast_to(mask[0].numpy() == 0, probability.shape)
+        return 1 - probability, same_cell[0].numpy() < 0.5, ignored
 
 
-def _columns(
+def _images(
     raw: NDArray[Any], truth: NDArray[np.bool_], probability: NDArray[np.float32]
 ) -> list[tuple[str, NDArray[Any]]]:
-    """Two sections of a stretch (z, y, x), one below the other."""
-    chosen = sorted({len(raw) // 4, 3 * len(raw) // 4})
-    named = {"raw": raw, "truth": truth, "probability": probability}
-    return [(name, np.concatenate([volume[z] for z in chosen])) for name, volume in named.items()]
+    """Two sections of a range (z, y, x), one below the other."""
+    indices = sorted({len(raw) // 4, 3 * len(raw) // 4})
+    volumes = {"raw": raw, "truth": truth, "probability": probability}
+    return [(name, np.concatenate([volume[z] for z in indices])) for name, volume in volumes.items()]
 
 
-def _value(score: Score, pixels: PixelScores, segmentation: SegmentationScores | None) -> float:
+def _select_score(score: Score, pixels: PixelScores, segmentation: SegmentationScores | None) -> float:
     if segmentation is not None:
         return segmentation.best_v_rand if score == "v_rand" else segmentation.best_v_info
     return pixels.best_f1 if score == "f1" else pixels.average_precision
 
 
-def predict_sections(model: Model, raw: NDArray[Any], engine: Engine, facts: WorkerInfo) -> NDArray[np.float32]:
-    """Probabilities of a small volume in memory, with the exact halo; (classes, z, y, x) in [0, 1].
+def predict_sections(model: Model, raw: NDArray[Any], engine: Engine, worker: WorkerInfo) -> NDArray[np.float32]:
+    """Predict a small volume in memory, with the exact halo; (classes, z, y, x) in [0, 1].
 
     Args:
-        model: whatever device its weights lie on.
-        raw: grey values (z, y, x), normalised as if they were a volume by themselves.
+        model: on any device.
+        raw: grey values (z, y, x), normalised as a volume of their own.
         engine: how the network is run.
-        facts: what this process computes on.
+        worker: hardware of this process.
 
     Raises:
         MemoryPlanError: not even the smallest tile fits.
     """
-    whole = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
-    tiling = _tiling(model, raw, engine, facts)
+    box = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
+    tiling = _tiling(model, raw, engine, worker)
     statistics = model.card.normalization.statistics_of(raw)
-    read_box = tiling.read_box(whole)
+    read_box = tiling.read_box(box)
     grey = Grey.of(read_reflected(raw, read_box.start, read_box.stop), statistics, read_box.start[0])
-    optimized = optimize(model.network, engine.device, engine.precision)
-    estimates = RunningMean()
-    for probability, _ in TiledPredictor(optimized, model.probabilities, tiling, engine)(grey, whole):
-        estimates.add(probability)
-    return estimates.mean()
+    network = optimize(model.network, engine.device, engine.precision)
+    mean = RunningMean()
+    for estimate in TiledPredictor(network, model.probabilities, tiling, engine)(grey, box):
+        mean.add(estimate.probability)
+    return mean.mean()
 
 
-def _tiling(model: Model, raw: NDArray[Any], engine: Engine, facts: WorkerInfo) -> Tiling:
-    """The largest tiles that fit."""
+def _tiling(model: Model, raw: NDArray[Any], engine: Engine, worker: WorkerInfo) -> Tiling:
+    """The largest tiles that fit in memory."""
     footprint = model.card.footprint
-    whole = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
-    z, y, x = (ceil_to(n, s) for n, s in zip(whole.shape, footprint.stride, strict=True))
-    plan = plan_run(whole.shape, whole.shape, (footprint,), PlanRequest(block=(z, y, x)))
+    shape = (raw.shape[0], raw.shape[1], raw.shape[2])
+    z, y, x = (ceil_to(n, s) for n, s in zip(shape, footprint.stride, strict=True))
+    plan = plan_run(shape, shape, (footprint,), PlanRequest(block=(z, y, x)))
     load = Load(
         batch=engine.batch,
         precision=engine.precision,
@@ -196,5 +207,5 @@ def _tiling(model: Model, raw: NDArray[Any], engine: Engine, facts: WorkerInfo) 
         estimates=len(ORIENTATIONS[engine.orientations]),
     )
     plans = ((tiling, plan_memory(model.network, plan.grid, tiling, load)) for tiling in plan.tilings())
-    tiling, _ = largest_that_fits(plans, facts.memory, facts.device_memory)
+    tiling, _ = largest_that_fits(plans, worker.memory, worker.device_memory)
     return tiling

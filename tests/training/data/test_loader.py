@@ -1,4 +1,4 @@
-"""Batches: the same whoever cuts them, told of what goes wrong in its own line, and no worker left behind."""
+"""Dataloader: batches do not depend on workers, errors keep their message, and workers exit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.training.data.test_patches import patches_of, unchanged
 from volseg.errors import SourceError
 from volseg.storage import open_readable
 from volseg.testing.factories import make_volume
-from volseg.training.data.labels import LabelMeaning
-from volseg.training.data.loader import Waiting, loader, workers_for
-from volseg.training.data.patches import Patches
+from volseg.training.data.labels import LabelEncoding
+from volseg.training.data.loader import TimedIterator, load_batches, resolve_workers
+from volseg.training.data.patches import PatchDataset
 from volseg.training.data.volumes import LabelledVolume
 
 
@@ -33,47 +33,47 @@ def stored(tmp_path: Path) -> list[LabelledVolume]:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["raw"] = raw
     readers = [open_readable(str(tmp_path / name)) for name in ("a.zarr", "a.h5", "a.tif")]
-    meaning = LabelMeaning("membrane", "zero")
-    return [LabelledVolume(reader, reader, meaning, (1.0, 1.0, 1.0), ((0, 4),)) for reader in readers]
+    encoding = LabelEncoding("membrane", "zero")
+    return [LabelledVolume(reader, reader, encoding, (1.0, 1.0, 1.0), ((0, 4),)) for reader in readers]
 
 
-def test_kinds_of_file_and_numbers_of_workers_make_no_difference(stored: list[LabelledVolume]) -> None:
+def test_batches_do_not_depend_on_file_format_and_workers(stored: list[LabelledVolume]) -> None:
     zarr, hdf5, tiff = (patches_of(volume) for volume in stored)
-    expected = list(loader(zarr, range(5, 16), batch=4, workers=0, device="cpu"))
+    expected = list(load_batches(zarr, range(5, 16), batch_size=4, workers=0, device="cpu"))
     assert [len(sample.seeds) for sample in expected] == [4, 4, 3]
     assert expected[1].raw.shape == (4, 1, 32, 32)
-    mixed = Patches(tuple(stored), unchanged(tuple(stored)), zarr.seen, zarr.scored, 3)
+    mixed = PatchDataset(tuple(stored), unchanged(tuple(stored)), zarr.input_shape, zarr.output_shape, 3)
     for one, workers, reference in [(hdf5, 0, expected), (tiff, 0, expected), (mixed, 2, None)]:
         numbers = range(5, 16)
-        wanted = reference or list(loader(one, numbers, batch=4, workers=0, device="cpu"))
-        found = Waiting(loader(one, numbers, batch=4, workers=workers, device="cpu"))
-        for sample, other in zip(wanted, found, strict=True):
+        expected_batches = reference or list(load_batches(one, numbers, batch_size=4, workers=0, device="cpu"))
+        batches = TimedIterator(load_batches(one, numbers, batch_size=4, workers=workers, device="cpu"))
+        for sample, other in zip(expected_batches, batches, strict=True):
             assert all(bool((a == b).all()) for a, b in [
                 (sample.raw, other.raw), (sample.labels, other.labels), (sample.seeds, other.seeds),
             ])  # fmt: skip
-        assert found.seconds > 0
+        assert batches.seconds > 0
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_goes_wrong_in_a_worker_is_told_in_its_own_line(workers: int, tmp_path: Path) -> None:
+def test_an_error_in_a_worker_keeps_its_message(workers: int, tmp_path: Path) -> None:
     path = make_volume(tmp_path / "a.zarr", (1, 64, 64), chunk=(1, 64, 64))
     reader = open_readable(str(path))
-    volume = LabelledVolume(reader, reader, LabelMeaning(), (1.0, 1.0, 1.0), ((0, 1),))
+    volume = LabelledVolume(reader, reader, LabelEncoding(), (1.0, 1.0, 1.0), ((0, 1),))
     for chunk in (path / "0" / "c").rglob("0"):
         if chunk.is_file():
             chunk.write_bytes(b"broken" + chunk.read_bytes()[6:200])
-    batches = loader(patches_of(volume), range(8), batch=2, workers=workers, device="cpu")
+    batches = load_batches(patches_of(volume), range(8), batch_size=2, workers=workers, device="cpu")
     with pytest.raises(SourceError, match=r"^cannot read 0:1,.* of .*a.zarr/0: ") as caught:
         next(batches)
     assert "Traceback" not in str(caught.value)
 
 
-ABANDONED = """
+KILLED = """
 import psutil, sys
 from tests.training.data.test_patches import coordinates, patches_of
-from volseg.training.data.loader import loader
+from volseg.training.data.loader import load_batches
 if __name__ == "__main__":
-    batches = loader(patches_of(coordinates((2, 40, 40))), range(1000), batch=1, workers=1, device="cpu")
+    batches = loader(patches_of(coordinates((2, 40, 40))), range(1000), batch_size=1, workers=1, device="cpu")
     next(batches)
     print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
     sys.stdin.read()
@@ -81,11 +81,11 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_workers_end_with_the_training_even_if_it_is_killed(tmp_path: Path) -> None:
-    (tmp_path / "abandoned.py").write_text(ABANDONED)
+def test_workers_exit_if_the_main_process_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
     started: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    surroundings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, str(tmp_path / "abandoned.py")], env=surroundings, **started) as training:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, str(tmp_path / "killed.py")], env=environment, **started) as training:
         assert training.stdout is not None
         children = [psutil.Process(int(pid)) for pid in training.stdout.readline().split()]
         training.kill()
@@ -94,8 +94,8 @@ def test_workers_end_with_the_training_even_if_it_is_killed(tmp_path: Path) -> N
     assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_auto_is_half_of_the_cores_and_four_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_half_of_the_cores_and_at_most_four(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, workers in [(1, 0), (2, 1), (6, 3), (64, 4)]:
         monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
-        assert workers_for("auto") == workers
-    assert workers_for(7) == 7
+        assert resolve_workers("auto") == workers
+    assert resolve_workers(7) == 7

@@ -1,4 +1,4 @@
-"""Patches: decided by their number alone, truly those of the volume, and never of sections held out."""
+"""Patches: determined by their index, equal to the volume, and never from validation sections."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volseg.errors import TrainingError
+from volseg.errors import ConfigError, TrainingError
 from volseg.models.footprint import network_footprint
 from volseg.ops import Normalization, read_reflected
 from volseg.testing.factories import random_network
-from volseg.training.data.labels import LabelMeaning
-from volseg.training.data.patches import Patches, geometry
+from volseg.training.data.labels import LabelEncoding
+from volseg.training.data.patches import PatchDataset, patch_shapes
 from volseg.training.data.statistics import TrainingStatistics, training_statistics
 from volseg.training.data.volumes import LabelledVolume
 
@@ -29,8 +29,8 @@ DEEP = network_footprint(random_network("unet", {"width": 1, "depth": 1, "kernel
 
 
 @dataclass(frozen=True)
-class Held:
-    """A volume in memory that counts the voxels read from it."""
+class MemoryVolume:
+    """A volume in memory that records the boxes read from it."""
 
     voxels: np.ndarray
     location: str = "memory"
@@ -52,35 +52,35 @@ class Held:
 
 
 def coordinates(shape: Zyx, train: Any = None, **more: Any) -> LabelledVolume:
-    """Grey values say where they are, and labels are ids of the same value."""
+    """Grey values encode their position; membrane is every third."""
     raw = (1 + np.arange(np.prod(shape))).reshape(shape)
     assert raw.max() < 2**24
-    meaning = LabelMeaning("membrane", "nonzero")
-    labels = Held((raw % 3 == 0).astype(np.uint8))
+    encoding = LabelEncoding("membrane", "nonzero")
+    labels = MemoryVolume((raw % 3 == 0).astype(np.uint8))
     return LabelledVolume(
-        Held(raw.astype(np.float32)), labels, meaning, (1.0, 1.0, 1.0), train or ((0, shape[0]),), **more
+        MemoryVolume(raw.astype(np.float32)), labels, encoding, (1.0, 1.0, 1.0), train or ((0, shape[0]),), **more
     )
 
 
 def unchanged(volumes: tuple[LabelledVolume, ...]) -> TrainingStatistics:
-    """Constants that leave grey values as they are."""
+    """Constants that do not change grey values."""
     pairs = tuple((((0.0, 1.0),),) * len(volume.train) for volume in volumes)
     return TrainingStatistics(Normalization("fixed", (0.0, 1.0)), pairs)
 
 
 def patches_of(
     *volumes: LabelledVolume, footprint: Footprint = PADDED, size: Zyx = (1, 32, 32), seed: int = 0
-) -> Patches:
-    return Patches(volumes, unchanged(volumes), *geometry(footprint, size), seed)
+) -> PatchDataset:
+    return PatchDataset(volumes, unchanged(volumes), *patch_shapes(footprint, size), seed)
 
 
 def sections_of(patch: np.ndarray, shape: Zyx) -> set[int]:
-    """The sections that a patch of coordinates shows."""
+    """The sections that a patch of `coordinates` contains."""
     return set(((patch.astype(int) - 1) // (shape[1] * shape[2])).ravel().tolist())
 
 
 @pytest.mark.parametrize(
-    ("footprint", "size", "seen", "scored"),
+    ("footprint", "size", "input_shape", "output_shape"),
     [
         (PADDED, (1, 32, 32), (1, 32, 32), (1, 32, 32)),
         (UNPADDED, (1, 32, 32), (1, 72, 72), (1, 32, 32)),
@@ -88,33 +88,35 @@ def sections_of(patch: np.ndarray, shape: Zyx) -> set[int]:
         (DEEP, (4, 32, 32), (12, 48, 48), (4, 32, 32)),
     ],
 )
-def test_raw_and_labels_are_of_one_place_and_of_the_size_that_the_network_sees(footprint, size, seen, scored) -> None:
-    assert geometry(footprint, size)[1] == scored
+def test_raw_and_labels_match_and_have_the_input_shape(footprint, size, input_shape, output_shape) -> None:
+    assert patch_shapes(footprint, size)[1] == output_shape
     patches = patches_of(coordinates((9, 60, 61), ((2, 8),)), footprint=footprint, size=size)
     for number in range(12):
         raw, labels, weights, _ = patches[number]
-        assert raw.shape == labels.shape == patches.seen
+        assert raw.shape == labels.shape == patches.input_shape
         assert (raw.dtype.name, labels.dtype.name, weights) == ("float32", "int32", None)
         np.testing.assert_array_equal(labels, raw.astype(int) % 3 == 0)
         assert sections_of(raw, (9, 60, 61)) <= set(range(2, 8))
-    assert patches.seen[1:] == seen[1:]
+    assert patches.input_shape[1:] == input_shape[1:]
 
 
-def test_a_patch_that_the_network_cannot_take_is_refused_with_one_that_it_can() -> None:
-    with pytest.raises(TrainingError, match=r"patches.size \[1, 30, 32\] is off .* along its rows; use \[1, 32, 32\]"):
-        geometry(PADDED, (1, 30, 32))
-    with pytest.raises(TrainingError, match=r"patches.size \[4, 32, 32\] has 4 sections, .* use \[1, 32, 32\]"):
-        geometry(PADDED, (4, 32, 32))
-    assert geometry(UNPADDED, (1, 30, 30))[1] == (1, 32, 32)
+def test_an_invalid_patch_size_is_refused_with_a_valid_one() -> None:
+    with pytest.raises(
+        ConfigError, match=r"patches.size \[1, 30, 32\] is not a multiple .* along its rows; use \[1, 32, 32\]"
+    ):
+        patch_shapes(PADDED, (1, 30, 32))
+    with pytest.raises(ConfigError, match=r"patches.size \[4, 32, 32\] has 4 sections, .* use \[1, 32, 32\]"):
+        patch_shapes(PADDED, (4, 32, 32))
+    assert patch_shapes(UNPADDED, (1, 30, 30))[1] == (1, 32, 32)
 
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 10**9), min_size=2, max_size=6), st.integers(0, 2**40))
-def test_a_patch_is_decided_by_its_number_and_the_seed(numbers: list[int], seed: int) -> None:
+def test_a_patch_depends_on_its_index_and_the_seed_only(numbers: list[int], seed: int) -> None:
     volumes = coordinates((3, 40, 40)), coordinates((2, 50, 30))
-    asked = [patches_of(*volumes, seed=seed)[number] for number in numbers]
+    first = [patches_of(*volumes, seed=seed)[number] for number in numbers]
     one = patches_of(*volumes, seed=seed)
-    for number, patch in zip(reversed(numbers), reversed(asked), strict=True):
+    for number, patch in zip(reversed(numbers), reversed(first), strict=True):
         again = one[number]
         np.testing.assert_array_equal(again.raw, patch.raw)
         assert again.seed == patch.seed
@@ -122,7 +124,7 @@ def test_a_patch_is_decided_by_its_number_and_the_seed(numbers: list[int], seed:
     assert one[numbers[0]].seed != patches_of(*volumes, seed=seed + 1)[numbers[0]].seed
 
 
-def test_an_overhang_is_the_mirror_and_no_longer_than_a_quarter() -> None:
+def test_an_overhang_is_mirrored_and_at_most_a_quarter() -> None:
     shape = (1, 40, 44)
     volume = coordinates(shape)
     whole: Any = volume.raw
@@ -155,47 +157,47 @@ def test_every_section_of_every_range_is_drawn_and_no_other() -> None:
     assert 0.5 < sum(bool(sections & {5, 6, 7}) for sections in drawn) / 200 < 0.7
 
 
-def test_volumes_are_drawn_by_weight_and_size() -> None:
+def test_volumes_are_drawn_in_proportion_to_weight_and_size() -> None:
     small, large = coordinates((1, 40, 40), weight=6.0), coordinates((3, 40, 40))
-    negative = replace(large, raw=Held(-large.raw.voxels))  # type: ignore[attr-defined]
+    negative = replace(large, raw=MemoryVolume(-large.raw.voxels))  # type: ignore[attr-defined]
     patches = patches_of(small, negative)
-    share = np.mean([patches[number].raw[0, 0, 0] > 0 for number in range(300)])
-    assert 0.6 < share < 0.73
+    fraction = np.mean([patches[number].raw[0, 0, 0] > 0 for number in range(300)])
+    assert 0.6 < fraction < 0.73
 
 
-def test_a_patch_of_which_nothing_is_known_is_drawn_again() -> None:
+def test_a_patch_without_labelled_voxels_is_drawn_again() -> None:
     volume = coordinates((1, 400, 400))
     stored = np.full((1, 400, 400), 9, np.uint8)
     stored[:, :120, :120] = 1
-    partly = replace(volume, labels=Held(stored), meaning=LabelMeaning("membrane", "nonzero", ignore=9))
+    partly = replace(volume, labels=MemoryVolume(stored), encoding=LabelEncoding("membrane", "nonzero", ignore=9))
     patches = patches_of(partly)
     known = [bool((patches[number].labels >= 0).any()) for number in range(60)]
     assert sum(known) > 50
-    nothing = replace(partly, labels=Held(np.full((1, 400, 400), 9, np.uint8)))
+    nothing = replace(partly, labels=MemoryVolume(np.full((1, 400, 400), 9, np.uint8)))
     assert (patches_of(nothing)[0].labels == -1).all()
 
 
-def test_a_patch_reads_what_it_shows_and_no_more() -> None:
+def test_a_patch_reads_its_own_voxels_only() -> None:
     volume = coordinates((50, 300, 300))
     patches_of(volume, footprint=CHANNELS)[0]
-    for held in (volume.raw, volume.labels):
-        assert sum(box.voxels for box in held.boxes) <= 3 * 32 * 32  # type: ignore[attr-defined]
+    for readable in (volume.raw, volume.labels):
+        assert sum(box.voxels for box in readable.boxes) <= 3 * 32 * 32  # type: ignore[attr-defined]
 
 
-def test_each_section_is_normalised_by_its_own_constants_mirrored_with_it() -> None:
+def test_each_section_is_normalised_with_its_own_constants_also_if_mirrored() -> None:
     volume = coordinates((6, 40, 40), ((1, 5),))
     statistics = training_statistics([volume], "section")
-    patches = Patches((volume,), statistics, *geometry(CHANNELS, (1, 32, 32)), 0)
+    patches = PatchDataset((volume,), statistics, *patch_shapes(CHANNELS, (1, 32, 32)), 0)
     plain = patches_of(volume, footprint=CHANNELS)
     for number in range(12):
-        for made, raw in zip(patches[number].raw, plain[number].raw, strict=True):
+        for normalized, raw in zip(patches[number].raw, plain[number].raw, strict=True):
             (section,) = sections_of(raw, (6, 40, 40))
-            mean, std = statistics.of_ranges[0][0][section - 1]
-            np.testing.assert_allclose(made, (raw - mean) / std, atol=1e-4)
+            mean, std = statistics.by_range[0][0][section - 1]
+            np.testing.assert_allclose(normalized, (raw - mean) / std, atol=1e-4)
 
 
-def test_grey_values_that_are_not_finite_are_refused_where_they_are_met() -> None:
+def test_grey_values_that_are_not_finite_are_refused() -> None:
     volume = coordinates((1, 40, 40))
     volume.raw.voxels[:] = np.inf  # type: ignore[attr-defined]
-    with pytest.raises(TrainingError, match="memory holds NaN or infinity in section 0"):
+    with pytest.raises(TrainingError, match="memory contains NaN or infinity in section 0"):
         patches_of(volume)[0]

@@ -1,4 +1,4 @@
-"""Targets are what the labels say, wherever they lie, and count where that is known."""
+"""Targets: equal to the labels, with a mask of valid voxels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from volseg.config.train_tables import TargetSettings
 from volseg.errors import ConfigError
 from volseg.training.data.sample import IGNORED
-from volseg.training.data.targets import classes_of, targets_of
+from volseg.training.data.targets import make_targets, target_classes
 
 MEMBRANE = TargetSettings()
 SHAPES = st.tuples(st.just(2), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
@@ -35,29 +35,29 @@ def affinities(offset: tuple[int, int, int]) -> TargetSettings:
 
 def affinity(labels: np.ndarray, offset: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     target = affinities(offset)
-    same, known = targets_of(labels_of(labels), target, classes_of(target), "sigmoid")
+    same, known = make_targets(labels_of(labels), target, target_classes(target), "sigmoid")
     return same[:, 0].numpy(), known[:, 0].numpy()
 
 
 @settings(max_examples=20)
 @given(ids(1))
-def test_membrane_alone_or_beside_what_it_is_not(labels: np.ndarray) -> None:
-    alone, known = targets_of(labels_of(labels), MEMBRANE, ("membrane",), "sigmoid")
-    pair, _ = targets_of(labels_of(labels), MEMBRANE, ("membrane", "cell"), "softmax")
-    other_way, _ = targets_of(labels_of(labels), MEMBRANE, ("background", "membrane"), "softmax")
-    np.testing.assert_array_equal(alone[:, 0], labels == 1)
+def test_membrane_with_a_sigmoid_or_with_a_softmax_over_two_classes(labels: np.ndarray) -> None:
+    single, known = make_targets(labels_of(labels), MEMBRANE, ("membrane",), "sigmoid")
+    pair, _ = make_targets(labels_of(labels), MEMBRANE, ("membrane", "cell"), "softmax")
+    other_way, _ = make_targets(labels_of(labels), MEMBRANE, ("background", "membrane"), "softmax")
+    np.testing.assert_array_equal(single[:, 0], labels == 1)
     np.testing.assert_array_equal(known[:, 0], labels != IGNORED)
-    np.testing.assert_array_equal(pair[:, :1], alone)
+    np.testing.assert_array_equal(pair[:, :1], single)
     np.testing.assert_array_equal(pair.sum(dim=1, keepdim=True), known)
     np.testing.assert_array_equal(pair.flip(1), other_way)
 
 
 @settings(max_examples=20)
 @given(ids(1), st.integers(0, 3))
-def test_membrane_turns_with_the_labels(labels: np.ndarray, turns: int) -> None:
+def test_membrane_rotates_with_the_labels(labels: np.ndarray, turns: int) -> None:
     for straight, turned in zip(
-        targets_of(labels_of(labels), MEMBRANE, ("membrane",), "sigmoid"),
-        targets_of(labels_of(np.rot90(labels, turns, (2, 3)).copy()), MEMBRANE, ("membrane",), "sigmoid"),
+        make_targets(labels_of(labels), MEMBRANE, ("membrane",), "sigmoid"),
+        make_targets(labels_of(np.rot90(labels, turns, (2, 3)).copy()), MEMBRANE, ("membrane",), "sigmoid"),
         strict=True,
     ):
         assert torch.equal(straight.rot90(turns, (3, 4)), turned)
@@ -78,11 +78,9 @@ def test_an_affinity_compares_a_voxel_with_its_neighbour(labels: np.ndarray, off
 
 @settings(max_examples=20)
 @given(ids(2), OFFSETS)
-def test_an_offset_and_its_opposite_tell_the_same_of_each_pair(
-    labels: np.ndarray, offset: tuple[int, int, int]
-) -> None:
-    back: tuple[int, int, int] = (-offset[0], -offset[1], -offset[2])
-    for forward, backward in zip(affinity(labels, offset), affinity(labels, back), strict=True):
+def test_opposite_offsets_agree_on_each_pair(labels: np.ndarray, offset: tuple[int, int, int]) -> None:
+    opposite: tuple[int, int, int] = (-offset[0], -offset[1], -offset[2])
+    for forward, backward in zip(affinity(labels, offset), affinity(labels, opposite), strict=True):
         rolled = np.roll(forward, offset, axis=(1, 2, 3))
         valid = np.roll(affinity(np.ones_like(labels), offset)[1], offset, axis=(1, 2, 3)) > 0
         np.testing.assert_array_equal(rolled[valid], backward[valid])
@@ -91,26 +89,26 @@ def test_an_offset_and_its_opposite_tell_the_same_of_each_pair(
 
 @settings(max_examples=20)
 @given(ids(2))
-def test_an_affinity_turns_with_labels_and_offset(labels: np.ndarray) -> None:
-    turned = np.rot90(labels, 1, (2, 3)).copy()  # what lay along +x then lies along -y
+def test_an_affinity_rotates_with_labels_and_offset(labels: np.ndarray) -> None:
+    turned = np.rot90(labels, 1, (2, 3)).copy()  # the direction +x becomes -y
     for straight, after in zip(affinity(labels, (0, 0, 1)), affinity(turned, (0, -1, 0)), strict=True):
         np.testing.assert_array_equal(np.rot90(straight, 1, (2, 3)), after)
 
 
-def test_channels_are_named_and_ordered_after_their_offsets() -> None:
+def test_channels_have_the_names_and_order_of_their_offsets() -> None:
     target = TargetSettings(kind="affinities", offsets=((-1, 0, 0), (0, -9, 4), (0, 0, -1)))
-    assert classes_of(target) == ("affinity_z-1", "affinity_y-9_x4", "affinity_x-1")
-    assert classes_of(MEMBRANE) == ("membrane",)
-    same, known = targets_of(labels_of([[[[1, 1, 2]]]]), target, classes_of(target), "sigmoid")
+    assert target_classes(target) == ("affinity_z-1", "affinity_y-9_x4", "affinity_x-1")
+    assert target_classes(MEMBRANE) == ("membrane",)
+    same, known = make_targets(labels_of([[[[1, 1, 2]]]]), target, target_classes(target), "sigmoid")
     assert same.dtype == known.dtype == torch.float32
     assert same[0, :, 0, 0].tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
     assert known[0, :, 0, 0].tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 1]]
 
 
 @pytest.mark.parametrize("offsets", [((0, 0, 0),), ((0, 0, 1), (0, 0, 1)), ()])
-def test_offsets_that_are_no_neighbours_are_refused(offsets: Any) -> None:
+def test_zero_duplicate_and_missing_offsets_are_refused(offsets: Any) -> None:
     with pytest.raises(ConfigError, match="different neighbours"):
-        classes_of(TargetSettings(kind="affinities", offsets=offsets))
+        target_classes(TargetSettings(kind="affinities", offsets=offsets))
 
 
 @pytest.mark.parametrize(
@@ -124,8 +122,8 @@ def test_offsets_that_are_no_neighbours_are_refused(offsets: Any) -> None:
         (affinities((0, 0, 1)), ("affinity_x1",), "softmax"),
     ],
 )
-def test_classes_that_the_labels_do_not_tell_apart_are_refused(
+def test_classes_that_do_not_fit_the_target_are_refused(
     target: TargetSettings, classes: tuple[str, ...], activation: Any
 ) -> None:
     with pytest.raises(ConfigError, match=activation):
-        targets_of(labels_of(np.ones((1, 1, 2, 2))), target, classes, activation)
+        make_targets(labels_of(np.ones((1, 1, 2, 2))), target, classes, activation)

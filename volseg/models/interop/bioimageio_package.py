@@ -49,7 +49,7 @@ def check_license(license_id: str) -> None:
         LicenseId(license_id)
     except ValidationError:
         raise ConfigError(
-            f"a bioimage.io package needs the SPDX identifier of its licence, and {license_id!r} is none; "
+            f"a bioimage.io package needs an SPDX licence identifier, but the licence is {license_id!r}; "
             "give one, such as --license CC-BY-4.0 (spdx.org/licenses lists them)"
         ) from None
 
@@ -151,7 +151,7 @@ def quietly() -> Iterator[None]:
         except Exception as error:
             # What it left open hangs on the frames that it failed in.
             traceback.clear_frames(error.__traceback__)
-            raise ModelError(f"bioimageio does not take the package ({error}); not exported") from error
+            raise ModelError(f"bioimageio.core refuses the package ({error}); not exported") from error
         finally:
             logger.enable("bioimageio")
             gc.collect()

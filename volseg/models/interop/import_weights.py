@@ -48,19 +48,19 @@ def normalization_of(mode: str, mean: float | None, std: float | None, dtype: st
     """How input is made of grey values; the constants belong to `fixed`, which needs them all.
 
     Raises:
-        ConfigError: a constant that is missing, in vain, or no number to divide by.
+        ConfigError: a constant is missing, not used by the mode, not finite, or a standard deviation of 0 or less.
     """
     given = {"--mean": mean, "--std": std, "--dtype": dtype}
     if mode != "fixed":
-        vain = [option for option, value in given.items() if value is not None]
-        if vain:
-            raise ConfigError(f"{vain[0]} is of no use with --normalization {mode}; leave it out, or say fixed")
+        unused = next((option for option, value in given.items() if value is not None), None)
+        if unused:
+            raise ConfigError(f"{unused} needs --normalization fixed; leave it out with --normalization {mode}")
         return Normalization(mode, (0.0, 1.0))
     if mean is None or std is None or dtype is None:
         missing = next(option for option, value in given.items() if value is None)
-        raise ConfigError(f"--normalization fixed needs {missing}: the training data's own, in its grey values")
+        raise ConfigError(f"--normalization fixed needs {missing} of the training data")
     if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
-        raise ConfigError(f"mean {mean} and standard deviation {std} must be finite, and the second above 0")
+        raise ConfigError(f"mean {mean} and standard deviation {std} must be finite, the standard deviation above 0")
     return Normalization("fixed", (mean, std), dtype)
 
 
@@ -80,11 +80,11 @@ def import_weights(weights: Path, output: Path, meaning: ImportSpec) -> tuple[Mo
         ConfigError: a network, arguments or classes that do not exist or do not suit.
     """
     if output.suffix != ".safetensors":
-        raise ConfigError(f"{output} must end in .safetensors, which is what a model file is")
+        raise ConfigError(f"--output {output} must end in .safetensors")
     _refuse_existing(output)
     NETWORKS.check(meaning.network)
     if meaning.activation == "softmax" and meaning.classes is not None and len(meaning.classes) == 1:
-        raise ConfigError("a softmax over one class is 1 everywhere; say --activation sigmoid")
+        raise ConfigError("a softmax over one class is 1 everywhere; use --activation sigmoid")
 
     from volseg.models.interop.state_dict import fit_names, read_state_dict  # noqa: PLC0415 - refusals come before torch
     from volseg.models.model import card_for, load_model_file, save_model  # noqa: PLC0415 - likewise

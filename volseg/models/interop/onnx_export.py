@@ -79,7 +79,7 @@ def write_onnx(model: Model, path: Path, about: dict[str, Any]) -> None:
         about: what to say of it beside what its card says.
 
     Raises:
-        ModelError: the network does what ONNX has no form for.
+        ModelError: the network uses an operation that ONNX does not have.
     """
     with EXCLUSIVE, warnings.catch_warnings():
         # The newer exporter takes 60 times as long for the same graph. Sizes that tracing froze, which is what
@@ -101,7 +101,7 @@ def write_onnx(model: Model, path: Path, about: dict[str, Any]) -> None:
         except (RuntimeError, TypeError, ValueError) as error:
             first = str(error).strip().partition("\n")[0]
             raise ModelError(
-                f"network {model.card.network!r} does what ONNX has no form for ({first}); "
+                f"network {model.card.network!r} uses an operation that ONNX does not have ({first}); "
                 "predict with volseg itself, which needs no export"
             ) from error
     made = onnx.load_model(path)

@@ -90,9 +90,9 @@ def _torch_content(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"{named[1]}, which" if named else "what"
+        content = f" ({named[1]})" if named else ""
         raise ModelError(
-            f"{path} is a pickle with more than tensors in it: {what} could run code and is never loaded; {_WAY_OUT}"
+            f"{path} is a pickle of more than tensors{content}, which could run code and is never loaded; {_WAY_OUT}"
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read as a file of torch.save ({_first_line(error)}); {_WAY_OUT}") from error
@@ -159,11 +159,11 @@ def _check_pairs(path: Path, pairs: Iterable[Pair], given: dict[str, Tensor], wa
         fits = name is not None and own_name is not None and given[name].shape == wanted[own_name].shape
         if not fits or _contradict(str(name), str(own_name), wanted):
             raise ModelError(
-                f"{path} does not fit: {_described(name, given)} stands where the network has "
-                f"{_described(own_name, wanted)}; name another --network, or its size with --argument KEY=VALUE"
+                f"{path} does not fit: it has {_described(name, given)} where the network has "
+                f"{_described(own_name, wanted)}; choose another --network, or give its size with --argument KEY=VALUE"
             )
         if not (given[str(name)].is_floating_point() and given[str(name)].isfinite().all()):
-            raise ModelError(f"{path}: {name} holds values that are no finite numbers; take an earlier checkpoint")
+            raise ModelError(f"{path}: {name} must hold finite floats; use an earlier checkpoint")
 
 
 def _contradict(name: str, own_name: str, wanted: dict[str, Tensor]) -> bool:

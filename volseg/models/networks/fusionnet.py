@@ -138,7 +138,7 @@ class FusionNetChain(nn.Module):
     def __init__(self, length: int = 2, in_channels: int = 1, out_channels: int = 1, **arguments: Sizes) -> None:
         super().__init__()
         if length < 2:
-            raise ConfigError(f"length {length} makes no chain; use the network fusionnet, or a length from 2 on")
+            raise ConfigError(f"length {length} must be at least 2; for one link use the network fusionnet")
         entering = [in_channels] + [in_channels + out_channels] * (length - 1)
         self.links = nn.ModuleList(FusionNet(channels, out_channels, **arguments) for channels in entering)  # type: ignore[arg-type]  # each goes on as it came
         self.squash = nn.Sigmoid()

@@ -143,9 +143,9 @@ def scales(kernel: Sizes, pool: Sizes, depth: int) -> tuple[list[Size], list[Siz
     if len({len(size) for size in (*kernels, *pools)}) != 1 or len(kernels[0]) not in (2, 3):
         raise ConfigError(f"kernel {kernel} and pool {pool} must have the same axes: both [y, x] or both [z, y, x]")
     if any(side < 1 or side % 2 == 0 for size in kernels for side in size):
-        raise ConfigError(f"kernel {kernel} must be of odd numbers, so that it has a middle")
+        raise ConfigError(f"kernel {kernel} must have odd sizes, so that it has a centre")
     if any(side < 1 for size in pools for side in size):
-        raise ConfigError(f"pool {pool} must be of numbers from 1 on; 1 leaves an axis as it is")
+        raise ConfigError(f"pool {pool} must have sizes of at least 1; 1 leaves an axis as it is")
     return kernels, pools
 
 
@@ -158,7 +158,7 @@ def _each(given: Sizes, count: int, name: str) -> list[Size]:
             f"{name} {given} is neither one size of whole numbers, [y, x] or [z, y, x], nor a list of them"
         )
     if len(sizes) != count:
-        raise ConfigError(f"{name} {given} has {len(given)} sizes for {count} levels; give one, or one for each")
+        raise ConfigError(f"{name} {given} has {len(given)} sizes for {count} levels; give one, or one per level")
     return sizes
 
 

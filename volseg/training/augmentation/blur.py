@@ -1,4 +1,4 @@
-"""How sharp an image is: a microscope that is a little off, and a section that is out of focus."""
+"""Sharpness: slight blur of patches, and sections out of focus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from volseg.training.augmentation.resample import changed, changed_sections, mirror_places
+from volseg.training.augmentation.resample import apply_to_patches, apply_to_sections, reflect_indices
 from volseg.training.augmentation.rng import sample_patches, sample_sections
 
 if TYPE_CHECKING:
@@ -20,61 +20,62 @@ if TYPE_CHECKING:
     from volseg.training.augmentation.rng import RNGs
     from volseg.training.data.sample import Sample
 
-_DEFOCUS = (2.0, 4.0)
-"""Sigma of a section out of focus, from and to, in voxels."""
+_DEFOCUS_SIGMA = (2.0, 4.0)
+"""Range of sigma of a section out of focus, in voxels."""
 
 
 @dataclass(frozen=True)
-class Blur:
-    """Gaussian blur of a patch within its sections, sigma from 0 to `greatest` voxels, by chance."""
+class GaussianBlur:
+    """Blur patches within their sections, with sigma from 0 to `max_sigma` voxels."""
 
-    share: float
-    greatest: float
+    probability: float
+    max_sigma: float
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
-        which = sample_patches(chances, self.share)
-        if not which:
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
+        indices = sample_patches(rngs, self.probability)
+        if not indices:
             return sample
-        sigmas = [chances[patch].uniform(0, self.greatest) for patch in which]
-        raw = changed(sample.raw, which, lambda some: blurred(some, sigmas, self.greatest))
+        sigmas = [rngs[patch].uniform(0, self.max_sigma) for patch in indices]
+        raw = apply_to_patches(sample.raw, indices, lambda patches: gaussian_blur(patches, sigmas, self.max_sigma))
         return replace(sample, raw=raw)
 
 
 @dataclass(frozen=True)
 class Defocus:
-    """Sections, by chance, that are blurred much more than any neighbour."""
+    """Blur single sections much more than their neighbours."""
 
-    share: float
+    probability: float
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
-        met = sample_sections(chances, self.share, sample.raw.shape[1])
-        if not met:
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
+        sections = sample_sections(rngs, self.probability, sample.raw.shape[1])
+        if not sections:
             return sample
-        sigmas = [chance.uniform(*_DEFOCUS) for _, chance in met]
-        which = [section for section, _ in met]
-        raw = changed_sections(sample.raw, which, lambda some: blurred(some, sigmas, _DEFOCUS[1]))
+        sigmas = [rng.uniform(*_DEFOCUS_SIGMA) for _, rng in sections]
+        indices = [index for index, _ in sections]
+        raw = apply_to_sections(sample.raw, indices, lambda raw: gaussian_blur(raw, sigmas, _DEFOCUS_SIGMA[1]))
         return replace(sample, raw=raw)
 
 
-def blurred(raw: Tensor, sigmas: Sequence[float], greatest: float) -> Tensor:
-    """Gaussian blur along y and x, mirrored at the edge.
+def gaussian_blur(raw: Tensor, sigmas: Sequence[float], max_sigma: float) -> Tensor:
+    """Blur along y and x, mirrored at the edge.
 
     Args:
         raw: (N, z, y, x).
         sigmas: one for each patch, in voxels.
-        greatest: sigma that the kernel is long enough for. Not the greatest of `sigmas`: then a patch would depend on
-            those beside it.
+        max_sigma: determines the length of the kernel. It is not max(sigmas): then a patch would depend on the others
+            in its batch.
     """
-    reach = ceil(3 * greatest)
-    steps = np.arange(-reach, reach + 1)
-    bells = np.exp(-0.5 * (steps / np.maximum(np.asarray(sigmas)[:, None], 1e-3)) ** 2)
-    kernels = torch.from_numpy(bells / bells.sum(1, keepdims=True)).to(raw).view(-1, len(steps), 1, 1, 1)
+    radius = ceil(3 * max_sigma)
+    offsets = np.arange(-radius, radius + 1)
+    densities = np.exp(-0.5 * (offsets / np.maximum(np.asarray(sigmas)[:, None], 1e-3)) ** 2)
+    kernels = torch.from_numpy(densities / densities.sum(1, keepdims=True)).to(raw).view(-1, len(offsets), 1, 1, 1)
     for axis in (-2, -1):
         length = raw.shape[axis]
-        grown = raw.index_select(axis, mirror_places(torch.arange(-reach, length + reach, device=raw.device), length))
-        # A sum of shifted images, not a grouped convolution: the same bits whatever the batch.
-        summed = kernels[:, 0] * grown.narrow(axis, 0, length)
-        for step in range(1, len(steps)):
-            summed.addcmul_(kernels[:, step].expand_as(raw), grown.narrow(axis, step, length))
-        raw = summed
+        indices = torch.arange(-radius, length + radius, device=raw.device)
+        padded = raw.index_select(axis, reflect_indices(indices, length))
+        # A sum of shifted images gives the same bits in any batch; a grouped convolution does not.
+        total = kernels[:, 0] * padded.narrow(axis, 0, length)
+        for shift in range(1, len(offsets)):
+            total.addcmul_(kernels[:, shift].expand_as(raw), padded.narrow(axis, shift, length))
+        raw = total
     return raw

@@ -1,16 +1,23 @@
-"""All augmentation in a row, as a run file asks for it."""
+"""All augmentations of a run file, in order."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from volseg.training.augmentation.blur import Blur, Defocus
-from volseg.training.augmentation.elastic import Elastic
+from volseg.training.augmentation.blur import Defocus, GaussianBlur
+from volseg.training.augmentation.elastic import ElasticTransform
 from volseg.training.augmentation.fold import Fold
-from volseg.training.augmentation.intensity import Brighten, Contrast, Gamma, Miss, Noise, Shade
-from volseg.training.augmentation.misalignment import Misalign
-from volseg.training.augmentation.orientations import Orient
-from volseg.training.augmentation.rng import rngs_of
+from volseg.training.augmentation.intensity import (
+    GaussianNoise,
+    MissingSection,
+    RandomBrightness,
+    RandomContrast,
+    RandomGamma,
+    SectionShading,
+)
+from volseg.training.augmentation.misalignment import Misalignment
+from volseg.training.augmentation.orientations import RandomOrientation
+from volseg.training.augmentation.rng import make_rngs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,45 +27,51 @@ if TYPE_CHECKING:
     from volseg.training.data.sample import Sample
 
 
-def make_augmentation(settings: AugmentationSettings, *, flat: bool) -> Callable[[Sample], Sample]:
-    """What varies a sample, on the device that holds it.
+def make_augmentation(settings: AugmentationSettings, *, flip_z: bool) -> Callable[[Sample], Sample]:
+    """Compose the augmentation of samples, on the device that holds them.
 
-    First geometry, then sharpness, grey values, defects, noise, as an image comes about; last what was never imaged.
-    What happens to a patch is decided by its own seed: alone or in any batch it becomes the same, to float32's
-    rounding on one device (noise is another on another kind of device).
+    The order follows the origin of an image: geometry, sharpness, grey values, defects, noise; missing sections last,
+    because they have no noise. A patch depends on its own seed only: alone or in any batch the result is the same, to
+    float32 rounding on one device. Noise differs between kinds of device.
 
     Args:
         settings: the `[augmentation]` table.
-        flat: the network sees sections, alone or with neighbours, and not a stack: z is never flipped.
+        flip_z: flip patches along z; False for 2-D networks, with or without neighbouring sections as channels.
 
     Returns:
-        A function of a sample that gives another of the same shapes and types, with the label values of the first
-        and IGNORED; the sample itself, where nothing is switched on.
+        A function from a sample to one of the same shapes and types, whose labels are those of the first or IGNORED.
+        It returns the sample itself if all augmentations are off.
     """
-    steps = [(stream, step) for stream, (amount, step) in enumerate(_in_order(settings, flat=flat)) if amount]
+    active = [
+        (stream, augmentation)
+        for stream, (amount, augmentation) in enumerate(_augmentations(settings, flip_z=flip_z))
+        if amount
+    ]
 
-    def enrich(sample: Sample) -> Sample:
-        for stream, step in steps:
-            sample = step(sample, rngs_of(sample.seeds, stream))
+    def augment(sample: Sample) -> Sample:
+        for stream, augmentation in active:
+            sample = augmentation(sample, make_rngs(sample.seeds, stream))
         return sample
 
-    return enrich
+    return augment
 
 
-def _in_order(s: AugmentationSettings, *, flat: bool) -> tuple[tuple[float, Augmentation], ...]:
-    """Each with an amount that is 0 where it is switched off."""
-    elastic = Elastic(s.elastic_share, s.elastic_points, s.elastic_std, still_edge=s.elastic == "field")
+def _augmentations(s: AugmentationSettings, *, flip_z: bool) -> tuple[tuple[float, Augmentation], ...]:
+    """List all augmentations, each with an amount that is 0 if it is off."""
+    elastic = ElasticTransform(
+        s.elastic_probability, s.elastic_points, s.elastic_std, fixed_border=s.elastic == "field"
+    )
     return (
-        (s.orientations, Orient(stack=not flat)),
-        (0 if s.elastic == "none" else s.elastic_share * s.elastic_std, elastic),
-        (s.misalignment * s.misalignment_max, Misalign(s.misalignment, s.misalignment_max)),
-        (s.blur_share * s.blur, Blur(s.blur_share, s.blur)),
+        (s.orientations, RandomOrientation(flip_z=flip_z)),
+        (0 if s.elastic == "none" else s.elastic_probability * s.elastic_std, elastic),
+        (s.misalignment * s.misalignment_max, Misalignment(s.misalignment, s.misalignment_max)),
+        (s.blur_probability * s.blur, GaussianBlur(s.blur_probability, s.blur)),
         (s.defocus, Defocus(s.defocus)),
-        (s.gamma, Gamma(s.gamma)),
-        (s.contrast, Contrast(s.contrast)),
-        (s.brightness, Brighten(s.brightness)),
-        (s.shading, Shade(s.shading)),
+        (s.gamma, RandomGamma(s.gamma)),
+        (s.contrast, RandomContrast(s.contrast)),
+        (s.brightness, RandomBrightness(s.brightness)),
+        (s.shading, SectionShading(s.shading)),
         (s.fold, Fold(s.fold)),
-        (s.noise, Noise(s.noise)),
-        (s.missing, Miss(s.missing)),
+        (s.noise, GaussianNoise(s.noise)),
+        (s.missing, MissingSection(s.missing)),
     )

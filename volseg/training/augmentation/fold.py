@@ -1,4 +1,4 @@
-"""Folds: a section that lies double along a line."""
+"""Folds: dark lines along which a section is folded over itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from volseg.training.augmentation.resample import changed_sections, fetch_sections
+from volseg.training.augmentation.resample import apply_to_sections, move_sections
 from volseg.training.augmentation.rng import per_patch, sample_sections
 from volseg.training.data.sample import IGNORED
 
@@ -19,73 +19,73 @@ if TYPE_CHECKING:
     from volseg.training.data.sample import Sample
 
 _WIDTH = (4.0, 14.0)
-"""Of the dark band, from and to, in voxels."""
-_PULLED = (2.0, 10.0)
-"""How far either side moves towards the line: what lay between is inside the fold. In voxels."""
-_DARK = (1.5, 2.8)
-"""How far below the image's mean the band is, in standard deviations."""
-_SEEN = 0.4
-"""Contrast of what shows through."""
+"""Range of the width of the dark band, in voxels."""
+_SHIFT = (2.0, 10.0)
+"""Range of the shift of both sides towards the line, in voxels: the tissue between is hidden in the fold."""
+_DARKNESS = (1.5, 2.8)
+"""Range of the band's grey value below the image's mean, in standard deviations."""
+_CONTRAST = 0.4
+"""Contrast of the tissue seen through the band."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """A fold line across a section, in voxels: a point on it, its unit normal, and how it looks."""
+class FoldLine:
+    """A fold line across a section: a point (y, x) on it, its unit normal, width and shift in voxels, darkness."""
 
-    at: tuple[float, float]
+    point: tuple[float, float]
     normal: tuple[float, float]
     width: float
-    pulled: float
-    dark: float
+    shift: float
+    darkness: float
 
     @classmethod
-    def drawn(cls, chance: np.random.Generator, shape: tuple[int, int]) -> Line:
-        """A line through a point of the section of a shape (y, x), in any direction."""
-        at = (chance.uniform(0, shape[0] - 1), chance.uniform(0, shape[1] - 1))
-        angle = chance.uniform(0, pi)
-        width, pulled, dark = (chance.uniform(*bounds) for bounds in (_WIDTH, _PULLED, _DARK))
-        return cls(at, (sin(angle), cos(angle)), width, pulled, dark)
+    def sample(cls, rng: np.random.Generator, shape: tuple[int, int]) -> FoldLine:
+        """Draw a line through a random point of a section of shape (y, x), in a random direction."""
+        point = (rng.uniform(0, shape[0] - 1), rng.uniform(0, shape[1] - 1))
+        angle = rng.uniform(0, pi)
+        width, shift, darkness = (rng.uniform(*bounds) for bounds in (_WIDTH, _SHIFT, _DARKNESS))
+        return cls(point, (sin(angle), cos(angle)), width, shift, darkness)
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Sections, by chance, with a dark fold line, to which the tissue on both sides is pulled.
+    """Add a fold to random sections.
 
-    Labels and weights move with the raw image, by whole voxels; under the band labels are IGNORED: no one could tell.
+    Labels and weights move with the raw image, by whole voxels; labels under the band become IGNORED.
     """
 
-    share: float
+    probability: float
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
         depth, height, width = sample.raw.shape[1:]
-        met = sample_sections(chances, self.share, depth)
-        if not met:
+        sections = sample_sections(rngs, self.probability, depth)
+        if not sections:
             return sample
-        return folded(sample, [section for section, _ in met], [Line.drawn(c, (height, width)) for _, c in met])
+        lines = [FoldLine.sample(rng, (height, width)) for _, rng in sections]
+        return fold_sections(sample, [index for index, _ in sections], lines)
 
 
-def folded(sample: Sample, which: list[int], lines: list[Line]) -> Sample:
-    """Sections folded, each along its line.
+def fold_sections(sample: Sample, indices: list[int], lines: list[FoldLine]) -> Sample:
+    """Fold sections, each along its line.
 
     Args:
         sample: a batch.
-        which: the sections, counted through the patches (patch x depth + z).
-        lines: one for each.
+        indices: sections, each patch x depth + z.
+        lines: one for each section.
     """
     rows = torch.arange(sample.raw.shape[-2], device=sample.raw.device).view(-1, 1)
     columns = torch.arange(sample.raw.shape[-1], device=sample.raw.device)
-    numbers = [(*line.at, *line.normal, line.width / 2, line.pulled, line.dark) for line in lines]
-    at_y, at_x, normal_y, normal_x, half, pulled, dark = (
-        per_patch(column, sample.raw) for column in zip(*numbers, strict=True)
+    values = [(*line.point, *line.normal, line.width / 2, line.shift, line.darkness) for line in lines]
+    point_y, point_x, normal_y, normal_x, half_width, shift, darkness = (
+        per_patch(column, sample.raw) for column in zip(*values, strict=True)
     )
-    distance = (rows - at_y) * normal_y + (columns - at_x) * normal_x
-    step = torch.where(distance < 0, -pulled, pulled)
-    moved = fetch_sections(
-        sample, which, rows + (step * normal_y).round().long(), columns + (step * normal_x).round().long()
+    distance = (rows - point_y) * normal_y + (columns - point_x) * normal_x
+    step = torch.where(distance < 0, -shift, shift)
+    moved = move_sections(
+        sample, indices, rows + (step * normal_y).round().long(), columns + (step * normal_x).round().long()
     )
-    # The band's outline is antialiased: one voxel from the tissue's grey to its own.
-    cover = (half + 0.5 - distance.abs()).clamp(0, 1)
-    raw = changed_sections(moved.raw, which, lambda some: some + cover * ((_SEEN - 1) * some - dark))
-    return replace(
-        moved, raw=raw, labels=changed_sections(moved.labels, which, lambda some: some.masked_fill(cover > 0, IGNORED))
-    )
+    # One voxel of antialiasing between the band and the tissue.
+    coverage = (half_width + 0.5 - distance.abs()).clamp(0, 1)
+    raw = apply_to_sections(moved.raw, indices, lambda raw: raw + coverage * ((_CONTRAST - 1) * raw - darkness))
+    labels = apply_to_sections(moved.labels, indices, lambda labels: labels.masked_fill(coverage > 0, IGNORED))
+    return replace(moved, raw=raw, labels=labels)

@@ -1,6 +1,6 @@
-"""Grey values: what stain, beam and detector make of the same tissue. Only raw changes.
+"""Grey values: variation of stain, beam and detector. Only raw changes.
 
-Raw is normalised: its mean is about 0 and its standard deviation about 1, and all amounts are in these.
+Raw is normalised to mean 0 and standard deviation 1; all amounts are in these units.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from volseg.training.augmentation.resample import changed_sections
+from volseg.training.augmentation.resample import apply_to_sections
 from volseg.training.augmentation.rng import per_patch, sample_sections
 
 if TYPE_CHECKING:
@@ -21,107 +21,107 @@ if TYPE_CHECKING:
     from volseg.training.data.sample import Sample
 
 _RANGE = 3.0
-"""Grey values from - this to + this are curved by gamma: about all that 8 bits hold, which span 5 to 6 deviations."""
-_SHIFT = (1.0, 2.0)
-"""How much too dark or too bright a section is, from and to."""
-_FADED = 0.4
-"""The least contrast of such a section."""
+"""Gamma changes grey values from -3 to 3: about all of an 8-bit image, which spans 5 to 6 standard deviations."""
+_SHADING_SHIFT = (1.0, 2.0)
+"""Range of the shift of a section that is too dark or too bright."""
+_SHADING_CONTRAST = 0.4
+"""Minimum contrast of such a section."""
 
 
 @dataclass(frozen=True)
-class Brighten:
-    """Grey values shifted by -`greatest` to `greatest`."""
+class RandomBrightness:
+    """Shift grey values by -`max_shift` to `max_shift`."""
 
-    greatest: float
+    max_shift: float
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
-        shifts = [chance.uniform(-self.greatest, self.greatest) for chance in chances]
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
+        shifts = [rng.uniform(-self.max_shift, self.max_shift) for rng in rngs]
         return replace(sample, raw=sample.raw + per_patch(shifts, sample.raw))
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """Grey values scaled about 0, their mean, by 1 - `greatest` to 1 / (1 - `greatest`): as often down as up."""
+class RandomContrast:
+    """Scale grey values about their mean, 0, by 1 - `strength` to 1 / (1 - `strength`)."""
 
-    greatest: float
+    strength: float
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
-        return replace(sample, raw=sample.raw * per_patch([_factor(c, self.greatest) for c in chances], sample.raw))
-
-
-@dataclass(frozen=True)
-class Gamma:
-    """The grey-value curve bent, by an exponent from 1 - `greatest` to 1 / (1 - `greatest`)."""
-
-    greatest: float
-
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
-        return replace(
-            sample, raw=curved(sample.raw, per_patch([_factor(c, self.greatest) for c in chances], sample.raw))
-        )
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
+        factors = per_patch([_random_factor(rng, self.strength) for rng in rngs], sample.raw)
+        return replace(sample, raw=sample.raw * factors)
 
 
 @dataclass(frozen=True)
-class Shade:
-    """Sections, by chance, that are much too dark or too bright, and paler for it."""
+class RandomGamma:
+    """Bend the grey-value curve with an exponent from 1 - `strength` to 1 / (1 - `strength`)."""
 
-    share: float
+    strength: float
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
-        met = sample_sections(chances, self.share, sample.raw.shape[1])
-        if not met:
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
+        exponents = per_patch([_random_factor(rng, self.strength) for rng in rngs], sample.raw)
+        return replace(sample, raw=adjust_gamma(sample.raw, exponents))
+
+
+@dataclass(frozen=True)
+class SectionShading:
+    """Make random sections much too dark or too bright, with less contrast."""
+
+    probability: float
+
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
+        sections = sample_sections(rngs, self.probability, sample.raw.shape[1])
+        if not sections:
             return sample
-        scale = per_patch([chance.uniform(_FADED, 1) for _, chance in met], sample.raw)
-        shift = per_patch([chance.choice((-1, 1)) * chance.uniform(*_SHIFT) for _, chance in met], sample.raw)
-        raw = changed_sections(sample.raw, [section for section, _ in met], lambda some: some * scale + shift)
+        scale = per_patch([rng.uniform(_SHADING_CONTRAST, 1) for _, rng in sections], sample.raw)
+        shift = per_patch([rng.choice((-1, 1)) * rng.uniform(*_SHADING_SHIFT) for _, rng in sections], sample.raw)
+        raw = apply_to_sections(sample.raw, [index for index, _ in sections], lambda raw: raw * scale + shift)
         return replace(sample, raw=raw)
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Gaussian noise, its standard deviation from 0 to `greatest`, another in each patch."""
+class GaussianNoise:
+    """Add Gaussian noise with a standard deviation from 0 to `max_std`, drawn for each patch."""
 
-    greatest: float
+    max_std: float
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
-        raw = [patch + _noise(patch, chance, self.greatest) for patch, chance in zip(sample.raw, chances, strict=True)]
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
+        raw = [patch + _noise(patch, rng, self.max_std) for patch, rng in zip(sample.raw, rngs, strict=True)]
         return replace(sample, raw=torch.stack(raw))
 
 
 @dataclass(frozen=True)
-class Miss:
-    """Sections, by chance, of one grey: never cut, lost or torn. Their labels stay: neighbours show what was there."""
+class MissingSection:
+    """Replace random sections by a uniform grey. Their labels stay: the neighbours show the tissue."""
 
-    share: float
+    probability: float
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
         depth = sample.raw.shape[1]
-        met = sample_sections(chances, self.share, depth)
-        if depth == 1 or not met:
+        sections = sample_sections(rngs, self.probability, depth)
+        if depth == 1 or not sections:
             return sample
-        greys = per_patch([chance.uniform(-_RANGE, _RANGE) for _, chance in met], sample.raw)
-        raw = changed_sections(sample.raw, [section for section, _ in met], lambda some: greys.expand_as(some).clone())
-        return replace(sample, raw=raw)
+        greys = per_patch([rng.uniform(-_RANGE, _RANGE) for _, rng in sections], sample.raw)
+        indices = [index for index, _ in sections]
+        return replace(sample, raw=apply_to_sections(sample.raw, indices, lambda raw: greys.expand_as(raw).clone()))
 
 
-def curved(raw: Tensor, exponent: Tensor) -> Tensor:
-    """Gamma for normalised grey values: -3 to 3 as 0 to 1, to the exponent, and back; beyond, values stay.
+def adjust_gamma(raw: Tensor, exponent: Tensor) -> Tensor:
+    """Map grey values from -3..3 to 0..1, raise them to the exponent and map back; values beyond do not change.
 
-    Continuous, and rising for every exponent above 0.
+    Continuous, and monotonic for every exponent above 0.
 
-    >>> curved(torch.tensor([-4.0, -3.0, 0.0, 3.0, 4.0]), torch.tensor(2.0)).tolist()
+    >>> adjust_gamma(torch.tensor([-4.0, -3.0, 0.0, 3.0, 4.0]), torch.tensor(2.0)).tolist()
     [-4.0, -3.0, -1.5, 3.0, 4.0]
     """
-    share = ((raw + _RANGE) / (2 * _RANGE)).clamp(0, 1)
-    return raw + 2 * _RANGE * (share**exponent - share)
+    scaled = ((raw + _RANGE) / (2 * _RANGE)).clamp(0, 1)
+    return raw + 2 * _RANGE * (scaled**exponent - scaled)
 
 
-def _factor(chance: np.random.Generator, greatest: float) -> float:
-    """From 1 - greatest to its inverse, even on the logarithmic scale."""
-    return float((1 - greatest) ** chance.uniform(-1, 1))
+def _random_factor(rng: np.random.Generator, strength: float) -> float:
+    """Draw from 1 - strength to its inverse, uniformly on a logarithmic scale."""
+    return float((1 - strength) ** rng.uniform(-1, 1))
 
 
-def _noise(patch: Tensor, chance: np.random.Generator, greatest: float) -> Tensor:
-    std = chance.uniform(0, greatest)
-    generator = torch.Generator(patch.device).manual_seed(int(chance.integers(2**63)))
+def _noise(patch: Tensor, rng: np.random.Generator, max_std: float) -> Tensor:
+    std = rng.uniform(0, max_std)
+    generator = torch.Generator(patch.device).manual_seed(int(rng.integers(2**63)))
     return torch.randn(patch.shape, generator=generator, device=patch.device) * std

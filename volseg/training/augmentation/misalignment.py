@@ -1,4 +1,4 @@
-"""Misalignment: the stack jumps between two sections, and goes on from there."""
+"""Misalignment: the stack is shifted from a section on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from volseg.training.augmentation.resample import fetch_sections
+from volseg.training.augmentation.resample import move_sections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Misalign:
-    """Sections from which on the stack is shifted in y and x, by whole voxels; raw, labels and weights alike.
+class Misalignment:
+    """Shift the stack in y and x from random sections on, by whole voxels: raw, labels and weights alike.
 
     Attributes:
-        share: of the sections that have another before them.
-        greatest: shift along y, and along x, in voxels; several jumps add up.
+        probability: of a shift at each section but the first.
+        max_shift: along y and x, in voxels; successive shifts add up.
     """
 
-    share: float
-    greatest: float
+    probability: float
+    max_shift: float
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
         depth, height, width = sample.raw.shape[1:]
-        shifts = np.concatenate([self.shifts(chance, depth) for chance in chances])
-        which = np.flatnonzero(shifts.any(1)).tolist()
-        if not which:
+        shifts = np.concatenate([self.sample_shifts(rng, depth) for rng in rngs])
+        indices = np.flatnonzero(shifts.any(1)).tolist()
+        if not indices:
             return sample
-        by = torch.from_numpy(shifts[which]).to(sample.raw.device).view(-1, 2, 1, 1, 1)
-        rows = by[:, 0] + torch.arange(height, device=by.device).view(-1, 1)
-        columns = by[:, 1] + torch.arange(width, device=by.device)
-        return fetch_sections(sample, which, rows, columns)
+        shift = torch.from_numpy(shifts[indices]).to(sample.raw.device).view(-1, 2, 1, 1, 1)
+        rows = shift[:, 0] + torch.arange(height, device=shift.device).view(-1, 1)
+        columns = shift[:, 1] + torch.arange(width, device=shift.device)
+        return move_sections(sample, indices, rows, columns)
 
-    def shifts(self, chance: np.random.Generator, depth: int) -> NDArray[np.int64]:
-        """How far each section of a stack is shifted along y and x: (depth, 2), the first not at all."""
-        jumps = chance.random(depth) < self.share
+    def sample_shifts(self, rng: np.random.Generator, depth: int) -> NDArray[np.int64]:
+        """Draw the total shift of each section of a stack along y and x: (depth, 2); the first is 0."""
+        jumps = rng.random(depth) < self.probability
         jumps[0] = False
-        lengths = np.rint(chance.uniform(-self.greatest, self.greatest, (depth, 2))).astype(np.int64)
+        lengths = np.rint(rng.uniform(-self.max_shift, self.max_shift, (depth, 2))).astype(np.int64)
         return np.cumsum(lengths * jumps[:, None], axis=0)

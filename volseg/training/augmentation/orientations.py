@@ -1,4 +1,4 @@
-"""The same tissue, turned and flipped: it has no up and down."""
+"""Random orientations: tissue has no preferred direction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from volseg.inference import ORIENTATIONS
-from volseg.training.augmentation.resample import each_part
+from volseg.training.augmentation.resample import apply_to_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,23 +18,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Orient:
-    """One of the eight orientations of the section, by chance; of the four flips where a patch is not square.
+class RandomOrientation:
+    """Turn and flip each patch: one of the eight orientations of the section, or of four flips if it is not square.
 
     Attributes:
-        stack: half of the stacks are turned over, too (z flipped).
+        flip_z: also flip half of the patches along z.
     """
 
-    stack: bool
+    flip_z: bool
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample:
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample:
         height, width = sample.raw.shape[-2:]
-        ways = ORIENTATIONS["all" if height == width else "flips"]
-        turns = [ways[chance.integers(len(ways))] for chance in chances]
-        over = [self.stack and chance.random() < 0.5 for chance in chances]
+        choices = ORIENTATIONS["all" if height == width else "flips"]
+        orientations = [choices[rng.integers(len(choices))] for rng in rngs]
+        flips = [self.flip_z and rng.random() < 0.5 for rng in rngs]
 
-        def change(part: Tensor) -> Tensor:
-            turned = [turn.turn(patch) for turn, patch in zip(turns, part, strict=True)]
-            return torch.stack([patch.flip(0) if flip else patch for patch, flip in zip(turned, over, strict=True)])
+        def change(tensor: Tensor) -> Tensor:
+            transformed = [orientation.apply(patch) for orientation, patch in zip(orientations, tensor, strict=True)]
+            return torch.stack(
+                [patch.flip(0) if flip else patch for patch, flip in zip(transformed, flips, strict=True)]
+            )
 
-        return each_part(sample, change)
+        return apply_to_all(sample, change)

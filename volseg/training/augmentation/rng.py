@@ -1,4 +1,4 @@
-"""Whom chance meets: every draw is a patch's own, whatever batch, worker or process it is in."""
+"""Per-patch random generators, independent of batching and workers."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ RNGs: TypeAlias = "Sequence[np.random.Generator]"
 
 
 class Augmentation(Protocol):
-    """Anything that varies a sample: same shapes and types, no change to the one it is given."""
+    """A random change of a sample that keeps shapes and types and does not modify its input."""
 
-    def __call__(self, sample: Sample, chances: RNGs) -> Sample: ...
+    def __call__(self, sample: Sample, rngs: RNGs) -> Sample: ...
 
 
-def rngs_of(seeds: Tensor, stream: int) -> RNGs:
-    """Generators of the patches' seeds (N,), for one kind of augmentation.
+def make_rngs(seeds: Tensor, stream: int) -> RNGs:
+    """Create the generators of one kind of augmentation from the seeds of the patches (N,).
 
-    Each kind has a stream of its own, so that one switched on or off leaves the others' draws alone.
+    Each kind has its own stream, so that switching one on or off does not change the others.
     """
     return [np.random.default_rng(np.random.SeedSequence(seed % 2**64, spawn_key=(stream,))) for seed in seeds.tolist()]
 
 
-def sample_patches(chances: RNGs, share: float) -> list[int]:
-    """The patches that something happens to: none at share 0, all at share 1."""
-    return [patch for patch, chance in enumerate(chances) if chance.random() < share]
+def sample_patches(rngs: RNGs, probability: float) -> list[int]:
+    """Choose patches at random; returns their indices in the batch."""
+    return [patch for patch, rng in enumerate(rngs) if rng.random() < probability]
 
 
-def sample_sections(chances: RNGs, share: float, depth: int) -> list[tuple[int, np.random.Generator]]:
-    """The sections that something happens to, counted through the patches (patch x depth + z), each with its chance."""
+def sample_sections(rngs: RNGs, probability: float, depth: int) -> list[tuple[int, np.random.Generator]]:
+    """Choose sections at random; returns their index in the batch (patch x depth + z) and their patch's generator."""
     return [
-        (patch * depth + int(z), chance)
-        for patch, chance in enumerate(chances)
-        for z in np.flatnonzero(chance.random(depth) < share)
+        (patch * depth + int(z), rng)
+        for patch, rng in enumerate(rngs)
+        for z in np.flatnonzero(rng.random(depth) < probability)
     ]
 
 
 def per_patch(values: Sequence[float], like: Tensor) -> Tensor:
-    """One value for each patch, (N, 1, 1, 1), on the device of `like`."""
+    """Convert one value per patch to a tensor (N, 1, 1, 1) on the device of `like`."""
     return torch.tensor(values, dtype=torch.float32, device=like.device).view(-1, 1, 1, 1)

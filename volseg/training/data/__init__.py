@@ -1,1 +1,1 @@
-"""Training data: volumes, labels, patches, loader."""
+"""Training data: labelled volumes, patches, targets and the dataloader."""

@@ -1,4 +1,4 @@
-"""Batches of patches, cut ahead of the device by worker processes."""
+"""Dataloader: batches of patches, prefetched by worker processes."""
 
 from __future__ import annotations
 
@@ -19,113 +19,116 @@ import torch
 from torch.utils.data import DataLoader
 
 from volseg.errors import TrainingError, VolsegError
+from volseg.inference.hardware import available_cpus
 from volseg.training.data.sample import Sample
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
-    from volseg.training.data.patches import Patch, Patches
+    from volseg.training.data.patches import Patch, PatchDataset
 
 Item = TypeVar("Item")
 
-_AHEAD = 3
-"""Batches that each worker holds ready."""
-_MOST = 4
-_PRELOADED = ["torch", "zarr", "volseg.training.data.patches"]
-"""Imported once, by the process from which workers are forked."""
+_PREFETCH_FACTOR = 3
+_MAX_AUTO_WORKERS = 4
+_PRELOAD = ["torch", "zarr", "volseg.training.data.patches"]
+"""Modules that the fork server imports once for all workers."""
 
 
-class Waiting(Iterator[Item], Generic[Item]):
-    """An iterator that knows how long it was waited for.
+class TimedIterator(Iterator[Item], Generic[Item]):
+    """An iterator that measures the time spent waiting for its items.
 
     Attributes:
-        seconds: spent in it so far.
+        seconds: total so far.
     """
 
-    def __init__(self, inner: Iterable[Item]) -> None:
-        self._inner = iter(inner)
+    def __init__(self, iterable: Iterable[Item]) -> None:
+        self._iterator = iter(iterable)
         self.seconds = 0.0
 
     def __next__(self) -> Item:
-        started = time.perf_counter()
+        start = time.perf_counter()
         try:
-            return next(self._inner)
+            return next(self._iterator)
         finally:
-            self.seconds += time.perf_counter() - started
+            self.seconds += time.perf_counter() - start
 
 
-def workers_for(setting: int | Literal["auto"]) -> int:
-    """How many worker processes `patches.workers` means: `auto` is half of the cores that this process may use."""
-    return min(len(os.sched_getaffinity(0)) // 2, _MOST) if setting == "auto" else setting
+def resolve_workers(workers: int | Literal["auto"]) -> int:
+    """Number of worker processes for `patches.workers`; `auto`: half of the CPU cores of this process, at most 4."""
+    return min(len(available_cpus()) // 2, _MAX_AUTO_WORKERS) if workers == "auto" else workers
 
 
-def loader(
-    patches: Patches, numbers: Iterable[int], *, batch: int, workers: int, device: str
+def load_batches(
+    dataset: PatchDataset, indices: Iterable[int], *, batch_size: int, workers: int, device: str
 ) -> Generator[Sample, None, None]:
-    """Batches of patches, in the order of their numbers, on the device.
+    """Load batches of patches to a device, in the order of their indices.
 
-    Workers end when the iterator is closed, exhausted or forgotten, and when this process does.
+    Workers exit when the generator is closed, exhausted or garbage-collected, and when this process ends.
 
     Args:
-        patches: what to cut from.
-        numbers: of the patches; those that one process of several learns from, or those from where a training goes on.
-        batch: patches in each sample; the last may have fewer.
-        workers: processes that cut; 0 cuts in this one, as it is asked.
-        device: where samples are wanted, such as `cuda:0`.
+        dataset: of patches.
+        indices: of the patches, possibly infinite.
+        batch_size: patches in each sample; the last may have fewer.
+        workers: number of processes; 0 loads in this one.
+        device: such as `cuda:0`.
 
     Raises:
-        VolsegError: what went wrong in a worker, as it was raised there.
-        TrainingError: a worker that was ended from outside.
+        VolsegError: raised in a worker.
+        TrainingError: a worker was killed.
     """
-    pinned = device.startswith("cuda")
-    several: dict[str, Any] = {}
+    worker_options: dict[str, Any] = {}
     if workers:
-        several = {"multiprocessing_context": _context(), "prefetch_factor": _AHEAD, "worker_init_fn": _start_worker}
+        worker_options = {
+            "multiprocessing_context": _forkserver_context(),
+            "prefetch_factor": _PREFETCH_FACTOR,
+            "worker_init_fn": _init_worker,
+        }
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores: as asked
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
         batches = iter(
             DataLoader(
-                cast("Any", _Told(patches)),  # it asks for items alone, whatever their base class
-                batch_size=batch,
-                sampler=numbers,
+                cast("Any", _ErrorsAsItems(dataset)),  # needs only __getitem__
+                batch_size=batch_size,
+                sampler=indices,
                 num_workers=workers,
-                collate_fn=_stacked,
-                pin_memory=pinned,
-                generator=torch.Generator(),  # the training's own random numbers are left alone
-                **several,
+                collate_fn=_collate,
+                pin_memory=device.startswith("cuda"),
+                generator=torch.Generator(),  # leaves torch's global generator alone
+                **worker_options,
             )
         )
     try:
-        for parts in batches:
-            if isinstance(parts, VolsegError):
-                raise parts
-            yield Sample(*parts).to(device)
+        for batch in batches:
+            if isinstance(batch, VolsegError):
+                raise batch
+            yield Sample(*batch).to(device)
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise TrainingError(
-            f"a process that cuts patches ended by itself ({error}); it may have lacked memory, or room in /dev/shm: "
-            "give fewer patches.workers, or 0. A script that trains needs its `if __name__ == '__main__':`"
+            f"a dataloader worker was killed ({error}), perhaps because memory or /dev/shm is full; use fewer "
+            "patches.workers, or 0. A script that trains needs `if __name__ == '__main__':`"
         ) from None
     finally:
-        del batches  # the last hold on the workers
+        del batches  # the last reference to the workers
 
 
 @dataclass(frozen=True)
-class _Told:
-    """Patches whose errors are told rather than raised: torch would wrap them in a page of traceback."""
+class _ErrorsAsItems:
+    """A dataset that returns errors instead of raising them: torch would add a traceback to the message."""
 
-    patches: Patches
+    dataset: PatchDataset
 
-    def __getitem__(self, number: int) -> Patch | VolsegError:
+    def __getitem__(self, index: int) -> Patch | VolsegError:
         try:
-            return self.patches[number]
+            return self.dataset[index]
         except VolsegError as error:
             return error
 
 
-def _stacked(items: list[Patch | VolsegError]) -> Any:
-    """The parts of a `Sample`, or the first error."""
+def _collate(items: list[Patch | VolsegError]) -> Any:
+    """Stack patches into the fields of a `Sample`, or return the first error."""
     patches: list[Patch] = []
     for item in items:
         if isinstance(item, VolsegError):
@@ -137,36 +140,36 @@ def _stacked(items: list[Patch | VolsegError]) -> Any:
     return raw, labels, torch.from_numpy(np.stack(weights)) if weights else None, seeds
 
 
-def _context() -> BaseContext:
-    """Workers are forked from a process without threads: a fork of this one would inherit locks that are held."""
+def _forkserver_context() -> BaseContext:
+    """Fork workers from a process without threads: a fork of this one could inherit locks that are held."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    _start_deaf_to_sigterm()
-    get_temp_dir()  # workers inherit it, and need none of their own that a killed one would leave behind
+    context.set_forkserver_preload(_PRELOAD)
+    _start_forkserver_ignoring_sigterm()
+    get_temp_dir()  # shared with the workers, so that a killed worker leaves no temporary folder
     return context
 
 
-def _start_deaf_to_sigterm() -> None:
-    """Batch systems end a whole process group; a training wants to write its checkpoint before its workers go."""
+def _start_forkserver_ignoring_sigterm() -> None:
+    """Keep workers alive on SIGTERM: batch systems signal the whole process group before the checkpoint is written."""
     if threading.current_thread() is not threading.main_thread():
         return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what starts now inherits it
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited by the fork server and its workers
     try:
         ensure_running()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
-def _start_worker(_: int) -> None:
-    """Leave Ctrl-C to the process that trains, end when it ends, and decode chunks in one thread."""
+def _init_worker(_: int) -> None:
+    """Leave Ctrl-C to the main process, exit with it, and decode chunks in one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
-    threading.Thread(target=_end_with_the_training, daemon=True).start()
+    threading.Thread(target=_exit_with_main_process, daemon=True).start()
 
 
-def _end_with_the_training() -> None:
-    """Torch watches the process that a worker was forked from, which lives as long as its workers do."""
-    training = multiprocessing.parent_process()
-    if training is not None:
-        training.join()
+def _exit_with_main_process() -> None:
+    """Exit when the main process ends; torch only watches the fork server, which lives as long as its workers."""
+    main_process = multiprocessing.parent_process()
+    if main_process is not None:
+        main_process.join()
         os._exit(1)

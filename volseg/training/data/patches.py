@@ -1,4 +1,4 @@
-"""Patches: what the network sees in one go, drawn by number from the labelled volumes."""
+"""Patches: training samples drawn by index from the labelled volumes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from volseg.blocks import Box, mirror_span
-from volseg.errors import TrainingError
+from volseg.errors import ConfigError
 from volseg.ops import normalize, reflect_gather
 from volseg.training.data.sample import IGNORED
-from volseg.training.data.volumes import refuse_not_finite
+from volseg.training.data.volumes import refuse_non_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     Voxel = TypeVar("Voxel", bound=np.generic)
 
 _AXES = ("sections", "rows", "columns")
-_DRAWS = 20
-_OVERHANG = 4
+_MAX_DRAWS = 20
+_OVERHANG_DIVISOR = 4
 
 
 class Patch(NamedTuple):
-    """One patch, all of what the network sees, axes (z, y, x); the parts are those of `Sample`."""
+    """One patch at the size of the network's input, axes (z, y, x); the fields are those of `Sample`."""
 
     raw: NDArray[np.float32]
     labels: NDArray[np.int32]
@@ -40,142 +40,143 @@ class Patch(NamedTuple):
     seed: int
 
 
-class _Place(NamedTuple):
-    """Where a patch is: the number of its volume, that of a training range there, and the box that is scored."""
+class _Location(NamedTuple):
+    """Position of a patch: index of the volume, index of the training range in it, and the box of its output."""
 
     volume: int
     range: int
-    scored: Box
+    box: Box
 
 
-def geometry(footprint: Footprint, patch: Zyx) -> tuple[Zyx, Zyx]:
-    """What a network sees for a patch, and what of it is scored, in voxels along (z, y, x).
+def patch_shapes(footprint: Footprint, size: Zyx) -> tuple[Zyx, Zyx]:
+    """Compute the input and output shape of a network for a patch size; voxels (z, y, x).
 
     Args:
-        footprint: the network's.
-        patch: `patches.size`, what is to be scored. A 2-D network scores one section, and may see its neighbours; an
-            unpadded one scores the next larger size that it makes.
+        footprint: of the network.
+        size: `patches.size`, the part that enters the loss. A 2-D network has an output of one section but may see
+            its neighbours; for an unpadded network the output is rounded up to the next possible size.
 
     Raises:
-        TrainingError: a patch that the network cannot take.
+        TrainingError: the network does not support this size.
     """
-    if footprint.dimensions == 2 and patch[0] != 1:
-        raise TrainingError(
-            f"patches.size {list(patch)} has {patch[0]} sections, and this 2-D network scores one; "
-            f"use {[1, *patch[1:]]}"
+    if footprint.dimensions == 2 and size[0] != 1:
+        raise ConfigError(
+            f"patches.size {list(size)} has {size[0]} sections, but the output of this 2-D network has one; "
+            f"use {[1, *size[1:]]}"
         )
-    off = [not margin and side % stride for side, stride, margin in _sides(footprint, patch)]
-    if any(off):
-        fitting = [side if margin else -(-side // stride) * stride for side, stride, margin in _sides(footprint, patch)]
-        raise TrainingError(
-            f"patches.size {list(patch)} is off the network's stride {list(footprint.stride)} along its "
-            f"{' and '.join(axis for axis, bad in zip(_AXES, off, strict=True) if bad)}; use {fitting}"
+    sides = list(zip(size, footprint.stride, footprint.margin, strict=True))
+    misaligned = [not margin and side % stride for side, stride, margin in sides]
+    if any(misaligned):
+        aligned = [side if margin else -(-side // stride) * stride for side, stride, margin in sides]
+        axes = " and ".join(axis for axis, bad in zip(_AXES, misaligned, strict=True) if bad)
+        raise ConfigError(
+            f"patches.size {list(size)} is not a multiple of the network's stride {list(footprint.stride)} along its "
+            f"{axes}; use {aligned}"
         )
-    seen = footprint.input_shape(patch, footprint.margin)
-    z, y, x = (side - 2 * margin for side, margin in zip(seen, footprint.margin, strict=True))
-    return seen, (z, y, x)
-
-
-def _sides(footprint: Footprint, patch: Zyx) -> list[tuple[int, int, int]]:
-    return list(zip(patch, footprint.stride, footprint.margin, strict=True))
+    input_shape = footprint.input_shape(size, footprint.margin)
+    z, y, x = (side - 2 * margin for side, margin in zip(input_shape, footprint.margin, strict=True))
+    return input_shape, (z, y, x)
 
 
 @dataclass(frozen=True)
-class Patches:
-    """The patches of a training; `patches[n]` is number n, whichever process asks and whatever it asked before.
+class PatchDataset:
+    """A map-style dataset of patches; an index gives the same patch in any process and order.
 
-    Places are uniform over the training sections. A patch may overhang its section by a quarter of its side along y
-    and x, so that voxels near the edge are learned nearly as often as others; along z it ends with its range, and what
-    the network sees beyond is mirrored there. A patch of which nothing is known is drawn again.
+    Locations are uniform over the training sections. Along y and x a patch may extend beyond its section by a quarter
+    of its side, so that voxels near the edge are seen nearly as often as others; along z it ends with its range.
+    Voxels beyond are mirrored. A patch without labelled voxels is drawn again.
 
     Attributes:
-        volumes: what to draw from.
+        volumes: to draw from.
         statistics: constants of their grey values.
-        seen: what the network sees, voxels along (z, y, x).
-        scored: what of it is scored, in its middle.
+        input_shape: of the network, voxels (z, y, x).
+        output_shape: of the network, centred in the input.
         seed: of the training.
-        maps: weight maps of each volume; without any, patches have no weights.
+        weight_maps: one per volume; if empty, patches have no weights.
     """
 
     volumes: tuple[LabelledVolume, ...]
     statistics: TrainingStatistics
-    seen: Zyx
-    scored: Zyx
+    input_shape: Zyx
+    output_shape: Zyx
     seed: int
-    maps: tuple[WeightMaps, ...] = ()
+    weight_maps: tuple[WeightMaps, ...] = ()
 
-    def __getitem__(self, number: int) -> Patch:
-        """Cut a patch.
+    def __getitem__(self, index: int) -> Patch:
+        """Read a patch.
 
         Raises:
-            SourceError: voxels that cannot be read.
-            TrainingError: grey values that are not finite.
+            SourceError: voxels cannot be read.
+            TrainingError: grey values are NaN or infinite.
         """
-        chance = np.random.default_rng([self.seed, number])
-        seed = int(chance.integers(2**63 - 1))
-        place, labels = self._known_place(chance)
-        volume, (first, stop) = self.volumes[place.volume], self.volumes[place.volume].train[place.range]
-        box = place.scored.grown(self._margin)
-        grey = _within(volume.raw.read, box, first, stop)
-        refuse_not_finite(grey, volume.raw.location, box.start[0])
-        raw = normalize(grey, self.statistics.of_ranges[place.volume][place.range], box.start[0] - first)
-        weights = _within(self.maps[place.volume].read, box, first, stop) if self.maps else None
+        rng = np.random.default_rng([self.seed, index])
+        seed = int(rng.integers(2**63 - 1))
+        location, labels = self._labelled_location(rng)
+        volume, (first, stop) = self.volumes[location.volume], self.volumes[location.volume].train[location.range]
+        box = location.box.grow(self._margin)
+        grey = _read_range(volume.raw.read, box, first, stop)
+        refuse_non_finite(grey, volume.raw.location, box.start[0])
+        raw = normalize(grey, self.statistics.by_range[location.volume][location.range], box.start[0] - first)
+        weights = None
+        if self.weight_maps:
+            weights = _read_range(self.weight_maps[location.volume].read, box, first, stop)
         return Patch(raw, labels, weights, seed)
 
     @property
     def _margin(self) -> Zyx:
-        z, y, x = ((a - b) // 2 for a, b in zip(self.seen, self.scored, strict=True))
+        z, y, x = ((a - b) // 2 for a, b in zip(self.input_shape, self.output_shape, strict=True))
         return z, y, x
 
-    def _known_place(self, chance: np.random.Generator) -> tuple[_Place, NDArray[np.int32]]:
-        """A place of which something is known, if twenty draws find one, and the labels that are seen there."""
-        inner = tuple(slice(m, m + side) for m, side in zip(self._margin, self.scored, strict=True))
-        place, labels = self._labelled_place(chance)
-        for _ in range(_DRAWS - 1):
-            if (labels[inner] != IGNORED).any():
+    def _labelled_location(self, rng: np.random.Generator) -> tuple[_Location, NDArray[np.int32]]:
+        """Draw a location with labelled voxels in its output, in at most twenty draws; also returns its labels."""
+        center = tuple(slice(m, m + side) for m, side in zip(self._margin, self.output_shape, strict=True))
+        location, labels = self._draw(rng)
+        for _ in range(_MAX_DRAWS - 1):
+            if (labels[center] != IGNORED).any():
                 break
-            place, labels = self._labelled_place(chance)
-        return place, labels
+            location, labels = self._draw(rng)
+        return location, labels
 
-    def _labelled_place(self, chance: np.random.Generator) -> tuple[_Place, NDArray[np.int32]]:
-        place = self._place(chance)
-        volume = self.volumes[place.volume]
-        return place, _within(volume.read_labels, place.scored.grown(self._margin), *volume.train[place.range])
+    def _draw(self, rng: np.random.Generator) -> tuple[_Location, NDArray[np.int32]]:
+        location = self._random_location(rng)
+        volume = self.volumes[location.volume]
+        return location, _read_range(volume.read_labels, location.box.grow(self._margin), *volume.train[location.range])
 
     @cached_property
-    def _bounds(self) -> tuple[tuple[tuple[int, int], float], ...]:
-        """(volume, range) and how often it is drawn up to there, as a share of 1."""
+    def _cumulative_fractions(self) -> tuple[tuple[tuple[int, int], float], ...]:
+        """Each (volume, range) with the fraction of patches that are drawn up to and including it."""
         sizes = [
-            ((owner, place), volume.weight * (stop - first) * volume.shape[1] * volume.shape[2])
-            for owner, volume in enumerate(self.volumes)
-            for place, (first, stop) in enumerate(volume.train)
+            ((v, r), volume.weight * (stop - first) * volume.shape[1] * volume.shape[2])
+            for v, volume in enumerate(self.volumes)
+            for r, (first, stop) in enumerate(volume.train)
         ]
         sums = np.cumsum([size for _, size in sizes])
-        return tuple((which, float(total / sums[-1])) for (which, _), total in zip(sizes, sums, strict=True))
+        return tuple((key, float(total / sums[-1])) for (key, _), total in zip(sizes, sums, strict=True))
 
-    def _place(self, chance: np.random.Generator) -> _Place:
-        share = chance.random()
-        owner, place = next(which for which, bound in self._bounds if share < bound)
-        volume = self.volumes[owner]
-        first, stop = volume.train[place]
-        z = first + int(chance.integers(max(stop - first - self.scored[0], 0) + 1))
-        y, x = (_start(chance, side, n) for side, n in zip(self.scored[1:], volume.shape[1:], strict=True))
-        return _Place(owner, place, Box((z, y, x), (z + self.scored[0], y + self.scored[1], x + self.scored[2])))
-
-
-def _start(chance: np.random.Generator, side: int, length: int) -> int:
-    """Where a patch begins along y or x."""
-    overhang = side // _OVERHANG
-    return int(chance.integers(-overhang, max(length - side, 0) + overhang + 1))
+    def _random_location(self, rng: np.random.Generator) -> _Location:
+        fraction = rng.random()
+        v, r = next(key for key, upper in self._cumulative_fractions if fraction < upper)
+        volume = self.volumes[v]
+        first, stop = volume.train[r]
+        z = first + int(rng.integers(max(stop - first - self.output_shape[0], 0) + 1))
+        y, x = (_random_start(rng, side, n) for side, n in zip(self.output_shape[1:], volume.shape[1:], strict=True))
+        depth, height, width = self.output_shape
+        return _Location(v, r, Box((z, y, x), (z + depth, y + height, x + width)))
 
 
-def _within(read: Callable[[Box], NDArray[Voxel]], box: Box, first: int, stop: int) -> NDArray[Voxel]:
-    """Read a box of sections [first, stop) alone, mirrored at the ends of the range."""
-    start, behind = box.start[0] - first, box.stop[0] - first
-    low, high = mirror_span(start, behind, stop - first)
-    held = read(Box((first + low, *box.start[1:]), (first + high, *box.stop[1:])))
-    rows, columns = held.shape[1:]
-    read_reflected: Any = reflect_gather(
-        held, (low, 0, 0), (start, 0, 0), (behind, rows, columns), (stop - first, rows, columns)
+def _random_start(rng: np.random.Generator, side: int, length: int) -> int:
+    """Draw the start of a patch along y or x."""
+    overhang = side // _OVERHANG_DIVISOR
+    return int(rng.integers(-overhang, max(length - side, 0) + overhang + 1))
+
+
+def _read_range(read: Callable[[Box], NDArray[Voxel]], box: Box, first: int, stop: int) -> NDArray[Voxel]:
+    """Read a box from sections [first, stop) only, mirrored at the ends of the range."""
+    start, end = box.start[0] - first, box.stop[0] - first
+    low, high = mirror_span(start, end, stop - first)
+    stored = read(Box((first + low, *box.start[1:]), (first + high, *box.stop[1:])))
+    rows, columns = stored.shape[1:]
+    mirrored: Any = reflect_gather(
+        stored, (low, 0, 0), (start, 0, 0), (end, rows, columns), (stop - first, rows, columns)
     )
-    return read_reflected  # type: ignore[no-any-return]
+    return mirrored  # type: ignore[no-any-return]

@@ -1,31 +1,31 @@
-"""What travels from the patches to the loss: a batch of samples, still whole and still integers."""
+"""A batch of patches on its way from the dataloader to the loss."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORED = -1
-"""The label of voxels that are neither learned from nor scored."""
+"""Label of voxels that are neither trained on nor scored."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A batch of patches, all of what the network sees; axes (N, z, y, x) throughout.
+    """A batch of patches at the size of the network's input; all axes (N, z, y, x).
 
     A 2-D network sees one section (z = 1), or several as its channels; a 3-D network sees a box. Labels and weights
-    cover the same voxels as the raw patch, so that whatever moves one moves all; what is scored is cut out last.
+    cover the same voxels as raw, so that geometric augmentation moves them alike; they are cropped in the loss.
 
     Attributes:
         raw: normalised grey values, float32.
-        labels: int32; for membrane 1 on membrane and 0 elsewhere, for affinities the patch's own ids from 1 and 0
-            where there is no cell. `IGNORED` where nothing is known.
-        weights: of each voxel in the loss, float32; None where all weigh the same.
-        seeds: int64 (N,), one for each patch: it alone decides what chance does to that patch, whichever process,
-            worker or batch it meets, so that a training resumed anywhere goes on as if it had never stopped.
+        labels: int32. Membrane: 1 on membrane, else 0. Affinities: ids of the patch from 1, 0 outside of cells.
+            `IGNORED` marks unlabelled voxels.
+        weights: loss weight of each voxel, float32; None for equal weights.
+        seeds: int64 (N,). The augmentation of a patch depends on its seed only, not on process, worker or batch, so
+            that a resumed training continues identically.
     """
 
     raw: Tensor
@@ -34,12 +34,10 @@ class Sample:
     seeds: Tensor
 
     def to(self, device: str) -> Sample:
-        """The same on another device; the seeds stay."""
-        moved = (
-            None if part is None else part.to(device, non_blocking=True)
-            for part in (self.raw, self.labels, self.weights)
+        """Copy all tensors but the seeds to a device."""
+        return replace(
+            self,
+            raw=self.raw.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
         )
-        raw, labels, weights = moved
-        assert raw is not None
-        assert labels is not None
-        return Sample(raw, labels, weights, self.seeds)

@@ -1,4 +1,4 @@
-"""Labelled volumes: opened, checked before the first step, and read a box at a time."""
+"""Labelled volumes: opened and checked before the first step, read a box at a time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from volseg.blocks import Box
-from volseg.errors import TrainingError
+from volseg.errors import ConfigError, TrainingError
 from volseg.storage import GREY, LABELS, open_readable
-from volseg.training.data.labels import LabelMeaning
+from volseg.training.data.labels import LabelEncoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,30 +22,29 @@ if TYPE_CHECKING:
     from volseg.config.train_tables import DataSettings, TargetSettings
     from volseg.storage import Readable
 
-_ALIKE = 0.01
-"""Voxel sizes that differ by no more are one size."""
+_VOXEL_SIZE_TOLERANCE = 0.01
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
-"""Sections [first, stop), several times."""
+"""Ranges of sections [first, stop)."""
 
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """Grey values and what they show, axes (z, y, x); voxels stay where they are stored until they are read.
+    """Grey values with labels, axes (z, y, x); voxels stay on disk until they are read.
 
     Attributes:
         raw: grey values.
-        labels: as they are stored.
-        meaning: what stored labels mean.
+        labels: as stored.
+        encoding: meaning of stored labels.
         voxel_nm: voxel size (z, y, x) in nanometres.
-        train: sections to learn from.
+        train: sections to train on.
         validation: sections to score.
         weight: how often patches are drawn, relative to the volume's size.
     """
 
     raw: Readable
     labels: Readable
-    meaning: LabelMeaning
+    encoding: LabelEncoding
     voxel_nm: ZyxFloat
     train: Ranges
     validation: Ranges = ()
@@ -57,101 +56,99 @@ class LabelledVolume:
         return self.raw.shape
 
     def read_labels(self, box: Box) -> NDArray[np.int32]:
-        """Labels of a box in the meaning of `Sample.labels`, mirrored where it leaves the volume."""
-        return self.meaning.read(self.labels, box)
+        """Read the labels of a box as in `Sample.labels`, mirrored outside of the volume."""
+        return self.encoding.read(self.labels, box)
 
     def section_box(self, first: int, stop: int) -> Box:
         """The box of whole sections [first, stop)."""
         return Box((first, 0, 0), (stop, *self.shape[1:]))
 
-    def held_out(self) -> tuple[HeldOut, ...]:
-        """The validation sections, a range at a time, in memory.
+    def read_validation(self) -> tuple[ValidationSections, ...]:
+        """Read the validation sections into memory, one entry for each range.
 
         Raises:
-            SourceError: voxels that cannot be read.
-            TrainingError: grey values that are not finite.
+            SourceError: voxels cannot be read.
+            TrainingError: grey values are NaN or infinite.
         """
-        return tuple(self._held_out(first, stop) for first, stop in self.validation)
+        return tuple(self._read_validation_range(first, stop) for first, stop in self.validation)
 
-    def _held_out(self, first: int, stop: int) -> HeldOut:
+    def _read_validation_range(self, first: int, stop: int) -> ValidationSections:
         box = self.section_box(first, stop)
         raw = self.raw.read(box)
-        refuse_not_finite(raw, self.raw.location, first)
-        cells = np.stack([self.meaning.cells(self.labels, z) for z in range(first, stop)])
-        return HeldOut(raw, self.read_labels(box), cells, self.voxel_nm)
+        refuse_non_finite(raw, self.raw.location, first)
+        cells = np.stack([self.encoding.connected_cells(self.labels, z) for z in range(first, stop)])
+        return ValidationSections(raw, self.read_labels(box), cells)
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Neighbouring sections that no patch shows, axes (z, y, x).
+class ValidationSections:
+    """Consecutive sections held out from training, axes (z, y, x).
 
     Attributes:
         raw: grey values, in their own type.
-        labels: int32, in the meaning of `Sample.labels`.
-        truth_ids: int32; the cells of each section told apart, 0 on membrane, -1 where nothing is known.
-        voxel_nm: voxel size (z, y, x) in nanometres.
+        labels: int32, as in `Sample.labels`.
+        cell_ids: int32; connected cells of each section, 0 on membrane, -1 on unlabelled voxels.
     """
 
     raw: NDArray[Any]
     labels: NDArray[np.int32]
-    truth_ids: NDArray[np.int32]
-    voxel_nm: ZyxFloat
+    cell_ids: NDArray[np.int32]
 
 
 def open_volumes(tables: Sequence[DataSettings], target: TargetSettings) -> tuple[LabelledVolume, ...]:
     """Open all volumes of a training.
 
     Raises:
-        SourceError: a volume that cannot be read.
-        TrainingError: as `open_labelled`; voxels of different sizes; one table's validation sections among another's
-            training sections.
+        SourceError: a volume cannot be read.
+        TrainingError: as `open_labelled`; voxel sizes differ; a table validates on sections that another trains on.
     """
     volumes = tuple(open_labelled(table, target) for table in tables)
     for one, other in combinations(volumes, 2):
-        if any(abs(a - b) > _ALIKE * max(a, b) for a, b in zip(one.voxel_nm, other.voxel_nm, strict=True)):
+        if any(
+            abs(a - b) > _VOXEL_SIZE_TOLERANCE * max(a, b) for a, b in zip(one.voxel_nm, other.voxel_nm, strict=True)
+        ):
             raise TrainingError(
-                f"{one.raw.location} has voxels of {one.voxel_nm} nm, {other.raw.location} of {other.voxel_nm} nm, and "
-                "a model is for one size; resample one, or give both tables one data.voxel_nm to take them as alike"
+                f"{one.raw.location} has voxels of {one.voxel_nm} nm, {other.raw.location} of {other.voxel_nm} nm, but "
+                "a model has one voxel size; resample one, or set the same data.voxel_nm for both"
             )
         if one.raw.location == other.raw.location:
-            _refuse_overlap(one.raw.location, one.train, other.validation)
-            _refuse_overlap(one.raw.location, other.train, one.validation)
+            _refuse_shared_sections(one.raw.location, one.train, other.validation)
+            _refuse_shared_sections(one.raw.location, other.train, one.validation)
     return volumes
 
 
 def open_labelled(data: DataSettings, target: TargetSettings) -> LabelledVolume:
-    """Open raw and labels, and check that they belong together.
+    """Open raw and labels, and check that they match.
 
-    Labels are read a section at a time, until both classes were seen.
+    Labels are read section by section, until both classes are found.
 
     Raises:
-        SourceError: a volume that cannot be read.
-        TrainingError: shapes that differ, sections that are not there or that validation shares with training, no
-            voxel size, or labels that cannot be what they are said to be.
+        SourceError: a volume cannot be read.
+        TrainingError: shapes differ, sections do not exist or are used for both training and validation, the voxel
+            size is missing, or labels do not fit their stated meaning.
     """
     raw, labels = open_readable(data.raw, GREY), open_readable(data.labels, LABELS)
     if raw.shape != labels.shape:
         raise TrainingError(
-            f"raw {data.raw} is {raw.shape}, labels {data.labels} are {labels.shape}; they must be alike"
+            f"raw {data.raw} is {raw.shape}, labels {data.labels} are {labels.shape}; the shapes must be equal"
         )
-    _refuse_missing(raw.shape[0], "train", data.train)
-    _refuse_missing(raw.shape[0], "validation", data.validation)
-    _refuse_twice(data.train, "train")
-    _refuse_twice(data.validation, "validation")
-    _refuse_overlap(data.raw, data.train, data.validation)
+    for name, ranges in (("train", data.train), ("validation", data.validation)):
+        _refuse_missing_sections(raw.shape[0], name, ranges)
+        _refuse_duplicate_sections(name, ranges)
+    _refuse_shared_sections(data.raw, data.train, data.validation)
     voxel_nm = data.voxel_nm or raw.voxel_nm
     if voxel_nm is None:
-        raise TrainingError(f"{data.raw} states no voxel size; give data.voxel_nm = [Z, Y, X] in nanometres")
-    meaning = LabelMeaning(target.kind, data.membrane, data.boundary_width, data.ignore, data.sure)
-    volume = LabelledVolume(raw, labels, meaning, voxel_nm, data.train, data.validation, data.weight)
+        raise ConfigError(f"{data.raw} states no voxel size; give data.voxel_nm = [Z, Y, X] in nanometres")
+    encoding = LabelEncoding(target.kind, data.membrane, data.boundary_width, data.ignore, data.probability_thresholds)
+    volume = LabelledVolume(raw, labels, encoding, voxel_nm, data.train, data.validation, data.weight)
     if target.kind == "affinities":
-        _refuse_far(volume, target.offsets)
-    if meaning.of_ids:
+        _refuse_long_offsets(volume, target.offsets)
+    if encoding.requires_ids:
         _refuse_mask(volume)
     if data.membrane == "probability" and labels.dtype != "uint8":
-        raise TrainingError(
-            f"labels {labels.location} are {labels.dtype}, and a map of probability is uint8, probability x 255, as "
-            'volseg predict writes it; give that, or another data.membrane ("zero", "nonzero" or "boundaries")'
+        raise ConfigError(
+            f"labels {labels.location} are {labels.dtype}, but a probability map is uint8, probability x 255, as "
+            'volseg predict writes it; give such a map, or another data.membrane ("zero", "nonzero" or "boundaries")'
         )
     _refuse_one_class(volume, "train", data.train)
     if data.validation:
@@ -159,13 +156,13 @@ def open_labelled(data: DataSettings, target: TargetSettings) -> LabelledVolume:
     return volume
 
 
-def refuse_not_finite(raw: NDArray[Any], location: str, first: int) -> None:
-    """Refuse grey values that no network can take.
+def refuse_non_finite(raw: NDArray[Any], location: str, first: int) -> None:
+    """Refuse grey values that are NaN or infinite.
 
     Args:
         raw: some sections, (z, y, x).
         location: of their volume.
-        first: the number of the first section.
+        first: number of the first section.
 
     Raises:
         TrainingError: NaN or infinity.
@@ -173,84 +170,84 @@ def refuse_not_finite(raw: NDArray[Any], location: str, first: int) -> None:
     if raw.dtype.kind != "f" or np.isfinite(raw).all():
         return
     section = first + int(np.argmin(np.isfinite(raw).all(axis=(1, 2))))
-    raise TrainingError(f"{location} holds NaN or infinity in section {section}; repair it before training")
+    raise TrainingError(f"{location} contains NaN or infinity in section {section}; repair it before training")
 
 
-def _refuse_missing(sections: int, name: str, ranges: Ranges) -> None:
+def _refuse_missing_sections(sections: int, name: str, ranges: Ranges) -> None:
     for first, stop in ranges:
         if not 0 <= first < stop <= sections:
-            raise TrainingError(
+            raise ConfigError(
                 f"data.{name} [{first}, {stop}] is not in a volume of {sections} sections; choose from [0, {sections}]"
             )
 
 
-def _refuse_twice(ranges: Ranges, name: str) -> None:
-    for (first, stop), (other, behind) in combinations(ranges, 2):
-        if first < behind and other < stop:
-            raise TrainingError(
-                f"data.{name} names sections twice: [{first}, {stop}] and [{other}, {behind}] overlap; "
-                "take them apart, or give data.weight to draw from a volume more often"
+def _refuse_duplicate_sections(name: str, ranges: Ranges) -> None:
+    for (first, stop), (other_first, other_stop) in combinations(ranges, 2):
+        if first < other_stop and other_first < stop:
+            raise ConfigError(
+                f"data.{name} lists sections twice: [{first}, {stop}] and [{other_first}, {other_stop}] overlap; "
+                "separate them, or use data.weight to draw from a volume more often"
             )
 
 
-def _refuse_overlap(location: str, train: Ranges, validation: Ranges) -> None:
+def _refuse_shared_sections(location: str, train: Ranges, validation: Ranges) -> None:
     for first, stop in train:
-        for other, behind in validation:
-            if first < behind and other < stop:
-                raise TrainingError(
-                    f"data.train [{first}, {stop}] and data.validation [{other}, {behind}] share sections of "
-                    f"{location}; a network is validated on what it never saw: choose other sections"
+        for other_first, other_stop in validation:
+            if first < other_stop and other_first < stop:
+                raise ConfigError(
+                    f"data.train [{first}, {stop}] and data.validation [{other_first}, {other_stop}] share sections of "
+                    f"{location}; choose validation sections that are not trained on"
                 )
 
 
-def _refuse_far(volume: LabelledVolume, offsets: tuple[Zyx, ...]) -> None:
-    reachable = (max(stop - first for first, stop in volume.train), *volume.shape[1:])
+def _refuse_long_offsets(volume: LabelledVolume, offsets: tuple[Zyx, ...]) -> None:
+    shape = (max(stop - first for first, stop in volume.train), *volume.shape[1:])
     for offset in offsets:
-        if any(abs(step) >= n for step, n in zip(offset, reachable, strict=True)):
-            raise TrainingError(
-                f"target.offsets {list(offset)} is longer than what there is to train on, {reachable} voxels of "
-                f"{volume.raw.location}; choose shorter ones, or more sections"
+        if any(abs(step) >= n for step, n in zip(offset, shape, strict=True)):
+            raise ConfigError(
+                f"target.offsets {list(offset)} does not fit into the {shape} training voxels of "
+                f"{volume.raw.location}; use shorter offsets, or more sections"
             )
 
 
 def _refuse_mask(volume: LabelledVolume) -> None:
-    """Ids are asked for: a mask has no two that touch."""
-    wanted = "affinities" if volume.meaning.kind == "affinities" else 'data.membrane = "boundaries"'
-    way_out = 'give labels that carry ids, or learn target.kind = "membrane" with data.membrane = "zero" or "nonzero"'
-    seen: set[int] = set()
+    """Refuse labels with a single id."""
+    purpose = "affinities" if volume.encoding.kind == "affinities" else 'data.membrane = "boundaries"'
+    remedy = 'give labels with ids, or use target.kind = "membrane" with data.membrane = "zero" or "nonzero"'
+    ids: set[int] = set()
 
-    def still_a_mask(box: Box) -> bool:
-        seen.update(map(int, np.unique(volume.labels.read(box))))
-        seen.difference_update({0} if volume.meaning.ignore is None else {0, volume.meaning.ignore})
-        return len(seen) < 2
+    def has_one_id(box: Box) -> bool:
+        ids.update(map(int, np.unique(volume.labels.read(box))))
+        ids.difference_update({0} if volume.encoding.ignore is None else {0, volume.encoding.ignore})
+        return len(ids) < 2
 
-    if _all_sections(volume, volume.train, still_a_mask):
-        only = f"0 and {seen.pop()} alone" if seen else "0 alone"
-        raise TrainingError(f"labels {volume.labels.location} are {only}, but {wanted} need ids; {way_out}")
+    if _all_sections(volume, volume.train, has_one_id):
+        values = f"0 and {ids.pop()} only" if ids else "0 only"
+        raise ConfigError(f"labels {volume.labels.location} are {values}, but {purpose} need ids; {remedy}")
 
 
 def _refuse_one_class(volume: LabelledVolume, name: str, ranges: Ranges) -> None:
-    seen: set[Any] = set()
+    values: set[Any] = set()
 
-    def still_alike(box: Box) -> bool:
-        known = volume.meaning.known(volume.labels, box)
-        seen.update({known.min(), known.max()} if known.size else set())
-        return len(seen) < 2
+    def has_one_class(box: Box) -> bool:
+        box_values = volume.encoding.class_values(volume.labels, box)
+        values.update({box_values.min(), box_values.max()} if box_values.size else set())
+        return len(values) < 2
 
-    if not _all_sections(volume, ranges, still_alike):
+    if not _all_sections(volume, ranges, has_one_class):
         return
-    where = f"the sections of data.{name} {[list(pair) for pair in ranges]}"
+    sections = f"all sections of data.{name} {[list(pair) for pair in ranges]}"
     labels = volume.labels.location
-    if not seen:
-        raise TrainingError(f"labels {labels} are data.ignore = {volume.meaning.ignore} in all {where}; check them")
-    if volume.meaning.kind == "affinities":
-        raise TrainingError(f"labels {labels} are {seen.pop()} throughout {where}; affinities need ids that differ")
-    raise TrainingError(
-        f"labels {labels} call {seen.pop():.0%} of {where} membrane; "
+    if not values:
+        raise ConfigError(f"labels {labels} are data.ignore = {volume.encoding.ignore} in {sections}; check them")
+    if volume.encoding.kind == "affinities":
+        raise ConfigError(f"labels {labels} are {values.pop()} in {sections}; affinities need different ids")
+    raise ConfigError(
+        f"labels {labels} are {values.pop():.0%} membrane in {sections}; "
         'check them and data.membrane ("zero", "nonzero", "boundaries" or "probability")'
     )
 
 
-def _all_sections(volume: LabelledVolume, ranges: Ranges, holds: Callable[[Box], bool]) -> bool:
-    """Whether something holds for every section; they are asked one by one, until one says no."""
-    return all(holds(volume.section_box(z, z + 1)) for first, stop in ranges for z in range(first, stop))
+def _all_sections(volume: LabelledVolume, ranges: Ranges, predicate: Callable[[Box], bool]) -> bool:
+    """Test sections in order, until one fails."""
+    return all(predicate(volume.section_box(z, z + 1)) for first, stop in ranges for z in range(first, stop))

@@ -1,4 +1,4 @@
-"""U-Net's weight maps of all training sections, computed once and kept."""
+"""Weight maps of the U-Net paper for all training sections, computed once and cached on disk."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 
 from volseg.blocks import Box
 from volseg.ops import read_reflected, weight_map
-from volseg.storage import kept_array
+from volseg.storage import cached_memmap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from volseg.storage import ArrayFile
+    from volseg.storage import MemmapFile
     from volseg.training.data.volumes import LabelledVolume, Ranges
 
-_STRETCH = 1024
-_EDITION = 1
-"""To be raised when weights are computed in another way, so that older ones are not taken."""
-_GREATEST = 6e4
-"""A class of hardly a voxel would weigh more; no step should follow so few."""
-_HALF = 1e4
-"""Weights of borders up to this are kept as float16, which rounds them by less than a thousandth."""
+_TILE = 1024
+_CACHE_VERSION = 1
+"""Raise it if weights are computed differently, so that cached maps are not used."""
+_MAX_WEIGHT = 6e4
+"""Limits the weight of a class with very few voxels."""
+_MAX_FLOAT16_W0 = 1e4
+"""Up to this w0 maps are stored as float16, which rounds them by less than a thousandth."""
 
 
 @dataclass(frozen=True)
@@ -36,61 +36,60 @@ class WeightMaps:
 
     Attributes:
         file: weights (sections, y, x).
-        ranges: which sections of the volume they are.
+        ranges: sections of the volume that they belong to.
     """
 
-    file: ArrayFile
+    file: MemmapFile
     ranges: Ranges
 
     def read(self, box: Box) -> NDArray[np.float32]:
-        """Weights of a box of the volume that starts in a training range; mirrored where it leaves the section."""
-        before = 0
+        """Read the weights of a box that starts within a training range; mirrored outside of the section."""
+        offset = 0
         for first, stop in self.ranges:
             if first <= box.start[0] < stop:
                 break
-            before += stop - first
-        start, behind = box.start[0] - first + before, box.stop[0] - first + before
-        weights = read_reflected(self.file.array, (start, *box.start[1:]), (behind, *box.stop[1:]))
+            offset += stop - first
+        start, end = box.start[0] - first + offset, box.stop[0] - first + offset
+        weights = read_reflected(self.file.array, (start, *box.start[1:]), (end, *box.stop[1:]))
         return weights.astype(np.float32)
 
 
 def weight_maps(
     volume: LabelledVolume, w0: float, sigma: float, on_section: Callable[[int, int], None] = lambda done, total: None
 ) -> WeightMaps:
-    """The weight maps of a volume's training sections (`volseg.ops.weight_map`), from the cache where they are there.
+    """Compute the weight maps of a volume's training sections (`volseg.ops.weight_map`), or take them from the cache.
 
     Args:
-        volume: whose cells make the weights.
+        volume: with labels.
         w0: weight of thin borders.
-        sigma: their width, in voxels.
-        on_section: told how many sections are done, of how many, where they must be computed.
+        sigma: width of these borders, in voxels.
+        on_section: called with the number of sections done and their total, unless the maps are cached.
 
     Raises:
-        SourceError: labels that cannot be read, or no room for the maps.
+        SourceError: labels cannot be read, or there is no room for the maps.
     """
     sections = [z for first, stop in volume.train for z in range(first, stop)]
-    labels = f"{_digest(volume)} {volume.labels.dtype} {volume.shape} {volume.train} {volume.meaning}"
-    key = f"{labels} {w0} {sigma} {_EDITION}"
+    labels = f"{_digest(volume)} {volume.labels.dtype} {volume.shape} {volume.train} {volume.encoding}"
+    key = f"{labels} {w0} {sigma} {_CACHE_VERSION}"
 
-    def sections_made() -> Iterator[NDArray[np.float32]]:
+    def compute_sections() -> Iterator[NDArray[np.float32]]:
         for done, z in enumerate(sections, start=1):
-            made = weight_map(volume.meaning.cells(volume.labels, z), w0=w0, sigma=sigma)
-            yield np.minimum(made, _GREATEST)
+            weights = weight_map(volume.encoding.connected_cells(volume.labels, z), w0=w0, sigma=sigma)
+            yield np.minimum(weights, _MAX_WEIGHT)
             on_section(done, len(sections))
 
     shape = (len(sections), *volume.shape[1:])
-    dtype = "float16" if w0 < _HALF else "float32"
-    return WeightMaps(kept_array("weight-maps", key, shape, dtype, sections_made), volume.train)
+    dtype = "float16" if w0 < _MAX_FLOAT16_W0 else "float32"
+    return WeightMaps(cached_memmap("weight-maps", key, shape, dtype, compute_sections), volume.train)
 
 
 def _digest(volume: LabelledVolume) -> str:
-    """Of all labels of the training sections, read in boxes of whole chunks so that each is decoded once."""
+    """Digest all labels of the training sections, read in boxes of whole chunks so that each is decoded once."""
     digest = blake2b(digest_size=16)
+    depth = volume.labels.chunk[0]
     for first, stop in volume.train:
-        corners = (range(0, stop - first, volume.labels.chunk[0]), *(range(0, n, _STRETCH) for n in volume.shape[1:]))
-        inside = volume.section_box(first, stop)
+        corners = (range(first, stop, depth), *(range(0, n, _TILE) for n in volume.shape[1:]))
         for z, y, x in product(*corners):
-            corner = (first + z, y, x)
-            box = Box(corner, (corner[0] + volume.labels.chunk[0], y + _STRETCH, x + _STRETCH)).intersection(inside)
+            box = Box((z, y, x), (z + depth, y + _TILE, x + _TILE)).intersection(volume.section_box(first, stop))
             digest.update(np.ascontiguousarray(volume.labels.read(box)).data)
     return digest.hexdigest()
