@@ -13,11 +13,15 @@ import volseg.prediction.autotune.precision
 import volseg.prediction.autotune.tile as choosing
 import volseg.prediction.resolve
 from volseg.blocks import Box, Tiling
+from volseg.cluster import NullProgress
+from volseg.config import PredictConfig
 from volseg.config.tolerance import Tolerance
 from volseg.inference import Engine
 from volseg.inference.optimize.fold_batch_norm import without_norms
 from volseg.models.model import clear_model_cache, load_model_file
 from volseg.prediction.autotune.precision import PrecisionLoss, measure_box, slower
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import execute
 from volseg.storage import read_record
 from volseg.testing.factories import make_model, make_volume, sampled_for
 
@@ -29,6 +33,12 @@ if TYPE_CHECKING:
 def wide(tmp_path: Path) -> Path:
     """Large enough for measuring to pay."""
     return make_volume(tmp_path / "wide.zarr", (10, 256, 256))
+
+
+def begin(raw: Path, target: Path, model: Path, **options: Any) -> None:
+    """Begin a run, and do the first of its blocks: what it takes is settled before."""
+    config = PredictConfig(source=str(raw), target=str(target), model=str(model), cluster="serial", **options)
+    assert execute(prepare(config), NullProgress(), [0]).done == 1
 
 
 @pytest.mark.parametrize(
@@ -65,9 +75,7 @@ def test_what_rounds_too_much_is_not_taken_unless_asked_for(
     monkeypatch.setitem(
         volseg.prediction.autotune.precision.LIMITS, "bfloat16", Tolerance(limit, 0 if limit == 1 else 255)
     )
-    volseg.predict(
-        str(wide), str(tmp_path / "p.zarr"), model=str(small_model), precision=asked, cluster="serial", halo="exact"
-    )
+    begin(wide, tmp_path / "p.zarr", small_model, precision=asked, halo="exact")
     record = read_record(tmp_path / "p.zarr")
     assert record.settings.precision == taken
     rounding = record.models[0].rounding
@@ -121,7 +129,7 @@ def test_the_tile_with_the_most_useful_voxels_a_second_is_taken(
         return 1e-3 if tiling.core[1] == 128 else 1.0
 
     monkeypatch.setattr(choosing, "seconds_a_pass", seconds)
-    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", halo="exact")
+    begin(wide, tmp_path / "p.zarr", small_model, halo="exact")
     (entry,) = read_record(tmp_path / "p.zarr").models
     assert entry.tile == (1, 128, 128)
     assert entry.kvoxel_s == pytest.approx(128 * 128 / 1e-3 / 1e3)
@@ -133,7 +141,7 @@ def test_tiles_are_timed_for_whatever_classes_a_model_has(
     monkeypatch.setattr(choosing, "_HOPELESS", 9.0)
     monkeypatch.setattr(choosing, "_PASSES", 1)
     model = make_model(tmp_path / "m.safetensors", classes=("mitochondria",))
-    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", halo="exact")
+    begin(wide, tmp_path / "p.zarr", model, halo="exact")
     assert read_record(tmp_path / "p.zarr").models[0].kvoxel_s > 0
 
 
@@ -148,7 +156,7 @@ def test_the_first_pass_over_a_tile_does_not_count(small_model: Path, monkeypatc
 
 
 def test_a_tile_that_is_asked_for_is_taken(wide: Path, small_model: Path, tmp_path: Path) -> None:
-    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", tile=(1, 64, 64))
+    begin(wide, tmp_path / "p.zarr", small_model, tile=(1, 64, 64))
     assert read_record(tmp_path / "p.zarr").models[0].tile == (1, 64, 64)
 
 

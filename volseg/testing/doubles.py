@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx
-from volseg.cluster import NullProgress
+from volseg.cluster import Cluster, NullProgress
 from volseg.errors import BlockError, SourceError
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
 from volseg.prediction.sink import VolumeSink
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from volseg.ops import Grey
 
 FOOTPRINT = Footprint((0, 1, 1), (0, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), (0, 1, 1))
+
+
+def address_of(cluster: Cluster) -> str:
+    """Where a run can join a cluster."""
+    assert cluster.client is not None
+    return str(cluster.client.scheduler_info()["address"])
 
 
 class Identity:
