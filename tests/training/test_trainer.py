@@ -166,7 +166,7 @@ def test_the_best_step_is_kept_and_so_is_the_last(data: Path, tmp_path: Path, mo
 
 
 def test_a_validation_is_the_best_where_its_score_is_above_all_before(data: Path, tmp_path: Path) -> None:
-    learn(run(data, tmp_path, fit={"steps": 24}, optimizer={"learning_rate": 0.3}, validation={"every": 2}))
+    learn(run(data, tmp_path, fit={"steps": 14}, optimizer={"learning_rate": 0.3}, validation={"every": 2}))
     told = [(entry["validation_f1"], entry["best"]) for entry in log_of(tmp_path) if "best" in entry]
     assert {best for _, best in told} == {True, False}
     for at, (score, best) in enumerate(told):
@@ -189,7 +189,7 @@ def test_time_may_end_it(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_then_falls(data: Path, tmp_path: Path) -> None:
-    learn(run(data, tmp_path, fit={"steps": 60}, schedule={"warm_up": 0.05}))
+    learn(run(data, tmp_path, fit={"steps": 60}, schedule={"warm_up": 0.05}, validation={"every": 60}))
     rates = [entry["learning_rate"] for entry in log_of(tmp_path) if "loss" in entry]
     assert rates[0] < 0.2 * max(rates)
     assert max(rates) == pytest.approx(1e-2, rel=0.05)
