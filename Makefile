@@ -8,7 +8,7 @@ JOBS   ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 PEERS  := $(VENV)/peers
 
-.PHONY: help install demo test test-all check check-pins format bench bench-gpu clean
+.PHONY: help install demo test test-all test-isa check check-pins format bench bench-gpu clean
 help:           ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -27,8 +27,11 @@ demo: install   ## Train, predict, evaluate and plot on generated EM
 test: install   ## All tests but the long ones, on JOBS cores
 	$(PYTEST) -m "not slow"
 
-test-all: install  ## All tests
+test-all: install test-isa  ## All tests, and those of numbers under each instruction set
 	$(PYTEST)
+
+test-isa: install  ## Laws, inference and training under each instruction set of this processor
+	OMP_NUM_THREADS=1 $(BIN)/python tests/instruction_sets.py -n $(JOBS) --dist worksteal -m "not slow" -q
 
 check: install  ## Lint, types, imports, Dockerfile, GitHub files, CITATION.cff
 	$(BIN)/ruff check .

@@ -45,7 +45,6 @@ from volseg.storage import open_volume, read_record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -197,7 +196,9 @@ def _voxels(source: Path) -> NDArray[Any]:
     return volume.read(Box.of_shape(volume.shape))
 
 
-def limits(process: ProcessPoolExecutor, model_file: Path, frozen: RunRecord, threads: int) -> dict[str, Callable[[], float]]:
+def limits(
+    process: ProcessPoolExecutor, model_file: Path, frozen: RunRecord, threads: int
+) -> dict[str, Callable[[], float]]:
     """The bare forward pass: voxels that count a second at volseg's halo, and all that are computed without one.
 
     It has a process of its own: pages that it keeps would be there for the peers, who are run as their users run them.

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from volseg.inference.hardware import instruction_set
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -20,7 +22,12 @@ def record(name: str, figures: dict[str, Any]) -> Path:
         "benchmark": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip() or "unknown",
-        "machine": {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.system()},
+        "machine": {
+            "processor": _processor(),
+            "instruction_set": instruction_set(),
+            "cores": len(os.sched_getaffinity(0)),
+            "system": platform.system(),
+        },
         "figures": figures,
     }
     RESULTS.mkdir(exist_ok=True)

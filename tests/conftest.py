@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
+# A serial run takes all cores, and so does each job beside it: threads that spin while they wait for one another made
+# such runs three times slower. OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from volseg.cluster import connect
+from volseg.cluster.dask_executor import DaskExecutor
 from volseg.testing.factories import make_model, make_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What one test measures, none must find.
@@ -18,6 +29,12 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="volseg-cache-")
 # The same examples every time, and no failure because a machine is busy.
 settings.register_profile("volseg", deadline=None, derandomize=True)
 settings.load_profile("volseg")
+
+
+def pytest_collection_finish() -> None:
+    """Spare what was imported from garbage collection: each run collects twice, and looked through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -30,6 +47,14 @@ def raw(tmp_path: Path) -> Path:
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A FusionNet of width 4 and depth 2 with random weights, trained for 30 x 6 x 6 nm."""
     return make_model(tmp_path_factory.mktemp("models") / "small.safetensors")
+
+
+@pytest.fixture(scope="session")
+def two_workers() -> Iterator[DaskExecutor]:
+    """A local cluster that tests share, which must leave it as it was."""
+    with connect("local", 2) as executor:
+        assert isinstance(executor, DaskExecutor)
+        yield executor
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from benchmarks.comparison import (
     limit_table,
     peers_table,
     ratios,
-    with_range,
     targets_table,
+    with_range,
 )
 from benchmarks.contenders import PEERS, versions
 from benchmarks.parts import cropping_table, engines_table, memory_table, rounding_table, scheduler_table

@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from distributed import Client
 
+import volseg
 from volseg.cluster import NullProgress, connect, run_blocks
+from volseg.cluster.dask_cluster import CONNECT_SECONDS
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
 from volseg.errors import ClusterError, ConfigError
@@ -89,10 +93,15 @@ def start_worker(address: str, *options: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("worker", [False, True])
-def test_a_cluster_without_the_resource_is_refused(free_scheduler: str, worker: bool) -> None:
+def test_a_cluster_without_the_resource_is_refused(
+    free_scheduler: str, worker: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("volseg.cluster.connect"), "GRACE_SECONDS", 0.5)
     process = start_worker(free_scheduler, "--nthreads", "1") if worker else None
     try:
-        time.sleep(4 if worker else 0)
+        if worker:
+            with Client(free_scheduler) as client:
+                client.wait_for_workers(1, timeout=60)
         with (
             pytest.raises(ClusterError, match=r"none with the resource 'slot'.*--resources slot=2"),
             connect(free_scheduler, None),
@@ -118,8 +127,6 @@ def test_a_joined_cluster_does_the_work_and_outlives_it(free_scheduler: str) -> 
 
 
 def test_predict_runs_on_a_joined_cluster(free_scheduler: str, raw: Path, small_model: Path, tmp_path: Path) -> None:
-    import volseg
-
     options: Any = {"model": str(small_model), "block": (2, 32, 32), "precision": "float32"}
     volseg.predict(str(raw), str(tmp_path / "serial.zarr"), **options, cluster="serial")
     process = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2")
@@ -149,10 +156,12 @@ def joined(address: str):
     raise AssertionError("no worker came up")
 
 
-def test_an_unreachable_scheduler_is_refused_within_seconds() -> None:
+def test_an_unreachable_scheduler_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CONNECT_SECONDS == 5
+    monkeypatch.setattr(import_module("volseg.cluster.connect"), "CONNECT_SECONDS", 1)
     started = time.monotonic()
     with (
-        pytest.raises(ClusterError, match="no scheduler answers at tcp://127.0.0.1:9 within 5 s"),
+        pytest.raises(ClusterError, match="no scheduler answers at tcp://127.0.0.1:9 within 1 s"),
         connect("tcp://127.0.0.1:9", None),
     ):
         pass

@@ -35,13 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def two_workers() -> Iterator[DaskExecutor]:
-    with connect("local", 2) as executor:
-        assert isinstance(executor, DaskExecutor)
-        yield executor
-
-
 @pytest.fixture(params=["serial", "local"])
 def any_executor(request: pytest.FixtureRequest, two_workers: DaskExecutor) -> Executor:
     return SerialExecutor() if request.param == "serial" else two_workers
@@ -118,7 +111,7 @@ def test_nothing_is_fetched_from_a_worker(two_workers: DaskExecutor) -> None:
     assert before == two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
 
 
-@pytest.mark.parametrize("blocks", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("blocks", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
     two_workers: DaskExecutor, tmp_path: Path, blocks: int
 ) -> None:

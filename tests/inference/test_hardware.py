@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+import torch
 
 from volseg.errors import ConfigError
 from volseg.inference import (
@@ -69,9 +70,68 @@ def test_worker_info_describes_this_machine() -> None:
     assert (info.device, info.device_memory) == ("cpu", 0)
 
 
-def test_a_missing_gpu_is_refused() -> None:
-    import torch
+BOTH = "avx2 avx512f avx512_bf16 amx_bf16"
 
+
+@pytest.mark.parametrize(
+    ("flags", "onednn", "torch_uses", "fast"),
+    [
+        (BOTH, None, "AVX512", True),
+        ("avx2 avx512f", None, "AVX512", False),
+        (BOTH, None, "AVX2", False),
+        (BOTH, None, "DEFAULT", False),
+        (BOTH, "SSE41", "AVX512", False),
+        (BOTH, "avx2", "AVX512", False),
+        (BOTH, "AVX2_VNNI_2", "AVX512", False),
+        (BOTH, "AVX512_CORE_VNNI", "AVX512", False),
+        (BOTH, "AVX512_CORE_BF16", "AVX512", True),
+        ("avx512f amx_bf16", "AVX512_CORE_FP16", "AVX512", False),
+        ("avx512f amx_bf16", "AVX512_CORE_AMX", "AVX512", True),
+        ("avx512f amx_bf16", "AVX10_1_512", "AVX512", False),
+        ("avx512f amx_bf16", "AVX10_1_512_AMX", "AVX512", True),
+        ("avx512_bf16", "AVX10_1_512", "AVX512", True),
+        (BOTH, "ALL", "AVX512", True),
+        (BOTH, "DEFAULT", "AVX512", True),
+        (BOTH, "", "AVX512", True),
+    ],
+)
+def test_bfloat16_is_fast_only_if_processor_and_limits_allow_it(
+    monkeypatch: pytest.MonkeyPatch, flags: str, onednn: str | None, torch_uses: str, fast: bool
+) -> None:
+    monkeypatch.setattr(hardware, "_of_processor", lambda what: flags)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: torch_uses)
+    hold(monkeypatch, onednn)
+    assert worker_info("cpu").fast_bfloat16 == fast
+
+
+def test_a_missing_gpu_is_refused() -> None:
+    pass
+
+
+def hold(monkeypatch: pytest.MonkeyPatch, onednn: str | None) -> None:
+    """Hold oneDNN to an instruction set, as far as the environment says so."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    if onednn is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", onednn)
+
+
+def test_the_instruction_set_in_force_is_part_of_the_device_that_times_were_measured_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine("cpu", "float32", 1, 1)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    hold(monkeypatch, None)
+    assert hardware.instruction_set() == "AVX2"
+    free = hardware.device_name(engine)
+    hold(monkeypatch, "sse41")
+    assert hardware.instruction_set() == "AVX2, oneDNN SSE41"
+    held = hardware.device_name(engine)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert len({free, held, hardware.device_name(engine)}) == 3
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         assert worker_info("cuda").device == "cuda"
     else:

@@ -24,14 +24,23 @@ from volseg.pipeline import BlockPipeline, EnsembleMember, Estimate, PlanRequest
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.storage import open_volume, volume_statistics
-from volseg.testing.factories import blobs, make_model, make_volume, stored, whole_pass
+from volseg.testing.doubles import address_of
+from volseg.testing.factories import (
+    blobs,
+    float32_tolerance,
+    make_model,
+    make_volume,
+    rounding_allowed,
+    stored,
+    whole_pass,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "fusionnet": ("fusionnet", {"width": 4, "depth": 4}),
+    "fusionnet": ("fusionnet", {"width": 4, "depth": 3}),
     "unet-padded": ("unet", {"width": 4, "depth": 4, "padded": True, "batch_norm": True}),
     "unet-unpadded": ("unet", {"width": 4, "depth": 4}),
 }
@@ -49,7 +58,10 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unet-3-sections": ("unet", {"width": 3, "depth": 2, "in_channels": 3}),
     "fusionnet-5-sections": ("fusionnet", {"width": 3, "depth": 2, "in_channels": 5}),
     "fusionnet-3d": ("fusionnet", {"width": 2, "depth": 1, "kernel": [3, 3, 3], "pool": [2, 2, 2]}),
-    "fusionnet-3d-anisotropic": ("fusionnet", {"width": 2, **ANISOTROPIC}),
+    "fusionnet-3d-anisotropic": (
+        "fusionnet",
+        {"width": 2, "depth": 1, "kernel": [[1, 3, 3], [3, 3, 3]], "pool": [[1, 2, 2]]},
+    ),
     "unet-3d-anisotropic": ("unet", {"width": 2, "padded": True, "batch_norm": True, **ANISOTROPIC}),
     "unet-3d-unpadded": ("unet", {"width": 2, "depth": 1, "kernel": [3, 3, 3], "pool": [2, 2, 2]}),
 }
@@ -73,11 +85,21 @@ def truth(model_file: Path, raw_path: Path) -> np.ndarray:
     return whole_pass(load_model_file(model_file), stored(raw_path))
 
 
+@pytest.fixture(scope="module")
+def tolerance(truth: np.ndarray, model_file: Path, raw_path: Path) -> float:
+    return float32_tolerance(truth, load_model_file(model_file), stored(raw_path))
+
+
+def bytes_agree(written: np.ndarray, truth: np.ndarray, tolerance: float) -> bool:
+    """Whether bytes are the nearest to probabilities that are off by no more than the tolerance."""
+    return bool(np.abs(written - truth * 255).max() <= 0.5 + 255 * tolerance)
+
+
 class Keep:
     """A sink that keeps probabilities as they come, before they become bytes."""
 
-    def __init__(self, predict: Any) -> None:
-        self.whole = np.full(SHAPE, np.nan, np.float32)
+    def __init__(self, predict: Any, shape: tuple[int, ...] = SHAPE) -> None:
+        self.whole = np.full(shape, np.nan, np.float32)
         self._predict = predict
 
     def __call__(self, grey: Any, write_box: Any) -> Iterator[Estimate]:
@@ -100,7 +122,7 @@ def in_blocks(
     plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), PlanRequest(block=block))
     tiling = list(itertools.islice(plan.tilings(), parts + 1))[-1]
     predict = open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", batch, 1))
-    keep = Keep(predict)
+    keep = Keep(predict, volume.shape)
     statistics = volume_statistics(volume, header.card.normalization)
     pipeline = BlockPipeline(plan.grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in plan.grid.numbers():
@@ -109,40 +131,37 @@ def in_blocks(
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_any_blocking_equals_one_pass_over_the_whole_mirrored_volume(model_file, raw_path, truth, block) -> None:
-    np.testing.assert_allclose(in_blocks(model_file, raw_path, block), truth, rtol=0, atol=1e-5)
+def test_any_blocking_equals_one_pass_over_the_whole_mirrored_volume(
+    model_file, raw_path, truth, tolerance, block
+) -> None:
+    np.testing.assert_allclose(in_blocks(model_file, raw_path, block), truth, rtol=0, atol=tolerance)
 
 
-def test_several_tiles_a_block_and_several_tiles_a_batch_change_nothing(model_file, raw_path, truth) -> None:
+def test_several_tiles_a_block_and_several_tiles_a_batch_change_nothing(model_file, raw_path, truth, tolerance) -> None:
     made = in_blocks(model_file, raw_path, (2, 64, 128), parts=2, batch=3)
-    np.testing.assert_allclose(made, truth, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(made, truth, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    ("cluster", "workers", "block"),
-    [
-        *(("serial", None, block) for block in BLOCKS),
-        *(("local", 2, block) for block in BLOCKS),
-        ("local", 1, BLOCKS[1]),
-    ],
-)
-def test_any_cluster_writes_the_whole_pass(model_file, raw_path, truth, tmp_path, cluster, workers, block) -> None:
+@pytest.mark.parametrize(("joined", "block"), [*((False, block) for block in BLOCKS), (True, BLOCKS[1])])
+def test_any_cluster_writes_the_whole_pass(  # noqa: PLR0913 - four of them are one network and its truth
+    model_file, raw_path, truth, tolerance, two_workers, tmp_path, joined, block
+) -> None:
+    """Those that a run starts itself give the bytes of a serial run, as is shown below."""
     summary = volseg.predict(
         str(raw_path), str(tmp_path / "p.zarr"), model=str(model_file), block=block, precision="float32", halo="exact",
-        cluster=cluster, workers=workers,
+        cluster=address_of(two_workers) if joined else "serial",
     )  # fmt: skip
     assert not summary.failed
-    # A byte is the nearest to its probability, so being off by at most 1e-5 before rounding shows as half a step more.
-    assert np.abs(stored(tmp_path / "p.zarr") - truth * 255).max() <= 0.5 + 255 * 1.01e-5
+    assert bytes_agree(stored(tmp_path / "p.zarr"), truth, tolerance)
 
 
-def test_the_lazy_form_equals_the_whole_pass(model_file, raw_path, truth) -> None:
+def test_the_lazy_form_equals_the_whole_pass(model_file, raw_path, truth, tolerance) -> None:
     import dask.array as da
 
     raw = da.from_array(stored(raw_path), chunks=(2, 33, 50))
     lazy = volseg.membrane_probability(raw, str(model_file))
     assert (lazy.shape, lazy.dtype) == (SHAPE, np.float32)
-    np.testing.assert_allclose(lazy.compute(), truth, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(lazy.compute(), truth, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["unet-3-sections", "unet-3d-anisotropic", "unet-3d-unpadded"])
@@ -152,7 +171,9 @@ def test_the_lazy_form_of_networks_that_see_several_sections_does_too(name: str,
     raw = blobs((5, 41, 67))
     path = awake_model(tmp_path, *OTHERS[name], raw)
     lazy = volseg.membrane_probability(da.from_array(raw, chunks=(3, 33, 40)), str(path))
-    np.testing.assert_allclose(lazy.compute(), whole_pass(load_model_file(path), raw), rtol=0, atol=1e-5)
+    model = load_model_file(path)
+    truth = whole_pass(model, raw)
+    np.testing.assert_allclose(lazy.compute(), truth, rtol=0, atol=float32_tolerance(truth, model, raw))
 
 
 def test_the_lazy_form_needs_a_class_called_membrane(tmp_path: Path) -> None:
@@ -164,7 +185,7 @@ def test_the_lazy_form_needs_a_class_called_membrane(tmp_path: Path) -> None:
         volseg.membrane_probability(da.zeros((2, 20, 20), dtype=np.uint8), str(path))
 
 
-def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth) -> None:
+def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth, tolerance) -> None:
     """Else the tests above would pass with any halo."""
     volume, header = open_volume(str(raw_path)), read_card(model_file)
     footprint = header.card.footprint
@@ -179,16 +200,16 @@ def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth) -> No
     pipeline = BlockPipeline(grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in grid.numbers():
         process_block(number, pipeline)
-    assert np.abs(keep.whole - truth).max() > 1e-3
+    assert np.abs(keep.whole - truth).max() > max(1e-3, 10 * tolerance)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_within_one_record_bytes_are_equal(raw_path: Path, small_model: Path, tmp_path: Path, precision: str) -> None:
     """Other workers, other order, same record: the same bytes, shard files and all."""
     results: list[dict[Path, bytes]] = []
-    for run, (cluster, workers, backwards) in enumerate(
-        [("local", 2, False), ("local", 1, True), ("serial", None, True)]
-    ):
+    runs = [("local", 2, False), ("serial", None, True)]
+    # In bfloat16, which is slow where it is emulated, one worker fewer.
+    for run, (cluster, workers, backwards) in enumerate(runs + [("local", 1, True)] * (precision == "float32")):
         target = tmp_path / f"{run}.zarr"
         config = PredictConfig(
             source=str(raw_path), target=str(target), model=str(small_model), block=(1, 32, 32), precision=precision,
@@ -201,7 +222,7 @@ def test_within_one_record_bytes_are_equal(raw_path: Path, small_model: Path, tm
         summary = execute(spec, recorded, NullProgress(), reversed(numbers) if backwards else numbers)
         assert summary.done == len(numbers)
         results.append({p.relative_to(target): p.read_bytes() for p in (target / "0" / "c").rglob("*") if p.is_file()})
-    assert results[0] == results[1] == results[2]
+    assert all(result == results[0] for result in results)
     assert len(results[0]) == 3 * 3 * 5
 
 
@@ -237,10 +258,16 @@ def test_batch_norm_uses_the_trainings_statistics(small_model: Path) -> None:
 
     write_box = Box((0, 0, 0), (4, 32, 32))
     contrasts = tuple((128.0, std) for std in (128.0, 18.0, 18.0, 18.0))
-    grey = Grey.of(blobs(tiling.read_box(write_box).shape), contrasts)
-    np.testing.assert_allclose(
-        next(alone(grey, write_box)).probability, next(together(grey, write_box)).probability, atol=1e-5
-    )
+    read_box, model = tiling.read_box(write_box), load_model_file(small_model)
+    voxels = blobs(read_box.shape)
+    grey, tiles = Grey.of(voxels, contrasts), torch.from_numpy(model.normalize(voxels, contrasts))[:, None]
+    with torch.inference_mode():
+        plain = model.network(tiles).sigmoid()
+        exact = model.network.double()(tiles.double()).sigmoid()
+    exact = exact[:, 0, *write_box.relative_to(read_box.start).slices[1:]]
+    tolerance = rounding_allowed(plain[:, 0, *write_box.relative_to(read_box.start).slices[1:]], exact)
+    for predict in (alone, together):
+        np.testing.assert_allclose(next(predict(grey, write_box)).probability[0], exact, rtol=0, atol=tolerance)
 
 
 def test_every_network_is_among_them() -> None:
@@ -250,18 +277,20 @@ def test_every_network_is_among_them() -> None:
 @pytest.mark.parametrize("name", list(OTHERS))
 def test_every_network_leaves_no_seam(name: str, tmp_path: Path) -> None:
     kind, arguments = OTHERS[name]
-    raw = blobs((5, 41, 67) if "3d" in name else SHAPE)
+    raw = blobs((5, 41, 43) if "3d" in name else (2, 70, 131))
     raw_path = make_volume(tmp_path / "raw.zarr", raw.shape, voxels=raw)
     path = awake_model(tmp_path, kind, arguments, raw)
-    truth = whole_pass(load_model_file(path), raw)
+    model, share = load_model_file(path), 0.999 if name == "deconvnet" else 1.0
+    truth = whole_pass(model, raw)
+    tolerance = float32_tolerance(truth, model, raw, share=share)
     summary = volseg.predict(
-        str(raw_path), str(tmp_path / "p.zarr"), model=str(path), block=(4, 32, 64) if "3d" in name else (2, 64, 64),
+        str(raw_path), str(tmp_path / "p.zarr"), model=str(path), block=(4, 32, 32) if "3d" in name else (2, 64, 64),
         precision="float32", halo="exact", cluster="serial",
     )  # fmt: skip
     assert summary.done > 1
     assert not summary.failed
-    off = np.abs(stored(tmp_path / "p.zarr") - truth * 255) > 0.5 + 255 * 1.01e-5
-    assert off.mean() <= (1e-3 if name == "deconvnet" else 0)
+    off = np.abs(stored(tmp_path / "p.zarr") - truth * 255) > 0.5 + 255 * tolerance
+    assert off.mean() <= 1 - share
 
 
 def awake_model(folder: Path, kind: str, arguments: dict[str, Any], raw: np.ndarray) -> Path:
@@ -273,8 +302,9 @@ def awake_model(folder: Path, kind: str, arguments: dict[str, Any], raw: np.ndar
     raise AssertionError(f"no seed wakes {kind}")
 
 
-def test_deconvnets_rare_differences_are_roundings_that_turn_a_switch(raw_path, tmp_path, monkeypatch) -> None:
+def test_deconvnets_rare_differences_are_roundings_that_turn_a_switch(tmp_path, monkeypatch) -> None:
     """Where two voxels of a cell are equal but for rounding, either may keep its place; in float64 none differs."""
+    raw_path = make_volume(tmp_path / "raw.zarr", (1, 70, 131))
     path = make_model(tmp_path / "m.safetensors", "deconvnet", {"width": 1})
     model = load_model_file(path)
     monkeypatch.setitem(DTYPES, "float32", torch.float64)
@@ -282,28 +312,29 @@ def test_deconvnets_rare_differences_are_roundings_that_turn_a_switch(raw_path, 
     np.testing.assert_allclose(in_blocks(path, raw_path, (2, 64, 64)), truth, rtol=0, atol=1e-6)
 
 
+FLIPS = [(0, False), (2, False), (0, True), (2, True)]
+
+
 @pytest.mark.parametrize(
-    ("orientations", "turns"), [("flips", [(0, False), (2, False), (0, True), (2, True)]), ("all", EIGHT)]
-)
-@pytest.mark.parametrize(
-    ("kind", "arguments"),
+    ("kind", "arguments", "orientations", "turns"),
     [
-        ("fusionnet", {"width": 3, "depth": 2}),
-        ("unet", {"width": 3, "depth": 2}),
-        ("fcn32s", {"width": 2}),
-        ("unet", {"width": 2, "padded": True, "batch_norm": True, **ANISOTROPIC}),
+        ("fusionnet", {"width": 3, "depth": 2}, "all", EIGHT),
+        ("unet", {"width": 3, "depth": 2}, "flips", FLIPS),
+        ("unet", {"width": 3, "depth": 2}, "all", EIGHT),
+        ("fcn32s", {"width": 2}, "flips", FLIPS),
+        ("unet", {"width": 2, "padded": True, "batch_norm": True, **ANISOTROPIC}, "all", EIGHT),
     ],
 )
 def test_averages_over_orientations_leave_no_seam(kind, arguments, orientations, turns, tmp_path) -> None:
-    raw_path = make_volume(tmp_path / "raw.zarr", (5, 41, 67) if "kernel" in arguments else (2, 70, 131))
+    raw_path = make_volume(tmp_path / "raw.zarr", (5, 41, 67) if "kernel" in arguments else (1, 70, 131))
     path = awake_model(tmp_path, kind, arguments, stored(raw_path))
-    truth = whole_pass(load_model_file(path), stored(raw_path), turns=turns)
-    plain = whole_pass(load_model_file(path), stored(raw_path))
+    model, raw = load_model_file(path), stored(raw_path)
+    truth, plain = whole_pass(model, raw, turns=turns), whole_pass(model, raw)
     volseg.predict(
         str(raw_path), str(tmp_path / "p.zarr"), model=str(path), block=(4, 32, 64), precision="float32",
         halo="exact", cluster="serial", orientations=orientations,
     )  # fmt: skip
-    assert np.abs(stored(tmp_path / "p.zarr") - truth * 255).max() <= 0.5 + 255 * 1.01e-5
+    assert bytes_agree(stored(tmp_path / "p.zarr"), truth, float32_tolerance(truth, model, raw, turns=turns))
     assert np.abs(truth - plain).max() > 0.01
 
 
@@ -314,7 +345,10 @@ def test_an_ensemble_of_unlike_networks_leaves_no_seam_and_states_its_spread(raw
         make_model(tmp_path / "b.safetensors", "unet", {"width": 3, "depth": 3}, seed=1),
         make_model(tmp_path / "c.safetensors", "sliding_window", {"width": 3, "window": 65}, mode="volume"),
     ]
-    estimates = np.stack([whole_pass(load_model_file(file), stored(raw_path)) for file in files])
+    raw, models = stored(raw_path), [load_model_file(file) for file in files]
+    estimates = np.stack([whole_pass(model, raw) for model in models])
+    # Neither mean nor deviation is off by more than the worst of the members.
+    tolerance = max(float32_tolerance(one, model, raw) for one, model in zip(estimates, models, strict=True))
     written = []
     for block in [(1, 32, 48), (3, 80, 144)]:
         target = tmp_path / f"{block[0]}.zarr"
@@ -324,8 +358,8 @@ def test_an_ensemble_of_unlike_networks_leaves_no_seam_and_states_its_spread(raw
         )  # fmt: skip
         written.append((stored(target), stored(target / "uncertainty")))
     for mean, spread in written:
-        assert np.abs(mean - estimates.mean(axis=0) * 255).max() <= 0.5 + 255 * 1.01e-5
-        assert np.abs(spread - estimates.std(axis=0) * 255).max() <= 0.5 + 255 * 1.01e-5
+        assert bytes_agree(mean, estimates.mean(axis=0), tolerance)
+        assert bytes_agree(spread, estimates.std(axis=0), tolerance)
     assert written[0][1].max() > 10
 
 
@@ -338,12 +372,13 @@ def test_several_classes_leave_no_seam_and_are_channels_by_name(tmp_path: Path) 
         tmp_path / "m.safetensors", "unet", {"width": 2, "out_channels": 3, "padded": True, **ANISOTROPIC},
         classes=names, activation="sigmoid",
     )  # fmt: skip
-    truth = whole_pass(load_model_file(path), stored(raw_path), names)
+    model, raw = load_model_file(path), stored(raw_path)
+    truth = whole_pass(model, raw, names)
     common: Any = {"block": (4, 16, 32), "precision": "float32", "halo": "exact", "cluster": "serial"}
     volseg.predict(str(raw_path), str(tmp_path / "all.zarr"), model=str(path), **common)
     group = zarr.open_group(tmp_path / "all.zarr", mode="r")
     whole = np.asarray(group["0"])
-    assert np.abs(whole - truth * 255).max() <= 0.5 + 255 * 1.01e-5
+    assert bytes_agree(whole, truth, float32_tolerance(truth, model, raw, names))
     image: Any = group.attrs["ome"]
     assert [axis["name"] for axis in image["multiscales"][0]["axes"]] == ["c", "z", "y", "x"]
     assert [channel["label"] for channel in image["omero"]["channels"]] == list(names)
@@ -356,6 +391,7 @@ def test_a_volume_smaller_than_the_stride_is_mapped_too(shape: tuple[int, int, i
     raw = blobs((3, 20, 20))[: shape[0], : shape[1], : shape[2]]
     raw_path = make_volume(tmp_path / "raw.zarr", shape, voxels=np.ascontiguousarray(raw), chunk=(1, 8, 8))
     path = make_model(tmp_path / "m.safetensors", "fusionnet", {"width": 2, "depth": 4})
-    truth = whole_pass(load_model_file(path), raw)
+    model = load_model_file(path)
+    truth = whole_pass(model, raw)
     volseg.predict(str(raw_path), str(tmp_path / "p.zarr"), model=str(path), precision="float32", cluster="serial")
-    assert np.abs(stored(tmp_path / "p.zarr") - truth * 255).max() <= 0.5 + 255 * 1.01e-5
+    assert bytes_agree(stored(tmp_path / "p.zarr"), truth, float32_tolerance(truth, model, raw))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import time
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,28 +22,75 @@ from volseg.cli.main import main
 from volseg.testing.factories import VOXEL_NM, blobs, make_volume, stored
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
-WITHOUT = """
-import sys
+    from click.testing import Result
+
+    Refused: TypeAlias = Callable[..., tuple[int, str]]
+
+COMMANDS = """
+import json, os, sys, traceback
+# Once, and not anew for each command.
+import volseg.cli.evaluate, volseg.cli.predict, volseg.cli.train, volseg.prediction.run, volseg.evaluation.evaluate
 from volseg.cli.main import main
-try:
-    main(sys.argv[1:], prog_name="volseg")
-finally:
-    loaded = [name for name in ("torch", "distributed", "dask") if name in sys.modules]
-    assert not loaded, loaded
+
+def run(arguments, folder, files):
+    os.chdir(folder)
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    try:
+        main(arguments, prog_name="volseg")
+    except SystemExit as end:
+        return end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    return 70
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        code = run(*json.loads(line))
+        loaded = [name for name in ("torch", "distributed", "dask") if name in sys.modules]
+        if loaded:
+            print("AssertionError:", loaded, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""A process that has read the command line's modules, and forks one more for each command."""
 
 
-def refused(*arguments: str) -> tuple[int, str]:
+@pytest.fixture(scope="module")
+def commands() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMANDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.stdin.close()  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def refused(commands: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Refused:
     """Exit code and error line of a command that must load neither torch nor Dask."""
-    done = subprocess.run([sys.executable, "-c", WITHOUT, *arguments], capture_output=True, text=True, check=False)
-    assert "AssertionError" not in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    assert not done.stdout
-    lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1, done.stderr
-    return done.returncode, lines[0]
+
+    def call(*arguments: str) -> tuple[int, str]:
+        said = [tmp_path_factory.mktemp("said") / name for name in ("stdout", "stderr")]
+        assert commands.stdin is not None
+        assert commands.stdout is not None
+        commands.stdin.write(json.dumps([arguments, str(Path.cwd()), [str(file) for file in said]]) + "\n")
+        commands.stdin.flush()
+        code = int(commands.stdout.readline())
+        out, error = (file.read_text() for file in said)
+        assert "AssertionError" not in error, error
+        assert "Traceback" not in error, error
+        assert not out
+        lines = [line for line in error.splitlines() if line.startswith("Error: ")]
+        assert len(lines) == 1, error
+        return code, lines[0]
+
+    return call
 
 
 @pytest.fixture
@@ -110,7 +160,7 @@ PREDICT: list[tuple[list[str], int, str]] = [
 
 @pytest.mark.parametrize(("arguments", "code", "message"), PREDICT, ids=[" ".join(row[0]) for row in PREDICT])
 def test_predict_refuses_in_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+    refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
 ) -> None:
     monkeypatch.chdir(here)
     got, line = refused("predict", *arguments, "--model", "model.safetensors")
@@ -131,7 +181,7 @@ def test_predict_refuses_in_one_line(
     ],
 )
 def test_invalid_models_are_refused_in_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, model: str, code: int, message: str
+    refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, model: str, code: int, message: str
 ) -> None:
     monkeypatch.chdir(here)
     exit_code, line = refused("predict", "raw.zarr", "out.zarr", "--model", model)
@@ -151,7 +201,7 @@ def read_only(tmp_path: Path, here: Path) -> Path:
     return folder
 
 
-def test_a_target_on_a_read_only_mount_is_refused(here: Path, read_only: Path) -> None:
+def test_a_target_on_a_read_only_mount_is_refused(refused: Refused, here: Path, read_only: Path) -> None:
     try:
         model = str(here / "model.safetensors")
         code, line = refused("predict", str(here / "raw.zarr"), str(read_only / "a" / "out.zarr"), "--model", model)
@@ -161,30 +211,31 @@ def test_a_target_on_a_read_only_mount_is_refused(here: Path, read_only: Path) -
     assert f"cannot be written: {read_only} is read-only; choose another folder" in line
 
 
-def test_an_unreachable_scheduler_is_refused_within_seconds(here: Path) -> None:
+def test_an_unreachable_scheduler_is_refused_within_seconds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("volseg.cluster.connect"), "CONNECT_SECONDS", 1)
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "volseg", "predict", str(here / "raw.zarr"), str(here / "out.zarr"),
-         "--model", str(here / "model.safetensors"), "--cluster", "tcp://127.0.0.1:9"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "no scheduler answers at tcp://127.0.0.1:9 within 5 s" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert time.monotonic() - started < 25
+    done = predicted(here / "raw.zarr", here / "out.zarr", "--cluster", "tcp://127.0.0.1:9")
+    assert done.exit_code == 1
+    assert "no scheduler answers at tcp://127.0.0.1:9 within 1 s" in done.stderr
+    assert time.monotonic() - started < 20
     assert not (here / "out.zarr").exists()
 
 
+def predicted(raw: Path, target: Path, *more: str) -> Result:
+    """Result of a prediction by the command line; other errors than volseg's own are raised."""
+    command = ["predict", str(raw), str(target), "--model", str(target.parent / "model.safetensors"), *more]
+    return CliRunner().invoke(main, command, catch_exceptions=False)
+
+
 def test_nan_in_a_float_source_fails_its_block_only(here: Path) -> None:
-    voxels = blobs((4, 128, 128), dtype="float32")
+    voxels = blobs((4, 64, 64), dtype="float32")
     voxels[2, 5, 5] = np.nan
-    make_volume(here / "nan.zarr", voxels.shape, voxels=voxels, chunk=(1, 64, 64))
-    command = [sys.executable, "-m", "volseg", "predict", str(here / "nan.zarr"), str(here / "out.zarr")]
-    more = ["--model", str(here / "model.safetensors"), "--block", "1,32,32", "--halo", "0,4,4", "--cluster", "serial"]
-    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-    assert done.returncode == 3
-    assert re.search(r"failed: block 32: .*NaN or infinity.* \(2, 5, 5\)", done.stderr)
-    assert "63 of 64 blocks" in done.stdout
+    make_volume(here / "nan.zarr", voxels.shape, voxels=voxels, chunk=(1, 32, 32))
+    more = ["--block", "1,32,32", "--halo", "0,4,4", "--cluster", "serial"]
+    done = predicted(here / "nan.zarr", here / "out.zarr", *more)
+    assert done.exit_code == 3
+    assert re.search(r"failed: block 8: .*NaN or infinity.* \(2, 5, 5\)", done.stderr)
+    assert "15 of 16 blocks" in done.stdout
     assert "--resume" in done.stderr
     assert "sent again" not in done.stderr
 
@@ -213,7 +264,7 @@ OTHERS: list[tuple[list[str], int, str]] = [
 
 @pytest.mark.parametrize(("arguments", "code", "message"), OTHERS, ids=[" ".join(row[0]) for row in OTHERS])
 def test_the_other_commands_refuse_in_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+    refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
 ) -> None:
     monkeypatch.chdir(here)
     got, line = refused(*arguments)
@@ -250,7 +301,7 @@ RUN_FILES: list[tuple[str, str, int, str]] = [
 
 @pytest.mark.parametrize(("text", "replacement", "code", "message"), RUN_FILES, ids=[row[3] for row in RUN_FILES])
 def test_invalid_run_files_are_refused_in_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, text: str, replacement: str, code: int, message: str
+    refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, text: str, replacement: str, code: int, message: str
 ) -> None:
     monkeypatch.chdir(here)
     assert text in RUN
@@ -297,7 +348,7 @@ def test_networks_that_cannot_be_trained_are_refused_in_one_line(
     ],
 )
 def test_invalid_overrides_are_refused_in_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, assignment: str, message: str
+    refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, assignment: str, message: str
 ) -> None:
     monkeypatch.chdir(here)
     (here / "run.toml").write_text(RUN + "[fit]\nsteps = 3\n")
@@ -315,10 +366,6 @@ def write_labels(here: Path, *, one_class: bool = False) -> None:
 
 def test_the_fixture_itself_is_not_refused(here: Path) -> None:
     """Otherwise each refusal above could have the same cause."""
-    done = subprocess.run(
-        [sys.executable, "-m", "volseg", "predict", str(here / "raw.zarr"), str(here / "out.zarr"),
-         "--model", str(here / "model.safetensors"), "--cluster", "serial"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = predicted(here / "raw.zarr", here / "out.zarr", "--cluster", "serial")
+    assert done.exit_code == 0, done.stderr
     assert VOXEL_NM == (30.0, 6.0, 6.0)

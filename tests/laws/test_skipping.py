@@ -15,11 +15,13 @@ from volseg.cli.main import main
 from volseg.cluster import NullProgress
 from volseg.errors import GridError, ResumeError, SourceError, TargetError
 from volseg.storage import UNCERTAINTY, Mark, read_marks, read_record
+from volseg.testing.doubles import address_of
 from volseg.testing.factories import blobs, make_volume, stored
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from volseg.cluster.dask_executor import DaskExecutor
     from volseg.prediction.run import Summary
 
 SHAPE = (1, 64, 160)
@@ -94,10 +96,10 @@ def test_an_empty_block_leaves_a_mark_and_no_shard_and_a_resume_does_nothing(
 
 
 def test_workers_skip_what_this_process_does(
-    padded: Path, whole: tuple[Path, Summary], options: dict[str, Any], tmp_path: Path
+    padded: Path, whole: tuple[Path, Summary], options: dict[str, Any], two_workers: DaskExecutor, tmp_path: Path
 ) -> None:
     freeze_like(whole[0], tmp_path / "t.zarr")
-    local = options | {"cluster": "local", "workers": 1, "resume": True}
+    local = options | {"cluster": address_of(two_workers), "resume": True}
     check_empty_blocks(tmp_path / "t.zarr", volseg.predict(str(padded), str(tmp_path / "t.zarr"), **local))
     assert shards(tmp_path / "t.zarr") == shards(whole[0])
 

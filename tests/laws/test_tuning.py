@@ -13,11 +13,15 @@ import volseg.prediction.autotune.precision
 import volseg.prediction.autotune.tile as choosing
 import volseg.prediction.resolve
 from volseg.blocks import Box, Tiling
+from volseg.cluster import NullProgress
+from volseg.config import PredictConfig
 from volseg.config.tolerance import Tolerance
 from volseg.inference import Engine
 from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
 from volseg.models.model import clear_model_cache, load_model_file
 from volseg.prediction.autotune.precision import PrecisionLoss, measure_box, next_precision
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import execute
 from volseg.storage import read_record
 from volseg.testing.factories import make_model, make_volume, sampled_for
 
@@ -29,6 +33,12 @@ if TYPE_CHECKING:
 def wide(tmp_path: Path) -> Path:
     """Large enough for measuring to pay."""
     return make_volume(tmp_path / "wide.zarr", (10, 256, 256))
+
+
+def begin(raw: Path, target: Path, model: Path, **options: Any) -> None:
+    """Begin a run, and do the first of its blocks: what it takes is settled before."""
+    config = PredictConfig(source=str(raw), target=str(target), model=str(model), cluster="serial", **options)
+    assert execute(prepare(config), NullProgress(), [0]).done == 1
 
 
 @pytest.mark.parametrize(
@@ -77,9 +87,7 @@ def test_an_inaccurate_precision_is_used_only_if_requested(
     monkeypatch.setitem(
         volseg.prediction.autotune.precision.LIMITS, "bfloat16", Tolerance(limit, 0 if limit == 1 else 255)
     )
-    volseg.predict(
-        str(wide), str(tmp_path / "p.zarr"), model=str(small_model), precision=requested, cluster="serial", halo="exact"
-    )
+    begin(wide, tmp_path / "p.zarr", small_model, precision=requested, halo="exact")
     record = read_record(tmp_path / "p.zarr")
     assert record.settings.precision == expected
     loss = record.models[0].precision_loss
@@ -135,7 +143,7 @@ def test_the_fastest_tile_is_chosen(
         return 1e-3 if tiling.core[1] == 128 else 1.0
 
     monkeypatch.setattr(choosing, "seconds_per_pass", seconds)
-    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", halo="exact")
+    begin(wide, tmp_path / "p.zarr", small_model, halo="exact")
     (entry,) = read_record(tmp_path / "p.zarr").models
     assert entry.tile == (1, 128, 128)
     assert entry.kvoxel_s == pytest.approx(128 * 128 / 1e-3 / 1e3)
@@ -145,7 +153,7 @@ def test_tiles_are_timed_for_any_classes(wide: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(choosing, "_MAX_OVERHEAD", 9.0)
     monkeypatch.setattr(choosing, "_MIN_PASSES", 1)
     model = make_model(tmp_path / "m.safetensors", classes=("mitochondria",))
-    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", halo="exact")
+    begin(wide, tmp_path / "p.zarr", model, halo="exact")
     assert read_record(tmp_path / "p.zarr").models[0].kvoxel_s > 0
 
 
@@ -160,7 +168,7 @@ def test_the_first_pass_over_a_tile_is_not_counted(small_model: Path, monkeypatc
 
 
 def test_a_requested_tile_is_used(wide: Path, small_model: Path, tmp_path: Path) -> None:
-    volseg.predict(str(wide), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", tile=(1, 64, 64))
+    begin(wide, tmp_path / "p.zarr", small_model, tile=(1, 64, 64))
     assert read_record(tmp_path / "p.zarr").models[0].tile == (1, 64, 64)
 
 

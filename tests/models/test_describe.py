@@ -42,7 +42,14 @@ def test_a_small_3d_fusionnets_operations_are_those_counted_by_hand() -> None:
     assert (described.layers, described.footprint.dimensions) == (17, 3)
 
 
-@pytest.mark.parametrize(("name", "arguments"), VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        # It is a FusionNet twice.
+        pytest.param(*case, marks=[pytest.mark.slow] if case[0] == "fusionnet_chain" else [])
+        for case in VARIANTS
+    ],
+)
 def test_the_limit_is_what_ever_larger_tiles_come_near(name: str, arguments: dict[str, Any]) -> None:
     """An input of sides n costs a + b / n per voxel and axis: what is left of b / n halves as n doubles."""
     with torch.device("meta"):

@@ -86,25 +86,43 @@ def shape_along(footprint: Footprint, axis: int, length: int) -> list[int]:
     return sides[3 - footprint.dimensions :]
 
 
+LONG = ("deconvnet", "fcn32s", "fcn16s")
+"""A DeconvNet takes no input below 224 x 224 voxels; the y of these is as their x."""
 CASES = [
-    # A DeconvNet takes no input below 224 x 224 voxels, and its y is as its x.
     pytest.param(name, arguments, axis, id=f"{_case_id((name, arguments))}-{'zyx'[axis]}",
-                 marks=[pytest.mark.slow] if (name, axis) == ("deconvnet", 1) else [])
+                 marks=[pytest.mark.slow] if name in LONG and axis == 1 else [])
     for name, arguments in NARROW
     for axis in range(3)
     if axis or "kernel" in arguments
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "arguments", "axis"), CASES)
+def test_a_deconvnets_reach_is_that_of_an_impulse_at_the_phases_that_see_the_farthest() -> None:
+    check_reach("deconvnet", {"width": 1}, 2, [6, 25])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "axis"),
+    [
+        pytest.param(
+            *case.values, id=case.id, marks=[pytest.mark.slow] if case.values[0] == "deconvnet" else list(case.marks)
+        )
+        for case in CASES
+    ],
+)
 def test_reach_is_that_of_an_impulse_at_every_stride_phase(name: str, arguments: dict[str, Any], axis: int) -> None:
+    check_reach(name, arguments, axis)
+
+
+def check_reach(name: str, arguments: dict[str, Any], axis: int, phases: list[int] | None = None) -> None:
+    """Impulses at some phases of the stride, by default at all, show the reach that is stated."""
     network = positive(random_network(name, arguments))
     footprint = network_footprint(network)
     reach_before, reach_after, stride, margin, length = sizes_along(footprint, axis)
     shape = shape_along(footprint, axis, length)
     line = len(shape) - 3 + axis
     before = after = 0
-    for phase in range(stride):
+    for phase in phases or range(stride):
         at = length // 2 // stride * stride + phase
         for faint in (0.0, 1e-200) if name == "deconvnet" else (0.0,):
             first, last = influenced(network, shape, line, at, faint)

@@ -28,8 +28,8 @@ TABLES: dict[str, Any] = {
     "network": {"name": "fcn8s", "arguments": {"width": 4, "padded": True, "dropout": 0.5}},
     "augmentation": {"elastic": "grid", "noise": 0.2, "blur": 1.0, "fold": 0.1},
     "optimizer": {"ema_decay": 0.9, "learning_rate": 1e-3},
-    "fit": {"steps": 40, "precision": "bfloat16"},
-    "validation": {"every": 10},
+    "fit": {"steps": 20, "precision": "bfloat16"},
+    "validation": {"every": 5},
 }
 
 
@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of forty uninterrupted steps."""
+    """The folder of twenty uninterrupted steps."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("uninterrupted")
     train_config(make_config(data, folder, **TABLES))
@@ -65,12 +65,12 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     data: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
     config = make_config(data, tmp_path, **TABLES)
-    stopped = train_config(config, stop_after=17)
-    assert (stopped.steps, stopped.finished) == (17, False)
+    stopped = train_config(config, stop_after=7)
+    assert (stopped.steps, stopped.finished) == (7, False)
     again = train_config(config, stop_after=3, resume=True)
-    assert (again.steps, len(again.losses)) == (20, 3)
+    assert (again.steps, len(again.losses)) == (10, 3)
     resumed = train_config(config, resume=True)
-    assert (resumed.steps, resumed.finished) == (40, True)
+    assert (resumed.steps, resumed.finished) == (20, True)
     assert_same_training(tmp_path, uninterrupted)
 
 
@@ -103,8 +103,8 @@ def test_killed_while_writing_it_resumes_from_the_previous_checkpoint(
     killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / "run.toml")], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "run" / "checkpoint.safetensors.partial").exists()
-    assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").metadata["step"] == 10
-    assert log_of(tmp_path / "run")[-1]["step"] == 20
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").metadata["step"] == 5
+    assert log_of(tmp_path / "run")[-1]["step"] == 10
     train_config(config, resume=True)
     assert_same_training(tmp_path / "run", uninterrupted)
 

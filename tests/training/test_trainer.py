@@ -171,7 +171,7 @@ def test_the_best_and_the_last_model_are_saved(data: Path, tmp_path: Path, monke
 
 def test_a_validation_is_the_best_if_its_score_exceeds_all_previous_ones(data: Path, tmp_path: Path) -> None:
     train_config(
-        make_config(data, tmp_path, fit={"steps": 24}, optimizer={"learning_rate": 0.3}, validation={"every": 2})
+        make_config(data, tmp_path, fit={"steps": 14}, optimizer={"learning_rate": 0.3}, validation={"every": 2})
     )
     results = [(entry["validation_f1"], entry["best"]) for entry in log_of(tmp_path) if "best" in entry]
     assert {best for _, best in results} == {True, False}
@@ -195,7 +195,7 @@ def test_minutes_end_a_training(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_follows_the_schedule(data: Path, tmp_path: Path) -> None:
-    train_config(make_config(data, tmp_path, fit={"steps": 60}, schedule={"warm_up": 0.05}))
+    train_config(make_config(data, tmp_path, fit={"steps": 60}, schedule={"warm_up": 0.05}, validation={"every": 60}))
     rates = [entry["learning_rate"] for entry in log_of(tmp_path) if "loss" in entry]
     assert rates[0] < 0.2 * max(rates)
     assert max(rates) == pytest.approx(1e-2, rel=0.05)

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from volseg.inference.settings import Device, Engine, Precision
 
 
+_ONEDNN_LIMITS = (
+    "SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16",
+    "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16",
+)  # fmt: skip
+"""Limits of oneDNN's instruction set, in ascending order; it ignores unknown ones."""
 _SCARCE_FACTOR = 2
 """Free memory is scarce below this multiple of the process's own: then its freed memory counts."""
 _UNLIMITED = 1 << 62
@@ -119,9 +124,39 @@ def threads_per_worker(workers: Sequence[WorkerInfo]) -> int:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """AVX512-BF16 or AMX, by the flags that Linux states."""
-    flags = _of_processor("flags")
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    """AVX512-BF16 or AMX, by the flags that Linux states and the instruction sets in force."""
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    flags = _of_processor("flags").split()
+    in_hardware = ("avx512_bf16" in flags and _onednn_may("AVX512_CORE_BF16")) or (
+        "amx_bf16" in flags and _onednn_may("AVX512_CORE_AMX")
+    )
+    return in_hardware and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def _onednn_limit() -> str:
+    """What oneDNN is held to by the environment, in capitals; empty where by nothing."""
+    asked = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "").upper()
+    return asked if asked in _ONEDNN_LIMITS or asked.startswith("AVX10_") else ""
+
+
+def _onednn_may(use: str) -> bool:
+    """Whether its limit lets oneDNN use an instruction set; AVX10 has all of them but AMX, unless it names it."""
+    limit = _onednn_limit()
+    if limit in _ONEDNN_LIMITS:
+        return _ONEDNN_LIMITS.index(use) <= _ONEDNN_LIMITS.index(limit)
+    return not limit or "AMX" in limit or "AMX" not in use
+
+
+def instruction_set() -> str:
+    """What this processor computes with: torch's choice, or `ATEN_CPU_CAPABILITY`, and oneDNN's limit where it has one.
+
+    Another one rounds otherwise, and takes other times.
+    """
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    limit = _onednn_limit()
+    return torch.backends.cpu.get_cpu_capability() + (f", oneDNN {limit}" if limit else "")
 
 
 def _of_processor(what: str) -> str:
@@ -137,7 +172,8 @@ def device_name(engine: Engine) -> str:
     """Name of the device and version of torch: equal names may share measured times."""
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
-    name = torch.cuda.get_device_name() if engine.device == "cuda" else _of_processor("model name")
+    on_cpu = f"{_of_processor('model name')}, {instruction_set()}"
+    name = torch.cuda.get_device_name() if engine.device == "cuda" else on_cpu
     return f"{name}, torch {torch.__version__}"
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from volseg.blocks import Box, union_read_box, mirror_index
+from volseg.blocks import Box, mirror_index, union_read_box
 from volseg.errors import BlockError, NotFiniteError
 from volseg.ops import Grey, RunningMean, to_uint8
 

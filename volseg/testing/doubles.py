@@ -18,9 +18,15 @@ from volseg.storage import open_target, open_volume
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from volseg.cluster.dask_executor import DaskExecutor
     from volseg.ops import Grey
 
 FOOTPRINT = Footprint((0, 1, 1), (0, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), (0, 1, 1))
+
+
+def address_of(executor: DaskExecutor) -> str:
+    """Address at which a run can join the cluster."""
+    return str(executor.client.scheduler_info()["address"])
 
 
 class Identity:

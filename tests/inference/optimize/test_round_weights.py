@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from volseg.inference.optimize.onednn import PackedConvolution
+from volseg.inference.optimize.onednn import PackedConvolution, can_pack
 from volseg.inference.optimize.round_weights import error_diffusion, round_weights, serpentine
 
 LOW = st.sampled_from([torch.bfloat16, torch.float16])
@@ -58,6 +59,7 @@ def test_smooth_images_change_less_than_with_rounding_to_nearest() -> None:
     assert error(error_diffusion(exact.weight.detach(), torch.bfloat16)) < 0.5 * error(nearest)
 
 
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this processor, or oneDNN's limit, has no bfloat16")
 def test_a_bfloat16_convolution_adds_its_bias_before_it_rounds() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(4, 4, 3))

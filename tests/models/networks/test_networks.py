@@ -189,14 +189,14 @@ def test_deconvnet_unpools_with_the_switches_of_the_mirrored_pooling() -> None:
 @pytest.mark.parametrize("window", [65, 95])
 def test_the_dense_sliding_window_equals_its_own_window_by_window_result(window: int) -> None:
     torch.manual_seed(0)
-    network = SlidingWindow(width=6, hidden=10, window=window).eval()
-    image = torch.randn(1, 1, window + 12, window + 9)
+    network = SlidingWindow(width=6, hidden=10, window=window).eval().double()
+    image = torch.randn(1, 1, window + 12, window + 9, dtype=torch.float64)
     with torch.inference_mode():
         dense = network(image)
         assert dense.shape == (1, 2, 13, 10)
         for y, x in [(0, 0), (1, 0), (0, 3), (7, 5), (12, 9), (5, 8)]:
             alone = network.classify(image[..., y : y + window, x : x + window])
-            torch.testing.assert_close(dense[0, :, y, x], alone[0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(dense[0, :, y, x], alone[0], rtol=0, atol=1e-12)
 
 
 def test_a_chain_refines_what_the_first_made() -> None:

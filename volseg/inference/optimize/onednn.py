@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections import Counter
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,15 +44,35 @@ class PackedConvolution(nn.Module):
         return out
 
 
+@cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this torch and this processor have what packing takes.
+    """Whether this torch and this processor have what packing takes; tried once for each precision.
 
-    The operators are those that torch's own compiler calls; another release may not have them.
+    The operators are those that torch's own compiler calls; another release may not have them. What oneDNN can do in
+    fewer bits depends on the processor and on what it is limited to (`ONEDNN_MAX_CPU_ISA`), which torch does not ask.
     """
     names = ("_reorder_convolution_weight", "_convolution_pointwise")
     if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    return dtype in (torch.float32, torch.bfloat16) and _packs(dtype)
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether a tiny packed convolution runs, and adds its bias in float32 before it rounds."""
+    # In bfloat16 the sum 33.0625 alone becomes 33, the bias 67: whoever rounds either first gets 100, not 100.5.
+    taps, bias = (32.0, 1.0, 0.0625, 0.0), 67.21875
+    # Without the random weights of a new layer: what is drawn later must not depend on this.
+    convolution = nn.utils.skip_init(nn.Conv2d, 4, 4, 3, padding=1, device="cpu")
+    with torch.inference_mode(), torch.device("cpu"):
+        convolution.weight.zero_()[:, :, 1, 1] = torch.tensor(taps)
+        convolution.to(dtype)
+        convolution.exact_bias = torch.full((4,), bias)
+        ones = torch.ones(1, 4, 8, 8, dtype=dtype)
+        try:
+            made = PackedConvolution(convolution, relu=False)(ones)
+        except RuntimeError:
+            return False
+    return torch.equal(made, torch.full_like(made, sum(taps) + bias))
 
 
 def pack_convolutions(
