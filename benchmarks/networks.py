@@ -21,7 +21,7 @@ from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.inference.optimize.optimize import DTYPES, optimize
 from volseg.models import NETWORKS
-from volseg.models.catalog import network_facts
+from volseg.models.catalog import network_details
 from volseg.models.describe import describe_network
 from volseg.models.registry import build_network
 
@@ -93,7 +93,7 @@ def _is_flat(network: nn.Module) -> bool:
 
 def measured(case: Case) -> dict[str, Any]:
     """All figures of one network."""
-    facts = network_facts(case.network, case.arguments)
+    facts = network_details(case.network, case.arguments)
     del facts["name"], facts["summary"]
     sides = largest_input(describe_network(case.network, case.arguments).footprint, case.tile)
     torch.manual_seed(0)

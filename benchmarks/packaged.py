@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import volseg
 from benchmarks.record import record
-from volseg.evaluation.evaluate import MapScores, ScoreOptions, score_map
+from volseg.evaluation.evaluate import EvaluateOptions, MapScores, evaluate_map
 from volseg.models import packaged_models, read_card
 from volseg.storage import open_stack, open_volume, read_record
 from volseg.storage.convert import convert_stack
@@ -65,7 +65,7 @@ def run(name: str, case: Case, data: Path, folder: Path) -> dict[str, Any]:
         done = volseg.predict(str(raw), target, model=name, roi=case.roi, orientations=orientations)
         entry = read_record(Path(target))
         figures[f"orientations_{orientations}"] = {
-            **figures_of(score_map(target, str(data / case.labels), ScoreOptions(roi=case.roi))),
+            **figures_of(evaluate_map(target, str(data / case.labels), EvaluateOptions(roi=case.roi))),
             "halo": list(entry.models[0].halo),
             "precision": entry.settings.precision,
             "predict_kvoxel_s": round(done.voxels / done.seconds / 1e3, 1),
@@ -88,7 +88,7 @@ def against_float32(raw: Path, folder: Path, name: str, case: Case, labels: str)
     apart = abs(made - truth)
     rands = []
     for path in (taken, exact):
-        cells = score_map(str(path), labels, ScoreOptions(roi=case.roi)).segmentation
+        cells = evaluate_map(str(path), labels, EvaluateOptions(roi=case.roi)).segmentation
         assert cells is not None
         rands.append(cells.best_v_rand)
     return {

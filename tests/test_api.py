@@ -28,7 +28,7 @@ FUNCTIONS = {
     "predict",
     "train",
 }
-RESULTS = {"InstanceScores", "MapScores", "Model", "Session", "Summary", "Trained"}
+RESULTS = {"InstanceScores", "MapScores", "Model", "Session", "Summary", "TrainingResult"}
 
 
 def test_the_public_names_are_functions_results_and_errors() -> None:

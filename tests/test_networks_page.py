@@ -14,7 +14,7 @@ from benchmarks.record import results
 from benchmarks.tables import PACKAGED, PAGE, filled, literature_table, networks_table, pages
 from volseg.blocks import Footprint
 from volseg.models import NETWORKS, packaged_models, read_card
-from volseg.models.catalog import network_facts
+from volseg.models.catalog import network_details
 
 HEADINGS = {
     "unet": "U-Net",
@@ -69,7 +69,7 @@ def test_every_case_of_the_benchmark_was_measured() -> None:
 
 @pytest.mark.parametrize("row", measured(), ids=lambda row: f"{row['network']} {row['variant']}".strip())
 def test_figures_that_do_not_depend_on_the_machine_are_what_the_code_says_now(row: dict[str, Any]) -> None:
-    facts = network_facts(row["network"], row["arguments"])
+    facts = network_details(row["network"], row["arguments"])
     del facts["name"], facts["summary"]
     assert {key: row[key] for key in facts} == facts
 
@@ -95,7 +95,7 @@ def test_defaults_are_as_stated(name: str) -> None:
 
 
 def test_the_text_on_halos_says_what_the_code_says() -> None:
-    fusionnet = network_facts("fusionnet")
+    fusionnet = network_details("fusionnet")
     text = f"FusionNet has a reach of {fusionnet['reach'][1]} and an exact halo of {fusionnet['exact_halo'][1]}"
     assert text in section("Reach, stride and halo")
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from volseg.evaluation.metrics import InstanceScores as InstanceScores
     from volseg.models.model import Model as Model
     from volseg.prediction.run import Summary as Summary
-    from volseg.training.trainer import Trained as Trained
+    from volseg.training.trainer import TrainingResult as TrainingResult
     from volseg.view import Session as Session
 
 _RESULTS = {
@@ -53,7 +53,7 @@ _RESULTS = {
     "Model": "volseg.models.model",
     "Session": "volseg.view",
     "Summary": "volseg.prediction.run",
-    "Trained": "volseg.training.trainer",
+    "TrainingResult": "volseg.training.trainer",
 }
 
 __all__ = [
@@ -72,8 +72,8 @@ __all__ = [
     "SourceError",
     "Summary",
     "TargetError",
-    "Trained",
     "TrainingError",
+    "TrainingResult",
     "VolsegError",
     "__version__",
     "convert",

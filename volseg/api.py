@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from volseg.models.model import Model
     from volseg.prediction.run import Summary
     from volseg.training.job import ProgressReporter
-    from volseg.training.trainer import Trained
+    from volseg.training.trainer import TrainingResult
     from volseg.view import Session
 
 ArrayT = TypeVar("ArrayT", bound=Any)
@@ -65,7 +65,7 @@ def train(
     overrides: Sequence[str] = (),
     resume: bool = False,
     progress: ProgressReporter | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Train a network; the same as `volseg train`.
 
     Args:
@@ -152,7 +152,7 @@ def membrane_probability(
 
 def list_models() -> dict[str, list[dict[str, Any]]]:
     """The networks and the packaged models, with reach, stride and parameters; the same as `volseg models --json`."""
-    from volseg.models.catalog import catalog
+    from volseg.models.catalog import list_models as catalog
 
     return catalog()
 

@@ -21,7 +21,7 @@ from volseg.config.train_tables import (
     ValidationSettings,
 )
 from volseg.errors import TargetError
-from volseg.evaluation.evaluate import ScoreOptions, score_map
+from volseg.evaluation.evaluate import EvaluateOptions, evaluate_map
 from volseg.phantom import make_phantom
 from volseg.plots.panel import save_panel
 from volseg.prediction.prepare import prepare
@@ -157,7 +157,7 @@ def map_and_score(place: DemoFolder, progress: Progress) -> PixelScores:
     model = str(place.folder / "demo.safetensors")
     config = PredictConfig(source=str(place.raw), target=str(place.probability), model=(model,), block=_BLOCK)
     execute(*prepare(config), progress)
-    return score_map(str(place.probability), str(place.truth), ScoreOptions(pixels_only=True)).pixels
+    return evaluate_map(str(place.probability), str(place.truth), EvaluateOptions(pixels_only=True)).pixels
 
 
 def map_with_packaged(place: DemoFolder) -> PixelScores:
@@ -173,8 +173,8 @@ def map_with_packaged(place: DemoFolder) -> PixelScores:
         cluster="serial",
     )
     execute(*prepare(config), NullProgress())
-    options = ScoreOptions(pixels_only=True, roi=f"{z}:{z + 1},:,:")
-    return score_map(str(place.packaged), str(place.truth), options).pixels
+    options = EvaluateOptions(pixels_only=True, roi=f"{z}:{z + 1},:,:")
+    return evaluate_map(str(place.packaged), str(place.truth), options).pixels
 
 
 def draw(place: DemoFolder, own: PixelScores, packaged: PixelScores) -> None:

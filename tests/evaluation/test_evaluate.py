@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from volseg.blocks import Box
 from volseg.cli.main import main
 from volseg.errors import ConfigError, SourceError
-from volseg.evaluation import evaluate
-from volseg.evaluation.evaluate import ScoreOptions, score, score_instances, score_map
+from volseg.evaluation import evaluate as evaluation
+from volseg.evaluation.evaluate import EvaluateOptions, evaluate, evaluate_instances, evaluate_map
 from volseg.evaluation.metrics import PixelCounts, instance_scores, pixel_scores, section_scores
 from volseg.phantom import make_phantom
 from volseg.storage.target import create_volume
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHAPE = (3, 16, 16)
-PIXELS = ScoreOptions(pixels_only=True)
+PIXELS = EvaluateOptions(pixels_only=True)
 
 
 @pytest.fixture
@@ -69,14 +69,14 @@ def a_map(path: Path, truth: Path, names: tuple[str, str]) -> Path:
 def test_the_channel_called_membrane_is_scored_by_itself(tmp_path: Path, truth: Path) -> None:
     path = a_map(tmp_path / "map.zarr", truth, ("cell", "membrane"))
     for place in (path, path / "0"):
-        assert score_map(str(place), str(truth)).pixels.f1 == 1
-    assert score_map(str(path), str(truth), ScoreOptions(channel="cell")).pixels.f1 == 0
+        assert evaluate_map(str(place), str(truth)).pixels.f1 == 1
+    assert evaluate_map(str(path), str(truth), EvaluateOptions(channel="cell")).pixels.f1 == 0
 
 
 def test_another_channel_is_named(tmp_path: Path, truth: Path) -> None:
     path = a_map(tmp_path / "map.zarr", truth, ("inside", "boundary"))
     with pytest.raises(SourceError, match="inside, boundary"):
-        score(str(path), str(truth))
+        evaluate(str(path), str(truth))
     for channel in ("boundary", "1"):
         done = CliRunner().invoke(main, ["evaluate", str(path), str(truth), "--channel", channel, "--json"])
         assert json.loads(done.output)["f1"] == 1
@@ -85,26 +85,26 @@ def test_another_channel_is_named(tmp_path: Path, truth: Path) -> None:
 def test_slabs_are_scored_as_the_whole(
     files: dict[str, str], phantom: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "_SLAB", 3)
-    scores = score_map(files["map"], files["ids"], ScoreOptions(roi="0:4,:,8:40"))
+    monkeypatch.setattr(evaluation, "_SLAB", 3)
+    scores = evaluate_map(files["map"], files["ids"], EvaluateOptions(roi="0:4,:,8:40"))
     probability, ids = phantom["map"][:, :, 8:40], phantom["ids"][:, :, 8:40]
     assert scores.segmentation == section_scores(probability, ids)
     counts = PixelCounts()
     counts.add(np.rint(probability * 255).astype(np.uint8), ids == 0)
     assert scores.pixels == pixel_scores(counts)
-    assert score_instances(files["other"], files["ids"]) == instance_scores(phantom["other"], phantom["ids"])
+    assert evaluate_instances(files["other"], files["ids"]) == instance_scores(phantom["other"], phantom["ids"])
 
 
 def test_what_a_prediction_holds_decides_how_it_is_scored(files: dict[str, str], phantom: dict[str, Any]) -> None:
-    assert score(files["other"], files["ids"]) == score_instances(files["other"], files["ids"])
-    assert score(files["map"], files["ids"]).pixels == score_map(files["map"], files["ids"], PIXELS).pixels  # type: ignore[union-attr]
+    assert evaluate(files["other"], files["ids"]) == evaluate_instances(files["other"], files["ids"])
+    assert evaluate(files["map"], files["ids"]).pixels == evaluate_map(files["map"], files["ids"], PIXELS).pixels  # type: ignore[union-attr]
 
 
 def test_bytes_can_be_ids(tmp_path: Path, truth: Path) -> None:
     two = make_volume(tmp_path / "two.zarr", SHAPE, voxels=stored(truth) + np.uint8(1))
     with pytest.raises(ConfigError, match="one id besides 0"):
-        score(str(two), str(truth), ScoreOptions(kind="instances"))
-    scores = score_instances(str(truth), str(two))
+        evaluate(str(two), str(truth), EvaluateOptions(kind="instances"))
+    scores = evaluate_instances(str(truth), str(two))
     assert (scores.adapted_rand_error, scores.cremi) == (0, 0)
 
 
@@ -117,22 +117,22 @@ def test_a_label_to_ignore_and_those_below_0_change_nothing(tmp_path: Path, phan
         mark: str(make_volume(tmp_path / f"{mark}.zarr", ids.shape, voxels=np.where(out, mark, ids).astype(np.int32)))
         for mark in (-1, 9999)
     }
-    expected = score_map(str(prediction), marked[-1])
-    found = score_map(str(wrong), marked[9999], ScoreOptions(ignore=9999))
+    expected = evaluate_map(str(prediction), marked[-1])
+    found = evaluate_map(str(wrong), marked[9999], EvaluateOptions(ignore=9999))
     assert (found.pixels, found.segmentation) == (expected.pixels, expected.segmentation)
     assert expected.segmentation == section_scores(phantom["map"], np.where(out, -1, ids))
 
 
 def test_a_mask_of_membrane_is_the_other_way_round(tmp_path: Path, truth: Path) -> None:
     membrane = make_volume(tmp_path / "membrane.zarr", SHAPE, voxels=(stored(truth) == 0).astype(np.uint8) * 255)
-    scores = score_map(str(membrane), str(membrane), ScoreOptions(membrane="nonzero"))
+    scores = evaluate_map(str(membrane), str(membrane), EvaluateOptions(membrane="nonzero"))
     assert scores.segmentation is not None
     assert (scores.pixels.f1, scores.segmentation.best_v_rand, scores.segmentation.best_v_info) == (1, 1, 1)
 
 
 def test_progress_is_told_section_by_section(files: dict[str, str]) -> None:
     told: list[tuple[str, int, int]] = []
-    score(files["map"], files["ids"], told=lambda *news: told.append(news))
+    evaluate(files["map"], files["ids"], told=lambda *news: told.append(news))
     assert told == [("pixels", 4, 4), *(("cells", z, 4) for z in (1, 2, 3, 4))]
 
 
@@ -150,17 +150,17 @@ def test_options_that_do_not_suit_are_refused(
     files: dict[str, str], options: dict[str, Any], name: str, message: str
 ) -> None:
     with pytest.raises((ConfigError, SourceError), match=message):
-        score(files[name], files["ids"], ScoreOptions(**options))
+        evaluate(files[name], files["ids"], EvaluateOptions(**options))
 
 
 @pytest.mark.parametrize(("value", "shown"), [(7.0, "to 7; probabilities lie"), (np.nan, "from nan")])
 def test_floats_that_are_no_probabilities_are_refused(tmp_path: Path, truth: Path, value: float, shown: str) -> None:
     path = make_volume(tmp_path / "floats.zarr", SHAPE, voxels=np.full(SHAPE, value, np.float32))
     with pytest.raises(SourceError, match=shown):
-        score(str(path), str(truth))
+        evaluate(str(path), str(truth))
 
 
 def test_a_stack_has_no_channels(tmp_path: Path, truth: Path) -> None:
     tifffile.imwrite(tmp_path / "map.tif", stored(truth), photometric="minisblack")
     with pytest.raises(ConfigError, match="no channel membrane; leave --channel out"):
-        score(str(tmp_path / "map.tif"), str(truth), ScoreOptions(channel="membrane"))
+        evaluate(str(tmp_path / "map.tif"), str(truth), EvaluateOptions(channel="membrane"))

@@ -67,11 +67,12 @@ def evaluate(
       volseg evaluate segmentation.zarr train-labels.tif --output scores
     """
     from volseg.cli.progress import ProgressBar
-    from volseg.evaluation.evaluate import ScoreOptions, score
+    from volseg.evaluation.evaluate import EvaluateOptions
+    from volseg.evaluation.evaluate import evaluate as evaluate_volumes
 
     if output is not None:
         _make_folder(output)
-    options = ScoreOptions(
+    options = EvaluateOptions(
         kind=kind,
         membrane=membrane,
         ignore=ignore,
@@ -81,7 +82,7 @@ def evaluate(
         pixels_only=pixels_only,
     )
     with ProgressBar("sections", visible=not as_json, transient=True) as bar:
-        scores = score(prediction, truth, options, lambda name, done, total: bar.update(f"score {name}", done, total))
+        scores = evaluate_volumes(prediction, truth, options, lambda name, done, total: bar.update(f"score {name}", done, total))
     if as_json:
         echo_json(_fields(scores))
     else:

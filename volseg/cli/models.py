@@ -81,9 +81,9 @@ def show(name: str | None, as_json: bool) -> None:
       volseg models
       volseg models fusionnet
     """
-    from volseg.models.catalog import catalogue, one_model
+    from volseg.models.catalog import list_models, model_details
 
-    fields: dict[str, Any] = catalogue() if name is None else one_model(name)
+    fields: dict[str, Any] = list_models() if name is None else model_details(name)
     if as_json:
         echo_json(fields)
     elif name is None:

@@ -42,7 +42,7 @@ _PROBABILITIES = ("uint8", "float32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreOptions:
+class EvaluateOptions:
     """How a prediction is scored.
 
     Attributes:
@@ -80,40 +80,42 @@ class MapScores:
     segmentation: SegmentationScores | None
 
 
-DEFAULT = ScoreOptions()
-Told: TypeAlias = Callable[[str, int, int], None]
-"""Called now and then with what is scored, how many sections are done, and how many there are."""
+DEFAULT = EvaluateOptions()
+ProgressCallback: TypeAlias = Callable[[str, int, int], None]
+"""Called with the kind of score, the number of sections done, and their total."""
 
 
-def score(
-    prediction: str, truth: str, options: ScoreOptions = DEFAULT, told: Told | None = None
+def evaluate(
+    prediction: str, truth: str, options: EvaluateOptions = DEFAULT, on_progress: ProgressCallback | None = None
 ) -> MapScores | InstanceScores:
-    """Score a prediction by what it holds, as `score_map` or `score_instances` do.
+    """Score a prediction by what it holds, as `evaluate_map` or `evaluate_instances` do.
 
     Args:
         prediction: a volume or a stack of sections (z, y, x): membrane probabilities, or ids.
         truth: another of the same shape, of any integer type.
         options: how it is scored.
-        told: learns how far it is.
+        on_progress: receives the progress.
 
     Raises:
         SourceError: something that cannot be read, no such channel, or shapes that differ.
         ConfigError: options or values that do not suit the kind, or nothing to score.
     """
-    pair = _opened(prediction, truth, options)
-    return _map_scores(pair, told) if pair.kind == "probability" else _instance_scores(pair, told)
+    pair = _open_pair(prediction, truth, options)
+    return _map_scores(pair, on_progress) if pair.kind == "probability" else _instance_scores(pair, on_progress)
 
 
-def score_map(prediction: str, truth: str, options: ScoreOptions = DEFAULT, told: Told | None = None) -> MapScores:
-    """Score a membrane probability map: uint8 (probability x 255) or float32 from 0 to 1; the rest as in `score`."""
-    return _map_scores(_opened(prediction, truth, replace(options, kind="probability")), told)
+def evaluate_map(
+    prediction: str, truth: str, options: EvaluateOptions = DEFAULT, on_progress: ProgressCallback | None = None
+) -> MapScores:
+    """Score a membrane probability map: uint8 (probability x 255) or float32 from 0 to 1; the rest as in `evaluate`."""
+    return _map_scores(_open_pair(prediction, truth, replace(options, kind="probability")), on_progress)
 
 
-def score_instances(
-    prediction: str, truth: str, options: ScoreOptions = DEFAULT, told: Told | None = None
+def evaluate_instances(
+    prediction: str, truth: str, options: EvaluateOptions = DEFAULT, on_progress: ProgressCallback | None = None
 ) -> InstanceScores:
-    """Score ids, of any integer type; the rest as in `score`."""
-    return _instance_scores(_opened(prediction, truth, replace(options, kind="instances")), told)
+    """Score ids, of any integer type; the rest as in `evaluate`."""
+    return _instance_scores(_open_pair(prediction, truth, replace(options, kind="instances")), on_progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class _Pair:
     predicted: Stack
     labels: Stack
     region: Box
-    options: ScoreOptions
+    options: EvaluateOptions
 
     def slabs(self) -> Iterator[_Slab]:
         """The region, a few sections at a time, so that memory does not grow with the volume."""
@@ -153,13 +155,13 @@ class _Pair:
             yield _Slab(predicted, labels, ignored, stop - first, last - first)
 
 
-def _map_scores(pair: _Pair, told: Told | None) -> MapScores:
+def _map_scores(pair: _Pair, on_progress: ProgressCallback | None) -> MapScores:
     options, counts = pair.options, PixelCounts()
     # Pixels first: should there be nothing to score, it shows before the slow part.
     for slab in pair.slabs():
-        counts.add(_stored(slab.predicted, pair.prediction), membrane_of(slab.labels, options.membrane), slab.ignored)
-        if told is not None:
-            told("pixels", slab.done, slab.sections)
+        counts.add(_to_bytes(slab.predicted, pair.prediction), membrane_of(slab.labels, options.membrane), slab.ignored)
+        if on_progress is not None:
+            on_progress("pixels", slab.done, slab.sections)
     pixels, curves = pixel_scores(counts, options.threshold), pixel_curves(counts)
     if options.pixels_only:
         return MapScores(pixels, curves, None)
@@ -169,37 +171,37 @@ def _map_scores(pair: _Pair, told: Told | None) -> MapScores:
         for z in range(len(ids)):
             section = slice(z, z + 1)
             cells.add(slab.predicted[section], ids[section], slab.ignored[section])
-            if told is not None:
-                told("cells", slab.done - len(ids) + z + 1, slab.sections)
+            if on_progress is not None:
+                on_progress("cells", slab.done - len(ids) + z + 1, slab.sections)
     return MapScores(pixels, curves, cells.scores())
 
 
-def _instance_scores(pair: _Pair, told: Told | None) -> InstanceScores:
+def _instance_scores(pair: _Pair, on_progress: ProgressCallback | None) -> InstanceScores:
     if pair.options.membrane == "nonzero" or pair.options.pixels_only:
         option = "--pixels-only" if pair.options.pixels_only else "--membrane nonzero"
         raise ConfigError(f"{option} is for probability maps, and {pair.prediction} holds ids; leave it out")
     counts = InstanceCounts()
     for slab in pair.slabs():
         counts.add(slab.predicted, slab.labels, slab.ignored)
-        if told is not None:
-            told("cells", slab.done, slab.sections)
+        if on_progress is not None:
+            on_progress("cells", slab.done, slab.sections)
     if counts.cells == 1:
         raise ConfigError("the truth holds one id besides 0, like a mask; give a truth with one id for each cell")
     return counts.scores()
 
 
-def _opened(prediction: str, truth: str, options: ScoreOptions) -> _Pair:
+def _open_pair(prediction: str, truth: str, options: EvaluateOptions) -> _Pair:
     predicted, labels = _open_prediction(prediction, options.channel), _open(truth, LABELS)
     if predicted.shape != labels.shape:
         raise SourceError(
             f"prediction {prediction} is {predicted.shape}, truth {truth} is {labels.shape}; the shapes must be equal"
         )
-    kind = _kind_of(prediction, predicted.dtype, options.kind)
+    kind = _kind(prediction, predicted.dtype, options.kind)
     region = Box.of_shape(predicted.shape) if options.roi is None else parse_roi(options.roi, predicted.shape)
     return _Pair(prediction, kind, predicted, labels, region, options)
 
 
-def _kind_of(prediction: str, dtype: str, asked: str) -> Literal["probability", "instances"]:
+def _kind(prediction: str, dtype: str, asked: str) -> Literal["probability", "instances"]:
     """What a prediction is scored as."""
     if asked not in ("auto", "probability", "instances"):
         raise ConfigError(f"unknown kind {asked!r}; choose from auto, probability, instances")
@@ -240,7 +242,7 @@ def _read(source: Stack, box: Box) -> NDArray[Any]:
     return source.read(first, stop)[:, low[0] : high[0], low[1] : high[1]]
 
 
-def _stored(probability: NDArray[Any], prediction: str) -> NDArray[np.uint8]:
+def _to_bytes(probability: NDArray[Any], prediction: str) -> NDArray[np.uint8]:
     """Probabilities as bytes.
 
     Raises:

@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from volseg.models.describe import Description
 
 
-def catalogue() -> dict[str, list[dict[str, Any]]]:
+def list_models() -> dict[str, list[dict[str, Any]]]:
     """Every network, as published, and every packaged model."""
     return {
-        "networks": [network_facts(name) for name in sorted(NETWORKS)],
-        "packaged": [_packaged(read_card(path)) for path in packaged_models().values()],
+        "networks": [network_details(name) for name in sorted(NETWORKS)],
+        "packaged": [_packaged_details(read_card(path)) for path in packaged_models().values()],
     }
 
 
-def one_model(name: str) -> dict[str, Any]:
+def model_details(name: str) -> dict[str, Any]:
     """All that is known of a network, a packaged model or a model file.
 
     Raises:
         ModelError: there is none of this name.
     """
     if name in NETWORKS:
-        return network_facts(name)
+        return network_details(name)
     header = read_card(resolve_model(name))
-    shown = _packaged(header)
+    shown = _packaged_details(header)
     card = header.card.model_dump(mode="json", exclude={"footprint", "name"})
     first = {key: card.pop(key) for key in ("network", "arguments")}
     # The training record may be long, so it comes last but for what identifies the file.
@@ -40,40 +40,40 @@ def one_model(name: str) -> dict[str, Any]:
     return {"name": shown.pop("name"), **first, **shown, **card, **last}
 
 
-def network_facts(name: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+def network_details(name: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
     """A network made with these arguments, by default as published, in figures; its weights are not made.
 
     Raises:
         ConfigError: no such network, or arguments that it does not take.
     """
-    described = _described(name, arguments)
+    description = _describe(name, arguments)
     return {
         "name": name,
-        **_sizes(described.footprint),
-        "parameters": described.parameters,
-        **_cost(described),
-        "summary": described.summary,
+        **_size_fields(description.footprint),
+        "parameters": description.parameters,
+        **_cost_fields(description),
+        "summary": description.summary,
     }
 
 
-def _packaged(header: ModelHeader) -> dict[str, Any]:
+def _packaged_details(header: ModelHeader) -> dict[str, Any]:
     card = header.card
     return {
         "name": card.name,
-        **_sizes(card.footprint),
+        **_size_fields(card.footprint),
         "parameters": card.parameters,
-        **_cost(_described(card.network, card.arguments)),
+        **_cost_fields(_describe(card.network, card.arguments)),
         "digest": header.digest,
     }
 
 
-def _described(name: str, arguments: dict[str, Any] | None) -> Description:
+def _describe(name: str, arguments: dict[str, Any] | None) -> Description:
     from volseg.models.describe import describe_network  # noqa: PLC0415 - it loads torch, which --help does without
 
     return describe_network(name, arguments)
 
 
-def _sizes(footprint: Footprint) -> dict[str, Any]:
+def _size_fields(footprint: Footprint) -> dict[str, Any]:
     reach = [max(a, b) for a, b in zip(footprint.reach_before, footprint.reach_after, strict=True)]
     return {
         "reach": reach,
@@ -83,5 +83,5 @@ def _sizes(footprint: Footprint) -> dict[str, Any]:
     }
 
 
-def _cost(described: Description) -> dict[str, Any]:
-    return {"layers": described.layers, "flops_per_voxel": described.flops_per_voxel}
+def _cost_fields(description: Description) -> dict[str, Any]:
+    return {"layers": description.layers, "flops_per_voxel": description.flops_per_voxel}

@@ -112,7 +112,7 @@ def test_sizes_do_not_shrink_by_a_voxel_for_the_sake_of_units(nm: float, size: i
 
 @pytest.mark.parametrize("terms", ["not stated", "ask me", "MIT licence"])
 def test_a_licence_that_a_package_cannot_state_is_refused(tmp_path: Path, small_model: Path, terms: str) -> None:
-    with pytest.raises(ConfigError, match=f"SPDX identifier of its licence, and '{terms}' is none; .*--license CC-BY"):
+    with pytest.raises(ConfigError, match=f"SPDX licence identifier, .*'{terms}'; .*--license CC-BY"):
         export_model(str(small_model), tmp_path / "m.zip", license_id=terms)
     assert not (tmp_path / "m.zip").exists()
 

@@ -150,7 +150,7 @@ def _forkserver_context() -> BaseContext:
 
 
 def _start_forkserver_ignoring_sigterm() -> None:
-    """Keep workers alive on SIGTERM: batch systems signal the whole process group before the checkpoint is written."""
+    """Keep the fork server alive on SIGTERM: batch systems signal all processes, and the checkpoint takes a step."""
     if threading.current_thread() is not threading.main_thread():
         return
     handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited by the fork server and its workers
@@ -161,8 +161,9 @@ def _start_forkserver_ignoring_sigterm() -> None:
 
 
 def _init_worker(_: int) -> None:
-    """Leave Ctrl-C to the main process, exit with it, and decode chunks in one thread."""
+    """Leave Ctrl-C and SIGTERM to the main process, exit with it, and decode chunks in one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torch has set a handler that exits
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
     threading.Thread(target=_exit_with_main_process, daemon=True).start()
 
