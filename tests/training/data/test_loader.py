@@ -73,7 +73,7 @@ import psutil, sys
 from tests.training.data.test_patches import coordinates, patches_of
 from volseg.training.data.loader import load_batches
 if __name__ == "__main__":
-    batches = loader(patches_of(coordinates((2, 40, 40))), range(1000), batch_size=1, workers=1, device="cpu")
+    batches = load_batches(patches_of(coordinates((2, 40, 40))), range(1000), batch_size=1, workers=1, device="cpu")
     next(batches)
     print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
     sys.stdin.read()
