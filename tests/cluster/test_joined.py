@@ -158,7 +158,7 @@ def joined(address: str):
 
 def test_an_unreachable_scheduler_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CONNECT_SECONDS == 5
-    monkeypatch.setattr(import_module("volseg.cluster.connect"), "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(import_module("volseg.cluster.dask_cluster"), "CONNECT_SECONDS", 1)
     started = time.monotonic()
     with (
         pytest.raises(ClusterError, match="no scheduler answers at tcp://127.0.0.1:9 within 1 s"),
