@@ -130,10 +130,10 @@ def test_a_mask_of_membrane_is_the_other_way_round(tmp_path: Path, truth: Path) 
     assert (scores.pixels.f1, scores.segmentation.best_v_rand, scores.segmentation.best_v_info) == (1, 1, 1)
 
 
-def test_progress_is_told_section_by_section(files: dict[str, str]) -> None:
-    told: list[tuple[str, int, int]] = []
-    evaluate(files["map"], files["ids"], told=lambda *news: told.append(news))
-    assert told == [("pixels", 4, 4), *(("cells", z, 4) for z in (1, 2, 3, 4))]
+def test_progress_is_reported_for_each_section(files: dict[str, str]) -> None:
+    reports: list[tuple[str, int, int]] = []
+    evaluate(files["map"], files["ids"], on_progress=lambda *report: reports.append(report))
+    assert reports == [("pixels", 4, 4), *(("cells", z, 4) for z in (1, 2, 3, 4))]
 
 
 @pytest.mark.parametrize(

@@ -94,12 +94,12 @@ def test_one_cut_sample_shows_what_a_block_with_any_halo_would_hold(raw_path, mo
     model, raw = load_model_file(model_file), stored(raw_path)[:2]
     rounding = float32_tolerance(whole_pass(model, raw), model, raw)
     cut = predicted(sample, (0, 0, 0))
-    for halo in (0, 4, 24, 52):
-        inner = sample.grow((0, -halo, -halo))
+    for depth in (0, 4, 24, 52):
+        inner = sample.grow((0, -depth, -depth))
         kept = cut[inner.relative_to(sample.start).slices]
         # In bfloat16 sums that are split differently may round differently.
         allowed = rounding if precision == "float32" else 0.1
-        assert np.abs(kept - predicted(inner, (0, halo, halo))).max() <= allowed
+        assert np.abs(kept - predicted(inner, (0, depth, depth))).max() <= allowed
 
 
 @pytest.mark.parametrize(("block", "roi"), [(BLOCK, None), ((1, 32, 32), "0:1,:,:")])

@@ -82,7 +82,9 @@ def evaluate(
         pixels_only=pixels_only,
     )
     with ProgressBar("sections", visible=not as_json, transient=True) as bar:
-        scores = evaluate_volumes(prediction, truth, options, lambda name, done, total: bar.update(f"score {name}", done, total))
+        scores = evaluate_volumes(
+            prediction, truth, options, lambda name, done, total: bar.update(f"score {name}", done, total)
+        )
     if as_json:
         echo_json(_fields(scores))
     else:
