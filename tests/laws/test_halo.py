@@ -88,7 +88,7 @@ def test_one_cut_sample_shows_what_a_block_with_any_halo_would_hold(raw_path, mo
         tiling = Tiling(footprint, box.shape, halo)
         grey = Grey.of(volume.read(tiling.read_box(box)), sampled.statistics, box.start[0])
         predict = open_predictor(sampled.model_file, sampled.digest, tiling, sampled.engine)
-        return next(predict(grey, box))[0]
+        return next(predict(grey, box)).probability[0]
 
     sample = Box((1, 32, 64), (2, 232, 264))
     model, raw = load_model_file(model_file), stored(raw_path)[:2]
