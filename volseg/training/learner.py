@@ -82,6 +82,7 @@ class Learner:
             learning_rate: of this step.
 
         Raises:
+            ConfigError: the output does not fit the target, or is too small for batch normalisation.
             TrainingError: the loss or its gradient is NaN or infinite; the EMA is not updated.
         """
         self.step += 1

@@ -18,7 +18,7 @@ def require_tensorboard() -> None:
     """Check that TensorBoard is installed.
 
     Raises:
-        TrainingError: it is not.
+        ConfigError: it is not.
     """
     if find_spec("tensorboard") is None:
         raise ConfigError(

@@ -96,6 +96,6 @@ def test_workers_exit_if_the_main_process_is_killed(tmp_path: Path) -> None:
 
 def test_auto_is_half_of_the_cores_and_at_most_four(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, workers in [(1, 0), (2, 1), (6, 3), (64, 4)]:
-        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
+        monkeypatch.setattr("volseg.training.data.loader.available_cpus", lambda n=cores: frozenset(range(n)))
         assert resolve_workers("auto") == workers
     assert resolve_workers(7) == 7

@@ -195,7 +195,7 @@ def test_validation_sections_of_one_class_are_refused_too(tmp_path: Path) -> Non
 def test_different_shapes_and_missing_voxel_sizes_are_refused(tmp_path: Path) -> None:
     data = table(tmp_path, mask())
     with pytest.raises(
-        TrainingError, match=r"raw .* is \(6, 20, 24\), labels .* are \(5, 20, 24\); the shapes must be equal"
+        ConfigError, match=r"raw .* is \(6, 20, 24\), labels .* are \(5, 20, 24\); the shapes must be equal"
     ):
         open_labelled(data.model_copy(update={"labels": array(tmp_path / "b", mask()[:5])}), TargetSettings())
     plain = data.model_copy(update={"raw": array(tmp_path / "c", blobs(SHAPE))})
@@ -212,7 +212,7 @@ def test_a_table_may_not_validate_on_training_sections_of_another(tmp_path: Path
         open_volumes([data, other], TargetSettings())
     assert len(open_volumes([data, other.model_copy(update={"train": ((0, 4),)})], TargetSettings())) == 2
     coarse = other.model_copy(update={"train": ((0, 4),), "voxel_nm": (30.0, 12.0, 12.0)})
-    with pytest.raises(TrainingError, match=r"voxels of .*, but a model has one voxel size; resample one, or set"):
+    with pytest.raises(ConfigError, match=r"voxels of .*, but a model has one voxel size; resample one, or set"):
         open_volumes([data, coarse], TargetSettings())
 
 

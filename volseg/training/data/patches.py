@@ -57,7 +57,7 @@ def patch_shapes(footprint: Footprint, size: Zyx) -> tuple[Zyx, Zyx]:
             its neighbours; for an unpadded network the output is rounded up to the next possible size.
 
     Raises:
-        TrainingError: the network does not support this size.
+        ConfigError: the network does not support this size.
     """
     if footprint.dimensions == 2 and size[0] != 1:
         raise ConfigError(

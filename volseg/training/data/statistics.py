@@ -49,7 +49,8 @@ def training_statistics(
 
     Raises:
         SourceError: voxels cannot be read.
-        TrainingError: voxels are NaN or infinite, or types differ in mode `fixed`.
+        TrainingError: voxels are NaN or infinite.
+        ConfigError: types differ in mode `fixed`.
     """
     definition = normalization_mode(mode)
     dtypes = sorted({volume.raw.dtype for volume in volumes})

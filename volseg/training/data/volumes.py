@@ -100,14 +100,14 @@ def open_volumes(tables: Sequence[DataSettings], target: TargetSettings) -> tupl
 
     Raises:
         SourceError: a volume cannot be read.
-        TrainingError: as `open_labelled`; voxel sizes differ; a table validates on sections that another trains on.
+        ConfigError: as `open_labelled`; voxel sizes differ; a table validates on sections that another trains on.
     """
     volumes = tuple(open_labelled(table, target) for table in tables)
     for one, other in combinations(volumes, 2):
         if any(
             abs(a - b) > _VOXEL_SIZE_TOLERANCE * max(a, b) for a, b in zip(one.voxel_nm, other.voxel_nm, strict=True)
         ):
-            raise TrainingError(
+            raise ConfigError(
                 f"{one.raw.location} has voxels of {one.voxel_nm} nm, {other.raw.location} of {other.voxel_nm} nm, but "
                 "a model has one voxel size; resample one, or set the same data.voxel_nm for both"
             )
@@ -124,12 +124,12 @@ def open_labelled(data: DataSettings, target: TargetSettings) -> LabelledVolume:
 
     Raises:
         SourceError: a volume cannot be read.
-        TrainingError: shapes differ, sections do not exist or are used for both training and validation, the voxel
+        ConfigError: shapes differ, sections do not exist or are used for both training and validation, the voxel
             size is missing, or labels do not fit their stated meaning.
     """
     raw, labels = open_readable(data.raw, GREY), open_readable(data.labels, LABELS)
     if raw.shape != labels.shape:
-        raise TrainingError(
+        raise ConfigError(
             f"raw {data.raw} is {raw.shape}, labels {data.labels} are {labels.shape}; the shapes must be equal"
         )
     for name, ranges in (("train", data.train), ("validation", data.validation)):
