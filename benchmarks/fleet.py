@@ -18,7 +18,7 @@ import psutil
 from volseg.cluster import Executor, NullProgress, connect, run_blocks
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.pipeline import BlockReport
-from volseg.testing.doubles import naps
+from volseg.testing.doubles import sleep_and_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ def measure_fleet(workers: int) -> dict[str, Any]:
 def timed_nap(number: int, seconds: float) -> BlockReport:
     """Sleep, and say for how long."""
     started = time.perf_counter()
-    naps(number, seconds)
+    sleep_and_report(number, seconds)
     return BlockReport(number, 1, f"{number:032x}", time.perf_counter() - started, 0.0)
 
 

@@ -49,8 +49,8 @@ from volseg.testing.factories import (
     float32_tolerance,
     make_model,
     make_volume,
-    rounding_allowed,
-    stored,
+    read_volume,
+    rounding_tolerance,
     whole_pass,
 )
 
@@ -133,7 +133,7 @@ def test_what_is_compared_is_the_end_of_volsegs_own_way(
     made = []
     for _ in range(2):
         assert rate() > 0
-        made.append(stored(tmp_path / "volseg.zarr"))
+        made.append(read_volume(tmp_path / "volseg.zarr"))
     assert made[0][:3].all(axis=0).any()
     assert not made[0][3:].any(), "a round does its own sections"
     assert np.abs(made[1].astype(int) - np.concatenate([to_uint8(truth)] * 3)).max() <= 1
@@ -201,7 +201,7 @@ def test_what_is_timed_as_a_forward_pass_is_the_network(model: Model) -> None:
     assert 0 <= around < 24
     core = made[:, :, around : around + 64, around : around + 64].double()
     inner = (..., slice(24, -24), slice(24, -24))
-    torch.testing.assert_close(core, exact[inner], rtol=0, atol=rounding_allowed(whole[inner], exact[inner]))
+    torch.testing.assert_close(core, exact[inner], rtol=0, atol=rounding_tolerance(whole[inner], exact[inner]))
     assert timed(lambda x: x + 1, tile, 1, long=0.001) > 0
 
 
@@ -211,11 +211,11 @@ def test_a_block_is_busy_for_a_part_of_its_time(model_file: Path, raw: NDArray[n
     summary = bench.predict(tmp_path / "membrane.zarr", range(2), halo=(0, 24, 24))
     digest = read_record(tmp_path / "membrane.zarr").digest
     reference = RunRef(summary.target, digest, str(source), (str(model_file),))
-    before = stored(tmp_path / "membrane.zarr")
+    before = read_volume(tmp_path / "membrane.zarr")
     seconds, inside, voxels = limit.run_timed(SerialExecutor(), range(2), partial(compute_block, reference=reference))
     assert 0 < inside < seconds
     assert voxels == raw.size
-    np.testing.assert_array_equal(stored(tmp_path / "membrane.zarr"), before)
+    np.testing.assert_array_equal(read_volume(tmp_path / "membrane.zarr"), before)
 
 
 def test_a_plain_copy_is_the_volume(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_plain_copy_is_the_volume(tmp_path: Path) -> None:
     source = make_volume(tmp_path / "raw.zarr", shape, chunk=(1, 16, 16))
     create_volume(tmp_path / "copy.zarr", shape=shape, shard=block, chunk=block, dtype="uint8", voxel_nm=(30, 6, 6))
     assert limit.plain_copy(source, tmp_path / "copy.zarr", block) > 0
-    np.testing.assert_array_equal(stored(tmp_path / "copy.zarr"), stored(source))
+    np.testing.assert_array_equal(read_volume(tmp_path / "copy.zarr"), read_volume(source))
 
 
 def test_the_peak_of_a_workers_memory_is_measured_and_predicted(raw: NDArray[np.uint8], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.widening import widened
 from volseg.models.model import load_model_file
-from volseg.testing.factories import make_model, rounding_allowed
+from volseg.testing.factories import make_model, rounding_tolerance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def test_a_widened_network_is_the_same_function(tmp_path: Path, network: str, ar
         plain = taken.network(tile)
         one, other = taken.network.double()(tile.double()), wide.network.double()(tile.double())
     # Weights that were divided are float32 again.
-    torch.testing.assert_close(other, one, rtol=0, atol=rounding_allowed(plain, one))
+    torch.testing.assert_close(other, one, rtol=0, atol=rounding_tolerance(plain, one))
     assert wide.card.arguments["width"] == 12
     assert wide.card.normalization == taken.card.normalization
     assert wide.card.parameters > (12 // arguments["width"]) ** 2 * 0.8 * taken.card.parameters

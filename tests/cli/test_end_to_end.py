@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from volseg.cli.main import main
 from volseg.config import TrainConfig
 from volseg.storage import open_volume, read_record
-from volseg.testing.factories import blobs, make_volume, stored, whole_pass_stored
+from volseg.testing.factories import blobs, make_volume, read_volume, whole_pass_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,13 +44,13 @@ def test_convert_predict_evaluate(converted: Path, small_model: Path, tmp_path: 
             "--precision", "float32", "--cluster", "serial", "--json")
     )  # fmt: skip
     assert (summary["blocks"], summary["done"], summary["failed"]) == (8, 8, {})
-    np.testing.assert_allclose(stored(target), whole_pass_stored(small_model, converted), atol=1)
+    np.testing.assert_allclose(read_volume(target), whole_pass_bytes(small_model, converted), atol=1)
     yaozarrs.validate_zarr_store(str(target))
     record = read_record(target)
     assert (0, 0, 0) < record.models[0].halo <= (0, 52, 52)
     assert record.models[0].statistics
     assert record.source.voxel_nm == (30.0, 6.0, 6.0)
-    truth = (stored(target) < 128).astype(np.uint8)
+    truth = (read_volume(target) < 128).astype(np.uint8)
     tifffile.imwrite(tmp_path / "truth.tif", truth, photometric="minisblack")
     scores = json.loads(run("evaluate", str(target), str(tmp_path / "truth.tif"), "--json"))
     assert scores["f1"] == 1.0
@@ -129,9 +129,9 @@ def test_a_region_keeps_the_sources_shape_and_grows_to_whole_shards(
     )
     assert result.exit_code == 0
     assert "Warning: region 1:2,40:45,0:10 grows to 0:2,32:50,0:32" in result.stderr
-    made = stored(tmp_path / "p.zarr")
+    made = read_volume(tmp_path / "p.zarr")
     assert made.shape == (4, 50, 60)
-    whole = whole_pass_stored(small_model, converted)
+    whole = whole_pass_bytes(small_model, converted)
     np.testing.assert_allclose(made[0:2, 32:, :32], whole[0:2, 32:, :32], atol=1)
     assert not made[2:].any()
     assert not made[:, :32].any()
@@ -215,7 +215,7 @@ def test_a_coarser_level_of_the_source_gives_a_map_of_its_shape(small_model: Pat
     made = open_volume(str(tmp_path / "p.zarr"))
     assert (made.shape, made.voxel_nm) == ((4, 50, 60), (30.0, 6.0, 6.0))
     assert read_record(tmp_path / "p.zarr").source.location == str(fine / "1")
-    np.testing.assert_allclose(stored(tmp_path / "p.zarr"), whole_pass_stored(small_model, fine / "1"), atol=1)
+    np.testing.assert_allclose(read_volume(tmp_path / "p.zarr"), whole_pass_bytes(small_model, fine / "1"), atol=1)
 
 
 def test_a_refused_training_can_start_after_a_correction(converted: Path, tmp_path: Path) -> None:

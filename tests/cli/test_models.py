@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from volseg.cli.main import main
 from volseg.models import model_card_text, packaged_models, read_card
 from volseg.models.model import load_model_file
-from volseg.testing.factories import make_model, make_volume, stored
+from volseg.testing.factories import make_model, make_volume, read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def test_imported_weights_give_the_same_map(model_file: Path, weights: Path, tmp
     source = make_volume(tmp_path / "raw.zarr", (2, 40, 40))
     for name, model in (("a.zarr", model_file), ("b.zarr", tmp_path / "m.safetensors")):
         assert run("predict", source, tmp_path / name, "--model", model, "--cluster", "serial").exit_code == 0
-    np.testing.assert_array_equal(stored(tmp_path / "a.zarr"), stored(tmp_path / "b.zarr"))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.zarr"), read_volume(tmp_path / "b.zarr"))
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from volseg.cluster.dask_cluster import CONNECT_SECONDS
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
 from volseg.errors import ClusterError, ConfigError
-from volseg.testing.doubles import Marks, Notes, naps, report
-from volseg.testing.factories import stored
+from volseg.testing.doubles import MarkRecorder, NoteRecorder, report, sleep_and_report
+from volseg.testing.factories import read_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def test_a_scheduler_that_dies_is_one_clear_error(free_scheduler: str) -> None:
                     os.kill(pid, 9)
 
             with pytest.raises(ClusterError, match="lost; .*--resume"):
-                run_blocks(cluster, range(10_000), naps, kill_early, NullProgress())
+                run_blocks(cluster, range(10_000), sleep_and_report, kill_early, NullProgress())
     finally:
         process.kill()
         process.wait()
@@ -54,7 +54,7 @@ def test_a_cluster_without_workers_left_is_said_and_given_up(
 
     monkeypatch.setattr(running, "_LIVENESS_SECONDS", 0.5)
     monkeypatch.setattr(running, "_NO_WORKERS_SECONDS", 2.0)
-    process, notes = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2"), Notes()
+    process, notes = start_worker(free_scheduler, "--nthreads", "2", "--resources", "slot=2"), NoteRecorder()
 
     def kill_early(block: BlockReport, attempt: int, worker: str) -> None:
         if block.number == 2:
@@ -62,7 +62,7 @@ def test_a_cluster_without_workers_left_is_said_and_given_up(
             process.wait()
 
     with pytest.raises(ClusterError, match="has had no workers for .* minutes"), joined(free_scheduler) as cluster:
-        run_blocks(cluster, range(10_000), naps, kill_early, notes)
+        run_blocks(cluster, range(10_000), sleep_and_report, kill_early, notes)
     assert any("no workers left" in line for line in notes.lines)
 
 
@@ -118,7 +118,7 @@ def test_a_joined_cluster_does_the_work_and_outlives_it(free_scheduler: str) -> 
     try:
         for _ in range(2):
             with joined(free_scheduler) as cluster:
-                marks = Marks()
+                marks = MarkRecorder()
                 run_blocks(cluster, range(10), report, marks, NullProgress())
                 assert sorted(marks.done) == list(range(10))
     finally:
@@ -138,7 +138,7 @@ def test_predict_runs_on_a_joined_cluster(free_scheduler: str, raw: Path, small_
         process.wait()
     assert (summary.done, summary.failed) == (27, {})
     assert set(summary.workers) != {"this process"}
-    assert np.abs(stored(tmp_path / "joined.zarr").astype(int) - stored(tmp_path / "serial.zarr")).max() <= 1
+    assert np.abs(read_volume(tmp_path / "joined.zarr").astype(int) - read_volume(tmp_path / "serial.zarr")).max() <= 1
 
 
 def joined(address: str):

@@ -17,18 +17,18 @@ from volseg.errors import ClusterError
 from volseg.pipeline import BlockReport
 from volseg.storage.target import create_volume
 from volseg.testing.doubles import (
-    Marks,
-    Notes,
-    breaks_at_three,
+    MarkRecorder,
+    NoteRecorder,
+    bug_at_three,
     copy_block,
-    dies_at_three,
-    fails_at_three,
-    fails_once_a_worker,
-    kills_its_worker,
-    naps,
+    exit_at_three,
+    exit_process,
+    fail_at_three,
+    fail_on_first_worker,
     report,
+    sleep_and_report,
 )
-from volseg.testing.factories import blobs, make_volume, stored
+from volseg.testing.factories import blobs, make_volume, read_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,15 +41,15 @@ def any_executor(request: pytest.FixtureRequest, two_workers: DaskExecutor) -> E
 
 
 def test_every_block_is_done_once(any_executor: Executor) -> None:
-    marks = Marks()
+    marks = MarkRecorder()
     outcome = run_blocks(any_executor, iter(range(50)), report, marks, NullProgress())
     assert sorted(marks.done) == list(range(50))
     assert (outcome.done, outcome.failed) == (50, {})
 
 
 def test_a_failed_block_is_sent_again_to_another_worker(two_workers: DaskExecutor, tmp_path: Path) -> None:
-    marks, notes = Marks(), Notes()
-    outcome = run_blocks(two_workers, range(8), partial(fails_once_a_worker, folder=str(tmp_path)), marks, notes)
+    marks, notes = MarkRecorder(), NoteRecorder()
+    outcome = run_blocks(two_workers, range(8), partial(fail_on_first_worker, folder=str(tmp_path)), marks, notes)
     assert not outcome.failed
     assert {attempt for attempt, _ in marks.done.values()} == {2}
     assert len(notes.lines) == 8
@@ -57,8 +57,8 @@ def test_a_failed_block_is_sent_again_to_another_worker(two_workers: DaskExecuto
 
 
 def test_what_no_worker_could_do_is_tried_once_and_the_run_goes_on(any_executor: Executor) -> None:
-    marks, notes = Marks(), Notes()
-    outcome = run_blocks(any_executor, range(6), fails_at_three, marks, notes)
+    marks, notes = MarkRecorder(), NoteRecorder()
+    outcome = run_blocks(any_executor, range(6), fail_at_three, marks, notes)
     assert outcome.failed == {3: "block 3: 7 voxels of the source are NaN"}
     assert sorted(marks.done) == [0, 1, 2, 4, 5]
     assert len(notes.lines) == 1
@@ -66,18 +66,18 @@ def test_what_no_worker_could_do_is_tried_once_and_the_run_goes_on(any_executor:
 
 
 def test_a_bug_is_tried_three_times_and_shows_where_it_is(any_executor: Executor) -> None:
-    notes = Notes()
-    outcome = run_blocks(any_executor, range(6), breaks_at_three, Marks(), notes)
+    notes = NoteRecorder()
+    outcome = run_blocks(any_executor, range(6), bug_at_three, MarkRecorder(), notes)
     assert outcome.failed == {3: "IndexError: list index out of range"}
     assert sum("retrying" in line for line in notes.lines) == 2
-    assert any("breaks_at_three" in line for line in notes.lines)
+    assert any("bug_at_three" in line for line in notes.lines)
 
 
 @pytest.mark.timeout(120)
 def test_a_block_that_takes_its_workers_down_fails_alone() -> None:
-    marks = Marks()
+    marks = MarkRecorder()
     with connect("local", 2) as cluster:
-        outcome = run_blocks(cluster, range(6), dies_at_three, marks, NullProgress())
+        outcome = run_blocks(cluster, range(6), exit_at_three, marks, NullProgress())
     assert list(outcome.failed) == [3]
     assert sorted(marks.done) == [0, 1, 2, 4, 5]
 
@@ -85,7 +85,7 @@ def test_a_block_that_takes_its_workers_down_fails_alone() -> None:
 def test_one_task_a_block(two_workers: DaskExecutor) -> None:
     """Law 5: what a peer's overlap makes a hundred tasks of is one here."""
     before = two_workers.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
-    run_blocks(two_workers, range(40), report, Marks(), NullProgress())
+    run_blocks(two_workers, range(40), report, MarkRecorder(), NullProgress())
     after = two_workers.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
     # A task passes released, waiting, (no-worker or queued,) processing, memory, released, forgotten.
     assert (after - before) / 40 <= 7
@@ -96,7 +96,7 @@ def of_numpy(number: int) -> BlockReport:
 
 
 def test_a_report_that_no_message_can_carry_is_fetched(any_executor: Executor) -> None:
-    marks = Marks()
+    marks = MarkRecorder()
     outcome = run_blocks(any_executor, range(10), of_numpy, marks, NullProgress())
     assert sorted(marks.done) == list(range(10))
     assert not outcome.failed
@@ -107,7 +107,7 @@ def test_nothing_is_fetched_from_a_worker(two_workers: DaskExecutor) -> None:
     two_workers.client.submit(bytes, 1000).result()
     before = two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
     assert sum(before.values()) >= 1000
-    run_blocks(two_workers, range(40), naps, Marks(), NullProgress())
+    run_blocks(two_workers, range(40), sleep_and_report, MarkRecorder(), NullProgress())
     assert before == two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
 
 
@@ -121,8 +121,8 @@ def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
         tmp_path / "out.zarr", shape=shape, shard=block, chunk=block, dtype="uint8", voxel_nm=(30.0, 6.0, 6.0)
     )
     compute = partial(copy_block, source=str(raw), target=str(tmp_path / "out.zarr"), block=block)
-    marks, driver = Marks(), psutil.Process()
-    run_blocks(two_workers, range(200), compute, Marks(), NullProgress())
+    marks, driver = MarkRecorder(), psutil.Process()
+    run_blocks(two_workers, range(200), compute, MarkRecorder(), NullProgress())
     before, started = driver.memory_info().rss, time.perf_counter()
     outcome = run_blocks(two_workers, range(blocks), compute, marks, NullProgress())
     took, grown = time.perf_counter() - started, driver.memory_info().rss - before
@@ -132,7 +132,7 @@ def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
     assert outcome.done == blocks, figures
     assert outcome.peak_in_flight <= 2 * 2 * SLOTS, figures
     assert grown < 60 << 20, figures
-    np.testing.assert_array_equal(stored(tmp_path / "out.zarr"), blobs(shape))
+    np.testing.assert_array_equal(read_volume(tmp_path / "out.zarr"), blobs(shape))
 
 
 def test_the_numbers_are_consumed_as_the_window_moves(two_workers: DaskExecutor) -> None:
@@ -184,8 +184,8 @@ def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: D
 
 
 def test_work_is_shared_out(two_workers: DaskExecutor) -> None:
-    marks = Marks()
-    run_blocks(two_workers, range(40), naps, marks, NullProgress())
+    marks = MarkRecorder()
+    run_blocks(two_workers, range(40), sleep_and_report, marks, NullProgress())
     counts = [sum(worker == name for _, worker in marks.done.values()) for name in two_workers.workers]
     assert min(counts) >= 12
 
@@ -233,4 +233,4 @@ def test_each_says_that_workers_died_at_a_task() -> None:
         connect("local", 1) as cluster,
         pytest.raises(ClusterError, match="died, one after the other, at the same task"),
     ):
-        list(cluster.map(kills_its_worker, [1]))
+        list(cluster.map(exit_process, [1]))

@@ -18,7 +18,7 @@ from volseg.evaluation.evaluate import EvaluateOptions, evaluate, evaluate_insta
 from volseg.evaluation.metrics import PixelCounts, instance_scores, pixel_scores, section_scores
 from volseg.phantom import make_phantom
 from volseg.storage.target import create_volume
-from volseg.testing.factories import make_volume, stored
+from volseg.testing.factories import make_volume, read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ def a_map(path: Path, truth: Path, names: tuple[str, str]) -> Path:
     target = create_volume(
         path, shape=SHAPE, shard=SHAPE, chunk=SHAPE, dtype="uint8", voxel_nm=(30, 6, 6), channels=names
     )
-    cell = stored(truth) * np.uint8(255)
+    cell = read_volume(truth) * np.uint8(255)
     target.write(Box.of_shape(SHAPE), np.stack([cell, 255 - cell]))
     return path
 
@@ -101,7 +101,7 @@ def test_what_a_prediction_holds_decides_how_it_is_scored(files: dict[str, str],
 
 
 def test_bytes_can_be_ids(tmp_path: Path, truth: Path) -> None:
-    two = make_volume(tmp_path / "two.zarr", SHAPE, voxels=stored(truth) + np.uint8(1))
+    two = make_volume(tmp_path / "two.zarr", SHAPE, voxels=read_volume(truth) + np.uint8(1))
     with pytest.raises(ConfigError, match="one id besides 0"):
         evaluate(str(two), str(truth), EvaluateOptions(kind="instances"))
     scores = evaluate_instances(str(truth), str(two))
@@ -124,7 +124,7 @@ def test_a_label_to_ignore_and_those_below_0_change_nothing(tmp_path: Path, phan
 
 
 def test_a_mask_of_membrane_is_the_other_way_round(tmp_path: Path, truth: Path) -> None:
-    membrane = make_volume(tmp_path / "membrane.zarr", SHAPE, voxels=(stored(truth) == 0).astype(np.uint8) * 255)
+    membrane = make_volume(tmp_path / "membrane.zarr", SHAPE, voxels=(read_volume(truth) == 0).astype(np.uint8) * 255)
     scores = evaluate_map(str(membrane), str(membrane), EvaluateOptions(membrane="nonzero"))
     assert scores.segmentation is not None
     assert (scores.pixels.f1, scores.segmentation.best_v_rand, scores.segmentation.best_v_info) == (1, 1, 1)
@@ -161,6 +161,6 @@ def test_floats_that_are_no_probabilities_are_refused(tmp_path: Path, truth: Pat
 
 
 def test_a_stack_has_no_channels(tmp_path: Path, truth: Path) -> None:
-    tifffile.imwrite(tmp_path / "map.tif", stored(truth), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "map.tif", read_volume(truth), photometric="minisblack")
     with pytest.raises(ConfigError, match="no channel membrane; leave --channel out"):
         evaluate(str(tmp_path / "map.tif"), str(truth), EvaluateOptions(channel="membrane"))

@@ -21,7 +21,7 @@ from volseg.inference.optimize.optimize import optimize
 from volseg.inference.tiled_predictor import TiledPredictor
 from volseg.models.footprint import network_footprint
 from volseg.ops import Grey
-from volseg.testing.factories import blobs, random_network, rounding_allowed
+from volseg.testing.factories import blobs, random_network, rounding_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ def tolerance() -> float:
     network = random_network("fusionnet", {"width": 2, "depth": 1})
     tiles = torch.from_numpy((blobs((3, 96, 96)).astype(np.float32) - 120) / 60)[:, None]
     with torch.inference_mode():
-        return rounding_allowed(network(tiles).sigmoid(), network.double()(tiles.double()).sigmoid())
+        return rounding_tolerance(network(tiles).sigmoid(), network.double()(tiles.double()).sigmoid())
 
 
 @pytest.mark.parametrize(

@@ -22,16 +22,16 @@ from volseg.ops import Grey, Normalization
 from volseg.prediction.autotune import halo
 from volseg.prediction.autotune.halo import HaloChoice, choose_halo, measure_halo, measure_sample, within_budget
 from volseg.storage import open_volume, read_record, volume_fingerprint
-from volseg.testing.doubles import Notes
+from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import (
     VOXEL_NM,
     blobs,
     float32_tolerance,
     make_model,
     make_volume,
+    probe_spec,
     random_network,
-    sampled_for,
-    stored,
+    read_volume,
     whole_pass,
 )
 
@@ -71,17 +71,17 @@ def grid_over(shape: tuple[int, int, int] = SHAPE) -> BlockGrid:
 
 
 def choose(raw: Path, model: Path, tolerance: Tolerance = Tolerance(), **changed: Any) -> HaloChoice:  # noqa: B008 - frozen
-    sampled = replace(sampled_for(raw, model), **changed)
+    sampled = replace(probe_spec(raw, model), **changed)
     volume = open_volume(str(raw))
     grid, core = grid_over(volume.shape), BLOCK
-    found = measure_halo(sampled, grid, core, volume_fingerprint(volume), SerialExecutor(), Notes())
+    found = measure_halo(sampled, grid, core, volume_fingerprint(volume), SerialExecutor(), NoteRecorder())
     return choose_halo(found, tolerance, sampled.footprint, core)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_one_cut_sample_shows_what_a_block_with_any_halo_would_hold(raw_path, model_file, precision) -> None:
     """The curve's foundation: at a depth of h inside a cut sample stands what a tile with the halo h makes."""
-    sampled = sampled_for(raw_path, model_file, precision)
+    sampled = probe_spec(raw_path, model_file, precision)
     footprint, volume = sampled.footprint, open_volume(str(raw_path))
 
     def predicted(box: Box, halo: tuple[int, int, int]) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_one_cut_sample_shows_what_a_block_with_any_halo_would_hold(raw_path, mo
         return next(predict(grey, box)).probability[0]
 
     sample = Box((1, 32, 64), (2, 232, 264))
-    model, raw = load_model_file(model_file), stored(raw_path)[:2]
+    model, raw = load_model_file(model_file), read_volume(raw_path)[:2]
     rounding = float32_tolerance(whole_pass(model, raw), model, raw)
     cut = predicted(sample, (0, 0, 0))
     for depth in (0, 4, 24, 52):
@@ -105,14 +105,14 @@ def test_one_cut_sample_shows_what_a_block_with_any_halo_would_hold(raw_path, mo
 @pytest.mark.parametrize(("block", "roi"), [(BLOCK, None), ((1, 32, 32), "0:1,:,:")])
 def test_the_chosen_halo_holds_over_the_whole_volume(raw_path, model_file, tmp_path, block, roi) -> None:
     """Of large tiles, and of small ones, which are mostly border."""
-    notes = Notes()
+    notes = NoteRecorder()
     common: Any = {"model": model_file, "block": block, "roi": roi, "precision": "float32", "cluster": "serial"}
     volseg.predict(str(raw_path), str(tmp_path / "auto.zarr"), progress=notes, **common)
     volseg.predict(str(raw_path), str(tmp_path / "exact.zarr"), halo="exact", **common)
     entry = read_record(tmp_path / "auto.zarr").models[0]
     exact = entry.footprint.exact_halo()
     assert (0, 0, 0) < entry.halo < exact
-    apart = np.abs(stored(tmp_path / "auto.zarr").astype(int) - stored(tmp_path / "exact.zarr"))
+    apart = np.abs(read_volume(tmp_path / "auto.zarr").astype(int) - read_volume(tmp_path / "exact.zarr"))
     apart = apart if roi is None else apart[:1]
     assert (apart <= 1).mean() >= 0.999
     assert apart.max() <= 8
@@ -181,7 +181,7 @@ def test_a_failed_measurement_is_not_remembered(raw_path: Path, tmp_path: Path) 
 
 def test_a_sample_that_does_not_fit_is_refused_before_it_is_run(raw_path: Path, model_file: Path) -> None:
     with pytest.raises(MemoryPlanError, match="a worker would need"):
-        measure_sample(Box((0, 0, 0), (1, 112, 112)), replace(sampled_for(raw_path, model_file), free=(1 << 20, 0)))
+        measure_sample(Box((0, 0, 0), (1, 112, 112)), replace(probe_spec(raw_path, model_file), free=(1 << 20, 0)))
 
 
 def test_a_resumed_run_keeps_the_halo_that_was_frozen(raw_path: Path, model_file: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import zarr
 from click.testing import CliRunner
 
 from volseg.cli.main import main
-from volseg.testing.factories import VOXEL_NM, blobs, make_volume, stored
+from volseg.testing.factories import VOXEL_NM, blobs, make_volume, read_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,7 +167,7 @@ def test_predict_refuses_in_one_line(
     assert got == code
     assert re.search(message, line), line
     assert not (here / "out.zarr").exists()
-    np.testing.assert_array_equal(stored(here / "raw.zarr"), blobs((4, 64, 64)))
+    np.testing.assert_array_equal(read_volume(here / "raw.zarr"), blobs((4, 64, 64)))
 
 
 @pytest.mark.parametrize(

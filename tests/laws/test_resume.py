@@ -22,7 +22,7 @@ from volseg.errors import ResumeError, TargetError
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import Mark, open_target, read_marks, read_record
 from volseg.storage.target import voxel_digest
-from volseg.testing.doubles import Notes
+from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import blobs, make_model, make_volume
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def test_a_run_of_another_format_or_numerics_is_not_resumed(
 def test_another_version_of_volseg_or_torch_may_resume_and_the_latter_is_said(
     raw: Path, small_model: Path, tmp_path: Path
 ) -> None:
-    target, notes = tmp_path / "t.zarr", Notes()
+    target, notes = tmp_path / "t.zarr", NoteRecorder()
     options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
     volseg.predict(str(raw), str(target), **options)
     record = json.loads((target / "zarr.json").read_text())

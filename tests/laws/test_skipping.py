@@ -16,7 +16,7 @@ from volseg.cluster import NullProgress
 from volseg.errors import GridError, ResumeError, SourceError, TargetError
 from volseg.storage import UNCERTAINTY, Mark, read_marks, read_record
 from volseg.testing.doubles import address_of
-from volseg.testing.factories import blobs, make_volume, stored
+from volseg.testing.factories import blobs, make_volume, read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ def check_empty_blocks(target: Path, summary: Summary) -> None:
     assert set(shards(target)) == BLOCKS - EMPTY
     assert {place for place, mark in marks(target).items() if mark.skipped == "empty" and not mark.digest} == EMPTY
     assert all(mark.digest and not mark.skipped for place, mark in marks(target).items() if place not in EMPTY)
-    assert not stored(target)[:, :, 96:].any()
+    assert not read_volume(target)[:, :, 96:].any()
 
 
 def test_an_empty_block_leaves_a_mark_and_no_shard_and_a_resume_does_nothing(

@@ -23,7 +23,7 @@ from volseg.prediction.autotune.precision import PrecisionLoss, measure_box, nex
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.storage import read_record
-from volseg.testing.factories import make_model, make_volume, sampled_for
+from volseg.testing.factories import make_model, make_volume, probe_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +100,7 @@ def test_the_border_of_a_tile_does_not_count_as_error(
 ) -> None:
     """A folded norm pads with another value than the norm did, and a network as it was trained would show that."""
     model = make_model(tmp_path / "m.safetensors", arguments={"width": 4, "depth": 2}, seed=1)
-    probe, box = sampled_for(wide, model, "bfloat16"), Box((4, 64, 64), (5, 192, 192))
+    probe, box = probe_spec(wide, model, "bfloat16"), Box((4, 64, 64), (5, 192, 192))
     errors = []
     for context in (0, 64):
         monkeypatch.setattr(volseg.prediction.autotune.precision, "_CONTEXT", context)
@@ -113,7 +113,7 @@ def test_the_border_of_a_tile_does_not_count_as_error(
 def test_in_float32_folding_itself_is_measured(wide: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the network as it was trained, on a tile whose end does not reach what is compared."""
     monkeypatch.setattr(volseg.prediction.autotune.precision, "_CONTEXT", 0)
-    probe, box = sampled_for(wide, small_model), Box((4, 64, 64), (5, 192, 192))
+    probe, box = probe_spec(wide, small_model), Box((4, 64, 64), (5, 192, 192))
     difference = measure_box(box, probe)
     assert difference is not None
     assert difference.max() <= 1

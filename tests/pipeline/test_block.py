@@ -12,7 +12,7 @@ from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.errors import BlockError
 from volseg.ops import Grey, read_reflected
 from volseg.pipeline import BlockPipeline, EnsembleMember, Estimate, process_block
-from volseg.testing.doubles import FOOTPRINT, Identity
+from volseg.testing.doubles import FOOTPRINT, IdentityPredictor
 from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Memory:
 def pipeline_over(memory: Memory, block=(2, 16, 16)) -> BlockPipeline:
     tiling = Tiling(FOOTPRINT, (1, *block[1:]), (0, 3, 3))
     grid = BlockGrid.over(memory.raw.shape, block, block)
-    return BlockPipeline(grid, (EnsembleMember(tiling, ((0.0, 255.0),), Identity(tiling)),), memory, memory)
+    return BlockPipeline(grid, (EnsembleMember(tiling, ((0.0, 255.0),), IdentityPredictor(tiling)),), memory, memory)
 
 
 def test_the_identity_network_copies_the_volume() -> None:
@@ -121,8 +121,8 @@ def test_several_networks_are_averaged_each_with_its_own_constants_and_halo() ->
     grid = BlockGrid.over(memory.raw.shape, (2, 16, 16), (2, 16, 16))
     near, far = (Tiling(FOOTPRINT, (1, 16, 16), (0, halo, halo)) for halo in (1, 5))
     members = (
-        EnsembleMember(near, ((0.0, 255.0),), Identity(near)),
-        EnsembleMember(far, ((0.0, 510.0),), Identity(far)),
+        EnsembleMember(near, ((0.0, 255.0),), IdentityPredictor(near)),
+        EnsembleMember(far, ((0.0, 510.0),), IdentityPredictor(far)),
     )
     pipeline = BlockPipeline(grid, members, memory, memory, with_std=True)
     assert pipeline.read_box(grid.box(0)) == far.read_box(grid.box(0))

@@ -11,7 +11,7 @@ import pytest
 import volseg
 from volseg.cluster import connect
 from volseg.prediction import worker
-from volseg.testing.doubles import faults_of_large_maps
+from volseg.testing.doubles import page_faults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,6 @@ def test_a_local_worker_reuses_blocks_above_the_limit_of_a_threads_heap() -> Non
     """The heap of a thread ends at 64 MiB: without MALLOC_ARENA_MAX=1, larger blocks come from the system each time."""
     size = 160 << 20
     with connect("local", 1) as cluster:
-        cluster.run_on_one(faults_of_large_maps, size)
-        faults = cluster.run_on_one(faults_of_large_maps, size)
+        cluster.run_on_one(page_faults, size)
+        faults = cluster.run_on_one(page_faults, size)
     assert faults < size // 4096 / 10

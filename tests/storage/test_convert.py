@@ -14,7 +14,7 @@ from PIL import Image
 from volseg.cli.convert import convert
 from volseg.errors import ConfigError, SourceError, TargetError
 from volseg.storage import convert_stack, is_stack, open_stack, open_volume
-from volseg.testing.factories import blobs, stored
+from volseg.testing.factories import blobs, read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_tiff_keeps_its_voxels_and_type(tmp_path: Path, dtype: str, compressio
     tifffile.imwrite(tmp_path / "stack.tif", voxels, compression=compression)
     progress: list[int] = []
     convert_stack(open_stack(tmp_path / "stack.tif"), tmp_path / "v.zarr", (50.0, 4.0, 4.0), progress.append)
-    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), voxels)
+    np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), voxels)
     volume = open_volume(str(tmp_path / "v.zarr"))
     assert (volume.dtype, volume.voxel_nm) == (dtype, (50.0, 4.0, 4.0))
     assert progress == [32, 37]
@@ -42,7 +42,7 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path, suffix: str) -> None:
         Image.fromarray(section).save(folder / f"section{z}{suffix}")
     (folder / "notes.txt").write_text("not a section")
     convert_stack(open_stack(folder), tmp_path / "v.zarr", (8.0, 8.0, 8.0))
-    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), voxels)
+    np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), voxels)
 
 
 def test_sixteen_bit_pngs_keep_their_values(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_overwrite_replaces_when_the_new_volume_is_complete(tmp_path: Path) -> N
     (tmp_path / "new.tif").rename(tmp_path / "moved.tif")
     with pytest.raises(SourceError):
         convert_stack(broken, tmp_path / "v.zarr", (1.0, 1.0, 1.0), overwrite=True)
-    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), old)
+    np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), old)
     convert_stack(open_stack(tmp_path / "moved.tif"), tmp_path / "v.zarr", (1.0, 1.0, 1.0), overwrite=True)
-    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), new)
+    np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), new)
 
 
 def test_a_zarr_is_not_a_folder_of_sections(raw: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_dataset_of_hdf5_keeps_its_voxels_and_states_its_voxel_size(tmp_path: 
     assert "volumes/labels states no voxel size; give --voxel-size" in str(refused.exception)
     done = CliRunner().invoke(convert, [source, str(target)])
     assert done.output.rstrip().endswith("voxels of 40 x 4 x 4 nm (z, y, x)"), done.output
-    np.testing.assert_array_equal(stored(target), voxels)
+    np.testing.assert_array_equal(read_volume(target), voxels)
     assert open_volume(str(target)).voxel_nm == (40.0, 4.0, 4.0)
     again = CliRunner().invoke(convert, [source, str(target), "--overwrite", "--voxel-size", "50,5,5"])
     assert again.exit_code == 0

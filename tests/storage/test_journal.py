@@ -9,7 +9,7 @@ import pytest
 from volseg.errors import TargetError
 from volseg.storage import Journal, Mark, read_marks
 from volseg.storage.target import replace_volume
-from volseg.testing.factories import make_volume, stored
+from volseg.testing.factories import make_volume, read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ def test_a_target_that_is_being_written_is_not_replaced(tmp_path: Path) -> None:
     path = make_volume(tmp_path / "t.zarr", (2, 32, 32))
     with Journal(path / "0" / ".volseg"), pytest.raises(TargetError, match="another run is writing into .*t.zarr"):
         replace_volume(make_volume(tmp_path / "new.zarr", (2, 16, 16)), path)
-    assert stored(path).shape == (2, 32, 32)
+    assert read_volume(path).shape == (2, 32, 32)
     replace_volume(tmp_path / "new.zarr", path)
-    assert stored(path).shape == (2, 16, 16)
+    assert read_volume(path).shape == (2, 16, 16)
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.zarr"]

@@ -1,4 +1,4 @@
-"""An identity network: it tests grids, halos, crops and the run itself without weights."""
+"""Test doubles: an identity network, tasks that fail in known ways, and recorders of what a run reports."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx
 from volseg.cluster import NullProgress
 from volseg.errors import BlockError, SourceError
+from volseg.inference.executor import forward_executor
+from volseg.inference.memory.malloc import retain_heap
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, Estimate, process_block
 from volseg.prediction.sink import VolumeSink
 from volseg.storage import open_target, open_volume
@@ -29,15 +31,15 @@ def address_of(executor: DaskExecutor) -> str:
     return str(executor.client.scheduler_info()["address"])
 
 
-class Identity:
-    """Predicts the grey values themselves: raw / 255 if the constants are (0, 255)."""
+class IdentityPredictor:
+    """Returns the grey values of the write box as probability: raw / 255 if the constants are (0, 255)."""
 
     def __init__(self, tiling: Tiling) -> None:
         self._tiling = tiling
 
     def __call__(self, grey: Grey, write_box: Box) -> Iterator[Estimate]:
-        inside = write_box.relative_to(self._tiling.read_box(write_box).start)
-        yield Estimate(grey[inside.slices].normalized()[None], 0.0)
+        start = self._tiling.read_box(write_box).start
+        yield Estimate(grey[write_box.relative_to(start).slices].normalized()[None], 0.0)
 
 
 @lru_cache(maxsize=2)
@@ -46,71 +48,72 @@ def identity_pipeline(source: str, target: str, block: Zyx, halo: Zyx) -> BlockP
     volume, sink = open_volume(source), open_target(Path(target))
     tiling = Tiling(FOOTPRINT, block, halo)
     grid = BlockGrid.over(volume.shape, block, sink.shard)
-    member = EnsembleMember(tiling, ((0.0, 255.0),), Identity(tiling))
+    member = EnsembleMember(tiling, ((0.0, 255.0),), IdentityPredictor(tiling))
     return BlockPipeline(grid, (member,), volume, VolumeSink((sink,)))
 
 
 def copy_block(number: int, source: str, target: str, block: Zyx, halo: Zyx = (0, 1, 1)) -> BlockReport:
-    """One block of the identity network, as a worker does it."""
+    """Process one block with the identity network."""
     return process_block(number, identity_pipeline(source, target, block, halo))
 
 
 def report(number: int) -> BlockReport:
-    """A block that takes no work."""
+    """Report a block at once, as if it were processed."""
     return BlockReport(number, 1, "", 0.0, 0.0)
 
 
-def fails_once_a_worker(number: int, folder: str) -> BlockReport:
-    """Fails on the first worker that tries a block, succeeds on any other."""
+def fail_on_first_worker(number: int, folder: str) -> BlockReport:
+    """Fail on the first worker that tries a block, succeed on any other."""
     first = Path(folder) / f"first-{number}"
-    me = str(os.getpid())
+    pid = str(os.getpid())
     try:
         first.touch(exist_ok=False)
-        first.write_text(me)
+        first.write_text(pid)
     except FileExistsError:
-        if first.read_text() != me:
+        if first.read_text() != pid:
             return report(number)
-    raise SourceError(f"a disk error at block {number}")
+    raise SourceError(f"a disk hiccup at block {number}")
 
 
-def fails_at_three(number: int) -> BlockReport:
-    """Fails for good at block 3, with an error that no worker could avoid."""
+def fail_at_three(number: int) -> BlockReport:
+    """Raise an error at block 3 that no other worker could avoid."""
     if number == 3:
         raise BlockError("block 3: 7 voxels of the source are NaN")
     return report(number)
 
 
-def breaks_at_three(number: int) -> BlockReport:
-    """Meets a bug at block 3."""
+def bug_at_three(number: int) -> BlockReport:
+    """Raise IndexError at block 3, as a bug would."""
     return report(number) if number != 3 else report([0][number])
 
 
-def dies_at_three(number: int) -> BlockReport:
-    """Takes its worker down at block 3."""
+def exit_at_three(number: int) -> BlockReport:
+    """End the worker's process at block 3."""
     if number == 3:
         os._exit(11)
     return report(number)
 
 
-def naps(number: int, seconds: float = 0.05) -> Any:
-    """Takes a while."""
+def sleep_and_report(number: int, seconds: float = 0.05) -> BlockReport:
+    """Report a block after some seconds."""
     time.sleep(seconds)
     return report(number)
 
 
-class Marks:
-    """Keeps what the journal would be told."""
+class MarkRecorder:
+    """Records what a run marks as done; a block marked twice is an error."""
 
     def __init__(self) -> None:
         self.done: dict[int, tuple[int, str]] = {}
 
     def __call__(self, block: BlockReport, attempt: int, worker: str) -> None:
-        assert block.number not in self.done
+        if block.number in self.done:
+            raise AssertionError(f"block {block.number} is marked twice")
         self.done[block.number] = (attempt, worker)
 
 
-class Notes(NullProgress):
-    """Keeps what the user would be told."""
+class NoteRecorder(NullProgress):
+    """Records the notes that a user would see."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -119,17 +122,14 @@ class Notes(NullProgress):
         self.lines.append(line)
 
 
-def kills_its_worker(item: int) -> None:
-    """Ends its process, as a batch system does."""
-    os._exit(item)
+def exit_process(code: int) -> None:
+    """End the process without clean-up, as a batch system does."""
+    os._exit(code)
 
 
-def faults_of_large_maps(size: int) -> int:
-    """Pages that the system hands out while the lane makes and drops maps of so many bytes."""
-    import resource
-
-    from volseg.inference.executor import forward_executor
-    from volseg.inference.memory.malloc import retain_heap
+def page_faults(size: int) -> int:
+    """Count the page faults of four allocations of so many bytes, in the forward thread with a retained heap."""
+    import resource  # noqa: PLC0415 - not on Windows
 
     def count() -> int:
         retain_heap()

@@ -16,7 +16,7 @@ from volseg.inference.optimize.optimize import optimize, specialized
 from volseg.models.footprint import network_footprint
 from volseg.models.networks.layers import NORMS, Shift
 from volseg.models.receptive_field import traced
-from volseg.testing.factories import blobs, random_network, rounding_allowed
+from volseg.testing.factories import blobs, random_network, rounding_tolerance
 
 NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("fusionnet", {"width": 3, "depth": 2}),
@@ -57,7 +57,7 @@ def test_an_optimised_network_computes_the_same_core(kind: str, arguments: dict)
         plain, result = core_of(network(x), core), core_of(optimized.network(x.clone()), core, optimized.start)
         expected = core_of(network.double()(x.double()), core)
     assert expected.std() > 0
-    torch.testing.assert_close(result.double(), expected, rtol=0, atol=rounding_allowed(plain, expected))
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=rounding_tolerance(plain, expected))
 
 
 @pytest.mark.parametrize(("kind", "arguments"), [case for case in NETWORKS if case[0] in ("fusionnet", "unet")])
@@ -84,7 +84,7 @@ def test_a_norm_behind_a_relu_stays_if_a_scale_is_not_positive() -> None:
     assert any(isinstance(module, Shift) for module in folded.modules())
     with torch.inference_mode():
         result, plain, expected = (core_of(o, core) for o in (folded(x), network(x), network.double()(x.double())))
-    torch.testing.assert_close(result.double(), expected, rtol=0, atol=rounding_allowed(plain, expected))
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=rounding_tolerance(plain, expected))
 
 
 def test_a_layer_that_is_called_twice_is_not_changed() -> None:
