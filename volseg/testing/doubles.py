@@ -72,7 +72,7 @@ def fail_on_first_worker(number: int, folder: str) -> BlockReport:
     except FileExistsError:
         if first.read_text() != pid:
             return report(number)
-    raise SourceError(f"a disk hiccup at block {number}")
+    raise SourceError(f"a disk error at block {number}")
 
 
 def fail_at_three(number: int) -> BlockReport:
