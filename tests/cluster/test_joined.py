@@ -96,7 +96,7 @@ def start_worker(address: str, *options: str) -> subprocess.Popen[bytes]:
 def test_a_cluster_without_the_resource_is_refused(
     free_scheduler: str, worker: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("volseg.cluster.connect"), "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(import_module("volseg.cluster.dask_cluster"), "WORKER_SECONDS", 0.5)
     process = start_worker(free_scheduler, "--nthreads", "1") if worker else None
     try:
         if worker:
