@@ -144,7 +144,7 @@ def test_other_weights_another_volume_or_precision_are_measured_anew(
 ) -> None:
     choose(raw_path, model_file)
     measured: list[Box] = []
-    monkeypatch.setattr(halo, "measure_sample", lambda box, sampled: measured.append(box))
+    monkeypatch.setattr(halo, "measure_sample", lambda box, probe: measured.append(box))
     if change == "weights":
         model_file = near_sighted(tmp_path / "m.safetensors", seed=8)
     if change == "source":
@@ -163,14 +163,14 @@ def test_where_sampling_cannot_decide_the_halo_is_exact_and_the_reason_is_said(
     unpadded = make_model(tmp_path / "u.safetensors", "unet", {"width": 2, "depth": 2})
     scarce = near_sighted(tmp_path / "s.safetensors", seed=5)
     for choice, reason in [
-        (choose(empty, model_file), "the samples hold one grey value only"),
+        (choose(empty, model_file), "the samples hold a single grey value"),
         (choose(small, model_file), "the region is so small that measuring would cost more than it saves"),
-        (choose(raw_path, scarce, free=(1 << 20, 0)), "does not fit into a worker's memory (a worker would need"),
+        (choose(raw_path, scarce, free=(1 << 20, 0)), "does not fit into a worker's memory"),
     ]:
         assert choice.halo == exact
         assert reason in choice.reason
     margin = read_card(unpadded).card.footprint.margin
-    assert choose(raw_path, unpadded) == HaloChoice(margin, (), "the only one that suits this network")
+    assert choose(raw_path, unpadded) == HaloChoice(margin, (), "the only one for this network")
 
 
 def test_a_failed_measurement_is_not_remembered(raw_path: Path, tmp_path: Path) -> None:
