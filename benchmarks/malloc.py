@@ -2,7 +2,7 @@
 
 python -m benchmarks.malloc
 
-Each setting of malloc runs in new processes, by turns; the passes run in the forward thread, as in a worker.
+Each setting of malloc runs in new processes, in turns; the passes run in the forward thread, as in a worker.
 The figures go to benchmarks/results/malloc.json.
 """
 
@@ -74,8 +74,8 @@ def passes(setting: str) -> dict[str, Any]:
     return values | {"peak": peak_memory("cpu")[0], "planned_peak": plan.host_peak, "live_activations": live}
 
 
-def measured() -> dict[str, list[dict[str, Any]]]:
-    """The passes of each setting, a few times, by turns."""
+def measure_settings() -> dict[str, list[dict[str, Any]]]:
+    """Run the passes of each setting in turns, once per round."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in SETTINGS}
     for _ in range(ROUNDS):
         for name, (setting, environment) in SETTINGS.items():
@@ -93,7 +93,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         sys.stdout.write(json.dumps(passes(sys.argv[1])))
         return
-    rounds = measured()
+    rounds = measure_settings()
     rows = {
         name: {
             **{key: round(median(result[key] for result in results), 3) for key in results[0]},

@@ -23,10 +23,10 @@ FILES = [
 RUN = """
 import numpy as np
 import volseg
-from tests.training.runs import stripes
-from volseg.testing.laws import assert_no_seams
+from volseg.testing import assert_no_seams
+from volseg.testing.factories import stripes
 
-raw, membrane = stripes(1, (6, 64, 64))
+raw, membrane = stripes((6, 64, 64), 1)
 np.save("raw.npy", raw)
 np.save("labels.npy", np.where(membrane, 0, 255).astype(np.uint8))
 volseg.train("run.toml", overrides=["fit.steps=8", "patches.workers=0", "fit.device=cpu"])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks.networks import CASES, largest_input
-from benchmarks.record import results
-from benchmarks.tables import PACKAGED, PAGE, filled, literature_table, networks_table, pages
+from benchmarks.record import read_result
+from benchmarks.tables import PACKAGED, PAGE, fill_tables, literature_table, networks_table, pages
 from volseg.blocks import Footprint
 from volseg.models import NETWORKS, packaged_models, read_card
 from volseg.models.catalog import network_details
@@ -37,7 +37,7 @@ def section(heading: str) -> str:
 
 
 def measured() -> list[dict[str, Any]]:
-    entry = results("networks")
+    entry = read_result("networks")
     assert entry is not None
     rows: list[dict[str, Any]] = entry["figures"]["networks"]
     return rows
@@ -46,7 +46,7 @@ def measured() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("page", pages(), ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_the_tables_agree_with_the_benchmarks(page: Path) -> None:
     """If this fails: python -m benchmarks.tables."""
-    assert page.read_text() == filled(page.read_text(), pages()[page])
+    assert page.read_text() == fill_tables(page.read_text(), pages()[page])
 
 
 def test_every_measured_network_is_in_the_table() -> None:
@@ -55,7 +55,7 @@ def test_every_measured_network_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", sorted(PACKAGED))
 def test_the_packaged_models_are_the_scored_ones(name: str) -> None:
-    entry = results(f"packaged-{name}")
+    entry = read_result(f"packaged-{name}")
     assert entry is not None
     assert read_card(packaged_models()[name]).digest == entry["figures"]["digest"]
     assert set(packaged_models()) == set(PACKAGED)
@@ -102,11 +102,11 @@ def test_the_text_on_halos_agrees_with_the_code() -> None:
 
 def test_a_table_goes_between_its_markers_and_nowhere_else() -> None:
     page = "a\n<!-- table: one -->\nold\n<!-- end -->\nb\n<!-- table: two -->\n<!-- end -->\nc"
-    made = filled(page, {"one": r"| \1 |", "two": ""})
+    made = fill_tables(page, {"one": r"| \1 |", "two": ""})
     assert made == "a\n<!-- table: one -->\n\n| \\1 |\n\n<!-- end -->\nb\n<!-- table: two -->\n<!-- end -->\nc"
-    assert filled(made, {"one": r"| \1 |", "two": ""}) == made
+    assert fill_tables(made, {"one": r"| \1 |", "two": ""}) == made
     with pytest.raises(ValueError, match="table: three"):
-        filled(page, {"three": ""})
+        fill_tables(page, {"three": ""})
 
 
 MACHINE = {"machine": {"processor": "P", "cores": 4}, "date": "2026-11-21T16:45:42+00:00"}

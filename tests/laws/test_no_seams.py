@@ -27,6 +27,7 @@ from volseg.storage import open_volume, volume_statistics
 from volseg.testing.doubles import address_of
 from volseg.testing.factories import (
     blobs,
+    create_target_like,
     float32_tolerance,
     make_model,
     make_volume,
@@ -216,7 +217,7 @@ def test_within_one_record_bytes_are_equal(raw_path: Path, small_model: Path, tm
             cluster=cluster, workers=workers, resume=run > 0,
         )  # fmt: skip
         if run:
-            freeze_like(tmp_path / "0.zarr", target)
+            create_target_like(target, tmp_path / "0.zarr")
         spec, recorded = prepare(config)
         numbers = list(spec.plan.grid.numbers())
         summary = execute(spec, recorded, NullProgress(), reversed(numbers) if backwards else numbers)
@@ -224,14 +225,6 @@ def test_within_one_record_bytes_are_equal(raw_path: Path, small_model: Path, tm
         results.append({p.relative_to(target): p.read_bytes() for p in (target / "0" / "c").rglob("*") if p.is_file()})
     assert all(result == results[0] for result in results)
     assert len(results[0]) == 3 * 3 * 5
-
-
-def freeze_like(first: Path, target: Path) -> None:
-    """Begin another target under the record of the first."""
-    from volseg.storage import create_target, read_record
-
-    record = read_record(first)
-    create_target(target, record, record.source.voxel_nm or (1.0, 1.0, 1.0))
 
 
 def test_statistics_and_not_the_block_decide_the_input(raw_path: Path, small_model: Path) -> None:

@@ -23,7 +23,7 @@ from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import Mark, open_target, read_marks, read_record
 from volseg.storage.target import voxel_digest
 from volseg.testing.doubles import NoteRecorder
-from volseg.testing.factories import blobs, make_model, make_volume
+from volseg.testing.factories import blobs, create_target_like, make_model, make_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,9 +103,7 @@ def test_a_run_killed_and_resumed_gives_the_bytes_of_one_never_killed(
 ) -> None:
     target = tmp_path / "killed.zarr"
     # The frozen record of the run that was never killed: same threads, same statistics.
-    from tests.laws.test_no_seams import freeze_like
-
-    freeze_like(never_killed, target)
+    create_target_like(target, never_killed)
     process = start(raw, target, small_model, "--cluster", cluster, "--resume")
     wait_for_marks(target, after, process)
     os.killpg(process.pid, signal.SIGKILL)

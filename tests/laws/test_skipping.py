@@ -10,13 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 import volseg
-from tests.laws.test_no_seams import freeze_like
 from volseg.cli.main import main
 from volseg.cluster import NullProgress
 from volseg.errors import GridError, ResumeError, SourceError, TargetError
 from volseg.storage import UNCERTAINTY, Mark, read_marks, read_record
 from volseg.testing.doubles import address_of
-from volseg.testing.factories import blobs, make_volume, read_volume
+from volseg.testing.factories import blobs, create_target_like, make_volume, read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +97,7 @@ def test_an_empty_block_leaves_a_mark_and_no_shard_and_a_resume_does_nothing(
 def test_workers_skip_what_this_process_does(
     padded: Path, whole: tuple[Path, Summary], options: dict[str, Any], two_workers: DaskExecutor, tmp_path: Path
 ) -> None:
-    freeze_like(whole[0], tmp_path / "t.zarr")
+    create_target_like(tmp_path / "t.zarr", whole[0])
     local = options | {"cluster": address_of(two_workers), "resume": True}
     check_empty_blocks(tmp_path / "t.zarr", volseg.predict(str(padded), str(tmp_path / "t.zarr"), **local))
     assert shards(tmp_path / "t.zarr") == shards(whole[0])

@@ -6,10 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from volseg.config import TrainConfig
-from volseg.testing.factories import make_volume
+from volseg.testing.factories import make_volume, stripes
 from volseg.training.run import train
 
 if TYPE_CHECKING:
@@ -18,18 +17,9 @@ if TYPE_CHECKING:
     from volseg.training.trainer import TrainingResult
 
 
-def stripes(seed: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Dark curved lines on noise, and a mask of the lines."""
-    rng = np.random.default_rng(seed)
-    field = gaussian_filter(rng.normal(size=shape), (0, 8, 8))
-    membrane = np.abs(field) < 0.25 * field.std()
-    raw = np.where(membrane, 70, 150) + rng.normal(size=shape) * 15
-    return np.clip(raw, 1, 255).astype(np.uint8), membrane
-
-
 def make_stripes(folder: Path) -> Path:
     """Write raw.zarr and labels.zarr (0 = membrane), 6 x 96 x 96, into a folder."""
-    raw, membrane = stripes(1, (6, 96, 96))
+    raw, membrane = stripes((6, 96, 96), 1)
     make_volume(folder / "raw.zarr", raw.shape, voxels=raw, chunk=(1, 32, 32))
     make_volume(folder / "labels.zarr", raw.shape, voxels=np.where(membrane, 0, 255).astype(np.uint8))
     return folder

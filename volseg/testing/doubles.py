@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx
 from volseg.cluster import NullProgress
+from volseg.cluster.dask_executor import DaskExecutor
 from volseg.errors import BlockError, SourceError
 from volseg.inference.executor import forward_executor
 from volseg.inference.memory.malloc import retain_heap
@@ -20,15 +21,17 @@ from volseg.storage import open_target, open_volume
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from volseg.cluster.dask_executor import DaskExecutor
+    from volseg.cluster import Executor
     from volseg.ops import Grey
 
 FOOTPRINT = Footprint((0, 1, 1), (0, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), (0, 1, 1))
 
 
-def address_of(executor: DaskExecutor) -> str:
-    """Address at which a run can join the cluster."""
-    return str(executor.client.scheduler_info()["address"])
+def address_of(executor: Executor) -> str:
+    """Address at which a run can join a Dask cluster."""
+    if not isinstance(executor, DaskExecutor):
+        raise TypeError(f"{type(executor).__name__} has no address; start a local cluster")
+    return str(executor.client.scheduler_info(n_workers=0)["address"])
 
 
 class IdentityPredictor:

@@ -20,7 +20,7 @@ from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
 from volseg.prediction.autotune.probe import ProbeSpec
-from volseg.storage import open_volume, volume_statistics
+from volseg.storage import create_target, open_volume, read_record, volume_statistics
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
@@ -40,6 +40,15 @@ def blobs(shape: tuple[int, int, int], seed: int = 0, dtype: str = "uint8") -> N
     smooth = gaussian_filter(rng.normal(size=shape), (0, 2, 2)) * 400 + rng.normal(size=(shape[0], 1, 1)) * 20 + 128
     voxels: NDArray[Any] = np.clip(smooth + rng.normal(size=shape) * 8, 1, 255).astype(dtype)
     return voxels
+
+
+def stripes(shape: tuple[int, int, int], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Dark curved lines on noise, and a mask of the lines; a small network learns them in seconds."""
+    rng = np.random.default_rng(seed)
+    field = gaussian_filter(rng.normal(size=shape), (0, 8, 8))
+    membrane = np.abs(field) < 0.25 * field.std()
+    raw = np.where(membrane, 70, 150) + rng.normal(size=shape) * 15
+    return np.clip(raw, 1, 255).astype(np.uint8), membrane
 
 
 def make_volume(
@@ -241,6 +250,12 @@ def read_volume(path: Path | str) -> NDArray[Any]:
     """Read all voxels of a volume, (z, y, x)."""
     volume = open_volume(str(path))
     return volume.read(Box.of_shape(volume.shape))
+
+
+def create_target_like(target: Path, first: Path) -> None:
+    """Create an empty target with the run record of another."""
+    record = read_record(first)
+    create_target(target, record, record.source.voxel_nm or VOXEL_NM)
 
 
 def whole_pass_bytes(model_file: Path, raw_path: Path) -> NDArray[np.uint8]:

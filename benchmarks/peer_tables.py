@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.markdown import markdown, rate, where
+from benchmarks.markdown import markdown_table, measured_on, rate
 from volseg.models import packaged_models, read_card
 
 if TYPE_CHECKING:
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 CASES = ("fusionnet-16", "unet-32", "fusionnet-64")
 TITLES = {"fusionnet": "FusionNet", "unet": "U-Net"}
 PICTURES = {"peers": "images/benchmarks-peers.svg", "gpu": "images/benchmarks-gpu.svg"}
-"""Where the page's pictures are, from the page."""
+"""Paths of the pictures, relative to the page."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """How many times as fast one contender is to be as another."""
+    """Minimum ratio of the rates of two methods."""
 
-    contender: str
-    against: str
-    least: float
+    method: str
+    baseline: str
+    min_ratio: float
 
 
 TARGETS = (
@@ -36,16 +36,16 @@ TARGETS = (
     Target("volseg", "limit at this halo", 0.9),
 )
 WORKERS, COPY = 1.85, 0.7
-"""What two workers are to be of one, and the identity network of a plain copy."""
+"""Minimum ratios: two workers to one, the identity network to a plain copy."""
 
 
-def title(figures: dict[str, Any]) -> str:
-    """What a case is called."""
+def case_title(figures: dict[str, Any]) -> str:
+    """Title of a case."""
     return f"{TITLES[figures['network']]}, width {figures['arguments']['width']}"
 
 
-def label(name: str, figures: dict[str, Any]) -> str:
-    """What a contender of a case is called, with the halo and the precision that were left to volseg."""
+def method_label(name: str, figures: dict[str, Any]) -> str:
+    """Label of a method, with the halo and the precision that volseg chose."""
     side = figures["halo"][-1]
     if name.startswith("limit"):
         return f"{name.replace('this halo', f'halo {side}')}, {figures['precision']}"
@@ -55,26 +55,26 @@ def label(name: str, figures: dict[str, Any]) -> str:
     return f"volseg, {'halo 64' if 'halo 64' in name else f'halo auto ({side})'}, {precision}"
 
 
-def ratios(figures: dict[str, Any], contender: str, against: str) -> list[float]:
-    """How many times as fast as another a contender was, in each round; none where one of them did not run."""
+def ratios(figures: dict[str, Any], method: str, baseline: str) -> list[float]:
+    """Ratio of the rates of two methods in each round; empty if one of them did not run."""
     rates = figures["kvoxel_s"]
-    pairs = zip(rates.get(contender, []), rates.get(against, []), strict=False)
+    pairs = zip(rates.get(method, []), rates.get(baseline, []), strict=False)
     return [one / other for one, other in pairs]
 
 
 def with_range(values: Sequence[float]) -> str:
-    """The median, and where there are several the smallest and the largest."""
+    """Format the median, with minimum and maximum if there are several values."""
     middle = f"{median(values):.2f}"
     return f"{middle} ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else middle
 
 
 def met(reached: bool) -> str:
-    """Whether a target was reached, in a word."""
+    """Format whether a target was reached."""
     return "yes" if reached else "no"
 
 
 def peers_table(entries: Sequence[dict[str, Any]]) -> str:
-    """Every contender's rate, for each network; with the picture."""
+    """Rates of all methods for each network, with the picture."""
     if not entries:
         return ""
     rows, notes = [], []
@@ -84,85 +84,90 @@ def peers_table(entries: Sequence[dict[str, Any]]) -> str:
             computed = figures["computed"].get(name)
             rows.append(
                 (
-                    title(figures),
-                    label(name, figures),
+                    case_title(figures),
+                    method_label(name, figures),
                     rate(median(rates)),
                     f"{rate(min(rates))} to {rate(max(rates))}" if len(rates) > 1 else "-",
                     f"{computed:.2f}" if computed else "-",
                 )
             )
-        notes.append(_told(entry))
-    heads = ["network", "contender", "kvoxel/s", "from - to", "computed for each written"]
-    picture = f"![Voxels of the map a second of each contender, a panel for each network]({PICTURES['peers']})"
-    return "\n\n".join([picture, markdown(heads, rows), "\n".join(f"- {note}" for note in notes)])
+        notes.append(_describe_case(entry))
+    heads = ["network", "method", "kvoxel/s", "from - to", "computed per voxel written"]
+    picture = f"![Voxels of the map per second for each method, a panel for each network]({PICTURES['peers']})"
+    return "\n\n".join([picture, markdown_table(heads, rows), "\n".join(f"- {note}" for note in notes)])
 
 
-def _told(entry: dict[str, Any]) -> str:
-    """How a case was measured, in a sentence or two."""
+def _describe_case(entry: dict[str, Any]) -> str:
+    """Describe how a case was measured."""
     figures = entry["figures"]
     rounds = max(len(rates) for rates in figures["kvoxel_s"].values())
     y, x = figures["shape"]
-    own = f", {figures['sections']} for volseg" if figures["sections"] > 1 else ""
-    what = f"sections of {y} x {x} ({figures['data']}), one a round{own}"
+    sections = f", {figures['sections']} for volseg" if figures["sections"] > 1 else ""
+    what = f"sections of {y} x {x} ({figures['data']}), one per round{sections}"
     before = "start-up, statistics and halo" if figures["halo_measured"] else "start-up and statistics"
     packages = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
-    told = (
-        f"{title(figures)}: {_weights(figures)}, {what}, {rounds} round{'s' if rounds > 1 else ''}; {before} took "
-        f"{figures['start_up_s']:.0f} s. {where(entry)}, torch {figures['torch']}, {packages}; load before "
+    description = (
+        f"{case_title(figures)}: {_weights(figures)}, {what}, {rounds} round{'s' if rounds > 1 else ''}; {before} took "
+        f"{figures['start_up_s']:.0f} s. {measured_on(entry)}, torch {figures['torch']}, {packages}; load before "
         f"{figures['load_before']}."
     )
-    return told + "".join(f" {name} was left out ({why})." for name, why in figures["left_out"].items())
+    return description + "".join(f" {name} was left out ({why})." for name, why in figures["left_out"].items())
 
 
 def _weights(figures: dict[str, Any]) -> str:
     name: str = figures["weights"]
     if name == "random":
         return "random weights"
-    own = read_card(packaged_models()[name]).card.arguments["width"] == figures["arguments"]["width"]
-    return f"`{name}`" if own else f"`{name}` widened"
+    original = read_card(packaged_models()[name]).card.arguments["width"] == figures["arguments"]["width"]
+    return f"`{name}`" if original else f"`{name}` widened"
 
 
 def targets_table(entries: Sequence[dict[str, Any]]) -> str:
-    """How many times as fast volseg is, and what it was to be."""
+    """Ratios of volseg's rate to those of peers, with their targets."""
     rows = [
         (
-            title(entry["figures"]),
-            label(target.contender, entry["figures"]),
-            label(target.against, entry["figures"]),
+            case_title(entry["figures"]),
+            method_label(target.method, entry["figures"]),
+            method_label(target.baseline, entry["figures"]),
             with_range(values),
-            f"{target.least:g}",
-            met(median(values) >= target.least),
+            f"{target.min_ratio:g}",
+            met(median(values) >= target.min_ratio),
         )
         for entry in entries
         for target in TARGETS
-        if (values := ratios(entry["figures"], target.contender, target.against))
+        if (values := ratios(entry["figures"], target.method, target.baseline))
     ]
-    return markdown(["network", "contender", "against", "times as fast", "target", "met"], rows) if rows else ""
+    return markdown_table(["network", "method", "baseline", "ratio of rates", "target", "met"], rows) if rows else ""
 
 
 def limit_table(entry: dict[str, Any] | None) -> str:
-    """What Dask, storage and a second worker cost."""
+    """Overhead of Dask, storage and a second worker."""
     if entry is None:
         return ""
     workers, copy = entry["figures"]["workers"], entry["figures"]["copy"]
-    measured = (
-        ("two workers, times as fast as one", workers["scaling"], WORKERS),
-        ("two bare forward passes at once, times as fast as one", workers.get("bare_scaling", []), None),
+    measurements = (
+        ("two workers, rate / rate of one", workers["scaling"], WORKERS),
+        ("two bare forward passes at once, rate / rate of one", workers.get("bare_scaling", []), None),
         ("busy, one worker", workers["busy"]["1"], None),
         ("busy, two workers", workers["busy"]["2"], None),
-        ("identity network, times as fast as a plain copy", copy["share"], COPY),
+        ("identity network, rate / rate of a plain copy", copy["share"], COPY),
     )
     rows = [
-        (what, with_range(values), f"{least:g}" if least else "-", met(median(values) >= least) if least else "-")
-        for what, values, least in measured
+        (
+            name,
+            with_range(values),
+            f"{minimum:g}" if minimum else "-",
+            met(median(values) >= minimum) if minimum else "-",
+        )
+        for name, values, minimum in measurements
         if values
     ]
     network = f"{entry['figures']['network']}, {workers['precision']}"
-    return f"{markdown(['', 'measured', 'target', 'met'], rows)}\n\n{network}. Measured on {where(entry)}."
+    return f"{markdown_table(['', 'measured', 'target', 'met'], rows)}\n\n{network}. Measured on {measured_on(entry)}."
 
 
 def gpu_table(entry: dict[str, Any] | None) -> str:
-    """Forward passes over tile sizes and batches, and the whole way, on a GPU."""
+    """Forward passes over tile sizes and batches, and whole runs, on a GPU."""
     if entry is None:
         return ""
     figures = entry["figures"]
@@ -176,7 +181,7 @@ def gpu_table(entry: dict[str, Any] | None) -> str:
         )
         for row in figures["forward"]
     ]
-    ways = [
+    runs = [
         (name, rate(median(rates) / 1e3), with_range([r / 1e3 for r in rates]))
         for name, rates in figures["kvoxel_s"].items()
     ]
@@ -184,12 +189,12 @@ def gpu_table(entry: dict[str, Any] | None) -> str:
     link = figures["link"]
     return "\n\n".join(
         [
-            f"![Share of the measured peak over tile sizes and batches]({PICTURES['gpu']})",
-            markdown(["precision", "tile", "batch", "Mvoxel/s", "MFU, %"], rows),
-            markdown(["", "Mvoxel/s", "of each round"], ways),
+            f"![Fraction of the measured peak over tile sizes and batches]({PICTURES['gpu']})",
+            markdown_table(["precision", "tile", "batch", "Mvoxel/s", "MFU, %"], rows),
+            markdown_table(["", "Mvoxel/s", "of all rounds"], runs),
             f"A large matrix product reaches {peaks}. For each voxel of the map {link['bytes_in']:.2f} bytes go to the "
             f"device and {link['bytes_out']:.2f} come back, which is {100 * link['share']:.1f} % of what the link "
             f"carries ({link['gb_s']:.1f} GB/s). Start-up took {figures['start_up_s']:.0f} s. Measured on "
-            f"{where(entry)}, {figures['device']}, torch {figures['torch']}.",
+            f"{measured_on(entry)}, {figures['device']}, torch {figures['torch']}.",
         ]
     )
