@@ -1,15 +1,15 @@
-# Everything starts here: `make demo` and `make test` need nothing but Python 3.11+ and make.
+# `make demo` and `make test` need Python 3.11 or newer and make, nothing else.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
-# Each job computes on one thread, so that jobs do not wait for one another.
+# One thread per job: more would compete for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 PEERS  := $(VENV)/peers
 
-.PHONY: help install demo test test-all test-isa check format bench bench-gpu clean
-help:           ## Show what there is
+.PHONY: help install demo test test-all test-isa check check-pins format bench bench-gpu clean
+help:           ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 install: $(STAMP)  ## Make .venv and install volseg with all its extras
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[view,cluster,convert,export,tensorboard,dev]'
 	touch $(STAMP)
 
-demo: install   ## The whole journey on generated EM: learn, predict, score, draw
+demo: install   ## Train, predict, evaluate and plot on generated EM
 	$(BIN)/volseg demo --overwrite volseg-demo
 
 test: install   ## All tests but the long ones, on JOBS cores
@@ -30,27 +30,39 @@ test: install   ## All tests but the long ones, on JOBS cores
 test-all: install test-isa  ## All tests, and those of numbers under each instruction set
 	$(PYTEST)
 
-test-isa: install  ## Laws, inference and training under each instruction set that this processor has
+test-isa: install  ## Laws, inference and training under each instruction set of this processor
 	OMP_NUM_THREADS=1 $(BIN)/python tests/instruction_sets.py -n $(JOBS) --dist worksteal -m "not slow" -q
 
-check: install  ## Lint, types, the house's walls
+check: install  ## Lint, types, imports, Dockerfile, GitHub files, CITATION.cff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml \
+	  .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
 
-format: install ## Put the code in shape
+# atomicwrites, which neuroglancer needs, is pure Python and comes as source only. Needs the network.
+check-pins: install  ## Resolve constraints.txt for each supported Python, on Linux and macOS
+	set -e; for python in 3.11.5 3.12 3.13 3.14; do for platform in x86_64-manylinux_2_28 aarch64-apple-darwin; do \
+	  echo "Python $$python, $$platform"; \
+	  MACOSX_DEPLOYMENT_TARGET=14.0 $(BIN)/uv pip compile --quiet --all-extras --constraints constraints.txt \
+	    --only-binary :all: --no-binary atomicwrites --python-version $$python --python-platform $$platform \
+	    pyproject.toml > /dev/null; done; done
+
+format: install ## Format the code and sort its imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What volseg is compared with lies beside its own packages, never among them; what cannot be had is left out.
+# Packages to compare with, installed beside those of volseg; the benchmarks skip what cannot be installed.
 $(PEERS)/.installed: $(STAMP) benchmarks/peers.txt
 	mkdir -p $(PEERS)
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile --upgrade --target $(PEERS) -r benchmarks/peers.txt \
-	  && touch $@ || echo "not all of benchmarks/peers.txt could be installed; what is missing is left out"
+	  && touch $@ || echo "not all of benchmarks/peers.txt could be installed; benchmarks skip the rest"
 
-bench: install $(PEERS)/.installed  ## Measure; figures go to benchmarks/results, tables to docs. RAW=sections.tif compares on your own
+bench: install $(PEERS)/.installed  ## Measure: figures to benchmarks/results, tables to docs. RAW=sections.tif uses your own data
 	$(BIN)/python -m benchmarks.scheduler
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.limit
@@ -62,5 +74,5 @@ bench: install $(PEERS)/.installed  ## Measure; figures go to benchmarks/results
 bench-gpu:      ## Measure on a CUDA device, with the packages of PYTHON
 	$(PYTHON) -m benchmarks.gpu
 
-clean:          ## Remove what was made here
+clean:          ## Remove the environment, the demo and the caches
 	rm -rf $(VENV) volseg-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Measurements: figures go to benchmarks/results as JSON."""
+"""Benchmarks; each writes its figures to benchmarks/results as JSON."""

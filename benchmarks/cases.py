@@ -1,4 +1,4 @@
-"""What is compared: networks, and the sections that they are run on."""
+"""Networks and sections of the comparison with peers."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import PEERS
-from benchmarks.widening import widened
-from tests.makers import VOXEL_NM, make_model
+from benchmarks.adapters import PEERS
+from benchmarks.widening import widen_model
 from volseg.blocks import Box
 from volseg.models import packaged_models, read_card
 from volseg.phantom import make_phantom
 from volseg.storage import open_stack
 from volseg.storage.target import create_volume
+from volseg.testing.factories import VOXEL_NM, make_model
 
 SIDE, DEPTH = 1024, 32
-"""Sections are cut to this side; the volume has this many: for fewer, measuring the halo is not worth it."""
+"""Side and number of the sections; with fewer, measuring the halo would not pay."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network that is compared.
+    """A network of the comparison.
 
     Attributes:
         name: of the result.
-        network: in the registry.
-        arguments: what it is made with.
-        packaged: the packaged model to take, widened where the network is wider; random weights where there is none.
-        precision: that volseg is asked for; `auto` goes by what it costs, which says nothing of random weights.
-        sections: that volseg does in a round, for pipelines fill and drain; all others do one.
-        seconds: no further round begins that would end later.
-        peers: contenders besides volseg.
+        network: name in the registry.
+        arguments: of the network's class.
+        packaged: name of the packaged model, widened if the network is wider; empty for random weights.
+        precision: of volseg; `auto` depends on the error, which random weights do not show.
+        sections: number of volseg in a round, since its pipeline fills and drains; peers predict one.
+        seconds: time limit: no round begins that would end later.
+        peers: names of the peers.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Case:
 CASES = (
     Case("fusionnet-16", "fusionnet", {"width": 16}, packaged="fusionnet-snemi3d", sections=8, seconds=400),
     Case("unet-32", "unet", {"width": 32, "padded": True}, precision="bfloat16", sections=8, seconds=300),
-    # The naive way is slow at any width; one will do.
+    # Without map_overlap, which is slow at any width.
     Case(
         "fusionnet-64",
         "fusionnet",
@@ -63,14 +63,14 @@ CASES = (
 
 
 def make_source(path: Path, raw: str) -> str:
-    """Write sections to compare on as Zarr, those of a stack or generated ones; returns what they are."""
+    """Write the sections of a stack, or generated ones, as Zarr; returns a description of the data."""
     if raw:
         stack = open_stack(Path(raw))
-        depth, side_y, side_x = (min(n, most) for n, most in zip(stack.shape, (DEPTH, SIDE, SIDE), strict=True))
+        depth, side_y, side_x = (min(n, limit) for n, limit in zip(stack.shape, (DEPTH, SIDE, SIDE), strict=True))
         voxels = stack.read(0, depth)[:, :side_y, :side_x]
     else:
-        few = make_phantom((2, SIDE, SIDE), seed=5).raw
-        voxels = np.concatenate([few] * (DEPTH // len(few)))
+        sections = make_phantom((2, SIDE, SIDE), seed=5).raw
+        voxels = np.concatenate([sections] * (DEPTH // len(sections)))
     _, y, x = voxels.shape
     shard, chunk = (1, y, x), (1, 128 if y % 128 == 0 else y, 128 if x % 128 == 0 else x)
     target = create_volume(
@@ -80,11 +80,11 @@ def make_source(path: Path, raw: str) -> str:
     return Path(raw).name if raw else "generated EM"
 
 
-def model_of(case: Case, folder: Path) -> Path:
-    """The model file of a case."""
-    made = folder / f"{case.name}.safetensors"
+def case_model(case: Case, folder: Path) -> Path:
+    """Return the model file of a case, written to the folder if it is not a packaged one."""
+    path = folder / f"{case.name}.safetensors"
     if not case.packaged:
-        return make_model(made, case.network, case.arguments)
+        return make_model(path, case.network, case.arguments)
     packaged = packaged_models()[case.packaged]
     width: int = case.arguments["width"]
-    return packaged if read_card(packaged).card.arguments["width"] == width else widened(made, packaged, width)
+    return packaged if read_card(packaged).card.arguments["width"] == width else widen_model(path, packaged, width)

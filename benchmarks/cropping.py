@@ -1,8 +1,8 @@
-"""What is saved by computing only what the core needs: the same network over the same tile, cut and whole, by turns.
+"""Measures what cropping to the core saves: the same network over the same tile, cropped and whole, in turns.
 
 python -m benchmarks.cropping
 
-One width of each network will do: the shares hardly depend on it.
+One width of each network, since the ratios hardly depend on it.
 The figures go to benchmarks/results/cropping.json, and from there to docs/benchmarks.md.
 """
 
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cases import CASES, model_of
-from benchmarks.passes import kept_by, network_for, tile_of, timed
+from benchmarks.cases import CASES, case_model
+from benchmarks.forward import core_ranges, median_seconds, optimized_network, zero_tile
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Tiling, Zyx
-from volseg.inference.cropping import cropped
-from volseg.inference.facts import worker_facts
-from volseg.inference.folding import without_norms
-from volseg.inference.heap import keep_pages
+from volseg.inference.hardware import worker_info
+from volseg.inference.memory.malloc import retain_heap
+from volseg.inference.optimize.crop_halo import crop_halo
+from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
 from volseg.models.model import load_model_file
 
 if TYPE_CHECKING:
@@ -34,53 +34,53 @@ if TYPE_CHECKING:
 
 CORE: Zyx = (1, 1024, 1024)
 HALOS = (32, 64, 96, 128, 192)
-ROUNDS, LONG, THREADS = 3, 1.0, 2
+ROUNDS, MIN_SECONDS, THREADS = 3, 1.0, 2
 
 
-def whole(tiling: Tiling) -> Tiling:
-    """The tiling whose tiles have the same shape and are kept whole."""
+def uncropped(tiling: Tiling) -> Tiling:
+    """Tiling with tiles of the same shape, whose whole output is the core."""
     core, margin = tiling.input_shape, tiling.footprint.margin
     return Tiling(tiling.footprint, (core[0], core[1] - 2 * margin[1], core[2] - 2 * margin[2]), margin)
 
 
 def operations(model: Model, tiling: Tiling) -> int:
-    """Multiplications and additions of a tile's convolutions, its network cut to what the core needs; none are done."""
-    graph = without_norms(model.network)
-    cut = cropped(graph, tiling.input_shape[3 - tiling.footprint.dimensions :], kept_by(tiling)).network
+    """Multiplications and additions of a tile's convolutions in the cropped network; nothing is computed."""
+    graph = fold_batch_norm(model.network)
+    cut, _ = crop_halo(graph, tiling.input_shape[3 - tiling.footprint.dimensions :], core_ranges(tiling))
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
-        cut.to("meta")(tile_of(tiling, "float32").to("meta"))
+        cut.to("meta")(zero_tile(tiling, "float32").to("meta"))
     return int(counter.get_total_flops())
 
 
-def measured(model: Model, precision: Precision, halo: int) -> dict[str, Any]:
-    """What a halo costs and what cropping gives back: operations, and seconds a tile."""
-    cut = Tiling(model.card.footprint, CORE, (0, halo, halo))
-    ways = {"whole": whole(cut), "cut": cut}
-    assert ways["whole"].input_shape == cut.input_shape
-    networks = {name: network_for(model, precision, tiling) for name, tiling in ways.items()}
-    tile = tile_of(cut, precision)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def measure_halo(model: Model, precision: Precision, halo: int) -> dict[str, Any]:
+    """Operations and seconds per tile with a halo, cropped and whole."""
+    cropped = Tiling(model.card.footprint, CORE, (0, halo, halo))
+    tilings = {"whole": uncropped(cropped), "cut": cropped}
+    assert tilings["whole"].input_shape == cropped.input_shape
+    networks = {name: optimized_network(model, precision, tiling) for name, tiling in tilings.items()}
+    tile = zero_tile(cropped, precision)
+    seconds: dict[str, list[float]] = {name: [] for name in tilings}
     for _ in range(ROUNDS):
         for name, network in networks.items():
-            seconds[name].append(timed(network, tile, THREADS, LONG))
+            seconds[name].append(median_seconds(network, tile, THREADS, MIN_SECONDS))
     return {
         "halo": halo,
-        "computed": round(cut.overhead, 3),
-        "operations_share": round(operations(model, cut) / operations(model, ways["whole"]), 4),
-        "seconds": {name: round(median(each), 3) for name, each in seconds.items()},
+        "computed": round(cropped.overhead, 3),
+        "operations_share": round(operations(model, cropped) / operations(model, tilings["whole"]), 4),
+        "seconds": {name: round(median(rounds), 3) for name, rounds in seconds.items()},
         "seconds_share": [round(a / b, 3) for a, b in zip(seconds["cut"], seconds["whole"], strict=True)],
     }
 
 
 def main() -> None:
-    """Measure, record, tell; make the page anew."""
-    precision: Precision = "bfloat16" if worker_facts("cpu").fast_bfloat16 else "float32"
-    keep_pages()
+    """Measure, record, print, and update the tables."""
+    precision: Precision = "bfloat16" if worker_info("cpu").fast_bfloat16 else "float32"
+    retain_heap()
     networks = []
     with tempfile.TemporaryDirectory() as name:
         for case in CASES[:2]:
-            model = load_model_file(model_of(case, Path(name)))
-            rows = [measured(model, precision, halo) for halo in HALOS]
+            model = load_model_file(case_model(case, Path(name)))
+            rows = [measure_halo(model, precision, halo) for halo in HALOS]
             networks.append({"network": case.network, "arguments": case.arguments, "rows": rows})
             sys.stdout.write(f"{case.name}: {rows}\n")
             sys.stdout.flush()

@@ -1,9 +1,9 @@
-"""The forward pass alone, by turns: the network as loaded, as volseg makes it ready, and as OpenVINO does.
+"""Measures the forward pass in turns: the network as loaded, as volseg optimises it, and as OpenVINO does.
 
 python -m benchmarks.engines
 
 The figures go to benchmarks/results/engines.json, and from there to docs/benchmarks.md. OpenVINO gets the same graph:
-norms folded, cut to what the core needs.
+norms folded, cropped to the core.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.cases import CASES, model_of
-from benchmarks.passes import kept_by, network_for, tile_of, timed
+from benchmarks.cases import CASES, case_model
+from benchmarks.forward import core_ranges, median_seconds, optimized_network, zero_tile
 from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Tiling, Zyx
-from volseg.inference.cropping import cropped
-from volseg.inference.facts import worker_facts
-from volseg.inference.folding import without_norms
-from volseg.inference.heap import keep_pages
+from volseg.inference.hardware import worker_info
+from volseg.inference.memory.malloc import retain_heap
+from volseg.inference.optimize.crop_halo import crop_halo
+from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
 from volseg.models.model import load_model_file
 
 if TYPE_CHECKING:
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
 CORE: Zyx = (1, 512, 512)
 HALO: Zyx = (0, 112, 112)
-ROUNDS, LONG, THREADS = 5, 2.0, 2
+ROUNDS, MIN_SECONDS, THREADS = 5, 2.0, 2
 NAMES = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def openvino_for(model: Model, precision: Precision, tiling: Tiling) -> Callable[[Tensor], Tensor]:
-    """A model's network compiled by OpenVINO for one tile shape; takes and gives float32.
+    """Compile a model's network with OpenVINO for one tile shape; input and output are float32.
 
     Raises:
-        ImportError: it is not there.
+        ImportError: OpenVINO is not installed.
     """
     openvino = import_module("openvino")
     shape = tiling.input_shape[3 - tiling.footprint.dimensions :]
-    graph = cropped(without_norms(model.network), shape, kept_by(tiling)).network
-    example = tile_of(tiling, "float32")
+    graph, _ = crop_halo(fold_batch_norm(model.network), shape, core_ranges(tiling))
+    example = zero_tile(tiling, "float32")
     converted = openvino.convert_model(graph, example_input=example, input=list(example.shape))
     options = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": NAMES[precision]}
     compiled = openvino.Core().compile_model(converted, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
@@ -59,16 +59,16 @@ def openvino_for(model: Model, precision: Precision, tiling: Tiling) -> Callable
     return lambda tile: torch.from_numpy(request.infer({0: tile.numpy()})[0])
 
 
-def measured(model: Model, precisions: tuple[Precision, ...]) -> dict[str, Any]:
-    """Seconds a tile of each engine, one a round; and how far OpenVINO and volseg are apart on noise, in the logit."""
+def measure_engines(model: Model, precisions: tuple[Precision, ...]) -> dict[str, Any]:
+    """Seconds per tile of each engine in each round, and the largest difference of OpenVINO's logits on noise."""
     tiling = Tiling(model.card.footprint, CORE, HALO)
     engines: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {}
-    noise = torch.randn(tile_of(tiling, "float32").shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(zero_tile(tiling, "float32").shape, generator=torch.Generator().manual_seed(0))
     engines["eager float32"] = model.network, noise
-    apart: dict[str, float] = {}
+    max_difference: dict[str, float] = {}
     for precision in precisions:
-        own = noise.to(tile_of(tiling, precision).dtype).contiguous(memory_format=torch.channels_last)
-        engines[f"volseg {precision}"] = network_for(model, precision, tiling), own
+        tile = noise.to(zero_tile(tiling, precision).dtype).contiguous(memory_format=torch.channels_last)
+        engines[f"volseg {precision}"] = optimized_network(model, precision, tiling), tile
         try:
             other = openvino_for(model, precision, tiling)
         except ImportError as error:
@@ -76,29 +76,29 @@ def measured(model: Model, precisions: tuple[Precision, ...]) -> dict[str, Any]:
             continue
         engines[f"OpenVINO {precision}"] = other, noise
         with torch.inference_mode():
-            mine = engines[f"volseg {precision}"][0](own).float()
-            apart[precision] = round(float((mine - other(noise)).abs().max()), 4)
+            output = engines[f"volseg {precision}"][0](tile).float()
+            max_difference[precision] = round(float((output - other(noise)).abs().max()), 4)
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
         for name, (network, tile) in engines.items():
-            seconds[name].append(round(timed(network, tile, THREADS, LONG), 4))
-    return {"apart": apart, "seconds": seconds}
+            seconds[name].append(round(median_seconds(network, tile, THREADS, MIN_SECONDS), 4))
+    return {"max_difference": max_difference, "seconds": seconds}
 
 
 def main() -> None:
-    """Measure, record, tell; make the page anew."""
-    fast = worker_facts("cpu").fast_bfloat16
+    """Measure, record, print, and update the tables."""
+    fast = worker_info("cpu").fast_bfloat16
     precisions: tuple[Precision, ...] = ("float32", "bfloat16") if fast else ("float32",)
-    keep_pages()
+    retain_heap()
     networks = []
     with tempfile.TemporaryDirectory() as name:
         for case in CASES:
-            figures = measured(load_model_file(model_of(case, Path(name))), precisions)
+            figures = measure_engines(load_model_file(case_model(case, Path(name))), precisions)
             networks.append({"network": case.network, "arguments": case.arguments, **figures})
             sys.stdout.write(f"{case.name}: {figures}\n")
             sys.stdout.flush()
     about: dict[str, Any] = {"core": list(CORE), "halo": list(HALO), "threads": THREADS, "torch": torch.__version__}
-    if any("OpenVINO" in name for each in networks for name in each["seconds"]):
+    if any("OpenVINO" in name for network in networks for name in network["seconds"]):
         about["openvino"] = version("openvino")
     record("engines", {**about, "networks": networks})
     write_tables()

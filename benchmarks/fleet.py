@@ -1,7 +1,7 @@
-"""A fleet of workers that sleep: how busy one driver keeps them, and what crosses the wires.
+"""Measures how busy one driver keeps many workers, whose blocks only sleep, and the traffic.
 
-A worker here is a Dask worker with one slot and connections of its own; a process holds sixteen of them, so that 64
-fit a laptop. Scheduler, driver and the workers' processes share this machine, and its network is the loopback.
+Each process holds sixteen Dask workers with one slot and connections of their own, so that 64 fit a laptop. Scheduler,
+driver and workers share this machine and its loopback network.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tests.doubles import naps
-from volseg.cluster import Cluster, Quiet, connect, run_blocks
+from volseg.cluster import Executor, NullProgress, connect, run_blocks
+from volseg.cluster.dask_executor import DaskExecutor
 from volseg.pipeline import BlockReport
+from volseg.testing.doubles import sleep_and_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,87 +47,87 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
 
 
 @contextlib.contextmanager
-def fleet(workers: int) -> Iterator[tuple[Cluster, psutil.Process]]:
-    """So many workers, joined by a driver, and the scheduler's process."""
+def fleet(workers: int) -> Iterator[tuple[Executor, psutil.Process]]:
+    """Start workers and a scheduler, and join them; yields the executor and the scheduler's process."""
     scheduler = subprocess.Popen(
         [sys.executable, "-c", _SCHEDULER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    started = [scheduler]
+    processes = [scheduler]
     try:
         assert scheduler.stdout is not None
         address = scheduler.stdout.readline().strip()
         for first in range(0, workers, PER_PROCESS):
             command = [sys.executable, "-c", _WORKERS, address, str(first), str(min(PER_PROCESS, workers - first))]
-            started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True))
+            processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True))
         with connect(address, None) as cluster:
-            assert cluster.client is not None
+            assert isinstance(cluster, DaskExecutor)
             cluster.client.wait_for_workers(workers, timeout=120)
             cluster.refresh(now=True)
             yield cluster, psutil.Process(scheduler.pid)
     finally:
-        for process in reversed(started):
+        for process in reversed(processes):
             process.kill()
             process.wait()
 
 
 def measure_fleet(workers: int) -> dict[str, Any]:
-    """Keep a fleet busy with blocks that sleep."""
+    """Measure busy fraction, CPU time and traffic of a run of sleeping blocks."""
     spans: list[tuple[float, float]] = []
     with fleet(workers) as (cluster, scheduler):
-        run_blocks(cluster, range(2 * workers), partial(timed_nap, seconds=0.05), lambda *_: None, Quiet())
+        run_blocks(cluster, range(2 * workers), partial(timed_sleep, seconds=0.05), lambda *_: None, NullProgress())
         before, processes = _traffic(cluster), (psutil.Process(), scheduler)
         used = sum(sum(process.cpu_times()[:2]) for process in processes)
 
-        def keep(block: BlockReport, attempt: int, worker: str) -> None:
+        def record_span(block: BlockReport, attempt: int, worker: str) -> None:
             now = time.perf_counter()
             spans.append((now - block.seconds, now))
 
         blocks = BLOCKS_EACH * workers
-        outcome = run_blocks(cluster, range(blocks), partial(timed_nap, seconds=SECONDS), keep, Quiet())
+        outcome = run_blocks(cluster, range(blocks), partial(timed_sleep, seconds=SECONDS), record_span, NullProgress())
         used = sum(sum(process.cpu_times()[:2]) for process in processes) - used
-        crossed = {name: after - before[name] for name, after in _traffic(cluster).items()}
+        traffic = {name: after - before[name] for name, after in _traffic(cluster).items()}
     assert outcome.done == blocks
     return {
         "workers": workers,
         "workers_a_process": PER_PROCESS,
         "seconds_a_block": SECONDS,
         "blocks": blocks,
-        "busy_share": round(busy_share(spans, workers), 4),
+        "busy_share": round(busy_fraction(spans, workers), 4),
         "driver_and_scheduler_cpu_ms_a_block": round(used / blocks * 1e3, 3),
         "peak_futures": outcome.peak_in_flight,
-        "bytes_fetched_from_workers": crossed.pop("fetched"),
-        "bytes_a_block": {name: round(value / blocks) for name, value in crossed.items()},
+        "bytes_fetched_from_workers": traffic.pop("fetched"),
+        "bytes_a_block": {name: round(value / blocks) for name, value in traffic.items()},
     }
 
 
-def timed_nap(number: int, seconds: float) -> BlockReport:
-    """Sleep, and say for how long."""
-    started = time.perf_counter()
-    naps(number, seconds)
-    return BlockReport(number, 1, f"{number:032x}", time.perf_counter() - started, 0.0)
+def timed_sleep(number: int, seconds: float) -> BlockReport:
+    """Sleep, and report the time."""
+    start = time.perf_counter()
+    sleep_and_report(number, seconds)
+    return BlockReport(number, 1, f"{number:032x}", time.perf_counter() - start, 0.0)
 
 
-def busy_share(spans: list[tuple[float, float]], workers: int) -> float:
-    """Seconds in blocks over seconds of workers, after the first two blocks of each and before the last one.
+def busy_fraction(spans: list[tuple[float, float]], workers: int) -> float:
+    """Fraction of the workers' time spent in blocks, between the second and the last block of each.
 
     Args:
-        spans: when each block began and ended, in seconds.
-        workers: that do one block at a time.
+        spans: start and end of each block, in seconds.
+        workers: number of workers, of one block at a time each.
 
-    >>> busy_share([(at, at + 1) for at in range(5) for _ in "ab"], 2)
+    >>> busy_fraction([(at, at + 1) for at in range(5) for _ in "ab"], 2)
     1.0
-    >>> busy_share([(at, at + 1) for at in range(0, 10, 2) for _ in "ab"], 2)
+    >>> busy_fraction([(at, at + 1) for at in range(0, 10, 2) for _ in "ab"], 2)
     0.5
     """
     starts = sorted(start for start, _ in spans)
     begin, end = starts[WARM_UP * workers], starts[-workers]
-    spent = sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in spans)
-    return spent / (workers * (end - begin))
+    busy = sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in spans)
+    return busy / (workers * (end - begin))
 
 
-def _traffic(cluster: Cluster) -> dict[str, int]:
-    """Bytes sent so far: results fetched from any worker, and the messages that steer a run."""
-    assert cluster.client is not None
+def _traffic(cluster: Executor) -> dict[str, int]:
+    """Bytes sent so far: results fetched from workers, and messages."""
+    assert isinstance(cluster, DaskExecutor)
     sent = cluster.client.run(lambda dask_worker: (dask_worker.transfer_outgoing_bytes_total, _sent(dask_worker)))
     down, up = cluster.client.run_on_scheduler(
         lambda dask_scheduler: (
@@ -138,7 +139,7 @@ def _traffic(cluster: Cluster) -> dict[str, int]:
         "fetched": sum(fetched for fetched, _ in sent.values()),
         "driver to scheduler": cluster.client.scheduler_comm.byte_count,
         "scheduler to workers": down,
-        "workers to scheduler": sum(told for _, told in sent.values()),
+        "workers to scheduler": sum(messages for _, messages in sent.values()),
         "scheduler to driver": up,
     }
 

@@ -1,9 +1,9 @@
-"""What `--halo auto` saves and what it costs, on a whole volume: it against `exact`, byte by byte.
+"""Compares `--halo auto` with `--halo exact` on a whole volume: time, and differences byte by byte.
 
 python -m benchmarks.halo NAME VOLUME MODEL
 
-Two runs of each, in turn; the volumes are compared whole. The chosen halo is compared with exact in float32 as well:
-bfloat16 rounds differently in tiles of other shapes, which is no error of the halo. NAME goes into the result's name.
+Two runs of each, in turns. The measured halo is compared with the exact one in float32 as well: bfloat16 rounds
+differently in tiles of other shapes, which is not an error of the halo. NAME is part of the result's name.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 import volseg
 from benchmarks.record import record
 from volseg.blocks import Box
-from volseg.cluster import Quiet
+from volseg.cluster import NullProgress
 from volseg.storage import open_volume, read_record
 
 ROUNDS = 2
 
 
-class Started(Quiet):
-    """Knows when the first block was sent."""
+class StartTime(NullProgress):
+    """Records when the first block is sent."""
 
     def __init__(self) -> None:
         self.at = 0.0
@@ -38,27 +38,27 @@ class Started(Quiet):
 
 
 def run(volume: str, model: str, target: Path, halo: Any, precision: Any = "auto") -> tuple[float, float]:
-    """Seconds before the first block, and from there to the last."""
-    progress, began = Started(), time.perf_counter()
+    """Predict a volume; returns seconds before the first block, and from there to the last."""
+    progress, start = StartTime(), time.perf_counter()
     summary = volseg.predict(
         volume, str(target), model=model, halo=halo, precision=precision, workers=2, progress=progress
     )
     assert not summary.failed
-    return progress.at - began, summary.seconds
+    return progress.at - start, summary.seconds
 
 
-def whole(target: Path) -> np.ndarray:
+def read_all(target: Path) -> np.ndarray:
     volume = open_volume(str(target))
     return volume.read(Box.of_shape(volume.shape)).astype(np.int16)
 
 
-def compared(one: Path, other: Path) -> dict[str, float]:
-    """How far two whole volumes are apart, in grey levels."""
-    apart = np.abs(whole(one) - whole(other))
+def compare(one: Path, other: Path) -> dict[str, float]:
+    """Differences of two volumes, in grey levels."""
+    difference = np.abs(read_all(one) - read_all(other))
     return {
-        "greatest_difference": int(apart.max()),
-        "within_one_grey_level": round(float((apart <= 1).mean()), 6),
-        "equal": round(float((apart == 0).mean()), 6),
+        "max_difference": int(difference.max()),
+        "within_one_grey_level": round(float((difference <= 1).mean()), 6),
+        "equal": round(float((difference == 0).mean()), 6),
     }
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(ROUNDS):
             for halo in ("exact", "auto"):
-                os.environ["XDG_CACHE_HOME"] = f"{folder}/cache-{halo}-{number}"  # each run measures anew
+                os.environ["XDG_CACHE_HOME"] = f"{folder}/cache-{halo}-{number}"  # each run measures the halo
                 started, seconds = run(volume, model, Path(folder) / f"{halo}-{number}.zarr", halo)
                 before[halo].append(started)
                 during[halo].append(seconds)
@@ -78,11 +78,11 @@ def main() -> None:
         entry = read_record(Path(folder) / "auto-0.zarr").models[0]
         precision = read_record(Path(folder) / "auto-0.zarr").settings.precision
         shape = open_volume(str(Path(folder) / "auto-0.zarr")).shape
-        apart = compared(Path(folder) / "auto-0.zarr", Path(folder) / "exact-0.zarr")
-        for kind, asked in (("chosen", entry.halo), ("whole", "exact")):
-            run(volume, model, Path(folder) / f"{kind}.zarr", asked, "float32")
-        in_float32 = compared(Path(folder) / "chosen.zarr", Path(folder) / "whole.zarr")
-    middle = {halo: statistics.median(times) for halo, times in during.items()}
+        difference = compare(Path(folder) / "auto-0.zarr", Path(folder) / "exact-0.zarr")
+        for kind, halo in (("chosen", entry.halo), ("whole", "exact")):
+            run(volume, model, Path(folder) / f"{kind}.zarr", halo, "float32")
+        in_float32 = compare(Path(folder) / "chosen.zarr", Path(folder) / "whole.zarr")
+    medians = {halo: statistics.median(times) for halo, times in during.items()}
     figures = {
         "model": entry.name,
         "shape": list(shape),
@@ -94,8 +94,8 @@ def main() -> None:
         "seconds_exact": [round(s, 1) for s in during["exact"]],
         "seconds_auto": [round(s, 1) for s in during["auto"]],
         "seconds_measuring": round(statistics.median(before["auto"]) - statistics.median(before["exact"]), 1),
-        "time_ratio": round(middle["exact"] / middle["auto"], 2),
-        "whole_volume": apart,
+        "time_ratio": round(medians["exact"] / medians["auto"], 2),
+        "whole_volume": difference,
         "whole_volume_in_float32": in_float32,
     }
     record(f"halo-{name}", figures)

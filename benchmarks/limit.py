@@ -1,8 +1,8 @@
-"""How near volseg comes to what the hardware can do: the bare forward pass, a bare copy, twice the workers.
+"""Compares volseg with limits of the hardware: the bare forward pass, a plain copy, twice the workers.
 
 python -m benchmarks.limit
 
-Blocks are timed where they run, on a local cluster of one worker and one of two, in turns; each worker has one thread.
+Blocks are timed on the workers, on local clusters of one worker and of two in turns; each worker has one thread.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from benchmarks.passes import bare_block
+from benchmarks.forward import forward_block
 from benchmarks.record import record
 from benchmarks.tables import write_tables
-from tests.doubles import copy_block
-from tests.makers import VOXEL_NM, blobs, make_model
 from volseg.blocks import Box, Zyx
-from volseg.cluster import Cluster, Quiet, connect, run_blocks
-from volseg.journey import RunTicket, compute_block
-from volseg.prediction import execute, prepare
-from volseg.runfiles import PredictConfig, checked
+from volseg.cluster import Executor, NullProgress, connect, run_blocks
+from volseg.config import PredictConfig, validate
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import execute
+from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import read_record
 from volseg.storage.target import create_volume
+from volseg.testing.doubles import address_of, copy_block
+from volseg.testing.factories import VOXEL_NM, blobs, make_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,29 +40,23 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 WIDTH, BLOCK, HALO, BLOCKS = 16, (1, 512, 512), (0, 64, 64), 32
-NONE: Zyx = (0, 0, 0)
+NO_HALO: Zyx = (0, 0, 0)
 COPIED, COPY_BLOCK = (192, 1024, 1024), (16, 512, 512)
 
 
-def address_of(cluster: Cluster) -> str:
-    """Where others may join a cluster that was started."""
-    assert cluster.client is not None
-    return str(cluster.client.scheduler_info(n_workers=0)["address"])
-
-
-def run_timed(cluster: Cluster, numbers: range, compute: Callable[[int], BlockReport]) -> tuple[float, float, int]:
-    """Wall seconds of some blocks, seconds in the network, voxels written."""
+def run_timed(cluster: Executor, numbers: range, compute: Callable[[int], BlockReport]) -> tuple[float, float, int]:
+    """Process blocks; returns wall seconds, seconds of the forward passes, and voxels written."""
     reports: list[BlockReport] = []
-    began = time.perf_counter()
-    outcome = run_blocks(cluster, numbers, compute, lambda report, *_: reports.append(report), Quiet())
-    seconds = time.perf_counter() - began
+    start = time.perf_counter()
+    outcome = run_blocks(cluster, numbers, compute, lambda report, *_: reports.append(report), NullProgress())
+    seconds = time.perf_counter() - start
     if outcome.failed:
         raise RuntimeError(f"blocks failed: {outcome.failed}")
     return seconds, sum(report.predict_seconds for report in reports), sum(report.voxels for report in reports)
 
 
-def workers_figures(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, width: int = WIDTH) -> dict[str, Any]:
-    """One worker against two, a thread each, on the same run; and how busy the network keeps them."""
+def measure_workers(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, width: int = WIDTH) -> dict[str, Any]:
+    """Compare one worker with two, of one thread each, on the same run; measure their busy fractions."""
     raw = _volume(folder / "raw.zarr", (blocks, *block[1:]), block)
     model = str(make_model(folder / "network.safetensors", arguments={"width": width}))
     target = folder / "membrane.zarr"
@@ -70,39 +65,39 @@ def workers_figures(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, widt
             "source": str(raw), "target": str(target), "model": model, "block": block, "halo": HALO,
             "cluster": address_of(two),
         }  # fmt: skip
-        execute(prepare(checked(PredictConfig, values, "predict")), Quiet())
-        frozen = read_record(target)
-        compute = partial(compute_block, ticket=RunTicket(str(target), frozen.digest, str(raw), (model,)))
+        execute(*prepare(validate(PredictConfig, values, "predict")), NullProgress())
+        run_record = read_record(target)
+        compute = partial(compute_block, reference=RunRef(str(target), run_record.digest, str(raw), (model,)))
         runs: dict[int, list[tuple[float, float, int]]] = {1: [], 2: []}
-        bare = partial(bare_block, target=target)
+        bare = partial(forward_block, target=target)
         for cluster in (one, two):
             for work in (compute, bare):
-                run_timed(cluster, range(min(blocks, 4)), work)  # warms up
+                run_timed(cluster, range(min(blocks, 4)), work)  # warm-up
         bare_scaling: list[float] = []
         for _ in range(ROUNDS):
             for workers, cluster in ((1, one), (2, two)):
                 runs[workers].append(run_timed(cluster, range(blocks), compute))
-            alone, together = (run_timed(cluster, range(blocks), bare)[0] for cluster in (one, two))
-            bare_scaling.append(round(alone / together, 3))
+            one_worker, two_workers = (run_timed(cluster, range(blocks), bare)[0] for cluster in (one, two))
+            bare_scaling.append(round(one_worker / two_workers, 3))
     return {
-        "threads_each": frozen.settings.threads,
-        "precision": frozen.settings.precision,
-        "kvoxel_s": {str(n): [round(v / s / 1e3, 1) for s, _, v in made] for n, made in runs.items()},
-        "busy": {str(n): [round(inside / s / n, 3) for s, inside, _ in made] for n, made in runs.items()},
+        "threads_each": run_record.settings.threads,
+        "precision": run_record.settings.precision,
+        "kvoxel_s": {str(n): [round(v / s / 1e3, 1) for s, _, v in rounds] for n, rounds in runs.items()},
+        "busy": {str(n): [round(inside / s / n, 3) for s, inside, _ in rounds] for n, rounds in runs.items()},
         "scaling": [round(one[0] / two[0], 3) for one, two in zip(runs[1], runs[2], strict=True)],
         "bare_scaling": bare_scaling,
     }
 
 
-def copy_figures(folder: Path, shape: Zyx = COPIED, block: Zyx = COPY_BLOCK) -> dict[str, Any]:
-    """The identity network from Zarr to Zarr on two workers, against zarr alone copying the same shards."""
+def measure_copy(folder: Path, shape: Zyx = COPIED, block: Zyx = COPY_BLOCK) -> dict[str, Any]:
+    """Compare the identity network on two workers with zarr alone copying the same shards."""
     raw = _volume(folder / "copied.zarr", shape, block)
     chunk = (min(16, block[0]), min(128, block[1]), min(128, block[2]))
     targets = {
         name: create_volume(folder / name, shape=shape, shard=block, chunk=chunk, dtype="uint8", voxel_nm=VOXEL_NM)
         for name in ("through.zarr", "plain.zarr")
     }
-    compute = partial(copy_block, source=str(raw), target=str(targets["through.zarr"].path), block=block, halo=NONE)
+    compute = partial(copy_block, source=str(raw), target=str(targets["through.zarr"].path), block=block, halo=NO_HALO)
     count = int(np.prod([-(-n // b) for n, b in zip(shape, block, strict=True)]))
     rates: dict[str, list[float]] = {"volseg": [], "zarr": []}
     with connect("local", 2) as cluster:
@@ -110,26 +105,26 @@ def copy_figures(folder: Path, shape: Zyx = COPIED, block: Zyx = COPY_BLOCK) -> 
             seconds, _, voxels = run_timed(cluster, range(count), compute)
             rates["volseg"].append(round(voxels / seconds / 1e6, 1))
             rates["zarr"].append(round(voxels / plain_copy(raw, folder / "plain.zarr", block) / 1e6, 1))
-    warm = {name: each[1:] for name, each in rates.items()}
+    warm = {method: values[1:] for method, values in rates.items()}
     return {"mvoxel_s": warm, "share": [round(a / b, 3) for a, b in zip(warm["volseg"], warm["zarr"], strict=True)]}
 
 
 def plain_copy(source: Path, target: Path, block: Zyx) -> float:
-    """Seconds that zarr takes to copy a volume shard by shard."""
-    read, written = (zarr.open_array(path / "0", mode="r+") for path in (source, target))
-    began = time.perf_counter()
-    for z in range(0, read.shape[0], block[0]):
-        for y in range(0, read.shape[1], block[1]):
-            for x in range(0, read.shape[2], block[2]):
+    """Copy a volume shard by shard with zarr; returns the seconds."""
+    source_array, target_array = (zarr.open_array(path / "0", mode="r+") for path in (source, target))
+    start = time.perf_counter()
+    for z in range(0, source_array.shape[0], block[0]):
+        for y in range(0, source_array.shape[1], block[1]):
+            for x in range(0, source_array.shape[2], block[2]):
                 box = tuple(slice(a, a + b) for a, b in zip((z, y, x), block, strict=True))
-                written[box] = read[box]
-    return time.perf_counter() - began
+                target_array[box] = source_array[box]
+    return time.perf_counter() - start
 
 
 def _volume(path: Path, shape: Zyx, block: Zyx) -> Path:
-    """A volume of blobs, the first sections of which come again and again."""
-    few = blobs((min(shape[0], 4), *shape[1:]))
-    voxels = np.concatenate([few] * -(-shape[0] // len(few)))[: shape[0]]
+    """Write a volume of blobs that repeats its first sections."""
+    sections = blobs((min(shape[0], 4), *shape[1:]))
+    voxels = np.concatenate([sections] * -(-shape[0] // len(sections)))[: shape[0]]
     chunk = (min(16, block[0]), min(128, block[1]), min(128, block[2]))
     create_volume(path, shape=shape, shard=block, chunk=chunk, dtype="uint8", voxel_nm=VOXEL_NM).write(
         Box.of_shape(shape), voxels
@@ -138,16 +133,16 @@ def _volume(path: Path, shape: Zyx, block: Zyx) -> Path:
 
 
 def main() -> None:
-    """Measure, record, tell; make the page anew."""
-    # Two workers of one thread each, whatever the machine has.
+    """Measure, record, print, and update the tables."""
+    # Two cores, for two workers of one thread each.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = {
             "network": f"fusionnet width {WIDTH}, blocks of {BLOCK[1]} x {BLOCK[2]}, halo {HALO[1]}",
             "copied": f"{COPIED[0]} sections of {COPIED[1]} x {COPIED[2]}",
-            "workers": workers_figures(folder),
-            "copy": copy_figures(folder),
+            "workers": measure_workers(folder),
+            "copy": measure_copy(folder),
         }
     sys.stdout.write(f"{json.dumps(figures, indent=2)}\n{record('limit', figures)}\n")
     write_tables()

@@ -1,10 +1,10 @@
-"""The comparison that the literature argues about: FCN-8s, U-Net, FusionNet and the sliding window, alike in all else.
+"""Compares FCN-8s, U-Net, FusionNet and the sliding window under equal conditions.
 
 python -m benchmarks.literature RAW LABELS [NETWORK ...]
 
-Same data, steps, patches, orientations, optimiser and seeds, at about half a million parameters each. The last step
-counts; the threshold is chosen on the validation sections, the score taken once on the scored ones. RAW and LABELS are
-the 30 sections of ISBI 2012 (labels: 0 = membrane).
+Same data, steps, patches, orientations, optimiser and seeds, with about half a million parameters each. The weights of
+the last step are scored once, with the threshold that is best on the validation sections. RAW and LABELS are the 30
+sections of ISBI 2012 (labels: 0 = membrane).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 import torch
 
 from benchmarks.record import record
-from volseg.evaluation import PixelCounts, SegmentationCounts, pixel_scores
-from volseg.fitting import train
-from volseg.inference.engine import Engine
-from volseg.inference.facts import worker_facts
+from volseg.config import TrainConfig
+from volseg.evaluation.metrics import PixelCounts, SegmentationCounts, pixel_scores
+from volseg.inference.hardware import worker_info
+from volseg.inference.settings import Engine
 from volseg.models.model import Model, load_model_file
 from volseg.ops import to_uint8
-from volseg.runfiles import TrainConfig
 from volseg.training import open_volumes
-from volseg.training.validate import predict_sections
+from volseg.training.run import train
+from volseg.training.validation import predict_sections
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "fcn8s": {"width": 4, "padded": True},
@@ -40,8 +40,8 @@ LEARN, SELECT, SCORE = [0, 20], [20, 24], [24, 30]
 STEPS, BATCH, PATCH = 600, 4, 128
 
 
-class Screen:
-    """Says now and then how far a training is."""
+class StepPrinter:
+    """Prints the loss every 100 steps."""
 
     def step(self, step: int, loss: float, *_: float) -> None:
         if step % 100 == 0:
@@ -52,7 +52,7 @@ class Screen:
 
 
 def run_file(raw: str, labels: str, name: str, seed: int, folder: Path) -> TrainConfig:
-    """What all networks are told: turns and flips alone, AdamW, nothing averaged."""
+    """Configuration of all networks: orientations only, AdamW, no EMA."""
     table = {"raw": raw, "labels": labels, "voxel_nm": [50, 4, 4]}
     plain = {"brightness": 0, "contrast": 0, "gamma": 0, "noise": 0, "blur": 0, "elastic": "none"}
     return TrainConfig.model_validate(
@@ -60,8 +60,8 @@ def run_file(raw: str, labels: str, name: str, seed: int, folder: Path) -> Train
             "data": {**table, "train": LEARN},
             "network": {"name": name, "arguments": NETWORKS[name]},
             "patches": {"size": PATCH, "batch": BATCH, "workers": 0},
-            "enrichment": plain,
-            "optimizer": {"average": 0, "learning_rate": 1e-3, "weight_decay": 1e-4},
+            "augmentation": plain,
+            "optimizer": {"ema_decay": 0, "learning_rate": 1e-3, "weight_decay": 1e-4},
             "schedule": {"warm_up": 0.05},
             "fit": {"steps": STEPS, "precision": "bfloat16", "device": "cpu", "seed": seed},
             "validation": {"every": STEPS},
@@ -70,18 +70,22 @@ def run_file(raw: str, labels: str, name: str, seed: int, folder: Path) -> Train
     )
 
 
-def scored(model: Model, config: TrainConfig, sections: list[int], threshold: float = 0.5) -> dict[str, float]:
-    """Scores of a network on some sections, and kvoxel/s of its prediction with the exact halo."""
+def evaluate_sections(
+    model: Model, config: TrainConfig, sections: list[int], threshold: float = 0.5
+) -> dict[str, float]:
+    """Score a network on some sections, and measure the rate of its prediction in kvoxel/s."""
     table = config.data[0].model_dump() | {"train": [0, 1], "validation": sections}
     (volume,) = open_volumes([type(config.data[0]).model_validate(table)], config.target)
-    (held,) = volume.held_out()
+    (sections_data,) = volume.read_validation()
     engine = Engine("cpu", "bfloat16", 1, torch.get_num_threads(), "one")
-    started = time.perf_counter()
-    stored = to_uint8(predict_sections(model, held.raw, engine, worker_facts("cpu"))[model.card.membrane_channel])
-    rate = held.raw.size / (time.perf_counter() - started) / 1e3
+    start = time.perf_counter()
+    probability = to_uint8(
+        predict_sections(model, sections_data.raw, engine, worker_info("cpu"))[model.card.membrane_channel]
+    )
+    rate = sections_data.raw.size / (time.perf_counter() - start) / 1e3
     counts, segments = PixelCounts(), SegmentationCounts()
-    counts.add(stored, held.labels == 1)
-    segments.add(stored, held.truth_ids)
+    counts.add(probability, sections_data.labels == 1)
+    segments.add(probability, sections_data.cell_ids)
     pixels, cells = pixel_scores(counts, threshold), segments.scores()
     return {
         "best_threshold": pixels.best_threshold,
@@ -98,17 +102,17 @@ def run(raw: str, labels: str, name: str, seed: int) -> dict[str, float]:
     """Train and score one network once."""
     with tempfile.TemporaryDirectory() as folder:
         config = run_file(raw, labels, name, seed, Path(folder))
-        trained = train(config, Screen())
+        result = train(config, StepPrinter())
         model = load_model_file(config.output.model)
-    chosen = scored(model, config, SELECT)
-    final = scored(model, config, SCORE, chosen["best_threshold"])
+    validation = evaluate_sections(model, config, SELECT)
+    test = evaluate_sections(model, config, SCORE, validation["best_threshold"])
     return {
         "parameters": model.card.parameters,
-        "seconds": round(trained.seconds, 1),
-        "last_loss": round(statistics.mean(trained.losses[-50:]), 4),
-        "threshold": round(chosen["best_threshold"], 3),
-        "validation_f1": round(chosen["best_f1"], 4),
-        **{name: final[name] for name in ("f1", "average_precision", "v_rand", "v_info", "predict_kvoxel_s")},
+        "seconds": round(result.seconds, 1),
+        "last_loss": round(statistics.mean(result.losses[-50:]), 4),
+        "threshold": round(validation["best_threshold"], 3),
+        "validation_f1": round(validation["best_f1"], 4),
+        **{name: test[name] for name in ("f1", "average_precision", "v_rand", "v_info", "predict_kvoxel_s")},
     }
 
 
@@ -119,7 +123,7 @@ def main() -> None:
         for seed in SEEDS:
             runs.append(run(raw, labels, name, seed))
             print(name, seed, runs[-1], flush=True)  # noqa: T201 - a benchmark's screen
-        f1 = [each["f1"] for each in runs]
+        f1 = [run["f1"] for run in runs]
         means = {f"{key}_mean": round(statistics.mean(each[key] for each in runs), 4) for key in ("v_rand", "v_info")}
         record(
             f"literature-{name}",

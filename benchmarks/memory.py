@@ -1,4 +1,4 @@
-"""A worker's peak memory against what was predicted, for each network that is compared.
+"""Compares the measured peak memory of a worker with the prediction, for each network of the comparison.
 
 python -m benchmarks.memory [sections.tif]
 
@@ -12,16 +12,17 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cases import CASES, SIDE, Case, make_source, model_of
+from benchmarks.cases import CASES, SIDE, Case, case_model, make_source
 from benchmarks.record import record
 from benchmarks.tables import write_tables
-from volseg.calibration import calibrate
-from volseg.cluster import Quiet
-from volseg.prediction import prepare
-from volseg.runfiles import PredictConfig, checked
+from volseg.cluster import NullProgress
+from volseg.config import PredictConfig, validate
+from volseg.prediction.calibrate import calibrate
+from volseg.prediction.prepare import prepare
 
 if TYPE_CHECKING:
     from volseg.blocks import Zyx
@@ -30,19 +31,24 @@ ROUNDS = 3
 BLOCK: Zyx = (1, SIDE, SIDE)
 
 
-def peaks(case: Case, raw: Path, folder: Path, rounds: int = ROUNDS, block: Zyx = BLOCK) -> dict[str, Any]:
-    """What a worker took at its peak and what was predicted, MiB, a few times; and of what."""
+def measure_peaks(case: Case, raw: Path, folder: Path, rounds: int = ROUNDS, block: Zyx = BLOCK) -> dict[str, Any]:
+    """Measured and predicted peak of a worker in MiB, once per round, and the configuration."""
     values = {
-        "source": str(raw), "target": str(folder / f"{case.name}.zarr"), "model": str(model_of(case, folder)),
+        "source": str(raw), "target": str(folder / f"{case.name}.zarr"), "model": str(case_model(case, folder)),
         "precision": case.precision, "block": block, "cluster": "local", "workers": 1,
     }  # fmt: skip
-    tried = [calibrate(prepare(checked(PredictConfig, values, "predict")), Quiet()) for _ in range(rounds)]
-    first = tried[0]
+    estimates = [
+        asdict(calibrate(*prepare(validate(PredictConfig, values, "predict")), NullProgress())[1])
+        for _ in range(rounds)
+    ]
+    first = estimates[0]
     return {
         "network": case.network,
         "arguments": case.arguments,
         **{name: first[name] for name in ("precision", "halos", "tiles", "slots")},
-        **{name: [_mib(each[f"{name}_peak_bytes"]) for each in tried] for name in ("predicted", "measured")},
+        **{
+            name: [_mib(estimate[f"{name}_peak_bytes"]) for estimate in estimates] for name in ("predicted", "measured")
+        },
     }
 
 
@@ -51,12 +57,12 @@ def _mib(size: object) -> int:
 
 
 def main() -> None:
-    """Measure, record, tell; make the page anew."""
+    """Measure, record, print, and update the tables."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ["XDG_CACHE_HOME"] = name  # no halo that an earlier run measured
+        os.environ["XDG_CACHE_HOME"] = name  # no halo from an earlier run
         data = make_source(folder / "raw.zarr", sys.argv[1] if len(sys.argv) > 1 else "")
-        networks = [peaks(case, folder / "raw.zarr", folder) for case in CASES]
+        networks = [measure_peaks(case, folder / "raw.zarr", folder) for case in CASES]
     figures = {"data": data, "block": BLOCK, "networks": networks}
     sys.stdout.write(f"{json.dumps(figures, indent=2)}\n{record('memory', figures)}\n")
     write_tables()

@@ -1,10 +1,10 @@
-"""The packaged models on the sections that they never saw, as a user would run them: predict, then evaluate.
+"""Scores the packaged models on sections that they were not trained on: predict, then evaluate.
 
 python -m benchmarks.packaged DATA [NAME ...]
 
-DATA holds `isbi2012/train-volume.tif`, `snemi3d/train-input.tif`, and a `train-labels.tif` beside each. One view of
-each section, and the mean of eight. Thresholds are the best of 0.1 to 0.9 on the scored sections, as the challenge
-has it.
+DATA holds `isbi2012/train-volume.tif`, `snemi3d/train-input.tif`, and `train-labels.tif` next to each. Predictions are
+from one orientation, and the mean of eight. Thresholds are the best of 0.1 to 0.9 on the scored sections, as in the
+challenge.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any, Literal
 
 import volseg
 from benchmarks.record import record
+from volseg.evaluation.evaluate import EvaluateOptions, MapScores, evaluate_map
 from volseg.models import packaged_models, read_card
-from volseg.scoring import MapScores, ScoreOptions, score_map
 from volseg.storage import open_stack, open_volume, read_record
 from volseg.storage.convert import convert_stack
 
-TOLD = ("f1", "best_f1", "best_threshold", "average_precision", "pixel_error")
+PIXEL_SCORES = ("f1", "best_f1", "best_threshold", "average_precision", "pixel_error")
 
 
 @dataclass(frozen=True)
-class Case:
-    """A packaged model and what it is scored on."""
+class EvaluationCase:
+    """Data to score a packaged model on."""
 
     raw: str
     labels: str
@@ -36,8 +36,12 @@ class Case:
 
 
 CASES = {
-    "fusionnet-isbi2012": Case("isbi2012/train-volume.tif", "isbi2012/train-labels.tif", (50, 4, 4), "24:30,:,:"),
-    "fusionnet-snemi3d": Case("snemi3d/train-input.tif", "snemi3d/train-labels.tif", (30, 6, 6), "80:100,:,:"),
+    "fusionnet-isbi2012": EvaluationCase(
+        "isbi2012/train-volume.tif", "isbi2012/train-labels.tif", (50, 4, 4), "24:30,:,:"
+    ),
+    "fusionnet-snemi3d": EvaluationCase(
+        "snemi3d/train-input.tif", "snemi3d/train-labels.tif", (30, 6, 6), "80:100,:,:"
+    ),
 }
 
 
@@ -45,7 +49,7 @@ def figures_of(scores: MapScores) -> dict[str, Any]:
     pixels, cells = asdict(scores.pixels), scores.segmentation
     assert cells is not None
     return {
-        **{name: round(pixels[name], 4) for name in TOLD},
+        **{name: round(pixels[name], 4) for name in PIXEL_SCORES},
         "v_rand": round(cells.best_v_rand, 4),
         "v_rand_threshold": cells.v_rand_threshold,
         "v_info": round(cells.best_v_info, 4),
@@ -55,20 +59,20 @@ def figures_of(scores: MapScores) -> dict[str, Any]:
     }
 
 
-def run(name: str, case: Case, data: Path, folder: Path) -> dict[str, Any]:
+def run(name: str, case: EvaluationCase, data: Path, folder: Path) -> dict[str, Any]:
     raw = folder / "raw.zarr"
     convert_stack(open_stack(data / case.raw), raw, case.voxel_nm)
     figures: dict[str, Any] = {"roi": case.roi, "digest": read_card(packaged_models()[name]).digest}
     views: tuple[Literal["one", "all"], ...] = ("one", "all")
     for orientations in views:
         target = str(folder / f"{orientations}.zarr")
-        done = volseg.predict(str(raw), target, model=name, roi=case.roi, orientations=orientations)
+        summary = volseg.predict(str(raw), target, model=name, roi=case.roi, orientations=orientations)
         entry = read_record(Path(target))
         figures[f"orientations_{orientations}"] = {
-            **figures_of(score_map(target, str(data / case.labels), ScoreOptions(roi=case.roi))),
+            **figures_of(evaluate_map(target, str(data / case.labels), EvaluateOptions(roi=case.roi))),
             "halo": list(entry.models[0].halo),
             "precision": entry.settings.precision,
-            "predict_kvoxel_s": round(done.voxels / done.seconds / 1e3, 1),
+            "predict_kvoxel_s": round(summary.voxels / summary.seconds / 1e3, 1),
         }
         print(name, orientations, figures[f"orientations_{orientations}"], flush=True)  # noqa: T201 - its screen
     figures["against_float32"] = against_float32(raw, folder, name, case, str(data / case.labels))
@@ -76,26 +80,26 @@ def run(name: str, case: Case, data: Path, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def against_float32(raw: Path, folder: Path, name: str, case: Case, labels: str) -> dict[str, Any]:
-    """What the precision that was taken for one view changes, with the same halo and tile."""
-    taken, exact = folder / "one.zarr", folder / "float32.zarr"
-    entry = read_record(taken).models[0]
+def against_float32(raw: Path, folder: Path, name: str, case: EvaluationCase, labels: str) -> dict[str, Any]:
+    """Compare the precision that was chosen with float32, with the same halo and tile."""
+    auto, exact = folder / "one.zarr", folder / "float32.zarr"
+    entry = read_record(auto).models[0]
     volseg.predict(
         str(raw), str(exact), model=name, roi=case.roi, precision="float32", halo=entry.halo, tile=entry.tile
     )
-    region = read_record(taken).settings.region
-    made, truth = (open_volume(str(path)).read(region).astype(int) for path in (taken, exact))
-    apart = abs(made - truth)
-    rands = []
-    for path in (taken, exact):
-        cells = score_map(str(path), labels, ScoreOptions(roi=case.roi)).segmentation
+    region = read_record(auto).settings.region
+    prediction, reference = (open_volume(str(path)).read(region).astype(int) for path in (auto, exact))
+    error = abs(prediction - reference)
+    v_rand = []
+    for path in (auto, exact):
+        cells = evaluate_map(str(path), labels, EvaluateOptions(roi=case.roi)).segmentation
         assert cells is not None
-        rands.append(cells.best_v_rand)
+        v_rand.append(cells.best_v_rand)
     return {
-        "precision": read_record(taken).settings.precision,
-        "share_within_one_level": round(float((apart <= 1).mean()), 5),
-        "greatest": int(apart.max()),
-        "v_rand_change": round(rands[0] - rands[1], 5),
+        "precision": read_record(auto).settings.precision,
+        "share_within_one_level": round(float((error <= 1).mean()), 5),
+        "greatest": int(error.max()),
+        "v_rand_change": round(v_rand[0] - v_rand[1], 5),
     }
 
 

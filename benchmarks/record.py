@@ -1,4 +1,4 @@
-"""Where figures go, and come from: JSON with machine, commit and date."""
+"""Results of benchmarks as JSON files, with machine, commit and date."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from volseg.inference.facts import instruction_set
+from volseg.inference.hardware import instruction_set
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def record(name: str, figures: dict[str, Any]) -> Path:
-    """Write figures of one benchmark."""
+    """Write the figures of a benchmark; returns the file."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     entry = {
         "benchmark": name,
@@ -36,8 +36,8 @@ def record(name: str, figures: dict[str, Any]) -> Path:
     return path
 
 
-def results(name: str) -> dict[str, Any] | None:
-    """What a benchmark recorded; None where it did not."""
+def read_result(name: str) -> dict[str, Any] | None:
+    """Read the result of a benchmark; None if there is none."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 

@@ -1,8 +1,8 @@
-"""What a block costs apart from its network, and whether that stays so for a million of them.
+"""Measures the overhead of a block without its network, for up to a million blocks.
 
-python -m benchmarks.scheduler [--most 1000000]
+python -m benchmarks.scheduler [--max-blocks 1000000]
 
-Blocks that take no work; the identity network; a journal of a million marks; a fleet of workers that sleep.
+Blocks without work; the identity network; a journal of a million marks; many workers whose blocks sleep.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ import psutil
 
 from benchmarks.fleet import measure_fleet
 from benchmarks.record import record
-from tests.doubles import copy_block, report
-from tests.makers import make_volume
 from volseg.blocks import BlockSet
-from volseg.cluster import Cluster, Quiet, connect, run_blocks
+from volseg.cluster import Executor, NullProgress, connect, run_blocks
 from volseg.storage import Journal, Mark, read_marks
 from volseg.storage.target import create_volume
+from volseg.testing.doubles import copy_block, report
+from volseg.testing.factories import make_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from volseg.pipeline import BlockReport
 
-MOST = 100_000
+MAX_BLOCKS = 100_000
 WORKERS = 4
-"""Each waits a round trip for a block that takes no work: more of them keep the scheduler at it."""
+"""A worker waits a round trip for a block without work; several keep the scheduler busy."""
 MARKS = 1_000_000
 IDENTITY_BLOCKS = 2_000
 SHAPE, BLOCK = (20, 160, 160), (1, 16, 16)
 
 
-def measure(cluster: Cluster, compute: Callable[[int], BlockReport], blocks: int) -> dict[str, float]:
-    """Milliseconds a block on the clock and of this process, which holds driver and scheduler; what it holds after."""
+def measure(cluster: Executor, compute: Callable[[int], BlockReport], blocks: int) -> dict[str, float]:
+    """Wall and CPU milliseconds per block, and memory, of this process, which holds driver and scheduler."""
     process = psutil.Process()
-    before, used, started = process.memory_info().rss, sum(process.cpu_times()[:2]), time.perf_counter()
-    outcome = run_blocks(cluster, range(blocks), compute, lambda *_: None, Quiet())
-    took = time.perf_counter() - started
+    before, used, start = process.memory_info().rss, sum(process.cpu_times()[:2]), time.perf_counter()
+    outcome = run_blocks(cluster, range(blocks), compute, lambda *_: None, NullProgress())
+    seconds = time.perf_counter() - start
     after = process.memory_info().rss
     assert outcome.done == blocks
     return {
         "blocks": blocks,
-        "ms_a_block": round(took / blocks * 1e3, 3),
+        "ms_a_block": round(seconds / blocks * 1e3, 3),
         "driver_and_scheduler_cpu_ms_a_block": round((sum(process.cpu_times()[:2]) - used) / blocks * 1e3, 3),
         "peak_futures": outcome.peak_in_flight,
         "driver_and_scheduler_mib": round(after / 2**20, 1),
@@ -57,12 +57,12 @@ def measure(cluster: Cluster, compute: Callable[[int], BlockReport], blocks: int
     }
 
 
-def measure_no_work(most: int) -> list[dict[str, float]]:
-    """Ten times as many blocks each time, on the workers of one cluster; the first run of 200 counts for nothing."""
+def measure_no_work(max_blocks: int) -> list[dict[str, float]]:
+    """Measure runs of ten times as many blocks each, on one cluster, after 200 blocks of warm-up."""
     with connect("local", WORKERS) as cluster:
         measure(cluster, report, 200)
         sizes, rows = [1_000], []
-        while sizes[-1] * 10 <= most:
+        while sizes[-1] * 10 <= max_blocks:
             sizes.append(sizes[-1] * 10)
         for blocks in sizes:
             rows.append(measure(cluster, report, blocks))
@@ -72,7 +72,7 @@ def measure_no_work(most: int) -> list[dict[str, float]]:
 
 
 def measure_identity() -> dict[str, float]:
-    """Blocks that read, go through the identity network and write a shard each."""
+    """Measure blocks of the identity network, which read and write a shard each."""
     with tempfile.TemporaryDirectory() as folder, connect("local", 2) as cluster:
         raw, out = Path(folder, "raw.zarr"), Path(folder, "out.zarr")
         make_volume(raw, SHAPE, chunk=(10, 80, 80))
@@ -83,44 +83,48 @@ def measure_identity() -> dict[str, float]:
 
 
 def measure_journal(marks: int) -> dict[str, float]:
-    """Write a mark for all blocks but ten, then find those ten as a run that goes on does."""
+    """Write marks for all blocks but ten, then find those ten as a resumed run does."""
     process = psutil.Process()
     with tempfile.TemporaryDirectory() as name:
-        folder, started = Path(name, "0", ".volseg"), time.perf_counter()
+        folder, start = Path(name, "0", ".volseg"), time.perf_counter()
         with Journal(folder) as journal:
             for block in range(marks - 10):
                 journal.mark(Mark(block, f"{block * 7919:032x}", 1, "tcp://127.0.0.1:43211", 0.123))
-        written, before, resumed = time.perf_counter() - started, process.memory_info().rss, time.perf_counter()
+        write_seconds, before, resume_start = (
+            time.perf_counter() - start,
+            process.memory_info().rss,
+            time.perf_counter(),
+        )
         done = BlockSet(mark.block for mark in read_marks(folder))
-        left = [block for block in range(marks) if block not in done]
-        took, after = time.perf_counter() - resumed, process.memory_info().rss
-        assert left == list(range(marks - 10, marks))
+        remaining = [block for block in range(marks) if block not in done]
+        resume_seconds, after = time.perf_counter() - resume_start, process.memory_info().rss
+        assert remaining == list(range(marks - 10, marks))
         size = sum(segment.stat().st_size for segment in folder.glob("*.jsonl"))
     return {
         "marks": marks,
-        "write_seconds": round(written, 2),
-        "resume_seconds": round(took, 2),
+        "write_seconds": round(write_seconds, 2),
+        "resume_seconds": round(resume_seconds, 2),
         "resume_grew_mib": round((after - before) / 2**20, 1),
         "file_mib": round(size / 2**20, 1),
     }
 
 
 def main() -> None:
-    """Measure all, and record."""
+    """Measure everything and record it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--most", type=int, default=MOST, help="blocks without work in the largest run")
+    parser.add_argument("--max-blocks", type=int, default=MAX_BLOCKS, help="blocks without work in the largest run")
     parser.add_argument("--marks", type=int, default=MARKS, help="marks in the journal")
-    parser.add_argument("--fleet", type=int, default=64, help="workers that sleep")
-    parser.add_argument("--dry", action="store_true", help="print the figures and record none")
+    parser.add_argument("--fleet", type=int, default=64, help="workers whose blocks sleep")
+    parser.add_argument("--dry-run", action="store_true", help="print the figures without recording them")
     options = parser.parse_args()
     figures: dict[str, Any] = {
         "journal": measure_journal(options.marks),
         "fleet": measure_fleet(options.fleet),
-        "no work": measure_no_work(options.most),
+        "no work": measure_no_work(options.max_blocks),
         "identity network": measure_identity(),
     }
     sys.stdout.write(f"{figures}\n")
-    if not options.dry:
+    if not options.dry_run:
         sys.stdout.write(f"{record('scheduler', figures)}\n")
 
 

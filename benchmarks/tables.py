@@ -1,4 +1,4 @@
-"""The tables of documents, made from benchmarks/results; needs no torch.
+"""Generates the tables of the documents from benchmarks/results; needs no torch.
 
 python -m benchmarks.tables
 """
@@ -11,10 +11,10 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.comparison import CASES, gpu_table, limit_table, peers_table, targets_table
-from benchmarks.markdown import markdown, rate, where
-from benchmarks.parts import cropping_table, engines_table, memory_table, rounding_table, scheduler_table
-from benchmarks.record import results
+from benchmarks.component_tables import cropping_table, engines_table, memory_table, rounding_table, scheduler_table
+from benchmarks.markdown import markdown_table, measured_on, rate
+from benchmarks.peer_tables import CASES, gpu_table, limit_table, peers_table, targets_table
+from benchmarks.record import read_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +23,12 @@ _ROOT = Path(__file__).parents[1]
 PAGE = _ROOT / "docs" / "networks.md"
 BENCHMARKS = _ROOT / "docs" / "benchmarks.md"
 PACKAGED = {"fusionnet-isbi2012": "isbi2012", "fusionnet-snemi3d": "snemi3d"}
-"""The packaged models, and the workflow that made each."""
-COMPARED = ("fcn8s", "unet", "fusionnet", "sliding_window")
+"""Packaged models, and the workflow that trains each."""
+LITERATURE = ("fcn8s", "unet", "fusionnet", "sliding_window")
 
 
 def networks_table(entry: dict[str, Any] | None) -> str:
-    """Every network that benchmarks.networks measured, in figures."""
+    """Sizes, cost and speed of the networks that benchmarks.networks measured."""
     if entry is None:
         return ""
     rows = [
@@ -46,8 +46,8 @@ def networks_table(entry: dict[str, Any] | None) -> str:
              "kvoxel/s float32", "kvoxel/s bfloat16"]  # fmt: skip
     figures = entry["figures"]
     busy = ", with other work on the machine, so speeds are rough" if figures["busy"] else ""
-    note = f"{where(entry)}, {_threads(entry)}, torch {figures['torch']}{busy}."
-    return f"{markdown(heads, rows)}\n\nMeasured on {note}"
+    note = f"{measured_on(entry)}, {_threads(entry)}, torch {figures['torch']}{busy}."
+    return f"{markdown_table(heads, rows)}\n\nMeasured on {note}"
 
 
 def literature_table(entries: Sequence[dict[str, Any]]) -> str:
@@ -65,19 +65,19 @@ def literature_table(entries: Sequence[dict[str, Any]]) -> str:
                 str(figures["steps"]),
                 f"{statistics.mean(run['f1'] for run in runs):.3f}",
                 ", ".join(f"{run['f1']:.3f}" for run in runs),
-                *(_mean_of(runs, key) for key in ("average_precision", "v_rand", "v_info")),
+                *(_mean(runs, key) for key in ("average_precision", "v_rand", "v_info")),
                 f"{statistics.mean(run['seconds'] for run in runs):.0f}",
                 rate(statistics.median(run["predict_kvoxel_s"] for run in runs)),
             )
         )
     heads = ["network", "arguments", "parameters", "steps", "F1", "F1 of each seed", "average precision", "V_rand",
              "V_info", "seconds a training", "predict, kvoxel/s"]  # fmt: skip
-    places = {f"{where(entry)}, {_threads(entry)}" for entry in entries}
-    return f"{markdown(heads, rows)}\n\nMeasured on {'; '.join(sorted(places))}."
+    machines = {f"{measured_on(entry)}, {_threads(entry)}" for entry in entries}
+    return f"{markdown_table(heads, rows)}\n\nMeasured on {'; '.join(sorted(machines))}."
 
 
 def packaged_table(entry: dict[str, Any] | None) -> str:
-    """What a packaged model reached on the sections that it never saw, with one view of each and with eight."""
+    """Scores of a packaged model on sections that it was not trained on, with one orientation and with eight."""
     if entry is None:
         return ""
     heads = ["views", "V_rand", "V_info", "average precision", "F1 at 0.5", "best F1", "halo", "kvoxel/s"]
@@ -88,48 +88,48 @@ def packaged_table(entry: dict[str, Any] | None) -> str:
         pixels = (f"{scores[name]:.4f}" for name in ("average_precision", "f1", "best_f1"))
         halo = ",".join(map(str, scores["halo"]))
         rows.append((views, *cells, *pixels, halo, rate(scores["predict_kvoxel_s"])))
-    return f"{markdown(heads, rows)}\n\nMeasured on {where(entry)}."
+    return f"{markdown_table(heads, rows)}\n\nMeasured on {measured_on(entry)}."
 
 
 def pages() -> dict[Path, dict[str, str]]:
-    """Every page with tables, and these by the names in their markers."""
-    made = {PAGE: tables(), BENCHMARKS: comparison_tables()}
+    """Tables of every page, by the name in their markers."""
+    tables_of = {PAGE: network_tables(), BENCHMARKS: benchmark_tables()}
     for name, workflow in PACKAGED.items():
-        table = {"packaged": packaged_table(results(f"packaged-{name}"))}
-        made[_ROOT / "volseg" / "models" / "weights" / f"{name}.md"] = table
-        made[_ROOT / "workflows" / workflow / "README.md"] = table
-    return made
+        table = {"packaged": packaged_table(read_result(f"packaged-{name}"))}
+        tables_of[_ROOT / "volseg" / "models" / "weights" / f"{name}.md"] = table
+        tables_of[_ROOT / "workflows" / workflow / "README.md"] = table
+    return tables_of
 
 
-def tables() -> dict[str, str]:
-    """Each table of the networks' page, by the name in its marker."""
-    compared = [results(f"literature-{name}") for name in COMPARED]
+def network_tables() -> dict[str, str]:
+    """Tables of docs/networks.md, by the name in their markers."""
+    literature = [read_result(f"literature-{name}") for name in LITERATURE]
     return {
-        "networks": networks_table(results("networks")),
-        "literature": literature_table([entry for entry in compared if entry is not None]),
+        "networks": networks_table(read_result("networks")),
+        "literature": literature_table([entry for entry in literature if entry is not None]),
     }
 
 
-def comparison_tables() -> dict[str, str]:
-    """Each table of the benchmarks' page, by the name in its marker."""
-    compared = [entry for case in CASES if (entry := results(f"peers-{case}")) is not None]
-    packaged = [results(f"packaged-{name}") for name in PACKAGED]
+def benchmark_tables() -> dict[str, str]:
+    """Tables of docs/benchmarks.md, by the name in their markers."""
+    peers = [entry for case in CASES if (entry := read_result(f"peers-{case}")) is not None]
+    packaged = [entry for name in PACKAGED if (entry := read_result(f"packaged-{name}")) is not None]
     return {
-        "peers": peers_table(compared),
-        "targets": targets_table(compared),
-        "limit": limit_table(results("limit")),
-        "engines": engines_table(results("engines")),
-        "cropping": cropping_table(results("cropping")),
-        "rounding": rounding_table([e for e in packaged if e is not None and "against_float32" in e["figures"]]),
-        "memory": memory_table(results("memory")),
-        "scheduler": scheduler_table(results("scheduler")),
-        "gpu": gpu_table(results("gpu")),
+        "peers": peers_table(peers),
+        "targets": targets_table(peers),
+        "limit": limit_table(read_result("limit")),
+        "engines": engines_table(read_result("engines")),
+        "cropping": cropping_table(read_result("cropping")),
+        "rounding": rounding_table([entry for entry in packaged if "against_float32" in entry["figures"]]),
+        "memory": memory_table(read_result("memory")),
+        "scheduler": scheduler_table(read_result("scheduler")),
+        "gpu": gpu_table(read_result("gpu")),
     }
 
 
-def filled(page: str, made: dict[str, str]) -> str:
-    """The page with each table between its markers, `<!-- table: NAME -->` and `<!-- end -->`."""
-    for name, table in made.items():
+def fill_tables(page: str, tables: dict[str, str]) -> str:
+    """Put each table between its markers, `<!-- table: NAME -->` and `<!-- end -->`."""
+    for name, table in tables.items():
         begin, end = f"<!-- table: {name} -->", "<!-- end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if len(pattern.findall(page)) != 1:
@@ -141,13 +141,13 @@ def filled(page: str, made: dict[str, str]) -> str:
 
 
 def write_tables() -> None:
-    """Make all pages' tables anew."""
-    for page, made in pages().items():
-        page.write_text(filled(page.read_text(), made))
+    """Update the tables of all pages."""
+    for page, tables in pages().items():
+        page.write_text(fill_tables(page.read_text(), tables))
 
 
-def _mean_of(runs: Sequence[dict[str, Any]], score: str) -> str:
-    """Of all seeds; a dash where it was not taken."""
+def _mean(runs: Sequence[dict[str, Any]], score: str) -> str:
+    """Mean of a score over all seeds; a dash if it was not measured."""
     return f"{statistics.mean(run[score] for run in runs):.3f}" if score in runs[0] else "-"
 
 

@@ -1,10 +1,10 @@
-"""What volseg's training costs over a bare PyTorch loop: patches, enrichment, averaging, checks.
+"""Measures the overhead of volseg's training over a bare PyTorch loop: patches, augmentation, EMA, checks.
 
 python -m benchmarks.training [DEVICE]
 
-The bare loop has one batch in memory and takes it again and again: network, cross entropy, AdamW, bfloat16, channels
-last, nothing else. volseg's draws every patch from a Zarr volume on disk, enriches it, clips the gradient, averages the
-weights, looks at the loss and logs it. Both take turns, so that what else the machine does meets both.
+The bare loop repeats one batch in memory: network, cross entropy, AdamW, bfloat16, channels last. volseg samples every
+patch from a Zarr volume on disk, augments it, clips the gradient, averages the weights, checks the loss and logs it.
+Both run in turns, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from benchmarks.record import record
 from volseg.blocks import Box
-from volseg.fitting import train
+from volseg.config import TrainConfig
 from volseg.models.registry import build_network
 from volseg.phantom import make_phantom
-from volseg.runfiles import TrainConfig
 from volseg.storage.target import create_volume
+from volseg.training.run import train
 
 WIDTH, BATCH, SIDE = (64, 8, 256) if sys.argv[1:] == ["cuda"] else (16, 4, 256)
 DEVICE = "cuda" if sys.argv[1:] == ["cuda"] else "cpu"
-STEPS, LEFT_OUT, TURNS = 24, 6, 3
+STEPS, SKIPPED_STEPS, ROUNDS = 24, 6, 3
 SHAPE = (16, 512, 512)
 
 
-class Silent:
-    """A screen that shows nothing."""
+class SilentReporter:
+    """Reports nothing."""
 
     def step(self, *_: Any) -> None:
         pass
@@ -46,8 +46,8 @@ class Silent:
         pass
 
 
-def bare() -> list[float]:
-    """Seconds of each step of the bare loop, but the first ones."""
+def bare_step_seconds() -> list[float]:
+    """Seconds of each step of the bare loop, without the first ones."""
     torch.manual_seed(0)
     network = build_network("fusionnet", {"width": WIDTH}).to(DEVICE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters())
@@ -55,7 +55,7 @@ def bare() -> list[float]:
     targets = (torch.rand(BATCH, 1, SIDE, SIDE, device=DEVICE) > 0.8).float()
     seconds = []
     for _ in range(STEPS):
-        started = time.perf_counter()
+        start = time.perf_counter()
         with torch.autocast(DEVICE, torch.bfloat16):
             output = network(inputs)
         loss = F.binary_cross_entropy_with_logits(output.float(), targets)
@@ -63,12 +63,12 @@ def bare() -> list[float]:
         loss.backward()
         optimizer.step()
         loss.item()
-        seconds.append(time.perf_counter() - started)
-    return seconds[LEFT_OUT:]
+        seconds.append(time.perf_counter() - start)
+    return seconds[SKIPPED_STEPS:]
 
 
 def make_data(folder: Path) -> None:
-    """A phantom in Zarr."""
+    """Write a phantom as Zarr."""
     phantom = make_phantom(SHAPE, seed=3)
     for name, voxels in (("raw", phantom.raw), ("labels", phantom.labels)):
         target = create_volume(
@@ -82,8 +82,8 @@ def make_data(folder: Path) -> None:
         target.write(Box.of_shape(SHAPE), voxels)
 
 
-def volseg(data: Path, output: Path, workers: int | str) -> tuple[list[float], float]:
-    """Seconds of each step of volseg's loop, but the first ones; and what share of them it waited for patches."""
+def volseg_step_seconds(data: Path, output: Path, workers: int | str) -> tuple[list[float], float]:
+    """Seconds of each step of volseg's loop, without the first ones; and the fraction spent waiting for patches."""
     config = TrainConfig.model_validate(
         {
             "data": {"raw": str(data / "raw.zarr"), "labels": str(data / "labels.zarr"), "train": [0, SHAPE[0]]},
@@ -94,11 +94,11 @@ def volseg(data: Path, output: Path, workers: int | str) -> tuple[list[float], f
             "output": {"folder": str(output)},
         }
     )
-    train(config, Silent())
+    train(config, SilentReporter())
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    at, waited = ([entry[key] for entry in log] for key in ("seconds", "waited"))
-    first = LEFT_OUT - 1
-    return list(np.diff(at))[first:], (waited[-1] - waited[first]) / (at[-1] - at[first])
+    elapsed, waited = ([entry[key] for entry in log] for key in ("seconds", "waited"))
+    first = SKIPPED_STEPS - 1
+    return list(np.diff(elapsed))[first:], (waited[-1] - waited[first]) / (elapsed[-1] - elapsed[first])
 
 
 def main() -> None:
@@ -107,10 +107,10 @@ def main() -> None:
         make_data(folder)
         loops: dict[str, list[float]] = {"bare": [], "workers auto": [], "workers 0": []}
         waits: dict[str, list[float]] = {"workers auto": [], "workers 0": []}
-        for turn in range(TURNS):
-            loops["bare"].append(statistics.median(bare()))
+        for number in range(ROUNDS):
+            loops["bare"].append(statistics.median(bare_step_seconds()))
             for label, workers in (("workers auto", "auto"), ("workers 0", 0)):
-                seconds, waited = volseg(folder, folder / f"{turn} {label}", workers)
+                seconds, waited = volseg_step_seconds(folder, folder / f"{number} {label}", workers)
                 loops[label].append(statistics.median(seconds))
                 waits[label].append(waited)
     step = {label: statistics.median(seconds) for label, seconds in loops.items()}
@@ -121,7 +121,7 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)),
         "steps_per_s": {label: round(1 / seconds, 3) for label, seconds in step.items()},
         "ratio_to_bare": {label: round(step["bare"] / step[label], 3) for label in waits},
-        "waiting_for_data": {label: round(statistics.median(shares), 4) for label, shares in waits.items()},
+        "waiting_for_data": {label: round(statistics.median(fractions), 4) for label, fractions in waits.items()},
     }
     record(f"training-{DEVICE}", figures)
     print(json.dumps(figures, indent=2))  # noqa: T201 - a benchmark's screen

@@ -16,8 +16,9 @@ from hypothesis import settings
 # such runs three times slower. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from tests.makers import make_model, make_volume
-from volseg.cluster import Cluster, connect
+from volseg.cluster import connect
+from volseg.cluster.dask_executor import DaskExecutor
+from volseg.testing.factories import make_model, make_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,10 +50,11 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def two_workers() -> Iterator[Cluster]:
+def two_workers() -> Iterator[DaskExecutor]:
     """A local cluster that tests share, which must leave it as it was."""
-    with connect("local", 2) as cluster:
-        yield cluster
+    with connect("local", 2) as executor:
+        assert isinstance(executor, DaskExecutor)
+        yield executor
 
 
 @pytest.fixture

@@ -1,33 +1,33 @@
-"""The pages and pictures that benchmarks make of their figures."""
+"""Tables and pictures show the results of benchmarks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CASES as MADE
+from benchmarks.adapters import PEERS, versions
+from benchmarks.cases import CASES as MEASURED_CASES
 from benchmarks.charts import DOCS, draw_peers
-from benchmarks.comparison import (
+from benchmarks.component_tables import cropping_table, engines_table, memory_table, rounding_table, scheduler_table
+from benchmarks.peer_tables import (
     CASES,
     PICTURES,
     gpu_table,
-    label,
     limit_table,
+    method_label,
     peers_table,
     ratios,
-    spread,
     targets_table,
+    with_range,
 )
-from benchmarks.contenders import PEERS, versions
-from benchmarks.parts import cropping_table, engines_table, memory_table, rounding_table, scheduler_table
-from benchmarks.record import results
-from tests.pages import PLACE, texts
+from benchmarks.record import read_result
+from tests.pages import MEASURED_ON, svg_texts
 
 ROOT = Path(__file__).parents[1]
 
 
-def recorded() -> dict[str, Any]:
-    """An entry as benchmarks.peers writes it."""
+def peers_result() -> dict[str, Any]:
+    """A result as benchmarks.peers writes it."""
     rates = {
         "volseg": [400.0, 300.0, 500.0],
         "volseg halo 64 float32": [90.0, 90.0, 90.0],
@@ -40,29 +40,29 @@ def recorded() -> dict[str, Any]:
         "left_out": {"torch-em float32": "No module named 'torch_em'"}, "versions": {"monai": "1"},
         "computed": {"volseg": 1.49}, "data": "generated EM", "load_before": 0.1, "kvoxel_s": rates,
     }  # fmt: skip
-    return {"figures": figures, **PLACE}
+    return {"figures": figures, **MEASURED_ON}
 
 
-def test_a_ratio_is_taken_within_a_round() -> None:
-    assert ratios(recorded()["figures"], "volseg", "MONAI float32") == [4.0, 5.0, 5.0]
-    assert ratios(recorded()["figures"], "volseg", "torch-em float32") == []
-    assert spread([4.0, 5.0, 5.0]) == "5.00 (4.00 to 5.00)"
-    assert spread([4.0]) == "4.00"
+def test_ratios_are_of_rates_in_one_round() -> None:
+    assert ratios(peers_result()["figures"], "volseg", "MONAI float32") == [4.0, 5.0, 5.0]
+    assert ratios(peers_result()["figures"], "volseg", "torch-em float32") == []
+    assert with_range([4.0, 5.0, 5.0]) == "5.00 (4.00 to 5.00)"
+    assert with_range([4.0]) == "4.00"
 
 
-def test_the_page_says_whose_weights_ran() -> None:
-    for name, width, told in [
+def test_the_page_names_the_weights() -> None:
+    for name, width, weights in [
         ("random", 16, "random weights"),
         ("fusionnet-snemi3d", 16, "`fusionnet-snemi3d`"),
         ("fusionnet-snemi3d", 64, "`fusionnet-snemi3d` widened"),
     ]:
-        entry = recorded()
+        entry = peers_result()
         entry["figures"] |= {"weights": name, "arguments": {"width": width}}
-        assert f"- FusionNet, width {width}: {told}, sections of" in peers_table([entry])
+        assert f"- FusionNet, width {width}: {weights}, sections of" in peers_table([entry])
 
 
-def test_the_page_says_whether_a_target_is_met() -> None:
-    lines = targets_table([recorded()]).splitlines()[2:]
+def test_the_page_states_whether_a_target_is_met() -> None:
+    lines = targets_table([peers_result()]).splitlines()[2:]
     name, auto = "FusionNet, width 16", "volseg, halo auto (112), bfloat16"
     assert lines == [
         f"| {name} | {auto} | MONAI, float32 | 5.00 (4.00 to 5.00) | 4 | yes |",
@@ -72,100 +72,100 @@ def test_the_page_says_whether_a_target_is_met() -> None:
     assert targets_table([]) == ""
 
 
-def test_the_page_says_who_was_left_out_and_what_came_before() -> None:
-    table = peers_table([recorded()])
+def test_the_page_states_missing_peers_and_start_up() -> None:
+    table = peers_table([peers_result()])
     assert "| FusionNet, width 16 | MONAI, float32 | 100 | 60.0 to 100 | - |" in table
     assert "| volseg, halo auto (112), bfloat16 | 400 | 300 to 500 | 1.49 |" in table
     assert "torch-em float32 was left out (No module named 'torch_em')." in table
-    assert "sections of 64 x 64 (generated EM), one a round, 4 for volseg, 3 rounds; " in table
+    assert "sections of 64 x 64 (generated EM), one per round, 4 for volseg, 3 rounds; " in table
     assert "start-up, statistics and halo took 5 s." in table
     assert peers_table([]) == ""
 
 
-def test_the_page_says_what_a_second_worker_brings() -> None:
+def test_the_page_states_the_scaling_to_two_workers() -> None:
     workers = {"precision": "float32", "scaling": [1.9, 1.8], "busy": {"1": [0.95], "2": [0.9]}}
     bare = {**workers, "bare_scaling": [1.9]}
     figures = {"network": "a network", "workers": workers, "copy": {"share": [0.6]}}
-    lines = limit_table({"figures": figures, **PLACE}).splitlines()
-    assert lines[2] == "| two workers, times as fast as one | 1.85 (1.80 to 1.90) | 1.85 | yes |"
-    assert lines[5] == "| identity network, times as fast as a plain copy | 0.60 | 0.7 | no |"
-    with_bare = limit_table({"figures": {**figures, "workers": bare}, **PLACE}).splitlines()
-    assert with_bare[3] == "| two bare forward passes at once, times as fast as one | 1.90 | - | - |"
+    lines = limit_table({"figures": figures, **MEASURED_ON}).splitlines()
+    assert lines[2] == "| two workers, rate / rate of one | 1.85 (1.80 to 1.90) | 1.85 | yes |"
+    assert lines[5] == "| identity network, rate / rate of a plain copy | 0.60 | 0.7 | no |"
+    with_bare = limit_table({"figures": {**figures, "workers": bare}, **MEASURED_ON}).splitlines()
+    assert with_bare[3] == "| two bare forward passes at once, rate / rate of one | 1.90 | - | - |"
     assert limit_table(None) == gpu_table(None) == ""
 
 
-def test_the_page_says_how_many_times_as_fast_an_engine_is() -> None:
+def test_the_page_states_the_speed_of_engines() -> None:
     seconds = {"volseg float32": [1.0, 2.0, 3.0], "OpenVINO float32": [2.0, 2.0, 2.0]}
     networks = [{"network": "unet", "arguments": {"width": 32}, "seconds": seconds}]
     about = {"core": [1, 512, 512], "halo": [0, 112, 112], "threads": 2, "torch": "2", "openvino": "2026.4"}
-    table = engines_table({"figures": {**about, "networks": networks}, **PLACE})
+    table = engines_table({"figures": {**about, "networks": networks}, **MEASURED_ON})
     assert "| U-Net, width 32 | OpenVINO, float32 | 2.000 | 1.00 (0.50 to 1.50) |" in table
     assert "Tiles of 736 x 736, 2 threads, torch 2, OpenVINO 2026.4;" in table
     assert engines_table(None) == ""
 
 
-def test_the_page_says_what_cropping_saves() -> None:
+def test_the_page_states_the_savings_of_cropping() -> None:
     row = {"halo": 64, "computed": 1.266, "operations_share": 0.9, "seconds_share": [0.8, 0.95, 0.92]}
     networks = [{"network": "fusionnet", "arguments": {"width": 16}, "rows": [row]}]
     figures = {"core": [1, 1024, 1024], "precision": "bfloat16", "threads": 2, "networks": networks}
-    table = cropping_table({"figures": figures, **PLACE})
+    table = cropping_table({"figures": figures, **MEASURED_ON})
     assert "| FusionNet, width 16 | 64 | 1.27 | 10 % | 8 % |" in table
     assert cropping_table(None) == ""
 
 
-def test_the_page_says_how_far_a_peak_was_from_its_prediction() -> None:
-    each = {"network": "fusionnet", "arguments": {"width": 16}, "precision": "bfloat16", "predicted": [1000, 1000]}
+def test_the_page_states_the_error_of_predicted_peaks() -> None:
+    network = {"network": "fusionnet", "arguments": {"width": 16}, "precision": "bfloat16", "predicted": [1000, 1000]}
     figures = {"data": "generated EM", "block": [1, 512, 512]}
-    for measured, told in [([810, 1190], "1.00 (0.81 to 1.19) | yes |"), ([1000, 790], "0.90 (0.79 to 1.00) | no |")]:
-        table = memory_table({"figures": {**figures, "networks": [{**each, "measured": measured}]}, **PLACE})
-        assert f"| FusionNet, width 16 | bfloat16 | 1000 | {sum(measured) / 2:.0f} | {told}" in table
+    for measured, cells in [([810, 1190], "1.00 (0.81 to 1.19) | yes |"), ([1000, 790], "0.90 (0.79 to 1.00) | no |")]:
+        table = memory_table({"figures": {**figures, "networks": [{**network, "measured": measured}]}, **MEASURED_ON})
+        assert f"| FusionNet, width 16 | bfloat16 | 1000 | {sum(measured) / 2:.0f} | {cells}" in table
     assert memory_table(None) == ""
 
 
-def test_the_page_says_whether_a_million_blocks_cost_more_than_a_thousand() -> None:
-    def ran(blocks: int, mib: float) -> dict[str, Any]:
+def test_the_page_states_the_overhead_of_many_blocks() -> None:
+    def run(blocks: int, mib: float) -> dict[str, Any]:
         return {"blocks": blocks, "driver_and_scheduler_mib": mib, "driver_and_scheduler_cpu_ms_a_block": 1.5}
 
     figures = {
-        "no work": [ran(1_000, 300.0), ran(10_000, 500.0), ran(1_000_000, 394.0)],
+        "no work": [run(1_000, 300.0), run(10_000, 500.0), run(1_000_000, 394.0)],
         "fleet": {"workers": 64, "seconds_a_block": 1.0, "busy_share": 0.94, "bytes_fetched_from_workers": 0},
         "journal": {"marks": 1_000_000, "resume_seconds": 30.04},
     }
-    lines = scheduler_table({"figures": figures, **PLACE}).splitlines()[2:7]
-    assert lines[0] == "| driver and scheduler grow from 1,000 to 1,000,000 blocks, MiB | 94.0 | 95 | yes |"
+    lines = scheduler_table({"figures": figures, **MEASURED_ON}).splitlines()[2:7]
+    assert lines[0] == "| growth of driver and scheduler from 1,000 to 1,000,000 blocks, MiB | 94.0 | 95 | yes |"
     assert [line.split(" | ")[-1] for line in lines] == ["yes |", "yes |", "no |", "yes |", "no |"]
     assert scheduler_table(None) == ""
 
 
-def test_the_page_says_what_rounding_changes() -> None:
-    told = {"precision": "bfloat16", "share_within_one_level": 0.98, "greatest": 16, "v_rand_change": -0.0011}
-    entry = {"benchmark": "packaged-a", "figures": {"against_float32": told}, **PLACE}
+def test_the_page_states_the_effect_of_rounding() -> None:
+    effect = {"precision": "bfloat16", "share_within_one_level": 0.98, "greatest": 16, "v_rand_change": -0.0011}
+    entry = {"benchmark": "packaged-a", "figures": {"against_float32": effect}, **MEASURED_ON}
     assert "| `a` | bfloat16 | 98.00 % | 16 | -0.00110 | no |" in rounding_table([entry])
-    told["v_rand_change"] = 0.001
+    effect["v_rand_change"] = 0.001
     assert "| +0.00100 | yes |" in rounding_table([entry])
     assert rounding_table([]) == ""
 
 
-def test_the_picture_names_every_contender_and_its_rate(tmp_path: Path) -> None:
-    entry = recorded()
+def test_the_picture_names_every_method_and_its_rate(tmp_path: Path) -> None:
+    entry = peers_result()
     draw_peers(tmp_path / "peers.svg", [entry])
-    written = texts(tmp_path / "peers.svg")
-    assert {label(name, entry["figures"]) for name in entry["figures"]["kvoxel_s"]} <= written
-    assert {"400", "90.0", "100", "500"} <= written
+    labels = svg_texts(tmp_path / "peers.svg")
+    assert {method_label(name, entry["figures"]) for name in entry["figures"]["kvoxel_s"]} <= labels
+    assert {"400", "90.0", "100", "500"} <= labels
 
 
-def test_the_pictures_are_those_of_the_figures(tmp_path: Path) -> None:
+def test_pictures_show_the_results(tmp_path: Path) -> None:
     """If this fails: python -m benchmarks.charts."""
-    compared = [entry for case in CASES if (entry := results(f"peers-{case}")) is not None]
-    assert (DOCS / PICTURES["peers"]).exists() == bool(compared)
-    assert (DOCS / PICTURES["gpu"]).exists() == (results("gpu") is not None)
-    if compared:
-        draw_peers(tmp_path / "peers.svg", compared)
-        assert texts(DOCS / PICTURES["peers"]) == texts(tmp_path / "peers.svg")
+    peers = [entry for case in CASES if (entry := read_result(f"peers-{case}")) is not None]
+    assert (DOCS / PICTURES["peers"]).exists() == bool(peers)
+    assert (DOCS / PICTURES["gpu"]).exists() == (read_result("gpu") is not None)
+    if peers:
+        draw_peers(tmp_path / "peers.svg", peers)
+        assert svg_texts(DOCS / PICTURES["peers"]) == svg_texts(tmp_path / "peers.svg")
 
 
-def test_the_cases_of_the_page_are_those_that_are_measured() -> None:
-    assert tuple(case.name for case in MADE) == CASES
+def test_the_page_has_the_cases_that_are_measured() -> None:
+    assert tuple(case.name for case in MEASURED_CASES) == CASES
 
 
 def test_every_peer_is_pinned() -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from click.testing import CliRunner
 
 import volseg.demo
-from tests.makers import stored
 from volseg.cli.main import main
+from volseg.testing.factories import read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_the_demo_takes_the_whole_journey(tmp_path: Path, monkeypatch: pytest.Mo
     assert (folder / "unseen.png").read_bytes().startswith(b"\x89PNG")
     f1 = float(result.stdout.partition("F1 ")[2].partition(",")[0])
     assert f1 > 0.6
-    assert stored(folder / "unseen-membrane.zarr").shape == (4, 224, 224)
+    assert read_volume(folder / "unseen-membrane.zarr").shape == (4, 224, 224)
     (folder / "mine.txt").write_text("precious")
     volseg.demo.DemoFolder(folder).clear(overwrite=True)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]

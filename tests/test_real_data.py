@@ -10,10 +10,10 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 
-from tests.makers import stored, whole_pass
 from volseg.cli.main import main
 from volseg.models.model import load_model_file
 from volseg.storage import open_volume
+from volseg.testing.factories import read_volume, whole_pass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def test_real_stacks_are_converted_voxel_for_voxel(
     volume = open_volume(str(tmp_path / "raw.zarr"))
     assert (volume.shape, volume.dtype) == (shape, "uint8")
     assert volume.voxel_nm == tuple(float(size) for size in voxel_nm.split(","))
-    np.testing.assert_array_equal(stored(tmp_path / "raw.zarr"), tifffile.imread(shared_data / file))
+    np.testing.assert_array_equal(read_volume(tmp_path / "raw.zarr"), tifffile.imread(shared_data / file))
 
 
 def test_real_em_is_mapped_without_seams_and_scored(shared_data: Path, small_model: Path, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_real_em_is_mapped_without_seams_and_scored(shared_data: Path, small_mod
     run("convert", str(tmp_path / "raw.tif"), str(tmp_path / "raw.zarr"), "--voxel-size", "50,4,4")
     run("predict", str(tmp_path / "raw.zarr"), str(tmp_path / "map.zarr"), "--model", str(small_model),
         "--ignore-voxel-size", "--precision", "float32", "--block", "1,192,256", "--cluster", "serial")  # fmt: skip
-    steps = np.abs(stored(tmp_path / "map.zarr") - whole_pass(load_model_file(small_model), raw) * 255)
+    steps = np.abs(read_volume(tmp_path / "map.zarr") - whole_pass(load_model_file(small_model), raw) * 255)
     assert steps.max() <= 1
     scores = json.loads(run("evaluate", str(tmp_path / "map.zarr"), str(tmp_path / "labels.tif"), "--json"))
     assert scores["membrane_share"] == pytest.approx((labels == 0).mean())

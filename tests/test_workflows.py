@@ -1,4 +1,4 @@
-"""The workflows run as they stand, on a stack of generated EM and for a few steps."""
+"""The workflows run unchanged, on generated EM and for a few steps."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import tifffile
 
+from volseg.config import TrainConfig, as_toml, read_toml
 from volseg.phantom import make_phantom
-from volseg.runfiles import TrainConfig, as_toml, read_toml
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 
 
 SMALL = ("network.arguments={ width = 2, depth = 2 }", "patches.size=64", "patches.workers=0", "fit.steps=6")
-"""What a run file is shortened by."""
+"""Overrides that shorten a training."""
 
 
 def shortened(folder: Path, name: str, *changes: str) -> str:
-    """Write a run file of a few steps; returns its name."""
+    """Write a run file with few steps; return its name."""
     short = folder / f"short-{name}"
     short.write_text(as_toml(read_toml(folder / name, TrainConfig, [*SMALL, "validation.every=3", *changes])))
     return short.name
@@ -31,7 +31,7 @@ def shortened(folder: Path, name: str, *changes: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["isbi2012", "snemi3d"])
-def test_the_whole_way(tmp_path: Path, name: str) -> None:
+def test_a_workflow_runs_and_runs_again(tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(WORKFLOWS / name, tmp_path / name)
     phantom = make_phantom((6, 96, 96), seed=1)
     for stack in ("train-volume", "test-volume") if name == "isbi2012" else ("train-input",):
@@ -41,8 +41,8 @@ def test_the_whole_way(tmp_path: Path, name: str) -> None:
     tifffile.imwrite(folder / "train-labels.tif", labels, photometric="minisblack")
     if name == "isbi2012":
         first = shortened(folder, "first.toml", "data.train=[0,4]")
-        # A few steps make no network that is sure of anything.
-        more = ("data.0.train=[0,4]", "data.1.train=[0,4]", "data.1.sure=[0.4999, 0.5]")
+        # A network of a few steps is not confident anywhere.
+        more = ("data.0.train=[0,4]", "data.1.train=[0,4]", "data.1.probability_thresholds=[0.4999, 0.5]")
         files = {"FIRST": first, "RUN": shortened(folder, "train.toml", *more)}
     else:
         files = {"RUN": shortened(folder, "train.toml", "data.train=[0,4]", "data.validation=[4,5]")}
@@ -52,7 +52,7 @@ def test_the_whole_way(tmp_path: Path, name: str) -> None:
         **files,
         **{"SCORED": "5:6", "CLUSTER": "serial"},
     }
-    for _ in range(2):  # the second time nothing is left to do
+    for _ in range(2):  # the second time, nothing is left to do
         done = subprocess.run(
             ["bash", str(folder / "run.sh")], env=environment, capture_output=True, text=True, check=False
         )

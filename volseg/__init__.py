@@ -6,11 +6,92 @@ The three calls that most notebooks need::
     lazy = volseg.membrane_probability(dask_array, "fusionnet.safetensors")
     model = volseg.load_model("fusionnet.safetensors")
 
-Importing volseg loads neither torch nor dask: each call imports what it needs.
+Importing volseg loads neither torch nor dask: each call imports what it needs, and result types are imported when they
+are first used.
 """
 
-from volseg.api import load_model, membrane_probability, predict
-from volseg.errors import VolsegError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from volseg.api import (
+    convert,
+    evaluate,
+    list_models,
+    load_model,
+    membrane_probability,
+    open_viewer,
+    predict,
+    train,
+)
+from volseg.errors import (
+    BlockError,
+    ClusterError,
+    ConfigError,
+    GridError,
+    MemoryPlanError,
+    ModelError,
+    NotFiniteError,
+    ResumeError,
+    SourceError,
+    TargetError,
+    TrainingError,
+    VolsegError,
+)
 from volseg.version import __version__
 
-__all__ = ["VolsegError", "__version__", "load_model", "membrane_probability", "predict"]
+if TYPE_CHECKING:
+    from volseg.evaluation.evaluate import MapScores as MapScores
+    from volseg.evaluation.metrics import InstanceScores as InstanceScores
+    from volseg.models.model import Model as Model
+    from volseg.prediction.run import Summary as Summary
+    from volseg.training.trainer import TrainingResult as TrainingResult
+    from volseg.view import Session as Session
+
+_RESULTS = {
+    "InstanceScores": "volseg.evaluation.metrics",
+    "MapScores": "volseg.evaluation.evaluate",
+    "Model": "volseg.models.model",
+    "Session": "volseg.view",
+    "Summary": "volseg.prediction.run",
+    "TrainingResult": "volseg.training.trainer",
+}
+
+__all__ = [
+    "BlockError",
+    "ClusterError",
+    "ConfigError",
+    "GridError",
+    "InstanceScores",
+    "MapScores",
+    "MemoryPlanError",
+    "Model",
+    "ModelError",
+    "NotFiniteError",
+    "ResumeError",
+    "Session",
+    "SourceError",
+    "Summary",
+    "TargetError",
+    "TrainingError",
+    "TrainingResult",
+    "VolsegError",
+    "__version__",
+    "convert",
+    "evaluate",
+    "list_models",
+    "load_model",
+    "membrane_probability",
+    "open_viewer",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RESULTS:
+        return getattr(import_module(_RESULTS[name]), name)
+    raise AttributeError(f"module 'volseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

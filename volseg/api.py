@@ -1,18 +1,27 @@
-"""What Python users call. Each call imports what it needs: importing this module loads neither torch nor Dask."""
+"""The public functions. Each imports what it needs: importing this module loads neither torch nor Dask."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import dask.array as da
-
+    from volseg.blocks import ZyxFloat
     from volseg.cluster import Progress
+    from volseg.config import PredictOptions
+    from volseg.evaluation.evaluate import MapScores
+    from volseg.evaluation.metrics import InstanceScores
+    from volseg.inference import Device, Precision
     from volseg.models.model import Model
-    from volseg.prediction import Summary
-    from volseg.runfiles import PredictOptions
+    from volseg.prediction.run import Summary
+    from volseg.training.job import ProgressReporter
+    from volseg.training.trainer import TrainingResult
+    from volseg.view import Session
+
+ArrayT = TypeVar("ArrayT", bound=Any)
+"""A Dask array, a NumPy array or an xarray.DataArray."""
 
 
 def predict(
@@ -26,46 +35,146 @@ def predict(
     """Write the membrane probability map of a volume; the same as `volseg predict`.
 
     Args:
-        source: a Zarr 2 or 3 array or an OME-Zarr, axes (z, y, x), local or behind a URL.
-        target: the OME-Zarr 0.5 to make: uint8, probability x 255, same shape as the source.
-        model: a model file or the name of a packaged model; of several the estimates are averaged.
-        progress: told how far the run is; nothing is shown by default.
+        source: a Zarr 2 or 3 array or an OME-Zarr, axes (z, y, x), local or a URL.
+        target: the OME-Zarr 0.5 to create: uint8, probability x 255, same shape as the source.
+        model: a model file or the name of a packaged model; the estimates of several are averaged.
+        progress: receives the progress; nothing is shown by default.
         options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, tile, orientations, classes,
             uncertainty, roi, mask, scale_level, ignore_voxel_size, device, precision, cluster, workers, resume,
             overwrite. As on the command line.
 
     Returns:
-        What was done, with the reason of each block that failed.
+        The result, with the reason of each failed block.
 
     Raises:
         VolsegError: one line that names the value and the way out.
     """
-    from volseg.cluster import Quiet
-    from volseg.prediction import execute, prepare
-    from volseg.runfiles import PredictConfig, checked
+    from volseg.cluster import NullProgress
+    from volseg.config import PredictConfig, validate
+    from volseg.prediction.prepare import prepare
+    from volseg.prediction.run import execute
 
     values: dict[str, Any] = {"source": source, "target": target, "model": model, **options}
-    prepared = prepare(checked(PredictConfig, values, "predict"))
-    return execute(prepared, progress or Quiet())
+    spec, recorded = prepare(validate(PredictConfig, values, "predict"))
+    return execute(spec, recorded, progress or NullProgress())
 
 
-def membrane_probability(array: da.Array, model: str, *, halo: str | Sequence[int] = "exact") -> da.Array:
-    """The membrane probability of a Dask array, lazily: for notebooks, and volumes that are computed on the fly.
+def train(
+    run_file: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    progress: ProgressReporter | None = None,
+) -> TrainingResult:
+    """Train a network; the same as `volseg train`.
 
     Args:
-        array: grey values (z, y, x); its chunks are the blocks.
-        model: a model file or the name of a packaged model.
-        halo: context around a block: `exact`, or voxels along (z, y, x).
-
-    Returns:
-        float32 in [0, 1], same shape as `array`, one task a block; computed in float32 on the CPU.
+        run_file: the TOML file of the training.
+        overrides: keys of it to override, as KEY=VALUE, such as `fit.steps=500`.
+        resume: continue from the checkpoint in its output folder, if there is one.
+        progress: receives the progress; nothing is shown by default.
 
     Raises:
-        VolsegError: an array that is no volume, or a halo that the network cannot take.
+        VolsegError: one line that names the value and the way out.
     """
-    from volseg.lazy import lazy_probability
+    from volseg.config import TrainConfig, read_toml
+    from volseg.training.job import NullReporter
+    from volseg.training.run import train as run_training
 
-    return lazy_probability(array, model, halo)
+    config = read_toml(run_file, TrainConfig, overrides)
+    return run_training(config, progress or NullReporter(), resume=resume)
+
+
+def evaluate(prediction: str, truth: str, **options: Any) -> MapScores | InstanceScores:
+    """Score a map or a segmentation against ground truth; the same as `volseg evaluate`.
+
+    Args:
+        prediction: a volume (z, y, x) of membrane probabilities (uint8, float32) or of ids (other integers).
+        truth: a volume of labels of the same shape.
+        options: fields of `volseg.evaluation.evaluate.EvaluateOptions`: kind, membrane, ignore, roi, threshold,
+            channel, pixels_only.
+
+    Raises:
+        VolsegError: one line that names the value and the way out.
+    """
+    from volseg.evaluation.evaluate import EvaluateOptions
+    from volseg.evaluation.evaluate import evaluate as score
+
+    return score(prediction, truth, EvaluateOptions(**options))
+
+
+def convert(source: str, target: str | Path, *, voxel_size: ZyxFloat | None = None, overwrite: bool = False) -> Path:
+    """Convert an image stack, an HDF5 dataset or a Zarr to OME-Zarr 0.5; the same as `volseg convert`.
+
+    Args:
+        source: a multi-page TIFF, a folder of sections, FILE.h5:DATASET, or a Zarr.
+        target: the OME-Zarr to create, of the source's type.
+        voxel_size: (z, y, x) in nanometres; needed if the source states none.
+        overwrite: replace a target that exists.
+
+    Raises:
+        VolsegError: one line that names the value and the way out.
+    """
+    from volseg.storage.convert import convert_volume
+
+    return convert_volume(source, Path(target), voxel_size, overwrite=overwrite).path
+
+
+def membrane_probability(
+    array: ArrayT,
+    model: str,
+    *,
+    halo: Literal["exact"] | Sequence[int] = "exact",
+    device: Device = "cpu",
+    precision: Precision = "float32",
+) -> ArrayT:
+    """The membrane probability of an array: for notebooks, and volumes that are computed on the fly.
+
+    Args:
+        array: grey values (z, y, x): a Dask array, whose chunks are the blocks, a NumPy array, or an xarray.DataArray
+            of either.
+        model: a model file or the name of a packaged model.
+        halo: context around a block: `exact`, or voxels along (z, y, x).
+        device: `cpu`, or `cuda` of the process that computes.
+        precision: of weights and activations: float32, bfloat16 or float16 (CUDA only).
+
+    Returns:
+        float32 in [0, 1], same shape and kind of array. A Dask array is lazy, with one task per block; a NumPy array
+        is computed at once.
+
+    Raises:
+        VolsegError: an array that is not a volume, or a halo that does not suit the network.
+    """
+    from volseg.prediction.dask_array import lazy_probability
+
+    return lazy_probability(array, model, halo, device, precision)
+
+
+def list_models() -> dict[str, list[dict[str, Any]]]:
+    """The networks and the packaged models, with reach, stride and parameters; the same as `volseg models --json`."""
+    from volseg.models.catalog import list_models as catalog
+
+    return catalog()
+
+
+def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 0, host: str | None = None) -> Session:
+    """Show volumes in Neuroglancer; the same as `volseg view`.
+
+    Args:
+        sources: paths or URLs of Zarr arrays or OME-Zarr groups.
+        bind: address to serve them at.
+        port: to serve them at; any free one by default.
+        host: name in the viewer's URL; by default what suits `bind`.
+
+    Returns:
+        The session, with its URL; closing it stops the server.
+
+    Raises:
+        VolsegError: one line that names the value and the way out.
+    """
+    from volseg.view import open_viewer as open_session
+
+    return open_session(sources, bind=bind, port=port, host=host)
 
 
 def load_model(file_or_name: str) -> Model:
@@ -75,7 +184,8 @@ def load_model(file_or_name: str) -> Model:
         file_or_name: a model file or the name of a packaged model.
 
     Raises:
-        ModelError: neither, or a file that is not a model.
+        ConfigError: it is neither.
+        ModelError: the file is not a valid model.
     """
     from volseg.models import resolve_model
     from volseg.models.model import load_model_file

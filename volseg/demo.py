@@ -1,4 +1,4 @@
-"""The whole journey on generated EM, ground truth included."""
+"""A demonstration on generated EM with ground truth: train, predict, evaluate, draw."""
 
 from __future__ import annotations
 
@@ -8,60 +8,62 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volseg.api import predict
 from volseg.blocks import Box
-from volseg.errors import TargetError
-from volseg.fitting import train
-from volseg.phantom import make_phantom
-from volseg.runfiles import OutputConfig, TrainConfig
-from volseg.scoring import ScoreOptions, score_map
-from volseg.storage import open_volume
-from volseg.storage.target import create_volume
-from volseg.training import (
+from volseg.cluster import NullProgress
+from volseg.config import OutputConfig, PredictConfig, TrainConfig
+from volseg.config.train_tables import (
+    AugmentationSettings,
     DataSettings,
-    EnrichmentSettings,
     FitSettings,
     NetworkSettings,
     OptimizerSettings,
     PatchSettings,
     ValidationSettings,
 )
-from volseg.view import save_panel
+from volseg.errors import TargetError
+from volseg.evaluation.evaluate import EvaluateOptions, evaluate_map
+from volseg.phantom import make_phantom
+from volseg.plots.panel import save_panel
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import execute
+from volseg.storage import open_volume
+from volseg.storage.target import create_volume
+from volseg.training.run import train
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.blocks import Zyx
     from volseg.cluster import Progress
-    from volseg.diary import Screen
-    from volseg.evaluation import PixelScores
+    from volseg.evaluation.metrics import PixelScores
+    from volseg.training.job import ProgressReporter
 
 PACKAGED = "fusionnet-isbi2012"
 _STEPS = 100_000
-"""The most; the time that is given ends it before."""
+"""More than the time limit allows."""
 _LEARN_SHAPE: Zyx = (14, 320, 320)
 _VALIDATION = 2
 _UNSEEN_SHAPE: Zyx = (16, 448, 448)
 _CHUNK: Zyx = (8, 64, 64)
 _SHARD: Zyx = (8, 448, 448)
 _BLOCK: Zyx = (4, 224, 224)
-_MADE = (
+_OUTPUTS = (
     *(f"{name}-{kind}.zarr" for name in ("learn", "unseen") for kind in ("raw", "truth", "membrane")),
     *("unseen-packaged.zarr", "unseen.png", "demo.safetensors", "demo-last.safetensors", "checkpoint.safetensors"),
     *("log.jsonl", "curves.png", "validation.png", "validation-best.png"),
 )
-"""What a demo leaves, and the next may replace; nothing else in its folder is touched."""
+"""Files of a demo, which the next may replace; nothing else in its folder is touched."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoFolder:
-    """Where a demo keeps what it makes."""
+    """Paths of a demo's files."""
 
     folder: Path
 
     @property
     def raw(self) -> Path:
-        """The volume that the network never saw."""
+        """The volume to predict, apart from the training volume."""
         return self.folder / "unseen-raw.zarr"
 
     @property
@@ -85,30 +87,32 @@ class DemoFolder:
         return self.folder / "unseen.png"
 
     def clear(self, *, overwrite: bool) -> None:
-        """Make room.
+        """Delete the files of an earlier demo.
 
         Raises:
-            TargetError: something is there and may not be replaced, or is no demo's.
+            TargetError: the folder holds other files, or may not be replaced.
         """
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             if not overwrite:
                 raise TargetError(f"{self.folder} is not empty; give --overwrite, or another folder")
             if not self.raw.is_dir():
-                raise TargetError(f"{self.folder} holds no earlier demo, so --overwrite leaves it alone; name another")
-        for name in _MADE:
-            made = self.folder / name
-            if made.is_dir():
-                shutil.rmtree(made)
+                raise TargetError(
+                    f"{self.folder} holds no earlier demo, so --overwrite leaves it alone; choose another folder"
+                )
+        for name in _OUTPUTS:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
             else:
-                made.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TargetError(f"cannot make {self.folder}: {error.strerror}; name another folder") from error
+            raise TargetError(f"cannot make {self.folder}: {error.strerror}; choose another folder") from error
 
 
 def make_data(place: DemoFolder) -> None:
-    """Generate a volume to learn from and another, of other tissue, to predict."""
+    """Generate a volume to train on and another one to predict."""
     for name, shape, seed in (("learn", _LEARN_SHAPE, 1), ("unseen", _UNSEEN_SHAPE, 2)):
         phantom = make_phantom(shape, seed=seed)
         for kind, voxels in (("raw", phantom.raw), ("truth", phantom.labels)):
@@ -123,7 +127,7 @@ def make_data(place: DemoFolder) -> None:
             target.write(Box.of_shape(shape), voxels)
 
 
-def learn(place: DemoFolder, seconds: int, screen: Screen) -> None:
+def learn(place: DemoFolder, seconds: int, screen: ProgressReporter) -> None:
     """Train a small FusionNet on the first volume; its last sections select the step."""
     depth = _LEARN_SHAPE[0]
     config = TrainConfig(
@@ -138,9 +142,9 @@ def learn(place: DemoFolder, seconds: int, screen: Screen) -> None:
         ),
         network=NetworkSettings(arguments={"width": 8, "depth": 2}),
         patches=PatchSettings(size=(1, 128, 128), workers=0),
-        # In a minute there is no time to get used to more than turns and flips.
-        enrichment=EnrichmentSettings(elastic="none", blur=0, gamma=0),
-        optimizer=OptimizerSettings(learning_rate=3e-3, average=0.98),
+        # In a minute the network cannot adapt to more than rotations and flips.
+        augmentation=AugmentationSettings(elastic="none", blur=0, gamma=0),
+        optimizer=OptimizerSettings(learning_rate=3e-3, ema_decay=0.98),
         fit=FitSettings(steps=_STEPS, minutes=seconds / 60),
         validation=ValidationSettings(every=100),
         output=OutputConfig(folder=str(place.folder), name="demo"),
@@ -151,37 +155,39 @@ def learn(place: DemoFolder, seconds: int, screen: Screen) -> None:
 def map_and_score(place: DemoFolder, progress: Progress) -> PixelScores:
     """Predict the second volume on a local cluster, and score it."""
     model = str(place.folder / "demo.safetensors")
-    predict(str(place.raw), str(place.probability), model=model, block=_BLOCK, progress=progress)
-    return score_map(str(place.probability), str(place.truth), ScoreOptions(pixels_only=True)).pixels
+    config = PredictConfig(source=str(place.raw), target=str(place.probability), model=(model,), block=_BLOCK)
+    execute(*prepare(config), progress)
+    return evaluate_map(str(place.probability), str(place.truth), EvaluateOptions(pixels_only=True)).pixels
 
 
 def map_with_packaged(place: DemoFolder) -> PixelScores:
-    """Predict one section with a model that comes with volseg and knows real tissue alone, and score it."""
+    """Predict one section with a packaged model, trained on real tissue only, and score it."""
     z, (_, y, x) = _UNSEEN_SHAPE[0] // 2, _UNSEEN_SHAPE
-    predict(
-        str(place.raw),
-        str(place.packaged),
-        model=PACKAGED,
+    config = PredictConfig(
+        source=str(place.raw),
+        target=str(place.packaged),
+        model=(PACKAGED,),
         block=(1, y, x),
         roi=f"{z}:{z + 1},:,:",
         ignore_voxel_size=True,  # 30 x 6 x 6 nm here, 50 x 4 x 4 nm there
         cluster="serial",
     )
-    options = ScoreOptions(pixels_only=True, roi=f"{z}:{z + 1},:,:")
-    return score_map(str(place.packaged), str(place.truth), options).pixels
+    execute(*prepare(config), NullProgress())
+    options = EvaluateOptions(pixels_only=True, roi=f"{z}:{z + 1},:,:")
+    return evaluate_map(str(place.packaged), str(place.truth), options).pixels
 
 
 def draw(place: DemoFolder, own: PixelScores, packaged: PixelScores) -> None:
-    """Draw a section of all that was made, side by side."""
+    """Draw a section of all volumes side by side."""
     z = _UNSEEN_SHAPE[0] // 2
     section = Box((z, 0, 0), (z + 1, *_UNSEEN_SHAPE[1:]))
-    raw, truth, made, other = (
+    raw, truth, trained, other = (
         open_volume(str(path)).read(section)[0] for path in (place.raw, place.truth, place.probability, place.packaged)
     )
     columns = [
         ("raw, generated", raw),
         ("truth", truth == 0),
-        ("trained here", made / np.float32(255)),
+        ("trained here", trained / np.float32(255)),
         (PACKAGED, other / np.float32(255)),
     ]
     title = f"a volume that neither network saw: F1 {own.f1:.3f} trained here, {packaged.f1:.3f} {PACKAGED}"

@@ -1,25 +1,26 @@
-"""Every error that volseg raises on purpose.
+"""Every error that volseg raises on purpose, with the exit code of the command line beside it.
 
-    VolsegError                 one clear line: names the value and the way out
-    |- ConfigError              an option, a run file or a name that does not exist (ValueError)
-    |- GridError                blocks, halos, shards or a region that do not fit together (ValueError)
-    |- SourceError              a volume that cannot be read (OSError)
-    |- TargetError              a volume that cannot be written, or must not be (OSError)
-    |- ModelError               a model file that is not one, or does not suit the volume (ValueError)
-    |- ResumeError              a run that is not the one its target records (ValueError)
-    |- MemoryPlanError          a run that would not fit the worker (MemoryError)
-    |- ClusterError             a cluster that cannot be joined or does not suit (ConnectionError)
-    |- TrainingError            a training that cannot start or go on (RuntimeError)
-    `- BlockError               one block that cannot be done: sending it again would not help (RuntimeError)
+    VolsegError                 1   one line: names the value and the way out
+    |- ConfigError              2   a value of an option or of a run file that cannot be used (ValueError)
+    |- GridError                2   blocks, halos, shards or a region that do not fit together (ValueError)
+    |- SourceError              1   a volume that cannot be read (OSError)
+    |- TargetError              1   an output that cannot be written, or must not be replaced (OSError)
+    |- ModelError               1   a model file that is invalid, or does not fit the volume (ValueError)
+    |- ResumeError              1   a run that differs from the one recorded in its target (ValueError)
+    |- MemoryPlanError          1   a run that does not fit the memory of a worker (MemoryError)
+    |- ClusterError             1   a cluster that cannot be joined, or does not fit the run (ConnectionError)
+    |- TrainingError            1   a training that cannot start or continue (RuntimeError)
+    `- BlockError               1   a block that fails on every worker (RuntimeError)
+       `- NotFiniteError        1   a block for which the network returns NaN or infinity
 
-The command line prints the message alone and exits with `exit_code`.
+The command line prints the message and exits with `exit_code`.
 """
 
 from __future__ import annotations
 
 
 class VolsegError(Exception):
-    """The root: its message is one line for the user, whatever was quoted in it."""
+    """The base class; its message is one line, whatever it quotes."""
 
     exit_code = 1
 
@@ -28,7 +29,7 @@ class VolsegError(Exception):
 
 
 class ConfigError(VolsegError, ValueError):
-    """An option, a run file's key or a name that does not exist."""
+    """A value of an option or of a run file that cannot be used: wrong, contradictory, or the name of nothing."""
 
     exit_code = 2
 
@@ -44,32 +45,32 @@ class SourceError(VolsegError, OSError):
 
 
 class TargetError(VolsegError, OSError):
-    """A volume that cannot be written, or must not be."""
+    """An output that cannot be written, or must not be replaced."""
 
 
 class ModelError(VolsegError, ValueError):
-    """A model file that is not one, or that does not suit the volume."""
+    """A model file that is invalid, or does not fit the volume."""
 
 
 class ResumeError(VolsegError, ValueError):
-    """A run that is not the one its target records."""
+    """A run that differs from the one recorded in its target."""
 
 
 class MemoryPlanError(VolsegError, MemoryError):
-    """A run whose predicted peak does not fit the worker."""
+    """A run whose predicted peak exceeds the memory of a worker."""
 
 
 class ClusterError(VolsegError, ConnectionError):
-    """A cluster that cannot be joined, or that does not suit the run."""
+    """A cluster that cannot be joined, or does not fit the run."""
 
 
 class TrainingError(VolsegError, RuntimeError):
-    """A training that cannot start, or cannot go on."""
+    """A training that cannot start or continue."""
 
 
 class BlockError(VolsegError, RuntimeError):
-    """One block that cannot be done, whichever worker tries."""
+    """A block that fails on every worker."""
 
 
 class NotFiniteError(BlockError):
-    """A network made NaN or infinity of a block."""
+    """A block for which the network returns NaN or infinity."""

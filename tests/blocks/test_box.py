@@ -1,4 +1,4 @@
-"""Boxes: cropping undoes growing, and an intersection lies in both."""
+"""Boxes: cropping undoes growing, and both boxes contain their intersection."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ boxes = st.builds(lambda a, n: Box(a, tuple(x + y for x, y in zip(a, n, strict=T
 @given(boxes, sizes)
 def test_cropping_undoes_growing(box: Box, halo: tuple[int, int, int]) -> None:
     shrunk = tuple(-h for h in halo)
-    assert box.grown(halo).grown(shrunk) == box
+    assert box.grow(halo).grow(shrunk) == box
 
 
 @given(boxes, boxes)
-def test_an_intersection_lies_in_both(a: Box, b: Box) -> None:
-    both = a.intersection(b)
-    assert both.voxels == 0 or (a.contains(both) and b.contains(both))
-    assert both.voxels == b.intersection(a).voxels
+def test_both_boxes_contain_their_intersection(a: Box, b: Box) -> None:
+    common = a.intersection(b)
+    assert common.voxels == 0 or (a.contains(common) and b.contains(common))
+    assert common.voxels == b.intersection(a).voxels
 
 
 @given(boxes, places)
-def test_counting_from_another_origin_keeps_the_shape(box: Box, origin: tuple[int, int, int]) -> None:
+def test_another_origin_keeps_the_shape(box: Box, origin: tuple[int, int, int]) -> None:
     assert box.relative_to(origin).shape == box.shape
 
 

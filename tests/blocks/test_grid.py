@@ -1,4 +1,4 @@
-"""Blocks tile the region exactly once, and a block's number and its box are two names of one thing."""
+"""Blocks tile the region exactly once, and block numbers and boxes are a bijection."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_write_boxes_tile_the_region_exactly_once(grid: BlockGrid) -> None:
 
 @given(grids())
 def test_no_block_is_larger_than_the_largest(grid: BlockGrid) -> None:
-    assert grid.largest.voxels == max(grid.box(number).voxels for number in grid.numbers())
+    assert grid.largest_box.voxels == max(grid.box(number).voxels for number in grid.numbers())
 
 
 @given(grids())
@@ -47,7 +47,7 @@ def test_number_and_box_are_a_bijection(grid: BlockGrid) -> None:
 
 
 @given(grids(), st.data())
-def test_a_voxel_lies_at_the_same_place_of_its_block_whatever_the_region(grid: BlockGrid, data: st.DataObject) -> None:
+def test_a_voxel_has_the_same_position_in_its_block_for_any_region(grid: BlockGrid, data: st.DataObject) -> None:
     number = data.draw(st.integers(0, grid.count - 1))
     box = grid.box(number)
     for start, block, low in zip(box.start, grid.block, grid.region.start, strict=True):
@@ -67,7 +67,7 @@ def test_a_region_grows_outward_to_whole_shards() -> None:
     assert grid.region == Box((4, 16, 80), (8, 48, 96))
 
 
-def test_a_block_that_two_tasks_would_share_a_shard_of_is_refused() -> None:
+def test_a_block_that_shares_a_shard_with_another_is_refused() -> None:
     with pytest.raises(GridError, match=r"block \(8, 48, 32\) is not made of whole shards \(8, 32, 32\)"):
         BlockGrid.over((30, 100, 100), (8, 48, 32), (8, 32, 32))
 

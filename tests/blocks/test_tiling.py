@@ -36,8 +36,8 @@ def test_cores_cover_every_voxel_once_and_inputs_lie_in_the_read_box(tiling: Til
     cores = list(tiling.cores(write_box))
     assert len(cores) == tiling.count(write_box)
     for core in cores:
-        kept = core.intersection(write_box)
-        covered[kept.relative_to(write_box.start).slices] += 1
+        inside = core.intersection(write_box)
+        covered[inside.relative_to(write_box.start).slices] += 1
         assert tiling.read_box(write_box).contains(tiling.input_box(core))
         assert all(a % s == 0 for a, s in zip(core.start, tiling.footprint.stride, strict=True))
         assert tiling.input_box(core).shape == tiling.input_shape
@@ -57,25 +57,25 @@ def test_the_network_takes_the_input_and_its_output_holds_the_core(tiling: Tilin
 def test_the_exact_halo_is_the_context_on_the_stride_or_the_margin() -> None:
     assert PADDED.exact_halo() == (0, 20, 20)
     assert UNPADDED.exact_halo() == (0, 20, 20)
-    assert not PADDED.sees_beyond((0, 20, 20))
-    assert PADDED.sees_beyond((0, 16, 20))
+    assert not PADDED.reaches_beyond((0, 20, 20))
+    assert PADDED.reaches_beyond((0, 16, 20))
 
 
-def test_a_halo_off_the_stride_is_refused_with_the_next_that_fits() -> None:
-    with pytest.raises(GridError, match=r"off the network's stride \(1, 4, 4\).*--halo 0,20,16"):
-        PADDED.checked_halo((0, 17, 16))
+def test_a_halo_off_the_stride_is_refused_with_the_next_multiple() -> None:
+    with pytest.raises(GridError, match=r"network's stride \(1, 4, 4\).*--halo 0,20,16"):
+        PADDED.validate_halo((0, 17, 16))
 
 
 def test_a_halo_below_an_unpadded_networks_margin_is_refused() -> None:
     with pytest.raises(GridError, match=r"below the margin \(0, 20, 20\)"):
-        UNPADDED.checked_halo((0, 16, 20))
+        UNPADDED.validate_halo((0, 16, 20))
 
 
 def test_a_halo_along_an_axis_that_the_network_does_not_see_is_refused() -> None:
     with pytest.raises(GridError, match=r"does not look along; use --halo 0,20,20"):
-        PADDED.checked_halo((2, 20, 20))
+        PADDED.validate_halo((2, 20, 20))
 
 
 def test_a_core_off_the_stride_is_refused() -> None:
-    with pytest.raises(GridError, match="off the network's stride"):
+    with pytest.raises(GridError, match=r"core \(1, 6, 8\) .* stride \(1, 4, 4\)"):
         Tiling(PADDED, (1, 6, 8), (0, 20, 20))

@@ -1,4 +1,4 @@
-"""`volseg evaluate` prints tables for people, plain numbers as JSON, and leaves both in a folder."""
+"""`volseg evaluate`: tables, JSON and the output folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.makers import make_volume
 from volseg.cli.main import main
+from volseg.testing.factories import make_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def test_ids_are_scored_as_ids(folder: Path) -> None:
     assert ["cremi", f"{scores['cremi']:.4f}"] in rows
 
 
-def test_a_folder_keeps_the_numbers_and_a_picture(folder: Path) -> None:
+def test_output_holds_scores_and_a_plot(folder: Path) -> None:
     output = folder / "new" / "scores"
     shown = json.loads(evaluate(folder, "map", "--json", "--output", str(output)).stdout)
     assert json.loads((output / "scores.json").read_text()) == shown
@@ -79,7 +79,7 @@ def test_a_folder_keeps_the_numbers_and_a_picture(folder: Path) -> None:
     assert "cremi" in json.loads((output / "scores.json").read_text())
 
 
-def test_what_is_ignored_is_not_scored(folder: Path) -> None:
+def test_ignored_labels_are_not_scored(folder: Path) -> None:
     wrong = evaluate(folder, "truth", "--kind", "probability", "--json", "--ignore", "0")
     assert wrong.exit_code == 2
     assert "0 membrane and 176 other voxels, so there is nothing to score" in wrong.stderr
@@ -89,7 +89,7 @@ def test_what_is_ignored_is_not_scored(folder: Path) -> None:
     ("prediction", "options", "code", "message"),
     [
         ("map", ["--kind", "skeletons"], 2, "'skeletons' is not one of"),
-        ("ids", ["--kind", "probability"], 1, "holds uint16; probabilities are uint8 or float32"),
+        ("ids", ["--kind", "probability"], 2, "holds uint16; probabilities are uint8 or float32"),
         ("ids", ["--pixels-only"], 2, "--pixels-only is for probability maps"),
         ("map", ["--output", "FILE"], 1, "cannot make"),
     ],
@@ -101,7 +101,7 @@ def test_refusals_are_one_line(folder: Path, prediction: str, options: list[str]
     assert message in done.stderr.splitlines()[-1]
 
 
-def test_a_truth_of_one_kind_is_refused_before_the_slow_part(folder: Path) -> None:
+def test_a_truth_of_one_class_is_refused(folder: Path) -> None:
     done = evaluate(folder, "map", truth="all")
     assert done.exit_code == 2
     assert "0 membrane and 192 other voxels" in done.stderr

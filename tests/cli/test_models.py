@@ -1,4 +1,4 @@
-"""Models in and out through the command line."""
+"""`volseg models`: show, import, export."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from tests.makers import make_model, make_volume, stored
 from volseg.cli.main import main
-from volseg.models import packaged_models, packaged_story, read_card
+from volseg.models import model_card_text, packaged_models, read_card
 from volseg.models.model import load_model_file
+from volseg.testing.factories import make_model, make_volume, read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,13 +28,13 @@ def run(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A U-Net of cell and membrane, as `volseg train` would leave it."""
+    """A U-Net with classes cell and membrane, as `volseg train` writes it."""
     return make_model(tmp_path_factory.mktemp("model") / "own.safetensors", "unet", {"width": 2, "depth": 1})
 
 
 @pytest.fixture
 def weights(model_file: Path, tmp_path: Path) -> Path:
-    """The weights alone, under other names."""
+    """Its weights only, with other names."""
     state = load_model_file(model_file).network.state_dict()
     torch.save({f"layers.{n}.{k.rpartition('.')[2]}": v for n, (k, v) in enumerate(state.items())}, tmp_path / "w.pt")
     return tmp_path / "w.pt"
@@ -43,7 +43,7 @@ def weights(model_file: Path, tmp_path: Path) -> Path:
 UNET = ["--network", "unet", "--argument", "width=2", "--argument", "depth=1", "--voxel-size", "30,6,6"]
 
 
-def test_imported_weights_make_the_map_that_they_made(model_file: Path, weights: Path, tmp_path: Path) -> None:
+def test_imported_weights_give_the_same_map(model_file: Path, weights: Path, tmp_path: Path) -> None:
     done = run("models", "import", weights, *UNET, "--output", tmp_path / "m.safetensors", "--license", "CC0-1.0")
     assert done.exit_code == 0, done.output
     assert done.stderr == "names differ; 16 tensors matched in order, by shape\n"
@@ -55,7 +55,7 @@ def test_imported_weights_make_the_map_that_they_made(model_file: Path, weights:
     source = make_volume(tmp_path / "raw.zarr", (2, 40, 40))
     for name, model in (("a.zarr", model_file), ("b.zarr", tmp_path / "m.safetensors")):
         assert run("predict", source, tmp_path / name, "--model", model, "--cluster", "serial").exit_code == 0
-    np.testing.assert_array_equal(stored(tmp_path / "a.zarr"), stored(tmp_path / "b.zarr"))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.zarr"), read_volume(tmp_path / "b.zarr"))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_imported_weights_make_the_map_that_they_made(model_file: Path, weights:
     ],
     ids=["default", "classes", "activation", "volume", "fixed", "name"],
 )
-def test_the_card_says_what_was_said(weights: Path, tmp_path: Path, words: list[str], expected: dict[str, Any]) -> None:
+def test_options_end_up_in_the_card(weights: Path, tmp_path: Path, words: list[str], expected: dict[str, Any]) -> None:
     done = run("models", "import", weights, *UNET, "--output", tmp_path / "m.safetensors", *words)
     assert done.exit_code == 0, done.output
     card = read_card(tmp_path / "m.safetensors").card.model_dump(mode="json")
@@ -88,20 +88,20 @@ def test_the_card_says_what_was_said(weights: Path, tmp_path: Path, words: list[
         (["--argument", "width"], "'width' is not KEY=VALUE, such as width=32"),
         (["--argument", "width=two"], "'width=two' is not KEY=VALUE"),
         (["--argument", "width=2\nother=3"], "is not KEY=VALUE"),
-        (["--argument", "width=4"], r"does not fit: .*\(2, 1, 3, 3\) stands where .*\(4, 1, 3, 3\)"),
-        (["--argument", "out_channels=1"], r"does not fit: .*\(2, 2, 1, 1\) stands where the network has head.weight"),
+        (["--argument", "width=4"], r"does not fit: .*\(2, 1, 3, 3\) where .*\(4, 1, 3, 3\)"),
+        (["--argument", "out_channels=1"], r"does not fit: .*\(2, 2, 1, 1\) where the network has head.weight"),
         (["--classes", "a,b,c"], r"3 classes \(a, b, c\) do not name the 2 output channels"),
-        (["--classes", "a,,b"], "'a,,b' is not a list of names, each once"),
-        (["--classes", "a,a"], "'a,a' is not a list of names, each once"),
+        (["--classes", "a,,b"], "'a,,b' is not a list of distinct names"),
+        (["--classes", "a,a"], "'a,a' is not a list of distinct names"),
         (["--classes", "a", "--activation", "softmax"], "a softmax over one class is 1 everywhere"),
         (["--normalization", "fixed", "--mean", "3"], "--normalization fixed needs --std"),
-        (["--normalization", "fixed", "--mean", "3", "--std", "0", "--dtype", "uint8"], "the second above 0"),
-        (["--mean", "3"], "--mean is of no use with --normalization section"),
+        (["--normalization", "fixed", "--mean", "3", "--std", "0", "--dtype", "uint8"], "deviation 0.0 .*above 0"),
+        (["--mean", "3"], "--mean needs --normalization fixed"),
         (["--voxel-size", "30,6"], "is not three numbers"),
         (["--output", "m.pt"], "m.pt must end in .safetensors"),
     ],
 )
-def test_what_does_not_suit_is_refused_in_one_line(
+def test_import_refuses_in_one_line(
     weights: Path, tmp_path: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -113,7 +113,7 @@ def test_what_does_not_suit_is_refused_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["w.pt"]
 
 
-def test_a_model_file_that_exists_stays(weights: Path, tmp_path: Path) -> None:
+def test_import_never_overwrites(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_text("mine")
     done = run("models", "import", weights, *UNET, "--output", tmp_path / "m.safetensors")
     assert (done.exit_code, "exists already; choose another name" in done.stderr) == (1, True)
@@ -121,14 +121,14 @@ def test_a_model_file_that_exists_stays(weights: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["unet"], ["unet", "--json"], ["--json", "unet"]])
-def test_a_name_needs_no_command(words: list[str]) -> None:
+def test_show_is_the_default_subcommand(words: list[str]) -> None:
     done = run("models", *words)
     assert done.exit_code == 0
     shown = done.stdout
     assert json.loads(shown)["name"] == "unet" if "--json" in words else re.search(r"^name +unet$", shown, re.MULTILINE)
 
 
-def test_all_of_a_model_file_is_shown_in_readable_form(tmp_path: Path) -> None:
+def test_a_model_file_is_printed_field_by_field(tmp_path: Path) -> None:
     training = {
         "fit": {"steps": 600, "learning_rate": 1e-3},
         "data": {"raw": "a.zarr", "train": [0, 20], "validation": None},
@@ -180,13 +180,13 @@ def test_packaged_models_are_listed_by_their_cards_without_their_weights(
 
 
 @pytest.mark.parametrize("name", sorted(packaged_models()))
-def test_a_packaged_model_is_small_and_says_what_it_is(name: str) -> None:
+def test_a_packaged_model_is_small_and_documented(name: str) -> None:
     assert packaged_models()[name].stat().st_size < 20e6
     header = read_card(packaged_models()[name])
     assert header.card.name == name
     assert "research use" in header.card.license
     for heading in ("Data", "Scores", "Halo and speed", "Not good for"):
-        assert f"\n## {heading}\n" in packaged_story(name), heading
+        assert f"\n## {heading}\n" in model_card_text(name), heading
 
 
 def test_a_model_without_membrane_is_exported_as_well(weights: Path, tmp_path: Path) -> None:
@@ -203,12 +203,10 @@ def test_a_model_without_membrane_is_exported_as_well(weights: Path, tmp_path: P
     [
         ("own", "m.pb", "ends neither in .onnx nor in .zip; give --format"),
         ("nowhere", "m.onnx", "'nowhere' is neither a file nor a packaged model"),
-        ("own", "m.zip", "'not stated' is none; give one, such as --license CC-BY-4.0"),
+        ("own", "m.zip", "'not stated'; give one, such as --license CC-BY-4.0"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(
-    model_file: Path, tmp_path: Path, model: str, output: str, message: str
-) -> None:
+def test_export_refuses_in_one_line(model_file: Path, tmp_path: Path, model: str, output: str, message: str) -> None:
     pytest.importorskip("onnxruntime", reason="exporting needs pip install 'volseg[export]'")
     done = run("models", "export", model_file if model == "own" else model, tmp_path / output)
     assert done.exit_code in (1, 2)

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from volseg.cluster import connect, visible_gpus
-from volseg.cluster.connect import default_workers
+from volseg.cluster.dask_cluster import default_workers
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def test_a_machine_without_a_driver_has_none(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_local_cluster_has_one_worker_a_gpu_and_each_sees_its_own() -> None:
     assert default_workers(("3", "5", "7")) == 3
-    with connect("local", None, ("3", "5")) as cluster:
-        seen = cluster.on_each(_sees)
+    with connect("local", None, ("3", "5")) as executor:
+        seen = executor.run_on_all(_sees)
     assert sorted(seen) == ["3", "5"]
 
 

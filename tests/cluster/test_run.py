@@ -10,24 +10,25 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.doubles import (
-    Marks,
-    Notes,
-    breaks_at_three,
-    copy_block,
-    dies_at_three,
-    fails_at_three,
-    fails_once_a_worker,
-    kills_its_worker,
-    naps,
-    report,
-)
-from tests.makers import blobs, make_volume, stored
-from volseg.cluster import Cluster, Quiet, connect, run_blocks, window
-from volseg.cluster.connect import SLOTS
+from volseg.cluster import Executor, NullProgress, SerialExecutor, connect, run_blocks, submission
+from volseg.cluster.dask_executor import DaskExecutor
+from volseg.cluster.executor import SLOTS
 from volseg.errors import ClusterError
 from volseg.pipeline import BlockReport
 from volseg.storage.target import create_volume
+from volseg.testing.doubles import (
+    MarkRecorder,
+    NoteRecorder,
+    bug_at_three,
+    copy_block,
+    exit_at_three,
+    exit_process,
+    fail_at_three,
+    fail_on_first_worker,
+    report,
+    sleep_and_report,
+)
+from volseg.testing.factories import blobs, make_volume, read_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,56 +36,56 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(params=["serial", "local"])
-def any_cluster(request: pytest.FixtureRequest, two_workers: Cluster) -> Cluster:
-    return Cluster(None) if request.param == "serial" else two_workers
+def any_executor(request: pytest.FixtureRequest, two_workers: DaskExecutor) -> Executor:
+    return SerialExecutor() if request.param == "serial" else two_workers
 
 
-def test_every_block_is_done_once(any_cluster: Cluster) -> None:
-    marks = Marks()
-    outcome = run_blocks(any_cluster, iter(range(50)), report, marks, Quiet())
+def test_every_block_is_done_once(any_executor: Executor) -> None:
+    marks = MarkRecorder()
+    outcome = run_blocks(any_executor, iter(range(50)), report, marks, NullProgress())
     assert sorted(marks.done) == list(range(50))
     assert (outcome.done, outcome.failed) == (50, {})
 
 
-def test_a_failed_block_is_sent_again_to_another_worker(two_workers: Cluster, tmp_path: Path) -> None:
-    marks, notes = Marks(), Notes()
-    outcome = run_blocks(two_workers, range(8), partial(fails_once_a_worker, folder=str(tmp_path)), marks, notes)
+def test_a_failed_block_is_sent_again_to_another_worker(two_workers: DaskExecutor, tmp_path: Path) -> None:
+    marks, notes = MarkRecorder(), NoteRecorder()
+    outcome = run_blocks(two_workers, range(8), partial(fail_on_first_worker, folder=str(tmp_path)), marks, notes)
     assert not outcome.failed
     assert {attempt for attempt, _ in marks.done.values()} == {2}
     assert len(notes.lines) == 8
-    assert all("a disk hiccup" in line and "sent again" in line for line in notes.lines)
+    assert all("a disk error" in line and "retrying" in line for line in notes.lines)
 
 
-def test_what_no_worker_could_do_is_tried_once_and_the_run_goes_on(any_cluster: Cluster) -> None:
-    marks, notes = Marks(), Notes()
-    outcome = run_blocks(any_cluster, range(6), fails_at_three, marks, notes)
+def test_what_no_worker_could_do_is_tried_once_and_the_run_goes_on(any_executor: Executor) -> None:
+    marks, notes = MarkRecorder(), NoteRecorder()
+    outcome = run_blocks(any_executor, range(6), fail_at_three, marks, notes)
     assert outcome.failed == {3: "block 3: 7 voxels of the source are NaN"}
     assert sorted(marks.done) == [0, 1, 2, 4, 5]
-    assert notes.lines == ["block 3 failed for good: block 3: 7 voxels of the source are NaN"]
+    assert len(notes.lines) == 1
+    assert "block 3 failed: block 3: 7 voxels of the source are NaN" in notes.lines[0]
 
 
-def test_a_bug_is_tried_three_times_and_shows_where_it_is(any_cluster: Cluster) -> None:
-    notes = Notes()
-    outcome = run_blocks(any_cluster, range(6), breaks_at_three, Marks(), notes)
+def test_a_bug_is_tried_three_times_and_shows_where_it_is(any_executor: Executor) -> None:
+    notes = NoteRecorder()
+    outcome = run_blocks(any_executor, range(6), bug_at_three, MarkRecorder(), notes)
     assert outcome.failed == {3: "IndexError: list index out of range"}
-    assert sum("sent again" in line for line in notes.lines) == 2
-    assert any("breaks_at_three" in line for line in notes.lines)
+    assert sum("retrying" in line for line in notes.lines) == 2
+    assert any("bug_at_three" in line for line in notes.lines)
 
 
 @pytest.mark.timeout(120)
 def test_a_block_that_takes_its_workers_down_fails_alone() -> None:
-    marks = Marks()
+    marks = MarkRecorder()
     with connect("local", 2) as cluster:
-        outcome = run_blocks(cluster, range(6), dies_at_three, marks, Quiet())
+        outcome = run_blocks(cluster, range(6), exit_at_three, marks, NullProgress())
     assert list(outcome.failed) == [3]
     assert sorted(marks.done) == [0, 1, 2, 4, 5]
 
 
-def test_one_task_a_block(two_workers: Cluster) -> None:
+def test_one_task_a_block(two_workers: DaskExecutor) -> None:
     """Law 5: what a peer's overlap makes a hundred tasks of is one here."""
-    assert two_workers.client is not None
     before = two_workers.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
-    run_blocks(two_workers, range(40), report, Marks(), Quiet())
+    run_blocks(two_workers, range(40), report, MarkRecorder(), NullProgress())
     after = two_workers.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
     # A task passes released, waiting, (no-worker or queued,) processing, memory, released, forgotten.
     assert (after - before) / 40 <= 7
@@ -94,26 +95,25 @@ def of_numpy(number: int) -> BlockReport:
     return BlockReport(number, np.int64(7), "", 0.0, 0.0)
 
 
-def test_a_report_that_no_message_can_carry_is_fetched(any_cluster: Cluster) -> None:
-    marks = Marks()
-    outcome = run_blocks(any_cluster, range(10), of_numpy, marks, Quiet())
+def test_a_report_that_no_message_can_carry_is_fetched(any_executor: Executor) -> None:
+    marks = MarkRecorder()
+    outcome = run_blocks(any_executor, range(10), of_numpy, marks, NullProgress())
     assert sorted(marks.done) == list(range(10))
     assert not outcome.failed
 
 
-def test_nothing_is_fetched_from_a_worker(two_workers: Cluster) -> None:
+def test_nothing_is_fetched_from_a_worker(two_workers: DaskExecutor) -> None:
     """Bytes of results that left a worker, for another one or for the driver."""
-    assert two_workers.client is not None
     two_workers.client.submit(bytes, 1000).result()
     before = two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
     assert sum(before.values()) >= 1000
-    run_blocks(two_workers, range(40), naps, Marks(), Quiet())
+    run_blocks(two_workers, range(40), sleep_and_report, MarkRecorder(), NullProgress())
     assert before == two_workers.client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
 
 
 @pytest.mark.parametrize("blocks", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
-    two_workers: Cluster, tmp_path: Path, blocks: int
+    two_workers: DaskExecutor, tmp_path: Path, blocks: int
 ) -> None:
     shape, block = (blocks // 100, 160, 160), (1, 16, 16)
     raw = make_volume(tmp_path / "raw.zarr", shape, chunk=(10, 80, 80))
@@ -121,10 +121,10 @@ def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
         tmp_path / "out.zarr", shape=shape, shard=block, chunk=block, dtype="uint8", voxel_nm=(30.0, 6.0, 6.0)
     )
     compute = partial(copy_block, source=str(raw), target=str(tmp_path / "out.zarr"), block=block)
-    marks, driver = Marks(), psutil.Process()
-    run_blocks(two_workers, range(200), compute, Marks(), Quiet())
+    marks, driver = MarkRecorder(), psutil.Process()
+    run_blocks(two_workers, range(200), compute, MarkRecorder(), NullProgress())
     before, started = driver.memory_info().rss, time.perf_counter()
-    outcome = run_blocks(two_workers, range(blocks), compute, marks, Quiet())
+    outcome = run_blocks(two_workers, range(blocks), compute, marks, NullProgress())
     took, grown = time.perf_counter() - started, driver.memory_info().rss - before
     figures = (
         f"peak futures {outcome.peak_in_flight}, driver +{grown / 2**20:.1f} MiB, {1000 * took / blocks:.2f} ms a block"
@@ -132,10 +132,10 @@ def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
     assert outcome.done == blocks, figures
     assert outcome.peak_in_flight <= 2 * 2 * SLOTS, figures
     assert grown < 60 << 20, figures
-    np.testing.assert_array_equal(stored(tmp_path / "out.zarr"), blobs(shape))
+    np.testing.assert_array_equal(read_volume(tmp_path / "out.zarr"), blobs(shape))
 
 
-def test_the_numbers_are_consumed_as_the_window_moves(two_workers: Cluster) -> None:
+def test_the_numbers_are_consumed_as_the_window_moves(two_workers: DaskExecutor) -> None:
     taken: list[int] = []
 
     def numbers() -> Iterator[int]:
@@ -151,7 +151,7 @@ def test_the_numbers_are_consumed_as_the_window_moves(two_workers: Cluster) -> N
             raise EnoughError
 
     with pytest.raises(EnoughError):
-        run_blocks(two_workers, numbers(), report, stop_early, Quiet())
+        run_blocks(two_workers, numbers(), report, stop_early, NullProgress())
     assert len(taken) < 20 + 4 * 2 * SLOTS
 
 
@@ -159,8 +159,7 @@ def mine(number: int, name: str) -> BlockReport:
     return BlockReport(number, 1, name, 0.0, 0.0)
 
 
-def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: Cluster) -> None:
-    assert two_workers.client is not None
+def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: DaskExecutor) -> None:
     import threading
 
     from distributed import Client
@@ -168,12 +167,12 @@ def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: C
     digests: dict[str, list[str]] = {"a": [], "b": []}
 
     def drive(name: str, client: Client) -> None:
-        cluster = Cluster(client, names=two_workers.names, slots=two_workers.slots)
+        cluster = DaskExecutor(client, "the same cluster")
 
         def keep(block: BlockReport, attempt: int, worker: str) -> None:
             digests[name].append(block.digest)
 
-        run_blocks(cluster, range(60), partial(mine, name=name), keep, Quiet())
+        run_blocks(cluster, range(60), partial(mine, name=name), keep, NullProgress())
 
     with Client(two_workers.client.scheduler_info()["address"]) as other:
         threads = [threading.Thread(target=drive, args=pair) for pair in (("a", two_workers.client), ("b", other))]
@@ -184,33 +183,34 @@ def test_two_runs_on_one_scheduler_do_not_take_each_others_blocks(two_workers: C
     assert digests == {"a": ["a"] * 60, "b": ["b"] * 60}
 
 
-def test_work_is_shared_out(two_workers: Cluster) -> None:
-    marks = Marks()
-    run_blocks(two_workers, range(40), naps, marks, Quiet())
-    counts = [sum(worker == name for _, worker in marks.done.values()) for name in two_workers.names]
+def test_work_is_shared_out(two_workers: DaskExecutor) -> None:
+    marks = MarkRecorder()
+    run_blocks(two_workers, range(40), sleep_and_report, marks, NullProgress())
+    counts = [sum(worker == name for _, worker in marks.done.values()) for name in two_workers.workers]
     assert min(counts) >= 12
 
 
-def test_a_scheduler_keeps_nothing_of_what_it_was_sent(two_workers: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_keeps_nothing_of_what_it_was_sent(
+    two_workers: DaskExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def kept(dask_scheduler: Any) -> int:
         spans = dask_scheduler.extensions["spans"].spans.values()
         return sum(len((span.metadata or {}).get("collections", [])) for span in spans)
 
-    assert two_workers.client is not None
-    run_blocks(two_workers, range(100), report, lambda *_: None, Quiet())
+    run_blocks(two_workers, range(100), report, lambda *_: None, NullProgress())
     before = two_workers.client.run_on_scheduler(kept)
-    monkeypatch.setattr(window, "_TIDY_SECONDS", 0.0)
-    run_blocks(two_workers, range(100), report, lambda *_: None, Quiet())
+    monkeypatch.setattr(submission, "_FORGET_SECONDS", 0.0)
+    run_blocks(two_workers, range(100), report, lambda *_: None, NullProgress())
     assert two_workers.client.run_on_scheduler(kept) < min(before, 5)
 
 
-def test_each_calls_a_function_on_every_item_and_passes_its_error_on(any_cluster: Cluster) -> None:
-    assert sorted(any_cluster.each(abs, [-1, 2, -3])) == [1, 2, 3]
+def test_map_calls_a_function_on_every_item_and_passes_its_error_on(any_executor: Executor) -> None:
+    assert sorted(any_executor.map(abs, [-1, 2, -3])) == [1, 2, 3]
     with pytest.raises(TypeError):
-        list(any_cluster.each(abs, [1, "two"]))
+        list(any_executor.map(abs, [1, "two"]))
 
 
-def test_each_takes_no_more_items_than_workers_are_free_for(any_cluster: Cluster) -> None:
+def test_map_takes_no_more_items_than_workers_are_free_for(any_executor: Executor) -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -218,13 +218,13 @@ def test_each_takes_no_more_items_than_workers_are_free_for(any_cluster: Cluster
             taken.append(item)
             yield item
 
-    results = any_cluster.each(abs, items())
+    results = any_executor.map(abs, items())
     first = next(results)
-    assert len(taken) == len(any_cluster.names)
+    assert len(taken) == len(any_executor.workers)
     back = [first]
     for result in results:
         back.append(result)
-        assert len(taken) <= len(any_cluster.names) + len(back) - 1
+        assert len(taken) <= len(any_executor.workers) + len(back) - 1
     assert sorted(back) == list(range(10))
 
 
@@ -233,4 +233,4 @@ def test_each_says_that_workers_died_at_a_task() -> None:
         connect("local", 1) as cluster,
         pytest.raises(ClusterError, match="died, one after the other, at the same task"),
     ):
-        list(cluster.each(kills_its_worker, [1]))
+        list(cluster.map(exit_process, [1]))

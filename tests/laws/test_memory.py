@@ -1,4 +1,4 @@
-"""Law 7: a worker's peak is predicted before the run, holds, and does not grow with the volume."""
+"""Law 7: a worker's peak is predicted before the run, is measured as predicted, and does not grow with the volume."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import volseg
-from tests.makers import make_model, make_volume, random_network
-from volseg import freezing
 from volseg.blocks import BlockGrid, Tiling
 from volseg.errors import MemoryPlanError
-from volseg.inference import Load, memory, worker_facts
-from volseg.inference.liveness import activation_bytes, outline
-from volseg.inference.memory import largest_that_fits, plan_memory
-from volseg.inference.prepare import fitted, prepared
+from volseg.inference import Load, worker_info
+from volseg.inference.memory import plan
+from volseg.inference.memory.activations import activation_bytes, meta_network
+from volseg.inference.memory.plan import largest_that_fits, plan_memory
+from volseg.inference.optimize.optimize import optimize, specialized
 from volseg.models.footprint import network_footprint
+from volseg.prediction import resolve
+from volseg.testing.factories import make_model, make_volume, random_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +37,12 @@ from pathlib import Path
 import distributed, torch
 from volseg.blocks import BlockGrid, Tiling
 from volseg.inference import Engine, Load, open_predictor
-from volseg.inference.memory import plan_memory
+from volseg.inference.memory.malloc import retain_heap
+from volseg.inference.memory.plan import plan_memory
 from volseg.models import read_card
 from volseg.models.model import load_model_file
-from volseg.journey import Volumes
-from volseg.pipeline import Journey, Member, process_block
+from volseg.pipeline import BlockPipeline, EnsembleMember, process_block
+from volseg.prediction.sink import VolumeSink
 from volseg.storage import open_volume, open_target
 from volseg.storage.target import create_volume
 
@@ -51,44 +53,46 @@ grid = BlockGrid.over(volume.shape, block, block)
 tiling = Tiling(header.card.footprint, (1, 640, 640), (0, 128, 128))
 create_volume(out, shape=volume.shape, shard=block, chunk=(1, 64, 64), dtype="uint8", voxel_nm=(30.0, 6.0, 6.0))
 plan = plan_memory(load_model_file(model).network, grid, tiling, Load(1, "float32", 1, slots, "cpu"))
+retain_heap()
 predict = open_predictor(model, header.digest, tiling, Engine("cpu", "float32", 1, 2))
-journey = Journey(grid, (Member(tiling, ((128.0, 60.0),), predict),), volume, Volumes((open_target(out),)))
+members = (EnsembleMember(tiling, ((128.0, 60.0),), predict),)
+pipeline = BlockPipeline(grid, members, volume, VolumeSink((open_target(out),)))
 with ThreadPoolExecutor(slots) as pool:
-    list(pool.map(partial(process_block, journey=journey), grid.numbers()))
-# getrusage would count what the process was before it became this one: the tests' own memory.
+    list(pool.map(partial(process_block, pipeline=pipeline), grid.numbers()))
+# getrusage would count the memory of the test process from before exec.
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(json.dumps([plan.host_more, plan.host_peak, int(peak.split()[1]) * 1024]))
+print(json.dumps([plan.host_growth, plan.host_peak, int(peak.split()[1]) * 1024]))
 """
 
 
 def peak(model: Path, raw: Path, out: Path, slots: int) -> tuple[int, int, int]:
-    """What a process that does all blocks of a volume would take, its predicted and its measured peak, in bytes."""
+    """Predicted growth, predicted peak and measured peak of a process that predicts a volume, in bytes."""
     command = [sys.executable, "-c", MEASURE, str(model), str(raw), str(out), str(slots)]
-    # One heap for all threads, as in workers that volseg starts.
+    # One heap for all threads, as in volseg's own workers.
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    more, predicted, measured = json.loads(done.stdout)
-    return more, predicted, measured
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    growth, predicted, measured = json.loads(process.stdout)
+    return growth, predicted, measured
 
 
-def test_the_predicted_peak_is_about_right_and_does_not_grow_with_the_volume(tmp_path: Path) -> None:
-    """About half of it is maps of a pass: the heap that keeps them counts."""
+def test_the_predicted_peak_agrees_with_the_measured_one_and_does_not_grow_with_the_volume(tmp_path: Path) -> None:
+    """About half of it is activations of a pass, in the retained heap."""
     model = make_model(tmp_path / "wide.safetensors", "fusionnet", {"width": 16})
     small = make_volume(tmp_path / "small.zarr", (4, 640, 640), chunk=(1, 640, 640))
     large = make_volume(tmp_path / "large.zarr", (6, 640, 640), chunk=(1, 640, 640))
-    more, predicted, measured = peak(model, small, tmp_path / "a.zarr", slots=2)
+    growth, predicted, measured = peak(model, small, tmp_path / "a.zarr", slots=2)
     again, _, larger = peak(model, large, tmp_path / "b.zarr", slots=2)
-    assert more == again
+    assert growth == again
     # Within 19 % in 18 settings of network, tile, precision and slots; in workers of a cluster within 16 %.
     assert predicted == pytest.approx(measured, rel=0.2)
     assert predicted == pytest.approx(larger, rel=0.2)
 
 
-def test_what_was_let_go_of_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(memory, "trim", lambda: told.append("trimmed"))
-    assert memory.resident_bytes.__wrapped__() > 1 << 27
-    assert told == ["trimmed"]
+def test_freed_memory_is_not_resident(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(plan, "trim", lambda: calls.append("trim"))
+    assert plan.resident_bytes.__wrapped__() > 1 << 27
+    assert calls == ["trim"]
 
 
 def test_the_plan_follows_block_tile_width_and_slots_not_the_volume() -> None:
@@ -100,7 +104,7 @@ def test_the_plan_follows_block_tile_width_and_slots_not_the_volume() -> None:
     ) -> int:
         grid = BlockGrid.over(shape, block, block)
         tiling = Tiling(footprint, core, footprint.exact_halo())
-        return plan_memory(network, grid, tiling, Load(1, "float32", 1, slots, "cpu")).host_more
+        return plan_memory(network, grid, tiling, Load(1, "float32", 1, slots, "cpu")).host_growth
 
     assert plan(shape=(640, 40_960, 40_960)) == plan()
     assert plan(block=(16, 256, 256)) > plan()
@@ -108,79 +112,79 @@ def test_the_plan_follows_block_tile_width_and_slots_not_the_volume() -> None:
     assert plan(slots=2) > plan()
 
 
-def held(
+def activations(
     network: Any, core: int = 64, batch: int = 1, item: int = 4, halo: int | None = None, precision: Any = "float32"
 ) -> int:
     footprint = network_footprint(network)
-    around = footprint.exact_halo() if halo is None else (0, halo, halo)
-    return activation_bytes(outline(network, "cpu", precision), Tiling(footprint, (1, core, core), around), batch, item)
+    tiling = Tiling(footprint, (1, core, core), footprint.exact_halo() if halo is None else (0, halo, halo))
+    return activation_bytes(meta_network(network, "cpu", precision), tiling, batch, item)
 
 
-def test_activations_are_those_that_are_alive_at_once() -> None:
+def test_activations_are_counted_while_they_are_alive() -> None:
     network = random_network("unet", {"width": 4, "depth": 1, "padded": True})
     level = 4 * 64 * 64 * 4
-    # At full resolution: the skip, the joined maps (twice as wide) and a convolution's output; without packing, which
-    # not every processor has, more.
-    assert 3 * level <= held(network, halo=0) <= 6 * level
-    assert held(network, batch=2) == 2 * held(network)
-    assert held(network, item=2) * 2 == held(network)
+    # At full resolution: the skip, the concatenation (twice as wide) and a convolution's output; more without packing,
+    # which not every processor has.
+    assert 3 * level <= activations(network, halo=0) <= 6 * level
+    assert activations(network, batch=2) == 2 * activations(network)
+    assert activations(network, item=2) * 2 == activations(network)
 
 
-def test_what_is_cut_on_the_way_up_is_not_planned_for() -> None:
+def test_the_cropped_halo_of_the_decoder_is_not_planned_for() -> None:
     network = random_network("unet", {"width": 4, "depth": 2, "padded": True})
     footprint = network_footprint(network)
     halo = footprint.exact_halo()[1]
     core = 8 * footprint.stride[1]
-    # The same tile, all of whose output is kept.
-    assert held(network, core) < held(network, core + 2 * halo, halo=0)
+    # The same tile, with its whole output.
+    assert activations(network, core) < activations(network, core + 2 * halo, halo=0)
 
 
-class Counting(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive after each of torch's operations."""
+class PeakCounter(TorchDispatchMode):
+    """Peak of the bytes of all live tensors, after each torch operation."""
 
-    def __init__(self, begun_with: torch.Tensor) -> None:
+    def __init__(self, initial: torch.Tensor) -> None:
         super().__init__()
-        self._alive: dict[StorageWeakRef, int] = {}
-        self._taken(begun_with)
-        self.most = 0
+        self._live: dict[StorageWeakRef, int] = {}
+        self._add(initial)
+        self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for each in made if isinstance(made, tuple | list) else [made]:
-            self._taken(each)
-        self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}
-        self.most = max(self.most, sum(self._alive.values()))
-        return made
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            self._add(tensor)
+        self._live = {storage: size for storage, size in self._live.items() if not storage.expired()}
+        self.peak = max(self.peak, sum(self._live.values()))
+        return result
 
-    def _taken(self, tensor: torch.Tensor) -> None:
-        self._alive[StorageWeakRef(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
+    def _add(self, tensor: torch.Tensor) -> None:
+        self._live[StorageWeakRef(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
 
 
 @pytest.mark.parametrize(
     ("kind", "arguments"), [("unet", {"depth": 2}), ("fusionnet", {"depth": 2}), ("deconvnet", {})]
 )
-def test_the_walk_holds_what_torch_holds(kind: str, arguments: dict[str, Any]) -> None:
+def test_activation_bytes_are_those_that_torch_allocates(kind: str, arguments: dict[str, Any]) -> None:
     network = random_network(kind, {"width": 4} | arguments)
     footprint = network_footprint(network)
     tiling = Tiling(footprint, (1, *footprint.stride[1:]), footprint.exact_halo())
-    kept = [(a, b - 1) for a, b in zip(tiling.crop.start, tiling.crop.stop, strict=True)][1:]
-    ready = outline(network, "cpu", "float32")
-    cut = fitted(prepared(network, "cpu", "float32"), tiling.input_shape[1:], kept, {}).network
+    core = [(a, b - 1) for a, b in zip(tiling.crop.start, tiling.crop.stop, strict=True)][1:]
+    meta = meta_network(network, "cpu", "float32")
+    specialization = specialized(optimize(network, "cpu", "float32"), tiling.input_shape[1:], core, {})
     tiles = torch.zeros(1, *tiling.input_shape)
-    with torch.inference_mode(), Counting(tiles) as counted:
-        cut(tiles)
-    walked = activation_bytes(ready, tiling, 1, 4)
-    # Without packing, on other processors, a margin is planned for.
-    assert walked == counted.most if ready.packed else walked >= counted.most
+    with torch.inference_mode(), PeakCounter(tiles) as counter:
+        specialization.network(tiles)
+    planned = activation_bytes(meta, tiling, 1, 4)
+    # Without packing, on other processors, the plan has a margin.
+    assert planned == counter.peak if meta.packed else planned >= counter.peak
 
 
-def test_the_largest_tile_that_fits_is_taken() -> None:
+def test_the_largest_tile_that_fits_is_chosen() -> None:
     network = random_network("fusionnet", {"width": 4, "depth": 2})
     footprint = network_footprint(network)
     grid = BlockGrid.over((4, 1024, 1024), (1, 1024, 1024), (1, 1024, 1024))
     tilings = [Tiling(footprint, (1, side, side), footprint.exact_halo()) for side in (1024, 512, 256)]
     plans = [(t, plan_memory(network, grid, t, Load(1, "float32", 1, 1, "cpu"))) for t in tilings]
-    peaks = [plan.host_more for _, plan in plans]
+    peaks = [plan.host_growth for _, plan in plans]
     assert peaks == sorted(peaks, reverse=True)
     for expected, allowed in zip(tilings, peaks, strict=True):
         assert largest_that_fits(plans, int(allowed / 0.85) + 1, 0)[0] == expected
@@ -191,8 +195,8 @@ def test_the_largest_tile_that_fits_is_taken() -> None:
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(
     raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = replace(worker_facts("cpu"), memory=1 << 24)
-    monkeypatch.setattr(freezing, "worker_facts", lambda device: facts)
+    info = replace(worker_info("cpu"), memory=1 << 24)
+    monkeypatch.setattr(resolve, "worker_info", lambda device: info)
     with pytest.raises(MemoryPlanError, match=r"would need 0\.\d+ GiB, and 0\.01 GiB may be planned for"):
         volseg.predict(str(raw), str(tmp_path / "t.zarr"), model=str(small_model), cluster="serial")
     assert not (tmp_path / "t.zarr").exists()

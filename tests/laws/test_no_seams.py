@@ -11,20 +11,30 @@ import pytest
 import torch
 
 import volseg
-from tests.doubles import address_of
-from tests.makers import blobs, float32_tolerance, make_model, make_volume, rounding_allowed, stored, whole_pass
 from volseg.blocks import BlockGrid, Tiling
-from volseg.cluster import Quiet
-from volseg.errors import GridError, ModelError
+from volseg.cluster import NullProgress
+from volseg.config import PredictConfig
+from volseg.errors import ConfigError, GridError
 from volseg.inference import Engine, open_predictor
-from volseg.inference.prepare import DTYPES, prepared
+from volseg.inference.optimize.optimize import DTYPES, optimize
 from volseg.models import read_card, registry
 from volseg.models.model import load_model_file
 from volseg.ops import Grey
-from volseg.pipeline import Journey, Member, Request, plan_run, process_block
-from volseg.prediction import execute, prepare
-from volseg.runfiles import PredictConfig
+from volseg.pipeline import BlockPipeline, EnsembleMember, Estimate, PlanRequest, plan_run, process_block
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import execute
 from volseg.storage import open_volume, volume_statistics
+from volseg.testing.doubles import address_of
+from volseg.testing.factories import (
+    blobs,
+    create_target_like,
+    float32_tolerance,
+    make_model,
+    make_volume,
+    read_volume,
+    rounding_tolerance,
+    whole_pass,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,12 +83,12 @@ def raw_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def truth(model_file: Path, raw_path: Path) -> np.ndarray:
-    return whole_pass(load_model_file(model_file), stored(raw_path))
+    return whole_pass(load_model_file(model_file), read_volume(raw_path))
 
 
 @pytest.fixture(scope="module")
 def tolerance(truth: np.ndarray, model_file: Path, raw_path: Path) -> float:
-    return float32_tolerance(truth, load_model_file(model_file), stored(raw_path))
+    return float32_tolerance(truth, load_model_file(model_file), read_volume(raw_path))
 
 
 def bytes_agree(written: np.ndarray, truth: np.ndarray, tolerance: float) -> bool:
@@ -93,10 +103,10 @@ class Keep:
         self.whole = np.full(shape, np.nan, np.float32)
         self._predict = predict
 
-    def __call__(self, grey: Any, write_box: Any) -> Iterator[np.ndarray]:
-        for made in self._predict(grey, write_box):
-            self.whole[write_box.slices] = made[0]
-            yield made
+    def __call__(self, grey: Any, write_box: Any) -> Iterator[Estimate]:
+        for estimate in self._predict(grey, write_box):
+            self.whole[write_box.slices] = estimate.probability[0]
+            yield estimate
 
     def write(self, box: Any, volumes: Any) -> str:
         return ""
@@ -110,14 +120,14 @@ def in_blocks(
 ) -> np.ndarray:
     """Probabilities of the whole volume, block by block, in float32."""
     volume, header = open_volume(str(raw_path)), read_card(model_file)
-    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), Request(block=block))
+    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), PlanRequest(block=block))
     tiling = list(itertools.islice(plan.tilings(), parts + 1))[-1]
     predict = open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", batch, 1))
     keep = Keep(predict, volume.shape)
     statistics = volume_statistics(volume, header.card.normalization)
-    journey = Journey(plan.grid, (Member(tiling, statistics, keep),), volume, keep)
+    pipeline = BlockPipeline(plan.grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in plan.grid.numbers():
-        process_block(number, journey)
+        process_block(number, pipeline)
     return keep.whole
 
 
@@ -143,13 +153,13 @@ def test_any_cluster_writes_the_whole_pass(  # noqa: PLR0913 - four of them are 
         cluster=address_of(two_workers) if joined else "serial",
     )  # fmt: skip
     assert not summary.failed
-    assert bytes_agree(stored(tmp_path / "p.zarr"), truth, tolerance)
+    assert bytes_agree(read_volume(tmp_path / "p.zarr"), truth, tolerance)
 
 
 def test_the_lazy_form_equals_the_whole_pass(model_file, raw_path, truth, tolerance) -> None:
     import dask.array as da
 
-    raw = da.from_array(stored(raw_path), chunks=(2, 33, 50))
+    raw = da.from_array(read_volume(raw_path), chunks=(2, 33, 50))
     lazy = volseg.membrane_probability(raw, str(model_file))
     assert (lazy.shape, lazy.dtype) == (SHAPE, np.float32)
     np.testing.assert_allclose(lazy.compute(), truth, rtol=0, atol=tolerance)
@@ -172,7 +182,7 @@ def test_the_lazy_form_needs_a_class_called_membrane(tmp_path: Path) -> None:
 
     arguments = {"width": 2, "depth": 1, "out_channels": 2}
     path = make_model(tmp_path / "m.safetensors", "unet", arguments, classes=("inside", "outside"))
-    with pytest.raises(ModelError, match="has no class 'membrane'; choose from inside, outside"):
+    with pytest.raises(ConfigError, match="has no class 'membrane'; choose from inside, outside"):
         volseg.membrane_probability(da.zeros((2, 20, 20), dtype=np.uint8), str(path))
 
 
@@ -188,9 +198,9 @@ def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth, toler
     keep = Keep(open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", 1, 1)))
     grid = BlockGrid.over(SHAPE, (1, 32, 32), (1, 32, 32))
     statistics = volume_statistics(volume, header.card.normalization)
-    journey = Journey(grid, (Member(tiling, statistics, keep),), volume, keep)
+    pipeline = BlockPipeline(grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in grid.numbers():
-        process_block(number, journey)
+        process_block(number, pipeline)
     assert np.abs(keep.whole - truth).max() > max(1e-3, 10 * tolerance)
 
 
@@ -207,34 +217,26 @@ def test_within_one_record_bytes_are_equal(raw_path: Path, small_model: Path, tm
             cluster=cluster, workers=workers, resume=run > 0,
         )  # fmt: skip
         if run:
-            freeze_like(tmp_path / "0.zarr", target)
-        prepared = prepare(config)
-        numbers = list(prepared.plan.grid.numbers())
-        summary = execute(prepared, Quiet(), reversed(numbers) if backwards else numbers)
+            create_target_like(target, tmp_path / "0.zarr")
+        spec, recorded = prepare(config)
+        numbers = list(spec.plan.grid.numbers())
+        summary = execute(spec, recorded, NullProgress(), reversed(numbers) if backwards else numbers)
         assert summary.done == len(numbers)
         results.append({p.relative_to(target): p.read_bytes() for p in (target / "0" / "c").rglob("*") if p.is_file()})
     assert all(result == results[0] for result in results)
     assert len(results[0]) == 3 * 3 * 5
 
 
-def freeze_like(first: Path, target: Path) -> None:
-    """Begin another target under the record of the first."""
-    from volseg.storage import create_target, read_record
-
-    record = read_record(first)
-    create_target(target, record, record.source.voxel_nm or (1.0, 1.0, 1.0))
-
-
 def test_statistics_and_not_the_block_decide_the_input(raw_path: Path, small_model: Path) -> None:
     """Law 3: the same voxels with other constants give another result; with the same constants, the same."""
     volume, header = open_volume(str(raw_path)), read_card(small_model)
-    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), Request(block=(3, 64, 64)))
+    plan = plan_run(volume.shape, volume.chunk, (header.card.footprint,), PlanRequest(block=(3, 64, 64)))
     tiling = next(plan.tilings())
     keep = Keep(open_predictor(str(small_model), header.digest, tiling, Engine("cpu", "float32", 1, 1)))
-    journey = Journey(plan.grid, (Member(tiling, ((128.0, 60.0),), keep),), volume, keep)
-    process_block(0, journey)
+    pipeline = BlockPipeline(plan.grid, (EnsembleMember(tiling, ((128.0, 60.0),), keep),), volume, keep)
+    process_block(0, pipeline)
     first = keep.whole.copy()
-    process_block(0, replace(journey, members=(Member(tiling, ((90.0, 30.0),), keep),)))
+    process_block(0, replace(pipeline, members=(EnsembleMember(tiling, ((90.0, 30.0),), keep),)))
     assert np.nanmax(np.abs(keep.whole - first)) > 1e-3
 
 
@@ -256,9 +258,9 @@ def test_batch_norm_uses_the_trainings_statistics(small_model: Path) -> None:
         plain = model.network(tiles).sigmoid()
         exact = model.network.double()(tiles.double()).sigmoid()
     exact = exact[:, 0, *write_box.relative_to(read_box.start).slices[1:]]
-    tolerance = rounding_allowed(plain[:, 0, *write_box.relative_to(read_box.start).slices[1:]], exact)
+    tolerance = rounding_tolerance(plain[:, 0, *write_box.relative_to(read_box.start).slices[1:]], exact)
     for predict in (alone, together):
-        np.testing.assert_allclose(next(predict(grey, write_box))[0], exact, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(next(predict(grey, write_box)).probability[0], exact, rtol=0, atol=tolerance)
 
 
 def test_every_network_is_among_them() -> None:
@@ -271,17 +273,17 @@ def test_every_network_leaves_no_seam(name: str, tmp_path: Path) -> None:
     raw = blobs((5, 41, 43) if "3d" in name else (2, 70, 131))
     raw_path = make_volume(tmp_path / "raw.zarr", raw.shape, voxels=raw)
     path = awake_model(tmp_path, kind, arguments, raw)
-    model, share = load_model_file(path), 0.999 if name == "deconvnet" else 1.0
+    model, fraction = load_model_file(path), 0.999 if name == "deconvnet" else 1.0
     truth = whole_pass(model, raw)
-    tolerance = float32_tolerance(truth, model, raw, share=share)
+    tolerance = float32_tolerance(truth, model, raw, fraction=fraction)
     summary = volseg.predict(
         str(raw_path), str(tmp_path / "p.zarr"), model=str(path), block=(4, 32, 32) if "3d" in name else (2, 64, 64),
         precision="float32", halo="exact", cluster="serial",
     )  # fmt: skip
     assert summary.done > 1
     assert not summary.failed
-    off = np.abs(stored(tmp_path / "p.zarr") - truth * 255) > 0.5 + 255 * tolerance
-    assert off.mean() <= 1 - share
+    off = np.abs(read_volume(tmp_path / "p.zarr") - truth * 255) > 0.5 + 255 * tolerance
+    assert off.mean() <= 1 - fraction
 
 
 def awake_model(folder: Path, kind: str, arguments: dict[str, Any], raw: np.ndarray) -> Path:
@@ -299,7 +301,7 @@ def test_deconvnets_rare_differences_are_roundings_that_turn_a_switch(tmp_path, 
     path = make_model(tmp_path / "m.safetensors", "deconvnet", {"width": 1})
     model = load_model_file(path)
     monkeypatch.setitem(DTYPES, "float32", torch.float64)
-    truth = whole_pass(replace(model, network=prepared(model.network, "cpu", "float32")), stored(raw_path))
+    truth = whole_pass(replace(model, network=optimize(model.network, "cpu", "float32")), read_volume(raw_path))
     np.testing.assert_allclose(in_blocks(path, raw_path, (2, 64, 64)), truth, rtol=0, atol=1e-6)
 
 
@@ -318,14 +320,14 @@ FLIPS = [(0, False), (2, False), (0, True), (2, True)]
 )
 def test_averages_over_orientations_leave_no_seam(kind, arguments, orientations, turns, tmp_path) -> None:
     raw_path = make_volume(tmp_path / "raw.zarr", (5, 41, 67) if "kernel" in arguments else (1, 70, 131))
-    path = awake_model(tmp_path, kind, arguments, stored(raw_path))
-    model, raw = load_model_file(path), stored(raw_path)
+    path = awake_model(tmp_path, kind, arguments, read_volume(raw_path))
+    model, raw = load_model_file(path), read_volume(raw_path)
     truth, plain = whole_pass(model, raw, turns=turns), whole_pass(model, raw)
     volseg.predict(
         str(raw_path), str(tmp_path / "p.zarr"), model=str(path), block=(4, 32, 64), precision="float32",
         halo="exact", cluster="serial", orientations=orientations,
     )  # fmt: skip
-    assert bytes_agree(stored(tmp_path / "p.zarr"), truth, float32_tolerance(truth, model, raw, turns=turns))
+    assert bytes_agree(read_volume(tmp_path / "p.zarr"), truth, float32_tolerance(truth, model, raw, turns=turns))
     assert np.abs(truth - plain).max() > 0.01
 
 
@@ -336,7 +338,7 @@ def test_an_ensemble_of_unlike_networks_leaves_no_seam_and_states_its_spread(raw
         make_model(tmp_path / "b.safetensors", "unet", {"width": 3, "depth": 3}, seed=1),
         make_model(tmp_path / "c.safetensors", "sliding_window", {"width": 3, "window": 65}, mode="volume"),
     ]
-    raw, models = stored(raw_path), [load_model_file(file) for file in files]
+    raw, models = read_volume(raw_path), [load_model_file(file) for file in files]
     estimates = np.stack([whole_pass(model, raw) for model in models])
     # Neither mean nor deviation is off by more than the worst of the members.
     tolerance = max(float32_tolerance(one, model, raw) for one, model in zip(estimates, models, strict=True))
@@ -347,7 +349,7 @@ def test_an_ensemble_of_unlike_networks_leaves_no_seam_and_states_its_spread(raw
             str(raw_path), str(target), model=[str(file) for file in files], block=block, precision="float32",
             halo="exact", cluster="serial", uncertainty=True,
         )  # fmt: skip
-        written.append((stored(target), stored(target / "uncertainty")))
+        written.append((read_volume(target), read_volume(target / "uncertainty")))
     for mean, spread in written:
         assert bytes_agree(mean, estimates.mean(axis=0), tolerance)
         assert bytes_agree(spread, estimates.std(axis=0), tolerance)
@@ -363,7 +365,7 @@ def test_several_classes_leave_no_seam_and_are_channels_by_name(tmp_path: Path) 
         tmp_path / "m.safetensors", "unet", {"width": 2, "out_channels": 3, "padded": True, **ANISOTROPIC},
         classes=names, activation="sigmoid",
     )  # fmt: skip
-    model, raw = load_model_file(path), stored(raw_path)
+    model, raw = load_model_file(path), read_volume(raw_path)
     truth = whole_pass(model, raw, names)
     common: Any = {"block": (4, 16, 32), "precision": "float32", "halo": "exact", "cluster": "serial"}
     volseg.predict(str(raw_path), str(tmp_path / "all.zarr"), model=str(path), **common)
@@ -374,7 +376,7 @@ def test_several_classes_leave_no_seam_and_are_channels_by_name(tmp_path: Path) 
     assert [axis["name"] for axis in image["multiscales"][0]["axes"]] == ["c", "z", "y", "x"]
     assert [channel["label"] for channel in image["omero"]["channels"]] == list(names)
     volseg.predict(str(raw_path), str(tmp_path / "one.zarr"), model=str(path), classes="affinity_y", **common)
-    np.testing.assert_array_equal(stored(tmp_path / "one.zarr"), whole[1])
+    np.testing.assert_array_equal(read_volume(tmp_path / "one.zarr"), whole[1])
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 1), (3, 10, 10)])
@@ -385,4 +387,4 @@ def test_a_volume_smaller_than_the_stride_is_mapped_too(shape: tuple[int, int, i
     model = load_model_file(path)
     truth = whole_pass(model, raw)
     volseg.predict(str(raw_path), str(tmp_path / "p.zarr"), model=str(path), precision="float32", cluster="serial")
-    assert bytes_agree(stored(tmp_path / "p.zarr"), truth, float32_tolerance(truth, model, raw))
+    assert bytes_agree(read_volume(tmp_path / "p.zarr"), truth, float32_tolerance(truth, model, raw))

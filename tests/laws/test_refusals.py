@@ -1,4 +1,4 @@
-"""Law 8: each refusal is one line that names the value and the way out, before torch or Dask are loaded."""
+"""Law 8: each refusal is one line that names the value and the way out, before torch or Dask is loaded."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import torch
 import zarr
 from click.testing import CliRunner
 
-from tests.makers import VOXEL_NM, blobs, make_volume, stored
 from volseg.cli.main import main
+from volseg.testing.factories import VOXEL_NM, blobs, make_volume, read_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COMMANDS = """
 import json, os, sys, traceback
 # Once, and not anew for each command.
-import volseg.cli.evaluate, volseg.cli.predict, volseg.cli.train, volseg.prediction, volseg.scoring
+import volseg.cli.evaluate, volseg.cli.predict, volseg.cli.train, volseg.prediction.run, volseg.evaluation.evaluate
 from volseg.cli.main import main
 
 def run(arguments, folder, files):
@@ -73,7 +73,7 @@ def commands() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def refused(commands: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Refused:
-    """Exit code and error of a command that must load neither torch nor Dask."""
+    """Exit code and error line of a command that must load neither torch nor Dask."""
 
     def call(*arguments: str) -> tuple[int, str]:
         said = [tmp_path_factory.mktemp("said") / name for name in ("stdout", "stderr")]
@@ -95,7 +95,7 @@ def refused(commands: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def here(tmp_path: Path, small_model: Path) -> Path:
-    """A folder with a volume, a model, and things that are neither."""
+    """A folder with a volume, a model, and files that are neither."""
     make_volume(tmp_path / "raw.zarr", (4, 64, 64), chunk=(2, 32, 32))
     (tmp_path / "model.safetensors").write_bytes(small_model.read_bytes())
     (tmp_path / "cut.safetensors").write_bytes(small_model.read_bytes()[:5000])
@@ -120,40 +120,40 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["rgb.zarr", "out.zarr"], 1, r"shape \(3, 4, 64, 64\), which is not one volume"),
     (["raw.zarr", "there.zarr"], 1, "there.zarr exists already; give --resume to finish it, --overwrite"),
     (["raw.zarr", "there.zarr", "--resume"], 1, "there.zarr holds no run of volseg to resume"),
-    (["raw.zarr", "out.zarr", "--resume", "--overwrite"], 1, "contradict each other"),
-    (["raw.zarr", "raw.zarr", "--overwrite"], 1, "lie in one another; choose a path outside the source"),
-    (["raw.zarr/0", "raw.zarr", "--overwrite"], 1, "lie in one another"),
-    (["file://raw.zarr", "raw.zarr", "--overwrite"], 1, "lie in one another"),
-    (["raw.zarr", "folder", "--overwrite"], 1, "folder is not a Zarr, so --overwrite leaves it alone"),
-    (["raw.zarr", "out.zarr", "--cluster", "serial", "--workers", "3"], 2, "--workers 3 is for --cluster local"),
+    (["raw.zarr", "out.zarr", "--resume", "--overwrite"], 2, "--resume and --overwrite"),
+    (["raw.zarr", "raw.zarr", "--overwrite"], 1, "target .*raw.zarr .* source .*raw.zarr/0; choose"),
+    (["raw.zarr/0", "raw.zarr", "--overwrite"], 1, "target .*raw.zarr .* source .*raw.zarr/0; choose"),
+    (["file://raw.zarr", "raw.zarr", "--overwrite"], 1, "target .*raw.zarr .* source .*raw.zarr/0; choose"),
+    (["raw.zarr", "folder", "--overwrite"], 1, "folder is not a Zarr, so --overwrite"),
+    (["raw.zarr", "out.zarr", "--cluster", "serial", "--workers", "3"], 2, "--workers 3 .*--cluster local"),
     (["raw.zarr", "out.zarr", "--halo", "2,16,16"], 2, "does not look along; use --halo 0,16,16"),
-    (["raw.zarr", "raw.zarr/0/map.zarr"], 1, "lie in one another"),
+    (["raw.zarr", "raw.zarr/0/map.zarr"], 1, "target .*map.zarr .* source .*raw.zarr/0; choose"),
     (["raw.zarr", "stack.tif"], 1, "stack.tif exists already"),
     (["raw.zarr", "stack.tif/out.zarr"], 1, "cannot be written"),
     (["raw.zarr", "s3://bucket/out.zarr"], 1, "target s3://bucket/out.zarr is a URL; write to a local"),
-    (["raw.zarr", "out.zarr", "--halo", "0,17,16"], 2, r"halo \(0, 17, 16\) is off .*use --halo 0,20,16"),
+    (["raw.zarr", "out.zarr", "--halo", "0,17,16"], 2, r"halo \(0, 17, 16\) .*use --halo 0,20,16"),
     (["raw.zarr", "out.zarr", "--halo", "wide"], 2, "--halo 'wide' is not three whole numbers; .*or auto, or exact"),
     (["raw.zarr", "out.zarr", "--halo=-1,0,0"], 2, "a halo cannot be negative"),
-    (["raw.zarr", "out.zarr", "--block", "2,30,32"], 2, r"block \(2, 30, 32\) is off .*use --block 2,32,32"),
+    (["raw.zarr", "out.zarr", "--block", "2,30,32"], 2, r"block \(2, 30, 32\) .*use --block 2,32,32"),
     (["raw.zarr", "out.zarr", "--block", "2,48,32", "--shard", "2,32,32"], 2, "is not made of whole shards"),
     (["raw.zarr", "out.zarr", "--block", "2,32,32", "--chunk", "2,20,32"], 2, "chunk .* does not divide the shard"),
     (["raw.zarr", "out.zarr", "--block", "2,32"], 2, "--block '2,32' is not three whole numbers; write it as Z,Y,X"),
-    (["raw.zarr", "out.zarr", "--roi", "0:4,0:64,0:65"], 2, r"leaves the volume of shape \(4, 64, 64\)"),
+    (["raw.zarr", "out.zarr", "--roi", "0:4,0:64,0:65"], 2, r"0:65 .* volume of shape \(4, 64, 64\)"),
     (["raw.zarr", "out.zarr", "--roi", "::,:,:"], 2, "--roi '::,:,:' is not a region"),
     (["raw.zarr", "out.zarr", "--roi", "0:4"], 2, "--roi '0:4' is not a region"),
     (["raw.zarr", "out.zarr", "--workers", "0"], 2, "Invalid value for '--workers'"),
     (["raw.zarr", "out.zarr", "--precision", "int8"], 2, "'int8' is not one of"),
-    (["raw.zarr", "out.zarr", "--cluster", "slurm"], 2, "--cluster 'slurm' is not one of serial, local"),
+    (["raw.zarr", "out.zarr", "--cluster", "slurm"], 2, "--cluster 'slurm' .*serial"),
     (["raw.zarr", "out.zarr", "--halo-tolerance", "99.9"], 2, "'99.9' is not two numbers; write PERCENT,LEVELS"),
-    (["raw.zarr", "out.zarr", "--halo-tolerance", "0,8"], 2, "halo tolerance .* makes no sense; .*such as 99.9,8"),
-    (["raw.zarr", "out.zarr", "--halo-tolerance", "99,8", "--halo", "exact"], 2, "--halo-tolerance is for --halo auto"),
-    (["raw.zarr", "out.zarr", "--classes", "cell"], 1, "has no class 'cell'; choose from membrane"),
-    (["raw.zarr", "out.zarr", "--classes", "membrane,membrane"], 2, "names a class twice; name each once"),
-    (["raw.zarr", "out.zarr", "--uncertainty"], 2, "the spread of several estimates.*--orientations flips or all"),
-    (["raw.zarr", "out.zarr", "--model", "model.safetensors"], 2, "is given more than once"),
+    (["raw.zarr", "out.zarr", "--halo-tolerance", "0,8"], 2, "tolerance 0,8 .*such as 99.9,8"),
+    (["raw.zarr", "out.zarr", "--halo-tolerance", "99,8", "--halo", "exact"], 2, "--halo-tolerance .*--halo auto"),
+    (["raw.zarr", "out.zarr", "--classes", "cell"], 2, "has no class 'cell'; choose from membrane"),
+    (["raw.zarr", "out.zarr", "--classes", "membrane,membrane"], 2, "--classes membrane,membrane"),
+    (["raw.zarr", "out.zarr", "--uncertainty"], 2, "--uncertainty .*--orientations flips or all"),
+    (["raw.zarr", "out.zarr", "--model", "model.safetensors"], 2, "--model .*model.safetensors .*more than once"),
     (["raw.zarr", "out.zarr", "--orientations", "six"], 2, "'six' is not one of"),
-    (["raw.zarr", "out.zarr", "--scale-level", "1"], 1, "raw.zarr has no level 1; it has levels 0 to 0"),
-    (["raw.zarr/0", "out.zarr", "--scale-level", "1"], 1, "is one array, so it has no level 1"),
+    (["raw.zarr", "out.zarr", "--scale-level", "1"], 2, "raw.zarr has no level 1; it has levels 0 to 0"),
+    (["raw.zarr/0", "out.zarr", "--scale-level", "1"], 2, "no level 1; .*OME-Zarr group"),
     (["coarse.zarr", "out.zarr"], 1, "30 x 12 x 12 nm, the model was trained on 30 x 6 x 6 nm .*--ignore-voxel-size"),
 ]
 
@@ -167,25 +167,25 @@ def test_predict_refuses_in_one_line(
     assert got == code
     assert re.search(message, line), line
     assert not (here / "out.zarr").exists()
-    np.testing.assert_array_equal(stored(here / "raw.zarr"), blobs((4, 64, 64)))
+    np.testing.assert_array_equal(read_volume(here / "raw.zarr"), blobs((4, 64, 64)))
 
 
 @pytest.mark.parametrize(
-    ("model", "message"),
+    ("model", "code", "message"),
     [
-        ("fusionnet-mars", "'fusionnet-mars' is neither a file nor a packaged model"),
-        ("folder", "'folder' is neither a file nor a packaged model"),
-        ("cut.safetensors", "cut.safetensors is not a complete .safetensors model file"),
-        ("changed.safetensors", "changed.safetensors has changed since it was written"),
-        ("pickled.pt", "pickled.pt is a pickled PyTorch file, which could run code and is never loaded"),
+        ("fusionnet-mars", 2, "'fusionnet-mars' is neither a file nor a packaged model"),
+        ("folder", 2, "'folder' is neither a file nor a packaged model"),
+        ("cut.safetensors", 1, "cut.safetensors is not a complete .safetensors model file"),
+        ("changed.safetensors", 1, "changed.safetensors has changed since it was written"),
+        ("pickled.pt", 1, "pickled.pt is a pickled PyTorch file, which could run code and is never loaded"),
     ],
 )
-def test_what_is_no_model_is_refused_in_one_line(
-    refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, model: str, message: str
+def test_invalid_models_are_refused_in_one_line(
+    refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, model: str, code: int, message: str
 ) -> None:
     monkeypatch.chdir(here)
-    code, line = refused("predict", "raw.zarr", "out.zarr", "--model", model)
-    assert (code, message in line) == (1, True), line
+    exit_code, line = refused("predict", "raw.zarr", "out.zarr", "--model", model)
+    assert (exit_code, message in line) == (code, True), line
 
 
 @pytest.fixture
@@ -208,11 +208,11 @@ def test_a_target_on_a_read_only_mount_is_refused(refused: Refused, here: Path, 
     finally:
         subprocess.run(["umount", str(read_only)], capture_output=True, check=False)
     assert code == 1
-    assert f"cannot be written: {read_only} is read-only for you; choose another folder" in line
+    assert f"cannot be written: {read_only} is read-only; choose another folder" in line
 
 
 def test_an_unreachable_scheduler_is_refused_within_seconds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("volseg.cluster.connect"), "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(import_module("volseg.cluster.dask_cluster"), "CONNECT_SECONDS", 1)
     started = time.monotonic()
     done = predicted(here / "raw.zarr", here / "out.zarr", "--cluster", "tcp://127.0.0.1:9")
     assert done.exit_code == 1
@@ -222,21 +222,21 @@ def test_an_unreachable_scheduler_is_refused_within_seconds(here: Path, monkeypa
 
 
 def predicted(raw: Path, target: Path, *more: str) -> Result:
-    """How a prediction by the command line ends; an error that is not one of our own is raised."""
+    """Result of a prediction by the command line; other errors than volseg's own are raised."""
     command = ["predict", str(raw), str(target), "--model", str(target.parent / "model.safetensors"), *more]
     return CliRunner().invoke(main, command, catch_exceptions=False)
 
 
-def test_nan_in_a_float_source_is_a_failed_block_and_the_rest_is_done(here: Path) -> None:
+def test_nan_in_a_float_source_fails_its_block_only(here: Path) -> None:
     voxels = blobs((4, 64, 64), dtype="float32")
     voxels[2, 5, 5] = np.nan
     make_volume(here / "nan.zarr", voxels.shape, voxels=voxels, chunk=(1, 32, 32))
     more = ["--block", "1,32,32", "--halo", "0,4,4", "--cluster", "serial"]
     done = predicted(here / "nan.zarr", here / "out.zarr", *more)
     assert done.exit_code == 3
-    assert "failed: block 8: the source holds NaN or infinity, at (2, 5, 5) (z, y, x) for one; repair it" in done.stderr
+    assert re.search(r"failed: block 8: .*NaN or infinity.* \(2, 5, 5\)", done.stderr)
     assert "15 of 16 blocks" in done.stdout
-    assert "1 blocks failed; mend the cause and give --resume" in done.stderr
+    assert "--resume" in done.stderr
     assert "sent again" not in done.stderr
 
 
@@ -248,11 +248,15 @@ OTHERS: list[tuple[list[str], int, str]] = [
     (["convert", "stack.tif", "there.zarr", "--voxel-size", "1,1,1"], 1, "there.zarr exists already"),
     (["convert", "stack.tif", "folder", "--voxel-size", "1,1,1", "--overwrite"], 1, "is not a Zarr, so --overwrite"),
     (["evaluate", "raw.zarr", "none.tif"], 1, "does not exist"),
-    (["evaluate", "raw.zarr", "there.zarr"], 1, "prediction .* is .*, truth .* is .*: not alike"),
-    (["evaluate", "raw.zarr", "raw.zarr"], 2, "so there is nothing to score; check which labels are membrane"),
+    (["evaluate", "raw.zarr", "there.zarr"], 1, r"prediction .* is \(4, 64, 64\), truth .* is \(2, 32, 32\)"),
+    (["evaluate", "raw.zarr", "raw.zarr"], 2, "nothing to score; check .*membrane"),
     (["evaluate", "raw.zarr", "stack.tif", "--threshold", "2"], 2, "threshold 2.0 is not between 0 and 1"),
+    (["evaluate", "raw.zarr", "stack.tif", "--channel", "7"], 2, "raw.zarr.* no channel 7; choose from 0"),
+    (["evaluate", "stack.tif", "stack.tif", "--channel", "7"], 2, "stack.tif .*--channel"),
+    (["evaluate", "raw.zarr", "stack.tif", "--kind", "instances", "--pixels-only"], 2, "--pixels-only .*ids"),
+    (["evaluate", "raw.zarr", "stack.tif", "--roi", "0:9,:,:"], 2, r"0:9.*\(4, 64, 64\)"),
     (["train", "none.toml"], 2, "cannot read run file none.toml"),
-    (["models", "vgg"], 1, "'vgg' is neither a file nor a packaged model"),
+    (["models", "vgg"], 2, "'vgg' is neither a file nor a packaged model"),
     (["view", "none.zarr"], 1, "none.zarr"),
     (["fly"], 2, "No such command 'fly'"),
 ]
@@ -269,89 +273,88 @@ def test_the_other_commands_refuse_in_one_line(
 
 
 RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\nfolder = "o"\n'
+END = 'folder = "o"\n'
+RUN_FILES: list[tuple[str, str, int, str]] = [
+    (END, END + "[fit]\nstep = 3\n", 2, "unknown key 'fit.step'; choose from steps, minutes"),
+    (END, END + "[fit]\nsteps = 0\n", 2, r"fit.steps: .*greater than 0 \(given: 0\)"),
+    ('raw = "raw.zarr"\n', "", 2, "data.raw: Field required"),
+    ("raw =", "row =", 2, "unknown key 'data.row'; choose from raw"),
+    ("[data]\nraw =", "[[data]]\nrow =", 2, "unknown key 'data.0.row'; choose from raw"),
+    (END, END + "[fit\n", 2, "is not TOML"),
+    ("[0, 2]", "[3, 9]", 2, r"data.train \[3, 9\] .*4 sections"),
+    ("train =", "validation = [1, 3]\ntrain =", 2, "data.train .*data.validation .*share sections of"),
+    ("stack.tif", "flat.zarr", 1, "not one volume"),
+    ("stack.tif", "there.zarr", 1, r"raw.zarr is \(4, 64, 64\), .*there.zarr .*\(2, 32, 32\)"),
+    ("train =", 'membrane = "nonzero"\ntrain =', 2, "100% .*data.membrane"),
+    ("train =", "ignore = 1\ntrain =", 2, "stack.tif .*data.ignore = 1"),
+    (END, END + '[optimizer]\nname = "lamb"\n', 2, "optimizer.name: .*'adamw', 'adam' or 'sgd' .*'lamb'"),
+    (END, END + '[loss]\nname = "hinge"\n', 2, "loss.name: .*'hinge'.*balanced, cross_entropy, dice"),
+    (
+        END,
+        END + '[target]\nkind = "affinities"\n[validation]\nscore = "v_rand"\n',
+        2,
+        "validation.score v_rand .*use f1",
+    ),
+    ('"o"', '"stack.tif"', 1, "cannot write into stack.tif: File exists; choose another"),
+]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda text: text + "[fit]\nstep = 3\n", "does not know 'fit.step'; it knows steps, minutes"),
-        (lambda text: text + "[fit]\nsteps = 0\n", r"fit.steps: .*greater than 0 \(given: 0\)"),
-        (lambda text: text.replace('raw = "raw.zarr"\n', ""), "data.raw: Field required"),
-        (lambda text: text.replace("raw =", "row ="), "does not know 'data.row'; it knows raw"),
-        (
-            lambda text: text.replace("[data]", "[[data]]").replace("raw =", "row ="),
-            "does not know 'data.0.row'; it knows raw",
-        ),
-        (lambda text: text + "[fit\n", "is not TOML"),
-        (lambda text: text.replace("[0, 2]", "[3, 9]"), r"data.train \[3, 9\] is not in a volume of 4 sections"),
-        (lambda text: text.replace("train =", "validation = [1, 3]\ntrain ="), "share sections of"),
-        (lambda text: text.replace("stack.tif", "flat.zarr"), "not one volume"),
-        (lambda text: text.replace("stack.tif", "there.zarr"), "they must be alike"),
-        (lambda text: text.replace("train =", 'membrane = "nonzero"\ntrain ='), "call 100% of the sections"),
-        (lambda text: text.replace("train =", "ignore = 1\ntrain ="), "are data.ignore = 1 in all the sections"),
-        (lambda text: text + '[optimizer]\nname = "lamb"\n', "optimizer.name: .*'adamw', 'adam' or 'sgd' .*'lamb'"),
-        (lambda text: text + '[loss]\nname = "hinge"\n', "loss.name: .*'cross_entropy'.*given: 'hinge'"),
-        (
-            lambda text: text + '[target]\nkind = "affinities"\n[validation]\nscore = "v_rand"\n',
-            "validation.score v_rand scores membrane, not affinities; use f1",
-        ),
-        (lambda text: text.replace('"o"', '"stack.tif"'), "cannot write into stack.tif: File exists; choose another"),
-    ],
-)
-def test_bad_run_files_are_refused_in_one_line(
-    refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str], message: str
+@pytest.mark.parametrize(("text", "replacement", "code", "message"), RUN_FILES, ids=[row[3] for row in RUN_FILES])
+def test_invalid_run_files_are_refused_in_one_line(
+    refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, text: str, replacement: str, code: int, message: str
 ) -> None:
     monkeypatch.chdir(here)
-    write_labels(here, one_class="nonzero" in change(RUN) or "ignore" in change(RUN))
-    (here / "run.toml").write_text(change(RUN))
-    code, line = refused("train", "run.toml")
-    assert code in (1, 2)
+    assert text in RUN
+    write_labels(here, one_class="nonzero" in replacement or "ignore" in replacement)
+    (here / "run.toml").write_text(RUN.replace(text, replacement))
+    exit_code, line = refused("train", "run.toml")
     assert re.search(message, line), line
+    assert exit_code == code
     assert not (here / "o").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("tables", "message"),
     [
-        ("[patches]\nsize = 30\n", r"patches.size \[1, 30, 30\] is off the network's stride .*; use \[1, 32, 32\]"),
-        ("[patches]\nsize = [2, 32, 32]\n", r"has 2 sections, and this 2-D network scores one; use \[1, 32, 32\]"),
-        ('[network]\nname = "vgg"\n', "there is no network 'vgg'; choose from deconvnet, .*, unet"),
-        ("[network]\narguments = { breadth = 3 }\n", "network 'fusionnet' does not take these arguments: .*breadth"),
+        ("[patches]\nsize = 30\n", r"patches.size \[1, 30, 30\] .*stride .*; use \[1, 32, 32\]"),
+        ("[patches]\nsize = [2, 32, 32]\n", r"patches.size \[2, 32, 32\] .*; use \[1, 32, 32\]"),
+        ('[network]\nname = "vgg"\n', "'vgg'.*choose from deconvnet, .*, unet"),
+        ("[network]\narguments = { breadth = 3 }\n", "'fusionnet' does not take these arguments: .*breadth"),
         ('[network]\nstart = "none.safetensors"\n', "'none.safetensors' is neither a file nor a packaged model"),
         ('[fit]\nprecision = "float16"\ndevice = "cpu"\n', "float16 needs a CUDA device"),
     ],
 )
 def test_networks_that_cannot_be_trained_are_refused_in_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, change: str, message: str
+    here: Path, monkeypatch: pytest.MonkeyPatch, tables: str, message: str
 ) -> None:
-    """To know a network takes torch; no step is taken, and the mended run file may start at once."""
+    """These refusals load torch, but take no step; the corrected run file can start at once."""
     monkeypatch.chdir(here)
     write_labels(here)
-    (here / "run.toml").write_text(RUN + change)
+    (here / "run.toml").write_text(RUN + tables)
     done = CliRunner().invoke(main, ["train", "run.toml"])
-    assert done.exit_code in (1, 2)
     (line,) = done.stderr.strip().splitlines()
     assert re.search(message, line), line
+    assert done.exit_code == 2
     assert not any((here / "o").iterdir())
 
 
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("fit.steps", "--set fit.steps is no assignment; write it as fit.steps=500"),
-        ("fit.stops=3", "does not know 'fit.stops'; it knows steps"),
-        ("fit.steps.more=3", "'more' stands below a value that is no table"),
+        ("fit.steps", "--set fit.steps is not KEY=VALUE, such as fit.steps=500"),
+        ("fit.stops=3", "unknown key 'fit.stops'; choose from steps"),
+        ("fit.steps.more=3", "'more' is below a value that is not a table"),
         ("fit.steps=many", r"fit.steps: .*valid integer.* \(given: 'many'\)"),
     ],
 )
-def test_bad_assignments_are_refused_in_one_line(
+def test_invalid_overrides_are_refused_in_one_line(
     refused: Refused, here: Path, monkeypatch: pytest.MonkeyPatch, assignment: str, message: str
 ) -> None:
     monkeypatch.chdir(here)
     (here / "run.toml").write_text(RUN + "[fit]\nsteps = 3\n")
     code, line = refused("train", "run.toml", "--set", assignment)
-    assert code == 2
     assert re.search(message, line), line
+    assert code == 2
 
 
 def write_labels(here: Path, *, one_class: bool = False) -> None:
@@ -361,8 +364,8 @@ def write_labels(here: Path, *, one_class: bool = False) -> None:
     tifffile.imwrite(here / "stack.tif", labels, photometric="minisblack")
 
 
-def test_voxel_sizes_of_the_fixture_suit(here: Path) -> None:
-    """Else every refusal above might be for the voxel size alone."""
+def test_the_fixture_itself_is_not_refused(here: Path) -> None:
+    """Otherwise each refusal above could have the same cause."""
     done = predicted(here / "raw.zarr", here / "out.zarr", "--cluster", "serial")
     assert done.exit_code == 0, done.stderr
     assert VOXEL_NM == (30.0, 6.0, 6.0)

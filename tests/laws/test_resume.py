@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import volseg
-from tests.makers import blobs, make_model, make_volume
+import volseg.prediction.resolve
 from volseg.cli.main import main
 from volseg.errors import ResumeError, TargetError
-from volseg.journey import RunTicket, compute_block
+from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import Mark, open_target, read_marks, read_record
-from volseg.storage.target import digest_of
+from volseg.storage.target import voxel_digest
+from volseg.testing.doubles import NoteRecorder
+from volseg.testing.factories import blobs, create_target_like, make_model, make_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,9 +103,7 @@ def test_a_run_killed_and_resumed_gives_the_bytes_of_one_never_killed(
 ) -> None:
     target = tmp_path / "killed.zarr"
     # The frozen record of the run that was never killed: same threads, same statistics.
-    from tests.laws.test_no_seams import freeze_like
-
-    freeze_like(never_killed, target)
+    create_target_like(target, never_killed)
     process = start(raw, target, small_model, "--cluster", cluster, "--resume")
     wait_for_marks(target, after, process)
     os.killpg(process.pid, signal.SIGKILL)
@@ -151,7 +152,7 @@ def test_each_mark_carries_the_digest_of_the_voxels_written(never_killed: Path) 
     marks = marks_of(never_killed)
     assert sorted(mark.block for mark in marks) == list(range(BLOCKS))
     for mark in marks:
-        assert mark.digest == digest_of(target.read(grid.box(mark.block)))
+        assert mark.digest == voxel_digest(target.read(grid.box(mark.block)))
         assert (mark.attempt, mark.worker) == (1, "this process")
         assert mark.seconds > 0
 
@@ -233,17 +234,42 @@ def test_a_resume_of_another_run_is_refused(
     options, target = dict(begun), Path(begun["target"])
     before = files(target)
     change(options, tmp_path)
-    with pytest.raises(ResumeError, match=f"was begun with {named}.*--overwrite"):
+    with pytest.raises(ResumeError, match=f"was started with {named}.*--overwrite"):
         volseg.predict(**options, resume=True)
     assert files(target) == before
 
 
-def test_what_is_not_asked_for_is_taken_from_the_record(raw: Path, small_model: Path, tmp_path: Path) -> None:
+def test_options_that_are_not_given_come_from_the_record(raw: Path, small_model: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"model": str(small_model), "cluster": "serial"}
     shape: dict[str, Any] = {"block": (1, 32, 32), "halo": (0, 8, 8), "roi": "0:2,:,:", "chunk": (1, 16, 16)}
     volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options, **shape, precision="float32")
     summary = volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options, resume=True)
     assert (summary.done, summary.already_done) == (0, 18)
+
+
+@pytest.mark.parametrize("number", ["format", "numerics"])
+def test_a_run_of_another_format_or_numerics_is_not_resumed(
+    raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
+    volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options)
+    monkeypatch.setattr(volseg.prediction.resolve, number.upper(), 99)
+    with pytest.raises(ResumeError, match=rf"{volseg.__version__} with {number} 1.*{number} 99.*--overwrite"):
+        volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options, resume=True)
+
+
+def test_another_version_of_volseg_or_torch_may_resume_and_the_latter_is_said(
+    raw: Path, small_model: Path, tmp_path: Path
+) -> None:
+    target, notes = tmp_path / "t.zarr", NoteRecorder()
+    options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
+    volseg.predict(str(raw), str(target), **options)
+    record = json.loads((target / "zarr.json").read_text())
+    record["attributes"]["volseg"] |= {"version": "0.0.1", "torch": "1.0"}
+    (target / "zarr.json").write_text(json.dumps(record))
+    summary = volseg.predict(str(raw), str(target), **options, resume=True, progress=notes)
+    assert summary.already_done == summary.blocks
+    assert any("torch 1.0" in line and torch.__version__ in line for line in notes.lines)
 
 
 def test_the_source_may_have_moved(small_model: Path, tmp_path: Path) -> None:
@@ -262,11 +288,11 @@ def test_a_block_that_outlives_its_run_leaves_the_next_one_alone(raw: Path, smal
     target = tmp_path / "p.zarr"
     options: dict[str, Any] = {"block": (1, 32, 32), "roi": "0:1,:,:", "cluster": "serial"}
     volseg.predict(str(raw), str(target), model=str(small_model), **options)
-    ticket = RunTicket(str(target), read_record(target).digest, str(raw), (str(small_model),))
-    compute_block(0, ticket)
+    reference = RunRef(str(target), read_record(target).digest, str(raw), (str(small_model),))
+    compute_block(0, reference)
     other = make_model(tmp_path / "other.safetensors", seed=9)
     volseg.predict(str(raw), str(target), model=str(other), overwrite=True, **options)
     before = files(target)
-    with pytest.raises(TargetError, match="holds another run than the one that sent this block"):
-        compute_block(0, ticket)
+    with pytest.raises(TargetError, match="holds another run"):
+        compute_block(0, reference)
     assert files(target) == before

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from volseg.errors import ConfigError
 from volseg.models.describe import describe_network, flops_per_voxel
 from volseg.models.footprint import network_footprint
+from volseg.models.networks.sliding_window import SlidingWindow
 from volseg.models.registry import NETWORKS, build_network
-from volseg.models.sliding_window import SlidingWindow
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in sorted(NETWORKS)),

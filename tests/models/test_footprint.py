@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.makers import random_network
 from volseg.errors import ModelError
 from volseg.models.footprint import network_footprint
-from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
+from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.registry import NETWORKS
+from volseg.testing.factories import random_network
 
 if TYPE_CHECKING:
     from volseg.blocks import Footprint
@@ -44,18 +44,18 @@ NARROW: list[tuple[str, dict[str, Any]]] = [
 """Every network at full depth, and 3-D ones: a single channel looks as far as sixty-four."""
 
 
-def test_every_network_is_proven() -> None:
+def test_the_laws_below_cover_every_network() -> None:
     assert {name for name, _ in NARROW} == set(NETWORKS)
 
 
-def _called(case: tuple[str, dict[str, Any]]) -> str:
+def _case_id(case: tuple[str, dict[str, Any]]) -> str:
     return f"{case[0]}-{'-'.join(f'{k}={v}' for k, v in case[1].items() if k != 'width')}".replace(" ", "")
 
 
 def positive(network: nn.Module) -> nn.Module:
-    """Positive weights, no biases, batch norms that change nothing: what one voxel does can never cancel out.
+    """Set positive weights, no biases and identity batch norms: effects of a voxel never cancel out.
 
-    A sigmoid looks at its own voxel alone, but would round small traces away.
+    A sigmoid, which would round small effects away, becomes the identity.
     """
     network = network.double().eval()
     for module in network.modules():
@@ -71,8 +71,8 @@ def positive(network: nn.Module) -> nn.Module:
     return network
 
 
-def along(footprint: Footprint, axis: int) -> tuple[int, int, int, int, int]:
-    """Reach before and after, stride, margin and a length that holds a voxel's whole reach, along an axis."""
+def sizes_along(footprint: Footprint, axis: int) -> tuple[int, int, int, int, int]:
+    """Reach before and after, stride, margin and a length above twice the reach, along an axis."""
     before, after, stride, margin, smallest = (
         getattr(footprint, name)[axis] for name in ("reach_before", "reach_after", "stride", "margin", "smallest")
     )
@@ -80,7 +80,7 @@ def along(footprint: Footprint, axis: int) -> tuple[int, int, int, int, int]:
 
 
 def shape_along(footprint: Footprint, axis: int, length: int) -> list[int]:
-    """An input that is long along one axis and as small as may be along the others."""
+    """The shape of an input of `length` along one axis and the smallest size along the others."""
     sides = list(footprint.smallest)
     sides[axis] = length
     return sides[3 - footprint.dimensions :]
@@ -89,7 +89,7 @@ def shape_along(footprint: Footprint, axis: int, length: int) -> list[int]:
 LONG = ("deconvnet", "fcn32s", "fcn16s")
 """A DeconvNet takes no input below 224 x 224 voxels; the y of these is as their x."""
 CASES = [
-    pytest.param(name, arguments, axis, id=f"{_called((name, arguments))}-{'zyx'[axis]}",
+    pytest.param(name, arguments, axis, id=f"{_case_id((name, arguments))}-{'zyx'[axis]}",
                  marks=[pytest.mark.slow] if name in LONG and axis == 1 else [])
     for name, arguments in NARROW
     for axis in range(3)
@@ -97,7 +97,7 @@ CASES = [
 ]  # fmt: skip
 
 
-def test_a_deconvnets_reach_is_what_an_impulse_shows_at_the_phases_that_see_the_farthest() -> None:
+def test_a_deconvnets_reach_is_that_of_an_impulse_at_the_phases_that_see_the_farthest() -> None:
     check_reach("deconvnet", {"width": 1}, 2, [6, 25])
 
 
@@ -110,7 +110,7 @@ def test_a_deconvnets_reach_is_what_an_impulse_shows_at_the_phases_that_see_the_
         for case in CASES
     ],
 )
-def test_reach_is_what_an_impulse_shows_at_every_stride_phase(name: str, arguments: dict[str, Any], axis: int) -> None:
+def test_reach_is_that_of_an_impulse_at_every_stride_phase(name: str, arguments: dict[str, Any], axis: int) -> None:
     check_reach(name, arguments, axis)
 
 
@@ -118,7 +118,7 @@ def check_reach(name: str, arguments: dict[str, Any], axis: int, phases: list[in
     """Impulses at some phases of the stride, by default at all, show the reach that is stated."""
     network = positive(random_network(name, arguments))
     footprint = network_footprint(network)
-    reach_before, reach_after, stride, margin, length = along(footprint, axis)
+    reach_before, reach_after, stride, margin, length = sizes_along(footprint, axis)
     shape = shape_along(footprint, axis, length)
     line = len(shape) - 3 + axis
     before = after = 0
@@ -126,45 +126,45 @@ def check_reach(name: str, arguments: dict[str, Any], axis: int, phases: list[in
         at = length // 2 // stride * stride + phase
         for faint in (0.0, 1e-200) if name == "deconvnet" else (0.0,):
             first, last = influenced(network, shape, line, at, faint)
-            # An output at p looks at input p + margin; what a later output sees of an earlier input is reach before it.
+            # An output at p is centred on input p + margin; later outputs depend on earlier inputs: reach before.
             before, after = max(before, last + margin - at), max(after, at - (first + margin))
     assert (before, after) == (reach_before, reach_after)
 
 
 def influenced(network: nn.Module, shape: list[int], line: int, at: int, faint: float) -> tuple[int, int]:
-    """First and last output place along an axis that an impulse at an input place changes.
+    """First and last output voxel along an axis that an impulse at an input voxel changes.
 
-    Where all is zero a pooling's switch points at a cell's first voxel; a faint slope makes it point at the last.
+    The switch of a pooling points at the first voxel of a cell of zeros; a faint slope makes it point at the last.
     """
     others = [axis for axis in range(2 + len(shape)) if axis != 2 + line]
     slope = torch.arange(shape[line], dtype=torch.float64).reshape([-1 if a == line else 1 for a in range(len(shape))])
     empty = (slope * faint).expand(1, 1, *shape)
     impulse = empty.clone()
-    place = [side // 2 for side in shape]
-    place[line] = at
-    impulse[(0, 0, *place)] = 1.0
+    voxel = [side // 2 for side in shape]
+    voxel[line] = at
+    impulse[(0, 0, *voxel)] = 1.0
     with torch.inference_mode():
         changed = (network(impulse) - network(empty)).abs().amax(dim=others) > 0
-    places = np.flatnonzero(changed.numpy())
-    return int(places[0]), int(places[-1])
+    voxels = np.flatnonzero(changed.numpy())
+    return int(voxels[0]), int(voxels[-1])
 
 
 @pytest.mark.parametrize(("name", "arguments", "axis"), CASES)
 def test_changing_voxels_beyond_the_reach_changes_nothing(name: str, arguments: dict[str, Any], axis: int) -> None:
     network = random_network(name, {**arguments, "width": 2})
     footprint = network_footprint(network)
-    before, after, stride, margin, length = along(footprint, axis)
+    before, after, stride, margin, length = sizes_along(footprint, axis)
     shape = shape_along(footprint, axis, length)
     line = len(shape) - 3 + axis
     raw = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(0))
     for phase in sorted({0, 1, stride - 1}):
-        at = length // 2 // stride * stride + phase  # an input place; the output there is at - margin
+        at = length // 2 // stride * stride + phase  # an input voxel; its output is at - margin
         changed = raw.clone()
         changed.narrow(2 + line, 0, at - before).add_(9.0)
         changed.narrow(2 + line, at + after + 1, length - at - after - 1).sub_(9.0)
         with torch.inference_mode():
-            one, other = (network(x).select(2 + line, at - margin) for x in (raw, changed))
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+            before_change, after_change = (network(x).select(2 + line, at - margin) for x in (raw, changed))
+        torch.testing.assert_close(before_change, after_change, rtol=0, atol=1e-5)
 
 
 def test_neighbouring_sections_as_channels_are_a_margin_along_z() -> None:
@@ -193,15 +193,15 @@ def test_stride_is_the_shift_under_which_the_network_commutes(name: str, argumen
     raw = torch.randn(1, 1, side + stride, side + stride, generator=torch.Generator().manual_seed(1))
     inside = slice(reach - margin + stride, side - reach - margin - stride)
     with torch.inference_mode():
-        here = network(raw[..., :side, :side])[..., inside, inside]
+        output = network(raw[..., :side, :side])[..., inside, inside]
         for shift in range(1, stride + 1):
-            there = network(raw[..., shift : shift + side, :side])
-            moved = there[..., inside.start - shift : inside.stop - shift, inside]
-            same = torch.allclose(here, moved, rtol=0, atol=1e-5)
+            shifted = network(raw[..., shift : shift + side, :side])
+            aligned = shifted[..., inside.start - shift : inside.stop - shift, inside]
+            same = torch.allclose(output, aligned, rtol=0, atol=1e-5)
             assert same == (shift == stride), f"shift {shift}"
 
 
-def test_the_papers_networks_have_the_reach_and_sizes_that_are_known() -> None:
+def test_published_networks_have_their_known_reach_and_sizes() -> None:
     with torch.device("meta"):
         unet, fusionnet = random_network("unet", {}), random_network("fusionnet", {})
     footprint = network_footprint(unet)

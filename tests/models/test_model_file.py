@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.makers import make_model, random_network
-from volseg.errors import ModelError
+from volseg.errors import ConfigError, ModelError
 from volseg.models import read_card, resolve_model
 from volseg.models.model import load_model_file, save_model
+from volseg.testing.factories import make_model, random_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ def test_a_card_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_is_refused_with_what_there_is() -> None:
-    with pytest.raises(ModelError, match="'fusionnet-mars' is neither a file nor a packaged model"):
+    with pytest.raises(ConfigError, match="'fusionnet-mars' is neither a file nor a packaged model"):
         resolve_model("fusionnet-mars")
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import volseg
-from tests.makers import make_model, random_network
 from volseg.errors import ModelError
-from volseg.inference.prepare import ready
-from volseg.models.model import let_go_of_models, load_model_file, shared_model
+from volseg.inference.optimize.optimize import optimized
+from volseg.models.model import clear_model_cache, load_model_file, shared_model
+from volseg.testing.factories import make_model, random_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +22,13 @@ def test_a_shared_model_is_read_once_until_its_file_changes_or_it_is_let_go(tmp_
     first = shared_model(path)
     assert shared_model(path) is first
     assert load_model_file(path) is not first
-    made = ready(first.network, "cpu", "bfloat16")
-    assert ready(first.network, "cpu", "bfloat16") is made
-    assert ready(first.network, "cpu", "float32") is not made
+    made = optimized(first.network, "cpu", "bfloat16")
+    assert optimized(first.network, "cpu", "bfloat16") is made
+    assert optimized(first.network, "cpu", "float32") is not made
     make_model(path, arguments={"width": 6, "depth": 2}, seed=2)
     second = shared_model(path)
     assert second.digest != first.digest
-    let_go_of_models()
+    clear_model_cache()
     assert shared_model(path) is not second
     with pytest.raises(ModelError, match="cannot read model file"):
         shared_model(tmp_path / "none.safetensors")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from volseg.phantom.neurites import MARGIN_NM, grow_neurites, lifted
+from volseg.phantom.neurites import MARGIN_NM, grow_neurites, lifting_map
 
 EXTENT = (600.0, 1200.0, 1200.0)
 
@@ -44,10 +44,10 @@ def test_tangents_are_unit_vectors(neurites):
         np.testing.assert_allclose(np.linalg.norm(neurite.tangents, axis=1), 1, atol=1e-9)
 
 
-def test_lifted_distance_is_the_power_distance():
+def test_the_lifting_map_gives_the_power_distance():
     rng = np.random.default_rng(0)
     points, radius = rng.uniform(0, 500, (40, 3)), rng.uniform(20, 90, 40)
     query = rng.uniform(0, 500, 3)
-    lift = np.sum((lifted(points, radius) - np.append(query, 0)) ** 2, axis=1)
+    lift = np.sum((lifting_map(points, radius) - np.append(query, 0)) ** 2, axis=1)
     power = np.sum((points - query) ** 2, axis=1) - radius**2
     np.testing.assert_allclose(lift - radius.max() ** 2, power, atol=1e-6)

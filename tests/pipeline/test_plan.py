@@ -1,4 +1,4 @@
-"""The plan refuses what does not fit, with what would."""
+"""The plan refuses sizes that do not fit, and names sizes that do."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volseg.blocks import Box, Footprint
-from volseg.errors import GridError, ModelError
+from volseg.errors import ConfigError, GridError, ModelError
+from volseg.models.compatibility import refuse_other_type, refuse_other_voxels, refuse_uneven
 from volseg.ops import Normalization
-from volseg.pipeline import Request, plan_run
-from volseg.pipeline.plan import refuse_other_type, refuse_other_voxels, refuse_uneven
+from volseg.pipeline import PlanRequest, plan_run
 
 FUSIONNET = Footprint((0, 245, 245), (0, 245, 245), (1, 16, 16), (0, 0, 0), (1, 16, 16), (0, 235, 235))
 UNET = Footprint((0, 107, 107), (0, 107, 107), (1, 16, 16), (0, 92, 92), (1, 188, 188), (0, 96, 96))
@@ -21,8 +21,8 @@ UNET = Footprint((0, 107, 107), (0, 107, 107), (1, 16, 16), (0, 92, 92), (1, 188
 @given(
     st.tuples(*[st.integers(1, 5000)] * 3), st.tuples(*[st.integers(1, 200)] * 3), st.sampled_from([FUSIONNET, UNET])
 )
-def test_what_the_plan_chooses_always_fits(shape: tuple, chunk: tuple, footprint: Footprint) -> None:
-    plan = plan_run(shape, chunk, (footprint,), Request())
+def test_default_sizes_always_fit(shape: tuple, chunk: tuple, footprint: Footprint) -> None:
+    plan = plan_run(shape, chunk, (footprint,), PlanRequest())
     for block, shard, inner, stride in zip(plan.grid.block, plan.shard, plan.chunk, footprint.stride, strict=True):
         assert block % stride == 0
         assert block % shard == 0
@@ -34,7 +34,7 @@ def test_what_the_plan_chooses_always_fits(shape: tuple, chunk: tuple, footprint
 
 
 def test_tiles_go_from_the_whole_block_to_small_ones() -> None:
-    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), Request(block=(16, 512, 1024)))
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), PlanRequest(block=(16, 512, 1024)))
     cores = [tiling.core for tiling in plan.tilings()]
     assert cores[0] == (1, 512, 1024)
     assert cores[1] == (1, 256, 512)
@@ -44,21 +44,21 @@ def test_tiles_go_from_the_whole_block_to_small_ones() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request(block=(16, 500, 512)), r"block \(16, 500, 512\) is off .* use --block 16,512,512"),
-        (Request(block=(16, 512, 0)), "at least one voxel"),
-        (Request(block=(16, 512, 512), shard=(16, 192, 512)), "is not made of whole shards"),
-        (Request(block=(16, 512, 512), chunk=(16, 100, 512)), "chunk .* does not divide the shard"),
-        (Request(halo=(0, 17, 16)), r"halo \(0, 17, 16\) is off .* use --halo 0,32,16"),
-        (Request(region=Box((0, 0, 0), (40, 10, 10))), "not inside the volume|leaves the volume"),
+        (PlanRequest(block=(16, 500, 512)), r"block \(16, 500, 512\) .* use --block 16,512,512"),
+        (PlanRequest(block=(16, 512, 0)), "at least one voxel"),
+        (PlanRequest(block=(16, 512, 512), shard=(16, 192, 512)), "is not made of whole shards"),
+        (PlanRequest(block=(16, 512, 512), chunk=(16, 100, 512)), "chunk .* does not divide the shard"),
+        (PlanRequest(halo=(0, 17, 16)), r"halo \(0, 17, 16\) .* use --halo 0,32,16"),
+        (PlanRequest(region=Box((0, 0, 0), (40, 10, 10))), r"0:40,0:10,0:10 .* volume of shape \(32, 2000, 2000\)"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_would(request_: Request, message: str) -> None:
+def test_sizes_that_do_not_fit_are_refused_with_sizes_that_do(request_: PlanRequest, message: str) -> None:
     with pytest.raises(GridError, match=message):
         plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), request_)
 
 
 def test_a_halo_below_the_reach_runs_with_one_warning() -> None:
-    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), Request(halo=(0, 64, 64)))
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), PlanRequest(halo=(0, 64, 64)))
     assert plan.halo == (0, 64, 64)
     assert len(plan.warnings) == 1
     assert "(0, 240, 240)" in plan.warnings[0]
@@ -66,11 +66,11 @@ def test_a_halo_below_the_reach_runs_with_one_warning() -> None:
 
 def test_a_halo_below_an_unpadded_networks_margin_is_refused() -> None:
     with pytest.raises(GridError, match="below the margin"):
-        plan_run((32, 2000, 2000), (16, 128, 128), (UNET,), Request(halo=(0, 64, 64)))
+        plan_run((32, 2000, 2000), (16, 128, 128), (UNET,), PlanRequest(halo=(0, 64, 64)))
 
 
-def test_a_region_that_grows_is_told() -> None:
-    request = Request(block=(16, 512, 512), region=Box((3, 600, 600), (5, 700, 700)))
+def test_a_region_that_grows_is_a_warning() -> None:
+    request = PlanRequest(block=(16, 512, 512), region=Box((3, 600, 600), (5, 700, 700)))
     plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET,), request)
     assert plan.grid.region == Box((0, 512, 512), (16, 1024, 1024))
     assert plan.warnings == (
@@ -78,20 +78,20 @@ def test_a_region_that_grows_is_told() -> None:
     )
 
 
-def test_other_voxels_are_refused_along_the_axes_that_the_network_sees() -> None:
+def test_another_voxel_size_is_refused_along_the_axes_that_the_network_sees() -> None:
     refuse_other_voxels((30.0, 4.1, 4.0), (50.0, 4.0, 4.0), FUSIONNET)
     refuse_other_voxels(None, (50.0, 4.0, 4.0), FUSIONNET)
     with pytest.raises(ModelError, match="30 x 6 x 6 nm, the model was trained on 50 x 4 x 4 nm.*--ignore-voxel-size"):
         refuse_other_voxels((30.0, 6.0, 6.0), (50.0, 4.0, 4.0), FUSIONNET)
 
 
-def test_fixed_constants_hold_for_the_trainings_type_alone() -> None:
+def test_fixed_constants_hold_only_for_the_data_type_of_the_training() -> None:
     refuse_other_type("uint16", Normalization("section", (1.0, 1.0), "uint8"))
     with pytest.raises(ModelError, match="holds uint16, but this model's fixed normalisation was made for uint8"):
         refuse_other_type("uint16", Normalization("fixed", (1.0, 1.0), "uint8"))
 
 
-def test_a_level_that_fits_is_named_where_the_voxels_differ() -> None:
+def test_a_level_with_the_right_voxel_size_is_named_if_the_voxels_differ() -> None:
     fine, fitting = (30.0, 3.0, 3.0), (30.0, 6.0, 6.0)
     with pytest.raises(ModelError, match="30 x 3 x 3 nm, .* on 30 x 6 x 6 nm .*use --scale-level 1, or --ignore"):
         refuse_other_voxels(fine, fitting, FUSIONNET, (fine, fitting))
@@ -101,38 +101,38 @@ def test_a_level_that_fits_is_named_where_the_voxels_differ() -> None:
     refuse_other_voxels((99.0, 6.0, 6.0), fitting, FUSIONNET)  # it does not look along z
 
 
-def test_a_network_that_treats_y_and_x_differently_is_not_turned() -> None:
+def test_a_network_that_treats_y_and_x_differently_is_not_rotated() -> None:
     refuse_uneven(FUSIONNET)
-    with pytest.raises(ModelError, match=r"stride differs along y and x \(16, 32\); use --orientations flips"):
+    with pytest.raises(ConfigError, match=r"stride differs along y and x \(16, 32\); use --orientations flips"):
         refuse_uneven(replace(FUSIONNET, stride=(1, 16, 32)))
 
 
-def test_networks_of_unlike_strides_share_blocks_but_not_tiles() -> None:
+def test_networks_of_different_strides_share_blocks_but_not_tiles() -> None:
     other = replace(FUSIONNET, stride=(1, 24, 24), smallest=(1, 24, 24), context=(0, 40, 40))
-    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET, other), Request())
+    plan = plan_run((32, 2000, 2000), (16, 128, 128), (FUSIONNET, other), PlanRequest())
     assert all(b % 48 == 0 for b in plan.grid.block[1:])
     assert plan.halos == (FUSIONNET.exact_halo(), (0, 48, 48))
     assert plan.halo == FUSIONNET.exact_halo()
     assert next(plan.tilings(1)).halo == (0, 48, 48)
 
 
-def test_a_network_of_neighbouring_sections_has_one_halo_along_z() -> None:
+def test_a_network_of_several_input_sections_has_one_halo_along_z() -> None:
     three = replace(
         FUSIONNET, reach_before=(1, 245, 245), reach_after=(1, 245, 245), margin=(1, 0, 0), smallest=(3, 16, 16)
     )
-    assert three.checked_halo((1, 32, 32)) == (1, 32, 32)
+    assert three.validate_halo((1, 32, 32)) == (1, 32, 32)
     for halo in [(0, 32, 32), (2, 32, 32), (3, 32, 32)]:
         with pytest.raises(GridError, match="takes 3 sections as its channels; use --halo 1,32,32"):
-            three.checked_halo(halo)
-    with pytest.raises(GridError, match="--halo auto or exact gives each its own"):
-        plan_run((32, 2000, 2000), (16, 128, 128), (three, FUSIONNET), Request(halo=(1, 32, 32)))
+            three.validate_halo(halo)
+    with pytest.raises(GridError, match="use --halo auto or exact"):
+        plan_run((32, 2000, 2000), (16, 128, 128), (three, FUSIONNET), PlanRequest(halo=(1, 32, 32)))
 
 
-def test_a_block_of_a_3d_network_is_at_least_as_deep_as_what_is_computed_twice() -> None:
+def test_a_block_of_a_3d_network_is_at_least_as_deep_as_its_halo_on_both_sides() -> None:
     deep = replace(
         FUSIONNET, dimensions=3, reach_before=(60, 245, 245), reach_after=(60, 245, 245), context=(60, 235, 235)
     )
-    plan = plan_run((500, 2000, 2000), (16, 128, 128), (deep,), Request())
+    plan = plan_run((500, 2000, 2000), (16, 128, 128), (deep,), PlanRequest())
     assert plan.grid.block[0] >= 112
     overheads = [tiling.overhead for tiling in plan.tilings()]
     assert overheads == sorted(overheads)
@@ -140,5 +140,5 @@ def test_a_block_of_a_3d_network_is_at_least_as_deep_as_what_is_computed_twice()
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 10, 10), (1, 100, 3)])
 def test_a_volume_smaller_than_the_stride_has_a_tile(shape: tuple) -> None:
-    plan = plan_run(shape, (1, 8, 8), (FUSIONNET,), Request())
+    plan = plan_run(shape, (1, 8, 8), (FUSIONNET,), PlanRequest())
     assert next(plan.tilings()).core[2] == 16

@@ -1,4 +1,4 @@
-"""Values kept between runs."""
+"""Values cached between runs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_value_is_made_once_for_a_key() -> None:
-    made: list[str] = []
+def test_a_value_is_computed_once_for_a_key() -> None:
+    computed: list[str] = []
 
-    def make(name: str) -> list[str]:
-        made.append(name)
+    def compute(name: str) -> list[str]:
+        computed.append(name)
         return [name]
 
-    assert cached("words", "a", lambda: make("a")) == cached("words", "a", lambda: make("never")) == ["a"]
-    assert cached("words", "b", lambda: make("b")) == ["b"]
-    assert made == ["a", "b"]
+    assert cached("words", "a", lambda: compute("a")) == cached("words", "a", lambda: compute("never")) == ["a"]
+    assert cached("words", "b", lambda: compute("b")) == ["b"]
+    assert computed == ["a", "b"]
 
 
-def test_what_fails_is_not_kept() -> None:
+def test_a_failed_computation_is_not_cached() -> None:
     def fail() -> None:
         raise RuntimeError
 
@@ -40,7 +40,7 @@ def test_what_fails_is_not_kept() -> None:
     assert cached("words", "a", lambda: 3) == 3
 
 
-def test_a_broken_file_is_made_anew() -> None:
+def test_a_broken_file_is_replaced() -> None:
     cached("words", "a", lambda: 1)
     (file,) = (cache_folder() / "words").iterdir()
     file.write_text('{"half')
@@ -48,7 +48,7 @@ def test_a_broken_file_is_made_anew() -> None:
     assert cached("words", "a", lambda: 3) == 2
 
 
-def test_a_folder_that_cannot_be_made_costs_time_alone(empty: Path) -> None:
+def test_a_folder_that_cannot_be_created_only_costs_time(empty: Path) -> None:
     empty.write_text("a file where the folder would be")
     assert cached("words", "a", lambda: 1) == 1
     assert cached("words", "a", lambda: 2) == 2

@@ -1,4 +1,4 @@
-"""Stacks of sections become volumes of the same voxels, or one clear line."""
+"""Stacks of sections become volumes of the same voxels, or are refused in one line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import tifffile
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.makers import blobs, stored
 from volseg.cli.convert import convert
 from volseg.errors import ConfigError, SourceError, TargetError
 from volseg.storage import convert_stack, is_stack, open_stack, open_volume
+from volseg.testing.factories import blobs, read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 def test_a_tiff_keeps_its_voxels_and_type(tmp_path: Path, dtype: str, compression: str | None) -> None:
     voxels = blobs((37, 40, 50), dtype=dtype)
     tifffile.imwrite(tmp_path / "stack.tif", voxels, compression=compression)
-    seen: list[int] = []
-    convert_stack(open_stack(tmp_path / "stack.tif"), tmp_path / "v.zarr", (50.0, 4.0, 4.0), seen.append)
-    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), voxels)
+    progress: list[int] = []
+    convert_stack(open_stack(tmp_path / "stack.tif"), tmp_path / "v.zarr", (50.0, 4.0, 4.0), progress.append)
+    np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), voxels)
     volume = open_volume(str(tmp_path / "v.zarr"))
     assert (volume.dtype, volume.voxel_nm) == (dtype, (50.0, 4.0, 4.0))
-    assert seen == [32, 37]
+    assert progress == [32, 37]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_a_folder_is_taken_in_natural_order(tmp_path: Path, suffix: str) -> None:
+def test_a_folder_is_read_in_natural_order(tmp_path: Path, suffix: str) -> None:
     voxels = np.stack([np.full((5, 6), z, np.uint8) for z in range(12)])
     folder = tmp_path / "sections"
     folder.mkdir()
@@ -42,7 +42,7 @@ def test_a_folder_is_taken_in_natural_order(tmp_path: Path, suffix: str) -> None
         Image.fromarray(section).save(folder / f"section{z}{suffix}")
     (folder / "notes.txt").write_text("not a section")
     convert_stack(open_stack(folder), tmp_path / "v.zarr", (8.0, 8.0, 8.0))
-    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), voxels)
+    np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), voxels)
 
 
 def test_sixteen_bit_pngs_keep_their_values(tmp_path: Path) -> None:
@@ -77,18 +77,18 @@ def _folder(path: Path) -> Path:
         (lambda p: _folder(p / "empty"), "holds no .tif, .tiff or .png section"),
     ],
 )
-def test_what_is_no_stack_is_refused(tmp_path: Path, make, message) -> None:
+def test_other_paths_are_refused(tmp_path: Path, make, message) -> None:
     with pytest.raises(SourceError, match=message):
         open_stack(make(tmp_path))
 
 
-def test_doubles_are_refused_by_name(tmp_path: Path) -> None:
+def test_another_data_type_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "d.tif", np.zeros((2, 8, 8)), photometric="minisblack")
-    with pytest.raises(SourceError, match="holds float64; what suits here is uint8"):
+    with pytest.raises(SourceError, match="holds float64; supported types: uint8"):
         open_stack(tmp_path / "d.tif")
 
 
-def test_a_section_of_another_size_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_section_of_another_size_is_named_and_no_file_is_left(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "sections")
     for z, width in enumerate((6, 6, 7)):
         Image.fromarray(np.zeros((5, width), np.uint8)).save(folder / f"s{z}.png")
@@ -100,11 +100,11 @@ def test_a_section_of_another_size_is_named_and_nothing_is_left(tmp_path: Path) 
 def test_an_existing_volume_is_kept(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "s.tif", np.zeros((2, 8, 8), np.uint8), photometric="minisblack")
     _folder(tmp_path / "v.zarr")
-    with pytest.raises(TargetError, match="exists already"):
+    with pytest.raises(TargetError, match="v.zarr exists already"):
         convert_stack(open_stack(tmp_path / "s.tif"), tmp_path / "v.zarr", (1.0, 1.0, 1.0))
 
 
-def test_overwrite_replaces_once_the_new_volume_is_whole(tmp_path: Path) -> None:
+def test_overwrite_replaces_when_the_new_volume_is_complete(tmp_path: Path) -> None:
     old, new = blobs((2, 8, 8)), blobs((2, 8, 8), seed=1)
     for name, voxels in (("old.tif", old), ("new.tif", new)):
         tifffile.imwrite(tmp_path / name, voxels, photometric="minisblack")
@@ -113,12 +113,12 @@ def test_overwrite_replaces_once_the_new_volume_is_whole(tmp_path: Path) -> None
     (tmp_path / "new.tif").rename(tmp_path / "moved.tif")
     with pytest.raises(SourceError):
         convert_stack(broken, tmp_path / "v.zarr", (1.0, 1.0, 1.0), overwrite=True)
-    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), old)
+    np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), old)
     convert_stack(open_stack(tmp_path / "moved.tif"), tmp_path / "v.zarr", (1.0, 1.0, 1.0), overwrite=True)
-    np.testing.assert_array_equal(stored(tmp_path / "v.zarr"), new)
+    np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), new)
 
 
-def test_a_zarr_is_not_taken_for_a_folder_of_sections(raw: Path) -> None:
+def test_a_zarr_is_not_a_folder_of_sections(raw: Path) -> None:
     assert not is_stack(raw)
     assert is_stack(raw.parent)
 
@@ -135,7 +135,7 @@ def test_a_dataset_of_hdf5_keeps_its_voxels_and_states_its_voxel_size(tmp_path: 
     assert "volumes/labels states no voxel size; give --voxel-size" in str(refused.exception)
     done = CliRunner().invoke(convert, [source, str(target)])
     assert done.output.rstrip().endswith("voxels of 40 x 4 x 4 nm (z, y, x)"), done.output
-    np.testing.assert_array_equal(stored(target), voxels)
+    np.testing.assert_array_equal(read_volume(target), voxels)
     assert open_volume(str(target)).voxel_nm == (40.0, 4.0, 4.0)
     again = CliRunner().invoke(convert, [source, str(target), "--overwrite", "--voxel-size", "50,5,5"])
     assert again.exit_code == 0

@@ -1,4 +1,4 @@
-"""HDF5: the voxels that are in the file, mirrored outside, and the way out where there is a choice."""
+"""HDF5: voxels as stored, mirrored beyond the edges; refusals name the datasets to choose from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.makers import blobs
 from volseg.blocks import Box
 from volseg.errors import SourceError
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
+from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SHAPE = (5, 20, 33)
 
 
-def written(path: Path, **datasets: Any) -> Path:
+def write_file(path: Path, **datasets: Any) -> Path:
     with h5py.File(path, "w") as file:
         for name, voxels in datasets.items():
             file.create_dataset(name.replace("__", "/"), data=voxels)
@@ -42,14 +42,14 @@ PADDED = np.pad(blobs(SHAPE), 40, mode="reflect")
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.tuples(*[st.integers(-40, 40)] * 3), st.tuples(*[st.integers(1, 9)] * 3))
-def test_a_read_that_leaves_the_volume_is_mirrored(path: Path, start: tuple, size: tuple) -> None:
+def test_a_read_beyond_the_volume_is_mirrored(path: Path, start: tuple, size: tuple) -> None:
     start = tuple(min(a, n + 30) for a, n in zip(start, SHAPE, strict=True))
     stop = tuple(a + n for a, n in zip(start, size, strict=True))
     expected = PADDED[tuple(slice(a + 40, b + 40) for a, b in zip(start, stop, strict=True))]
     np.testing.assert_array_equal(open_hdf5(str(path)).read(Box(start, stop)), expected)
 
 
-def test_shape_type_and_chunk_are_those_of_the_dataset_and_survive_pickling(path: Path) -> None:
+def test_shape_type_and_chunk_are_those_of_the_dataset_also_after_pickling(path: Path) -> None:
     for volume in (open_hdf5(f"{path}:volumes/raw"), pickle.loads(pickle.dumps(open_hdf5(str(path))))):
         assert (volume.shape, volume.dtype, volume.chunk, volume.voxel_nm) == (SHAPE, "uint8", (2, 8, 8), None)
         assert volume.location == f"{path.resolve()}:/volumes/raw"
@@ -57,9 +57,9 @@ def test_shape_type_and_chunk_are_those_of_the_dataset_and_survive_pickling(path
 
 
 @pytest.mark.parametrize("dtype", [">u2", "<u2", ">f4", "bool"])
-def test_voxels_come_in_the_byte_order_of_the_machine(tmp_path: Path, dtype: str) -> None:
+def test_voxels_have_the_byte_order_of_the_machine(tmp_path: Path, dtype: str) -> None:
     voxels = (blobs((2, 3, 4)) > 128) if dtype == "bool" else blobs((2, 3, 4)).astype(dtype)
-    volume = open_hdf5(str(written(tmp_path / "a.h5", a=voxels)), ("uint16", "float32", "bool"))
+    volume = open_hdf5(str(write_file(tmp_path / "a.h5", a=voxels)), ("uint16", "float32", "bool"))
     read = volume.read(Box.of_shape(volume.shape))
     assert read.dtype.isnative
     assert read.dtype.name == volume.dtype
@@ -78,15 +78,15 @@ def test_voxels_come_in_the_byte_order_of_the_machine(tmp_path: Path, dtype: str
     ],
 )
 def test_the_voxel_size_is_read_in_nanometres(tmp_path: Path, name: str, stated: Any, expected: Any) -> None:
-    file = written(tmp_path / "a.h5", a=blobs((2, 3, 4)))
+    file = write_file(tmp_path / "a.h5", a=blobs((2, 3, 4)))
     with h5py.File(file, "a") as opened:
         opened["a"].attrs[name] = stated
-    found = open_hdf5(str(file)).voxel_nm
-    assert found is None if expected is None else found == pytest.approx(expected)
+    voxel_nm = open_hdf5(str(file)).voxel_nm
+    assert voxel_nm is None if expected is None else voxel_nm == pytest.approx(expected)
 
 
-def test_the_one_volume_of_a_file_needs_no_name(tmp_path: Path) -> None:
-    file = written(tmp_path / "a.h5", flat=np.zeros((4, 4)), deep__er=blobs((2, 3, 4)))
+def test_the_only_volume_of_a_file_needs_no_name(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "a.h5", flat=np.zeros((4, 4)), deep__er=blobs((2, 3, 4)))
     assert open_hdf5(str(file)).location.endswith("a.h5:/deep/er")
 
 
@@ -97,26 +97,26 @@ def test_the_one_volume_of_a_file_needs_no_name(tmp_path: Path) -> None:
         ({"raw": np.zeros((2, 3, 4), "u1")}, ":labels", r"has no dataset labels .* after a colon: raw$"),
         ({"a": np.zeros((3, 4), "u1")}, "", "holds no dataset of three dimensions"),
         ({"a": np.zeros((3, 4), "u1")}, ":a", "holds no dataset of three dimensions"),
-        ({"a": np.zeros((2, 3, 4))}, "", "a.h5:/a holds float64; what suits here is uint8"),
+        ({"a": np.zeros((2, 3, 4))}, "", "a.h5:/a holds float64; supported types: uint8"),
     ],
 )
-def test_what_is_no_volume_is_refused_with_those_that_are(tmp_path: Path, datasets, name: str, message: str) -> None:
-    file = written(tmp_path / "a.h5", **datasets)
+def test_a_missing_or_ambiguous_name_is_refused_with_a_list(tmp_path: Path, datasets, name: str, message: str) -> None:
+    file = write_file(tmp_path / "a.h5", **datasets)
     with pytest.raises(SourceError, match=message):
         open_hdf5(f"{file}{name}")
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("not HDF5")
     for location, message in [
         (tmp_path / "none.h5", "none.h5 does not exist"),
         (tmp_path / "text.h5", "text.h5 cannot be read as HDF5"),
-        ("s3://bucket/a.h5", "HDF5 is not read behind URLs"),
+        ("s3://bucket/a.h5", "does not read HDF5 from URLs"),
     ]:
         with pytest.raises(SourceError, match=message):
             open_hdf5(str(location))
 
 
-def test_a_folder_is_no_hdf5_whatever_its_name(tmp_path: Path) -> None:
+def test_a_folder_is_not_hdf5(tmp_path: Path) -> None:
     (tmp_path / "a.h5").mkdir()
     assert not is_hdf5(str(tmp_path / "a.h5"))

@@ -1,4 +1,4 @@
-"""Marks outlive a driver, unfinished lines count for nothing, and one driver writes at a time."""
+"""Marks outlive a driver, incomplete lines are ignored, and one driver writes at a time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.makers import make_volume, stored
 from volseg.errors import TargetError
 from volseg.storage import Journal, Mark, read_marks
 from volseg.storage.target import replace_volume
+from volseg.testing.factories import make_volume, read_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,21 +19,21 @@ def mark(number: int) -> Mark:
     return Mark(number, f"{number:032x}", 1, "tcp://127.0.0.1:1", 0.5)
 
 
-def test_marks_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_marks_are_read_as_written(tmp_path: Path) -> None:
     with Journal(tmp_path / "0" / ".volseg") as journal:
         for number in range(5):
             journal.mark(mark(number))
     assert list(read_marks(tmp_path / "0" / ".volseg")) == [mark(number) for number in range(5)]
 
 
-def test_a_mark_is_on_disk_before_the_driver_goes_on(tmp_path: Path) -> None:
+def test_a_mark_is_on_disk_when_mark_returns(tmp_path: Path) -> None:
     with Journal(tmp_path / "0" / ".volseg") as journal:
         journal.mark(mark(3))
         assert list(read_marks(tmp_path / "0" / ".volseg")) == [mark(3)]
 
 
 @pytest.mark.parametrize("torn", ['{"block":7,"dig', '{"block":7}\n', "\x00\x00\x00\n", "[1,2]\n"])
-def test_an_unfinished_line_counts_for_nothing(tmp_path: Path, torn: str) -> None:
+def test_an_incomplete_line_is_ignored(tmp_path: Path, torn: str) -> None:
     folder = tmp_path / "0" / ".volseg"
     with Journal(folder) as journal:
         journal.mark(mark(1))
@@ -44,13 +44,13 @@ def test_an_unfinished_line_counts_for_nothing(tmp_path: Path, torn: str) -> Non
     assert list(read_marks(folder)) == [mark(1), mark(2)]
 
 
-def test_each_start_writes_one_segment_not_a_file_a_block(tmp_path: Path) -> None:
+def test_each_start_writes_one_segment(tmp_path: Path) -> None:
     folder = tmp_path / "0" / ".volseg"
     for _ in range(3):
         with Journal(folder) as journal:
             for number in range(100):
                 journal.mark(mark(number))
-    assert len(list(folder.iterdir())) == 3 + 1  # and the lock
+    assert len(list(folder.iterdir())) == 3 + 1  # the lock
 
 
 def test_a_second_driver_is_refused_while_the_first_writes(tmp_path: Path) -> None:
@@ -60,11 +60,11 @@ def test_a_second_driver_is_refused_while_the_first_writes(tmp_path: Path) -> No
     Journal(folder).close()
 
 
-def test_overwrite_waits_for_a_run_that_is_writing(tmp_path: Path) -> None:
+def test_a_target_that_is_being_written_is_not_replaced(tmp_path: Path) -> None:
     path = make_volume(tmp_path / "t.zarr", (2, 32, 32))
     with Journal(path / "0" / ".volseg"), pytest.raises(TargetError, match="another run is writing into .*t.zarr"):
         replace_volume(make_volume(tmp_path / "new.zarr", (2, 16, 16)), path)
-    assert stored(path).shape == (2, 32, 32)
+    assert read_volume(path).shape == (2, 32, 32)
     replace_volume(tmp_path / "new.zarr", path)
-    assert stored(path).shape == (2, 16, 16)
+    assert read_volume(path).shape == (2, 16, 16)
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.zarr"]

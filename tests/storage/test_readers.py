@@ -1,4 +1,4 @@
-"""One way in: the same voxels from every kind of file, and nothing left behind."""
+"""The same voxels from every file format; temporary files are removed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.makers import blobs, make_volume
 from volseg.blocks import Box
 from volseg.errors import SourceError
-from volseg.storage import arrays, kept_array, open_readable, open_sections
+from volseg.storage import cached_memmap, memmap, open_readable, open_sections
 from volseg.storage.cache import cache_folder
+from volseg.testing.factories import blobs, make_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHAPE = (20, 9, 13)
-KINDS = ("raw.zarr", "raw.h5", "raw.tif", "sections")
+FORMATS = ("raw.zarr", "raw.h5", "raw.tif", "sections")
 
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go."""
+    """The folder of temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -39,20 +39,20 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test's own."""
+    """An empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return cache_folder()
 
 
-def stored_as(kind: str, folder: Path) -> str:
+def write_volume(name: str, folder: Path) -> str:
     voxels = blobs(SHAPE)
-    path = folder / kind
-    if kind == "raw.zarr":
+    path = folder / name
+    if name == "raw.zarr":
         make_volume(path, SHAPE, voxels=voxels)
-    elif kind == "raw.h5":
+    elif name == "raw.h5":
         with h5py.File(path, "w") as file:
             file["a/b"] = voxels
-    elif kind == "raw.tif":
+    elif name == "raw.tif":
         tifffile.imwrite(path, voxels, photometric="minisblack")
     else:
         path.mkdir()
@@ -61,20 +61,20 @@ def stored_as(kind: str, folder: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_gives_the_same_voxels_mirrored_outside(tmp_path: Path, temporary: Path, kind: str) -> None:
-    volume = open_readable(stored_as(kind, tmp_path))
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_voxels_mirrored_outside(tmp_path: Path, temporary: Path, name: str) -> None:
+    volume = open_readable(write_volume(name, tmp_path))
     expected = np.pad(blobs(SHAPE), 3, mode="reflect")
-    for one in (volume, pickle.loads(pickle.dumps(volume))):
-        assert (one.shape, one.dtype) == (SHAPE, "uint8")
-        np.testing.assert_array_equal(one.read(Box((-3, -3, -3), tuple(n + 3 for n in SHAPE))), expected)
+    for opened in (volume, pickle.loads(pickle.dumps(volume))):
+        assert (opened.shape, opened.dtype) == (SHAPE, "uint8")
+        np.testing.assert_array_equal(opened.read(Box((-3, -3, -3), tuple(n + 3 for n in SHAPE))), expected)
     stack, _ = open_sections(volume.location)
     assert (stack.shape, stack.dtype) == (SHAPE, "uint8")
     np.testing.assert_array_equal(stack.read(2, 19), blobs(SHAPE)[2:19])
 
 
-def test_a_stack_leaves_no_file_behind(tmp_path: Path, temporary: Path) -> None:
-    volume = open_readable(stored_as("raw.tif", tmp_path))
+def test_the_temporary_file_of_a_stack_is_removed(tmp_path: Path, temporary: Path) -> None:
+    volume = open_readable(write_volume("raw.tif", tmp_path))
     (file,) = temporary.iterdir()
     assert file.stat().st_size > blobs(SHAPE).nbytes
     del volume
@@ -82,54 +82,54 @@ def test_a_stack_leaves_no_file_behind(tmp_path: Path, temporary: Path) -> None:
     assert not list(temporary.iterdir())
 
 
-def test_a_stack_that_breaks_leaves_no_file_behind(tmp_path: Path, temporary: Path) -> None:
-    Image.fromarray(np.zeros((3, 3), np.uint8)).save(Path(stored_as("sections", tmp_path)) / "99.png")
+def test_the_temporary_file_of_a_broken_stack_is_removed(tmp_path: Path, temporary: Path) -> None:
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(Path(write_volume("sections", tmp_path)) / "99.png")
     with pytest.raises(SourceError, match="99.png is"):
         open_readable(str(tmp_path / "sections"))
     assert not list(temporary.iterdir())
 
 
 def test_a_stack_larger_than_the_disk_is_refused_before_it_is_decoded(tmp_path, temporary, monkeypatch) -> None:
-    monkeypatch.setattr(arrays, "_free", lambda _: 100)
-    with pytest.raises(SourceError, match=r"0.0 GB free and .* make room there, or set TMPDIR"):
-        open_readable(stored_as("raw.tif", tmp_path))
+    monkeypatch.setattr(memmap, "_free_bytes", lambda _: 100)
+    with pytest.raises(SourceError, match=r"0.0 GB free and .* set TMPDIR"):
+        open_readable(write_volume("raw.tif", tmp_path))
     assert not list(temporary.iterdir())
 
 
-def test_what_is_no_volume_is_refused(tmp_path: Path) -> None:
+def test_files_of_unknown_format_and_missing_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.nd2").write_text("x")
     for name, message in [("a.nd2", "neither a Zarr, an HDF5 file"), ("none.zarr", "does not exist")]:
         with pytest.raises(SourceError, match=message):
             open_sections(str(tmp_path / name))
 
 
-def test_an_array_is_made_once_and_again_for_another_key(cache: Path) -> None:
-    made: list[str] = []
+def test_a_cached_array_is_computed_once_for_each_key(cache: Path) -> None:
+    computed: list[str] = []
 
     def parts(name: str) -> Iterator[np.ndarray]:
-        made.append(name)
+        computed.append(name)
         yield from np.arange(6).reshape(2, 3)
 
     for key in ("a", "a", "b", "a"):
-        kept = kept_array("kind", key, (2, 3), "float16", partial(parts, key))
-        np.testing.assert_array_equal(kept.array, np.arange(6).reshape(2, 3))
-    assert made == ["a", "b"]
+        cached = cached_memmap("kind", key, (2, 3), "float16", partial(parts, key))
+        np.testing.assert_array_equal(cached.array, np.arange(6).reshape(2, 3))
+    assert computed == ["a", "b"]
     assert not list(cache.rglob("*.partial"))
 
 
-def test_what_breaks_while_it_is_made_is_not_kept(cache: Path, temporary: Path) -> None:
+def test_an_array_whose_computation_fails_is_not_cached(cache: Path, temporary: Path) -> None:
     def parts() -> Iterator[np.ndarray]:
         yield np.zeros(3)
         raise SourceError("a broken chunk")
 
     with pytest.raises(SourceError, match="a broken chunk"):
-        kept_array("kind", "a", (2, 3), "float16", parts)
+        cached_memmap("kind", "a", (2, 3), "float16", parts)
     assert not [path for path in (*cache.rglob("*"), *temporary.rglob("*")) if path.is_file()]
 
 
-def test_a_cache_that_cannot_be_written_is_passed_over(cache: Path, temporary: Path) -> None:
+def test_without_a_writable_cache_an_array_is_a_temporary_file(cache: Path, temporary: Path) -> None:
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
-    kept = kept_array("kind", "a", (2, 3), "float32", lambda: iter(np.ones((2, 3))))
-    assert kept.array.sum() == 6
-    assert kept.path.parent == temporary
+    cached = cached_memmap("kind", "a", (2, 3), "float32", lambda: iter(np.ones((2, 3))))
+    assert cached.array.sum() == 6
+    assert cached.path.parent == temporary

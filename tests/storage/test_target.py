@@ -1,4 +1,4 @@
-"""Writing: valid OME-Zarr, whole shards only, and nothing of the user's deleted by mistake."""
+"""Writing: valid OME-Zarr, only whole shards, and no file of the user deleted by mistake."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 import yaozarrs
 import zarr
 
-from tests.makers import blobs, make_volume
 from volseg.blocks import Box
 from volseg.errors import TargetError
 from volseg.storage import open_target
-from volseg.storage.target import create_volume, digest_of, refuse_other_than_zarr, replace_volume
+from volseg.storage.target import create_volume, refuse_non_zarr, replace_volume, voxel_digest
+from volseg.testing.factories import blobs, make_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_volume_is_valid_ome_zarr_sharded_checked_and_in_nanometres(tmp_path: 
     assert (array["data_type"], array["dimension_names"]) == ("uint8", ["z", "y", "x"])
 
 
-def test_an_all_zero_block_is_stored_so_that_a_lost_one_shows(tmp_path: Path) -> None:
+def test_an_all_zero_block_is_stored_unlike_a_lost_one(tmp_path: Path) -> None:
     target = make(tmp_path / "t.zarr")
     target.write(Box((0, 0, 0), (4, 32, 32)), np.zeros((4, 32, 32), np.uint8))
     assert (tmp_path / "t.zarr" / "0" / "c" / "0" / "0" / "0").is_file()
@@ -63,11 +63,11 @@ def test_a_truncated_shard_of_an_earlier_attempt_does_not_matter(tmp_path: Path)
     shard = tmp_path / "t.zarr" / "0" / "c" / "0" / "0" / "0"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-7])
-    assert target.write(box, voxels) == digest == digest_of(voxels)
+    assert target.write(box, voxels) == digest == voxel_digest(voxels)
     assert shard.read_bytes() == whole
 
 
-def test_a_flipped_bit_is_found_when_it_is_read(tmp_path: Path) -> None:
+def test_a_flipped_bit_is_an_error_when_read(tmp_path: Path) -> None:
     from volseg.errors import SourceError
     from volseg.storage import open_volume
 
@@ -80,30 +80,30 @@ def test_a_flipped_bit_is_found_when_it_is_read(tmp_path: Path) -> None:
         open_volume(str(path)).read(Box.of_shape((2, 32, 32)))
 
 
-def test_an_existing_path_is_never_written_over(tmp_path: Path) -> None:
+def test_an_existing_path_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "t.zarr").mkdir()
     with pytest.raises(TargetError, match="exists already"):
         make(tmp_path / "t.zarr")
 
 
-def test_overwrite_deletes_zarrs_alone(tmp_path: Path) -> None:
+def test_overwrite_replaces_only_zarrs(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "only-copy.txt").write_text("precious")
-    with pytest.raises(TargetError, match="is not a Zarr, so --overwrite leaves it alone"):
-        refuse_other_than_zarr(tmp_path / "thesis")
+    with pytest.raises(TargetError, match="thesis is not a Zarr, so --overwrite"):
+        refuse_non_zarr(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "only-copy.txt").read_text() == "precious"
     with pytest.raises(TargetError, match="is not a Zarr"):
         replace_volume(make(tmp_path / "t.zarr").path, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "only-copy.txt").exists()
 
 
-def test_what_is_no_target_is_not_opened(tmp_path: Path) -> None:
+def test_another_group_is_not_opened_as_a_target(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "g", mode="w")
-    with pytest.raises(TargetError, match="not a volume that volseg wrote"):
+    with pytest.raises(TargetError, match="g is not a target of volseg"):
         open_target(tmp_path / "g")
 
 
-def test_the_journals_folder_disturbs_no_reader(tmp_path: Path) -> None:
+def test_readers_do_not_list_the_folder_of_the_journal(tmp_path: Path) -> None:
     target = make(tmp_path / "t.zarr")
     target.journal.mkdir()
     (target.journal / "journal-0001.jsonl").write_text("{}\n")

@@ -1,4 +1,4 @@
-"""What all tests of trainings share."""
+"""Fixtures of all training tests."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Curves take half a second to draw; that they are drawn is tested with the whole journey."""
-    monkeypatch.setattr("volseg.diary.save_curves", lambda *_: None)
+    """Skip the curves, which take half a second; tests/cli draws them."""
+    monkeypatch.setattr("volseg.training.logger.save_training_curves", lambda *_: None)

@@ -6,43 +6,33 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
-from tests.makers import make_volume
-from volseg.fitting import train
-from volseg.runfiles import TrainConfig
+from volseg.config import TrainConfig
+from volseg.testing.factories import make_volume, stripes
+from volseg.training.run import train
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volseg.training.loop import Trained
-
-
-def stripes(seed: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Dark curved lines on noise, and which voxels are lines."""
-    rng = np.random.default_rng(seed)
-    field = gaussian_filter(rng.normal(size=shape), (0, 8, 8))
-    membrane = np.abs(field) < 0.25 * field.std()
-    raw = np.where(membrane, 70, 150) + rng.normal(size=shape) * 15
-    return np.clip(raw, 1, 255).astype(np.uint8), membrane
+    from volseg.training.trainer import TrainingResult
 
 
 def make_stripes(folder: Path) -> Path:
     """Write raw.zarr and labels.zarr (0 = membrane), 6 x 96 x 96, into a folder."""
-    raw, membrane = stripes(1, (6, 96, 96))
+    raw, membrane = stripes((6, 96, 96), 1)
     make_volume(folder / "raw.zarr", raw.shape, voxels=raw, chunk=(1, 32, 32))
     make_volume(folder / "labels.zarr", raw.shape, voxels=np.where(membrane, 0, 255).astype(np.uint8))
     return folder
 
 
-def run(volumes: Path, folder: Path, **tables: dict[str, Any]) -> TrainConfig:
-    """A run file of a small FusionNet in float32 without enrichment, with some keys set otherwise."""
+def make_config(volumes: Path, folder: Path, **tables: dict[str, Any]) -> TrainConfig:
+    """Config of a small FusionNet in float32 without augmentation; `tables` override keys."""
     values: dict[str, Any] = {
         "data": {"raw": str(volumes / "raw.zarr"), "labels": str(volumes / "labels.zarr"), "train": [0, 4]},
         "network": {"name": "fusionnet", "arguments": {"width": 4, "depth": 1}},
         "patches": {"size": 32, "workers": 0},
-        "enrichment": {"elastic": "none", "noise": 0, "blur": 0},
-        "optimizer": {"learning_rate": 1e-2, "average": 0},
+        "augmentation": {"elastic": "none", "noise": 0, "blur": 0},
+        "optimizer": {"learning_rate": 1e-2, "ema_decay": 0},
         "fit": {"steps": 20, "precision": "float32", "device": "cpu"},
         "validation": {"every": 20, "score": "f1"},
         "output": {"folder": str(folder)},
@@ -53,24 +43,26 @@ def run(volumes: Path, folder: Path, **tables: dict[str, Any]) -> TrainConfig:
     return TrainConfig.model_validate(values)
 
 
-class Heard:
-    """A screen that remembers."""
+class RecordingReporter:
+    """Records what a `ProgressReporter` receives."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, float, float, float]] = []
         self.notes: list[str] = []
 
-    def step(self, step: int, loss: float, share: float, waited: float) -> None:
-        self.steps.append((step, loss, share, waited))
+    def step(self, step: int, loss: float, progress: float, wait_fraction: float) -> None:
+        self.steps.append((step, loss, progress, wait_fraction))
 
     def note(self, line: str) -> None:
         self.notes.append(line)
 
 
-def learn(config: TrainConfig, *, stop_after: int | None = None, **more: Any) -> Trained:
-    """Train, and stop as Ctrl-C would after a number of steps."""
-    heard = Heard()
-    return train(config, heard, stopping=lambda: stop_after is not None and len(heard.steps) >= stop_after, **more)
+def train_config(config: TrainConfig, *, stop_after: int | None = None, **more: Any) -> TrainingResult:
+    """Train, and stop after a number of steps as Ctrl-C does."""
+    reporter = RecordingReporter()
+    return train(
+        config, reporter, should_stop=lambda: stop_after is not None and len(reporter.steps) >= stop_after, **more
+    )
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:

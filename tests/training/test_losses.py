@@ -1,4 +1,4 @@
-"""Losses are their formulas, count what counts, and stay numbers."""
+"""Losses equal their formulas, ignore voxels of weight 0, and stay finite."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from volseg.config.train_tables import LossSettings
 from volseg.errors import ConfigError
 from volseg.training.losses import Loss, make_loss
-from volseg.training.settings import LossSettings
 
 NAMES = ["cross_entropy", "balanced", "dice", "focal", "mean_absolute"]
 VOXELWISE = [name for name in NAMES if name != "dice"]
@@ -36,50 +36,49 @@ def batch(activation: str, seed: int = 0, size: tuple[int, ...] = (3, 4, 5)) -> 
 
 def gradient(loss: Loss, output: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
     leaf = output.clone().requires_grad_()
-    (found,) = torch.autograd.grad(loss(leaf, *rest), leaf)
-    return found
+    (result,) = torch.autograd.grad(loss(leaf, *rest), leaf)
+    return result
 
 
-def by_hand(name: str, p: np.ndarray, t: np.ndarray, w: np.ndarray) -> float:
+def formula(name: str, p: np.ndarray, t: np.ndarray, w: np.ndarray) -> float:
     """One channel, float64: probabilities, targets and weights."""
     true = np.where(t == 1, p, 1 - p)
     if name == "dice":
         return float(1 - 2 * (w * p * t).sum() / (w * (p**2 + t**2)).sum())
     if name == "balanced":
-        shares = [(w * (t == side)).sum() / w.sum() for side in (0, 1)]
-        w = w * np.where(t == 1, shares[0], shares[1])
-    each = {"focal": -((1 - true) ** 2) * np.log(true), "mean_absolute": 1 - true}.get(name, -np.log(true))
-    return float((w * each).sum() / w.sum())
+        fractions = [(w * (t == side)).sum() / w.sum() for side in (0, 1)]
+        w = w * np.where(t == 1, fractions[0], fractions[1])
+    losses = {"focal": -((1 - true) ** 2) * np.log(true), "mean_absolute": 1 - true}.get(name, -np.log(true))
+    return float((w * losses).sum() / w.sum())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_loss_is_its_formula(name: str) -> None:
+def test_a_loss_equals_its_formula(name: str) -> None:
     output, targets, weights = batch("sigmoid")
     p, t, w = (tensor.double().numpy() for tensor in (output.double().sigmoid(), targets, weights))
-    assert loss_of(name)(output, targets, weights).item() == pytest.approx(by_hand(name, p, t, w), rel=1e-4)
+    assert loss_of(name)(output, targets, weights).item() == pytest.approx(formula(name, p, t, w), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_channels_are_the_formula_of_each(name: str) -> None:
-    """Of affinities: the mean of the channels where they weigh the same."""
+def test_of_two_channels_the_loss_is_the_mean_of_their_formulas(name: str) -> None:
     output, targets, weights = batch("softmax")
     p, t, w = (tensor.double().numpy() for tensor in (output.double().sigmoid(), targets, weights))
-    expected = np.mean([by_hand(name, p[:, channel], t[:, channel], w[:, 0]) for channel in (0, 1)])
-    made = loss_of(name, "sigmoid", ("affinity_y-1", "affinity_x-1"))
-    assert made(output, targets, weights).item() == pytest.approx(expected, rel=1e-4)
-    assert made(output, targets, weights.expand_as(output)).item() == pytest.approx(expected, rel=1e-4)
+    expected = np.mean([formula(name, p[:, channel], t[:, channel], w[:, 0]) for channel in (0, 1)])
+    loss = loss_of(name, "sigmoid", ("affinity_y-1", "affinity_x-1"))
+    assert loss(output, targets, weights).item() == pytest.approx(expected, rel=1e-4)
+    assert loss(output, targets, weights.expand_as(output)).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", VOXELWISE)
-def test_a_sigmoid_is_a_softmax_over_two_of_which_one_is_zero(name: str) -> None:
+def test_a_sigmoid_equals_a_softmax_over_its_logit_and_zero(name: str) -> None:
     output, targets, weights = batch("sigmoid")
     pair = torch.cat([torch.zeros_like(output), output], dim=1), torch.cat([1 - targets, targets], dim=1), weights
     for more in ({}, {"membrane_weight": 5.0}, {"gamma": 0.5}):
         alone = loss_of(name, "sigmoid", **more)(output, targets, weights)
         torch.testing.assert_close(loss_of(name, "softmax", **more)(*pair), alone, rtol=1e-5, atol=1e-6)
-        turned = tuple(part.flip(1) for part in pair)
-        named = loss_of(name, "softmax", ("membrane", "cell"), **more)
-        torch.testing.assert_close(named(turned[0], turned[1], turned[2]), alone, rtol=1e-5, atol=1e-6)
+        swapped = tuple(part.flip(1) for part in pair)
+        loss = loss_of(name, "softmax", ("membrane", "cell"), **more)
+        torch.testing.assert_close(loss(swapped[0], swapped[1], swapped[2]), alone, rtol=1e-5, atol=1e-6)
 
 
 @ALL
@@ -97,14 +96,14 @@ def test_a_factor_of_all_weights_and_the_order_of_voxels_change_nothing(
 
 
 @ALL
-def test_what_does_not_count_changes_nothing_and_gets_no_gradient(name: str, activation: str) -> None:
+def test_voxels_of_weight_zero_change_nothing_and_get_no_gradient(name: str, activation: str) -> None:
     loss, (output, targets, weights) = loss_of(name, activation), batch(activation)
     hidden = (weights == 0).expand_as(output)
     other = torch.where(hidden, -7.5, output), torch.where(hidden, 0, targets), weights
     torch.testing.assert_close(loss(*other), loss(output, targets, weights))
-    found = gradient(loss, *other)
-    assert (found[hidden] == 0).all()
-    assert (found[~hidden] != 0).any()
+    gradients = gradient(loss, *other)
+    assert (gradients[hidden] == 0).all()
+    assert (gradients[~hidden] != 0).any()
 
 
 @ALL
@@ -116,25 +115,25 @@ def test_a_batch_in_which_nothing_counts_is_exactly_nothing(name: str, activatio
 
 
 @ALL
-def test_a_flat_batch_weighs_as_one_section_of_a_box(name: str, activation: str) -> None:
+def test_a_2d_batch_has_the_loss_of_the_same_batch_with_one_section(name: str, activation: str) -> None:
     loss, flat = loss_of(name, activation), batch(activation, size=(4, 5))
-    solid = [part[:, :, None] for part in flat]
-    torch.testing.assert_close(loss(*flat), loss(solid[0], solid[1], solid[2]))
+    output, targets, weights = (part[:, :, None] for part in flat)
+    torch.testing.assert_close(loss(*flat), loss(output, targets, weights))
 
 
 @ALL
-def test_the_loss_and_its_gradient_are_numbers_however_sure_the_network_is(name: str, activation: str) -> None:
+def test_loss_and_gradient_are_finite_for_large_logits(name: str, activation: str) -> None:
     output, targets, weights = batch(activation)
     for gamma in (0, 0.5, 2):
         for scale in (1e4, -1e4):
-            sure = scale * output.sign()
+            confident = scale * output.sign()
             loss = loss_of(name, activation, gamma=gamma)
-            assert loss(sure, targets, weights).isfinite()
-            assert gradient(loss, sure, targets, weights).isfinite().all()
+            assert loss(confident, targets, weights).isfinite()
+            assert gradient(loss, confident, targets, weights).isfinite().all()
 
 
 @ALL
-def test_what_is_right_and_sure_loses_nothing_and_what_is_wrong_much(name: str, activation: str) -> None:
+def test_confident_outputs_have_loss_0_if_right_and_a_large_loss_if_wrong(name: str, activation: str) -> None:
     _, targets, weights = batch(activation)
     right = 20 * (2 * targets - 1)
     assert loss_of(name, activation)(right, targets, weights).item() == pytest.approx(0, abs=1e-6)
@@ -142,12 +141,12 @@ def test_what_is_right_and_sure_loses_nothing_and_what_is_wrong_much(name: str, 
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
-def test_following_the_gradient_lessens_every_loss(activation: str) -> None:
+def test_a_step_against_the_gradient_lowers_every_loss(activation: str) -> None:
     output, targets, weights = batch(activation)
     for name in NAMES:
         loss = loss_of(name, activation)
-        ahead = output - 0.1 * gradient(loss, output, targets, weights)
-        assert loss(ahead, targets, weights) < loss(output, targets, weights)
+        stepped = output - 0.1 * gradient(loss, output, targets, weights)
+        assert loss(stepped, targets, weights) < loss(output, targets, weights)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
@@ -159,7 +158,7 @@ def test_focal_without_gamma_is_cross_entropy(activation: str) -> None:
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
-def test_balanced_is_cross_entropy_where_classes_are_even(activation: str) -> None:
+def test_balanced_equals_cross_entropy_if_classes_have_equal_weight(activation: str) -> None:
     output, _, weights = batch(activation, size=(4, 6))
     membrane = torch.zeros_like(weights)
     membrane[..., 3:] = 1
@@ -170,7 +169,7 @@ def test_balanced_is_cross_entropy_where_classes_are_even(activation: str) -> No
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
-def test_balanced_does_not_see_how_often_a_class_is_drawn(activation: str) -> None:
+def test_balanced_does_not_depend_on_the_frequency_of_a_class(activation: str) -> None:
     output, targets, weights = batch(activation)
     membrane = targets[:, -1:]
     balanced, more_membrane = loss_of("balanced", activation), weights * (1 + 6 * membrane)
@@ -182,26 +181,27 @@ def test_balanced_does_not_see_how_often_a_class_is_drawn(activation: str) -> No
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("name", ["cross_entropy", "focal", "mean_absolute"])
-def test_a_membrane_weight_is_that_weight_on_each_membrane_voxel(name: str, activation: str) -> None:
+def test_a_membrane_weight_multiplies_the_weight_of_membrane_voxels(name: str, activation: str) -> None:
     output, targets, weights = batch(activation)
     heavier = weights * (1 + 3 * targets[:, -1:])
-    made = loss_of(name, activation, membrane_weight=4)(output, targets, weights)
-    torch.testing.assert_close(made, loss_of(name, activation)(output, targets, heavier))
+    weighted = loss_of(name, activation, membrane_weight=4)(output, targets, weights)
+    torch.testing.assert_close(weighted, loss_of(name, activation)(output, targets, heavier))
 
 
-def test_a_membrane_weight_tilts_the_balance_and_leaves_dice_alone() -> None:
+def test_a_membrane_weight_changes_balanced_and_not_dice() -> None:
     output, targets, weights = batch("sigmoid")
     of_cells, of_membrane = (loss_of("cross_entropy")(output, targets, weights * (targets == side)) for side in (0, 1))
-    tilted = loss_of("balanced", membrane_weight=3)(output, targets, weights)
-    torch.testing.assert_close(tilted, (of_cells + 3 * of_membrane) / 4)
+    weighted = loss_of("balanced", membrane_weight=3)(output, targets, weights)
+    torch.testing.assert_close(weighted, (of_cells + 3 * of_membrane) / 4)
     assert loss_of("dice", membrane_weight=3)(output, targets, weights) == loss_of("dice")(output, targets, weights)
 
 
-def test_of_affinities_what_parts_two_voxels_is_membrane() -> None:
-    output, apart, weights = batch("sigmoid")
-    affinity = loss_of("cross_entropy", "sigmoid", ("affinity_x-1",), membrane_weight=4)
-    membrane = loss_of("cross_entropy", membrane_weight=4)
-    torch.testing.assert_close(affinity(-output, 1 - apart, weights), membrane(output, apart, weights))
+def test_in_affinities_the_zeros_are_membrane() -> None:
+    output, membrane, weights = batch("sigmoid")
+    of_affinities = loss_of("cross_entropy", "sigmoid", ("affinity_x-1",), membrane_weight=4)
+    of_membrane = loss_of("cross_entropy", membrane_weight=4)
+    expected = of_membrane(output, membrane, weights)
+    torch.testing.assert_close(of_affinities(-output, 1 - membrane, weights), expected)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +215,6 @@ def test_of_affinities_what_parts_two_voxels_is_membrane() -> None:
         (((2, 1, 4, 4), (2, 1, 4, 4), (2, 1, 4, 4)), "softmax"),
     ],
 )
-def test_shapes_that_would_only_seem_to_fit_are_refused(shapes: Any, activation: str) -> None:
+def test_shapes_that_broadcast_but_do_not_match_are_refused(shapes: Any, activation: str) -> None:
     with pytest.raises(ConfigError, match=r"fit together|softmax over 1 channel"):
         loss_of("cross_entropy", activation)(*(torch.zeros(shape) for shape in shapes))

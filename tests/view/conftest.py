@@ -1,4 +1,4 @@
-"""Volumes to look at, made by volseg's own storage."""
+"""Volumes to view, written by volseg.storage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from volseg.blocks import Box, Footprint, Zyx, ZyxFloat
 from volseg.storage import UNCERTAINTY, ModelEntry, RunRecord, Settings, SourceEntry, create_target, open_target
+from volseg.storage.run_record import FORMAT, NUMERICS
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
@@ -32,10 +33,13 @@ class MakeVolume(Protocol):
     ) -> Path: ...
 
 
-def a_record(shape: Zyx, channels: Sequence[str] = (), *, uncertainty: bool = False) -> RunRecord:
-    """The record of a run that nobody ran."""
+def make_record(shape: Zyx, channels: Sequence[str] = (), *, uncertainty: bool = False) -> RunRecord:
+    """Create the record of a run."""
     one, none = (1, 1, 1), (0, 0, 0)
     return RunRecord(
+        format=FORMAT,
+        numerics=NUMERICS,
+        torch="2",
         source=SourceEntry(location="/raw.zarr/0", shape=shape, dtype="uint8", voxel_nm=(30, 6, 6), identity="i"),
         models=(
             ModelEntry(
@@ -82,7 +86,7 @@ def make_volume(tmp_path: Path) -> MakeVolume:
         z, y, x = voxels.shape[-3:]
         shape, path = (z, y, x), tmp_path / name
         if by_run:
-            target = create_target(path, a_record(shape, channels, uncertainty=uncertainty is not None), voxel_nm)
+            target = create_target(path, make_record(shape, channels, uncertainty=uncertainty is not None), voxel_nm)
         else:
             target = create_volume(
                 path,

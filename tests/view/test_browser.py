@@ -1,4 +1,4 @@
-"""What a person sees: the viewer in a real browser, judged by its pixels."""
+"""The viewer in a real browser, tested by its pixels."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def page():
 
 
 class Screen:
-    """The picture in the browser, asked by voxel."""
+    """The image in the browser, queried by voxel."""
 
     def __init__(self, page, session, shot):
         self._page, self._session, self._shot = page, session, shot
@@ -67,23 +67,23 @@ class Screen:
         pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
         panel = self._page.locator(".neuroglancer-rendered-data-panel").first.bounding_box()
         scale = self._session.viewer.state.cross_section_scale
-        found = []
+        colours = []
         for y, x in places:
             row = panel["y"] + panel["height"] / 2 + (y - SHAPE[1] / 2) / scale
             column = panel["x"] + panel["width"] / 2 + (x - SHAPE[2] / 2) / scale
-            found.append(pixels[round(row) - 2 : round(row) + 3, round(column) - 2 : round(column) + 3].mean((0, 1)))
-        return found
+            colours.append(pixels[round(row) - 2 : round(row) + 3, round(column) - 2 : round(column) + 3].mean((0, 1)))
+        return colours
 
-    def until(self, seen, *places):
-        """Look until the colours at the places are as they should be."""
+    def until(self, matches, *places):
+        """Wait until the colours at the places match."""
         last = time.monotonic() + PATIENCE_S
         while time.monotonic() < last:
             if self._page.locator(".neuroglancer-rendered-data-panel").count():
                 colours = self.colours(*places)
-                if seen(*colours):
+                if matches(*colours):
                     return colours
             time.sleep(0.3)
-        pytest.fail(f"not seen within {PATIENCE_S} s: {[colour.round() for colour in self.colours(*places)]}")
+        pytest.fail(f"no match within {PATIENCE_S} s: {[colour.round() for colour in self.colours(*places)]}")
 
 
 def is_grey(colour, value):
@@ -96,18 +96,18 @@ def is_tinted(colour):
 
 
 def test_raw_is_grey_membranes_are_tinted_and_the_threshold_moves_them(raw, membrane, page, tmp_path):
-    asked = []
-    page.on("request", lambda request: asked.append(urlsplit(request.url)))
+    urls = []
+    page.on("request", lambda request: urls.append(urlsplit(request.url)))
     dark, middle, bright, faint, sure = (32, 64), (96, 64), (160, 64), (96, 160), (96, 224)
     with open_viewer([str(raw), str(membrane)]) as session:
         page.goto(session.url)
         screen = Screen(page, session, tmp_path / "viewer.png")
 
-        def drawn(*seen):
-            greys = all(is_grey(colour, value) for colour, value in zip(seen[:4], (0, 127, 255, 127), strict=True))
-            return greys and is_tinted(seen[4])
+        def is_drawn(*colours):
+            greys = all(is_grey(colour, value) for colour, value in zip(colours[:4], (0, 127, 255, 127), strict=True))
+            return greys and is_tinted(colours[4])
 
-        screen.until(drawn, dark, middle, bright, faint, sure)
+        screen.until(is_drawn, dark, middle, bright, faint, sure)
         assert page.locator(".neuroglancer-layer-control-label", has_text="threshold").is_visible()
 
         with session.viewer.txn() as state:
@@ -119,21 +119,21 @@ def test_raw_is_grey_membranes_are_tinted_and_the_threshold_moves_them(raw, memb
         with session.viewer.txn() as state:
             state.layers["membrane"].layer.shader_controls = {"threshold": 0.3, "color": "#0000ff"}
         screen.until(lambda colour: colour[2] > colour[0] + 100, sure)
-    assert {url.hostname for url in asked if url.scheme.startswith("http")} == {"127.0.0.1"}
+    assert {url.hostname for url in urls if url.scheme.startswith("http")} == {"127.0.0.1"}
 
 
 def test_affinities_are_the_colours_of_one_image_under_the_raw(raw, make_volume, page, tmp_path):
     """From left to right all hold, z does not, only y does, and only x does."""
-    held = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]], np.uint8) * 255
-    voxels = np.broadcast_to(np.repeat(held, 64, axis=1)[:, None, None, :], (3, *SHAPE)).copy()
+    affinities = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]], np.uint8) * 255
+    voxels = np.broadcast_to(np.repeat(affinities, 64, axis=1)[:, None, None, :], (3, *SHAPE)).copy()
     names = [f"affinity_{axis}" for axis in "zyx"]
     path = make_volume("affinities.zarr", voxels, by_run=True, channels=names)
     colours = [np.array(colour) * 255 for colour in ((1, 1, 1), (0, 1, 1), (0, 1, 0), (0, 0, 1))]
     places = [(96, x) for x in (32, 96, 160, 224)]
     grey = np.array((127, 127, 127))
 
-    def are(*wanted):
-        return lambda *seen: all(np.abs(a - b).max() < 8 for a, b in zip(seen, wanted, strict=True))
+    def are(*expected):
+        return lambda *colours: all(np.abs(a - b).max() < 8 for a, b in zip(colours, expected, strict=True))
 
     with open_viewer([str(raw), str(path)]) as session:
         page.goto(session.url)
@@ -150,8 +150,8 @@ def test_affinities_are_the_colours_of_one_image_under_the_raw(raw, make_volume,
 
 
 def test_uncertainty_appears_when_it_is_asked_for(raw, make_volume, page, tmp_path):
-    spread = np.broadcast_to(np.repeat(np.array([0, 64], np.uint8), 128)[None, None, :], SHAPE).copy()
-    path = make_volume("membrane.zarr", np.zeros(SHAPE, np.uint8), by_run=True, uncertainty=spread)
+    std = np.broadcast_to(np.repeat(np.array([0, 64], np.uint8), 128)[None, None, :], SHAPE).copy()
+    path = make_volume("membrane.zarr", np.zeros(SHAPE, np.uint8), by_run=True, uncertainty=std)
     with open_viewer([str(raw), str(path)]) as session:
         page.goto(session.url)
         screen = Screen(page, session, tmp_path / "viewer.png")
@@ -170,12 +170,12 @@ def test_a_channel_of_a_plain_array_is_that_channel(raw, page, tmp_path):
     with open_viewer([str(raw), str(tmp_path / "a")]) as session:
         page.goto(session.url)
         screen = Screen(page, session, tmp_path / "viewer.png")
-        for channel, wanted in ((1, is_tinted), (0, lambda colour: is_grey(colour, 127))):
+        for channel, matches in ((1, is_tinted), (0, lambda colour: is_grey(colour, 127))):
             with session.viewer.txn() as state:
                 for place in range(3):
                     state.layers[f"a: {place}"].visible = place == channel
                 state.layers[f"a: {channel}"].layer.shader_controls = {"color": "#ff5a1f"}
-            screen.until(wanted, (96, 64))
+            screen.until(matches, (96, 64))
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from volseg.view.metadata import Facts
+from volseg.view.local_volume import LocalVolume
 from volseg.view.scene import Layer, scene
-from volseg.view.sources import Role, Source
+from volseg.view.sources import LayerSource, Role
 
 
-def facts(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changed):
-    known = {
+def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changes):
+    volumes = {
         "folder": Path("/v"),
         "array": Path("/v/0"),
         "format": "zarr3",
@@ -18,22 +18,22 @@ def facts(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changed):
         "shape": shape,
         "dtype": "uint8",
         "voxel_nm": voxel_nm,
-        "coarsest": 1.0,
-        "is_image": voxel_nm is not None,
-        "moved": False,
-        "by_volseg": False,
+        "coarsest_scale": 1.0,
+        "is_multiscale": voxel_nm is not None,
+        "is_translated": False,
+        "has_run_record": False,
     }
-    return Facts(**(known | changed))
+    return LocalVolume(**(volumes | changes))
 
 
-def layer(name, role, known, **more):
-    return Layer(Source(name, name, role, known, **more), f"zarr3://http://127.0.0.1:1/{name}/")
+def layer(name, role, volumes, **more):
+    return Layer(LayerSource(name, name, role, volumes, **more), f"zarr3://http://127.0.0.1:1/{name}/")
 
 
-def affinities(**changed):
+def affinities(**changes):
     """The layers of three channels."""
-    known = facts(**{"channels": ("z", "y", "x"), "channel_axis": 0, "axes": ("c'", "z", "y", "x")} | changed)
-    return [layer(name, Role.AFFINITY, known, channel=place) for place, name in enumerate("zyx")]
+    volumes = volume(**{"channels": ("z", "y", "x"), "channel_axis": 0, "axes": ("c'", "z", "y", "x")} | changes)
+    return [layer(name, Role.AFFINITY, volumes, channel=place) for place, name in enumerate("zyx")]
 
 
 def layers_of(state):
@@ -41,7 +41,7 @@ def layers_of(state):
 
 
 def test_the_view_opens_on_the_middle_section_at_its_voxel_size_and_fits_it():
-    state = scene([layer("raw", Role.RAW, facts())])
+    state = scene([layer("raw", Role.RAW, volume())])
     assert state["dimensions"] == {"z": [30.0, "nm"], "y": [6.0, "nm"], "x": [6.0, "nm"]}
     assert state["position"] == [10, 350, 450]
     assert state["crossSectionScale"] == 1.0
@@ -49,18 +49,18 @@ def test_the_view_opens_on_the_middle_section_at_its_voxel_size_and_fits_it():
 
 
 def test_the_zoom_counts_in_the_smallest_voxel_length():
-    assert scene([layer("raw", Role.RAW, facts(voxel_nm=(3.0, 6.0, 6.0)))])["crossSectionScale"] == 2.0
+    assert scene([layer("raw", Role.RAW, volume(voxel_nm=(3.0, 6.0, 6.0)))])["crossSectionScale"] == 2.0
 
 
-@pytest.mark.parametrize(("coarsest", "scale"), [(1.0, 2), (8.0, 16)])
-def test_a_huge_volume_opens_no_further_out_than_its_levels_bear(coarsest, scale):
-    state = scene([layer("raw", Role.RAW, facts(shape=(1000, 10**5, 10**5), coarsest=coarsest))])
+@pytest.mark.parametrize(("coarsest_scale", "scale"), [(1.0, 2), (8.0, 16)])
+def test_the_first_zoom_of_a_huge_volume_is_limited_by_its_levels(coarsest_scale, scale):
+    state = scene([layer("raw", Role.RAW, volume(shape=(1000, 10**5, 10**5), coarsest_scale=coarsest_scale))])
     assert state["crossSectionScale"] == scale
 
 
 def test_membranes_lie_over_labels_over_raw_and_their_controls_are_open():
     roles = {"m": Role.MEMBRANE, "ids": Role.LABELS, "other": Role.IMAGE, "raw": Role.RAW}
-    state = scene([layer(name, role, facts()) for name, role in roles.items()])
+    state = scene([layer(name, role, volume()) for name, role in roles.items()])
     assert list(layers_of(state)) == ["raw", "other", "ids", "m"]
     assert [one["type"] for one in state["layers"]] == ["image", "image", "segmentation", "image"]
     assert layers_of(state)["raw"]["opacity"] == 1
@@ -69,14 +69,14 @@ def test_membranes_lie_over_labels_over_raw_and_their_controls_are_open():
     assert state["selectedLayer"]["visible"]
 
 
-def test_two_membrane_maps_can_be_told_apart():
-    state = scene([layer(name, Role.MEMBRANE, facts()) for name in "ab"])
+def test_two_membrane_maps_have_different_shaders():
+    state = scene([layer(name, Role.MEMBRANE, volume()) for name in "ab"])
     assert layers_of(state)["a"]["shader"] != layers_of(state)["b"]["shader"]
 
 
-def test_a_plain_array_takes_the_voxel_size_of_its_like_and_lies_on_the_same_voxels():
-    plain = facts(voxel_nm=None, axes=("d0", "d1", "d2"))
-    state = scene([layer("raw", Role.RAW, facts()), layer("ids", Role.LABELS, plain)])
+def test_a_plain_array_has_the_voxel_size_and_position_of_a_volume_of_its_shape():
+    plain = volume(voxel_nm=None, axes=("d0", "d1", "d2"))
+    state = scene([layer("raw", Role.RAW, volume()), layer("ids", Role.LABELS, plain)])
     transform = layers_of(state)["ids"]["source"]["transform"]
     assert transform["outputDimensions"] == state["dimensions"]
     assert transform["inputDimensions"] == {"d0": [30.0, "nm"], "d1": [6.0, "nm"], "d2": [6.0, "nm"]}
@@ -84,14 +84,14 @@ def test_a_plain_array_takes_the_voxel_size_of_its_like_and_lies_on_the_same_vox
     assert "transform" not in layers_of(state)["raw"]["source"]
 
 
-def test_leading_axes_are_kept_apart():
-    five = facts(voxel_nm=None, axes=("t", "c'", "z", "y", "x"), is_image=True)
+def test_leading_axes_are_local_to_a_layer():
+    five = volume(voxel_nm=None, axes=("t", "c'", "z", "y", "x"), is_multiscale=True)
     transform = scene([layer("raw", Role.RAW, five)])["layers"][0]["source"]["transform"]
     assert list(transform["outputDimensions"]) == ["d0'", "d1'", "z", "y", "x"]
     assert [row[-1] for row in transform["matrix"]] == [0.0] * 5
 
 
-def test_each_channel_is_a_layer_at_its_own_place():
+def test_each_channel_is_a_layer_at_its_own_position():
     shown = layers_of(scene(affinities()))
     assert [shown[name]["localPosition"] for name in "zyx"] == [[0], [1], [2]]
     assert "transform" not in shown["z"]["source"]
@@ -100,59 +100,59 @@ def test_each_channel_is_a_layer_at_its_own_place():
 @pytest.mark.parametrize(
     ("changed", "at"),
     [
-        ({"is_image": False, "axes": ("c", "z", "y", "x")}, [2.5]),  # corners are whole numbers there
+        ({"is_multiscale": False, "axes": ("c", "z", "y", "x")}, [2.5]),  # corners are whole numbers there
         ({"axes": ("c", "z", "y", "x")}, [2]),
-        ({"voxel_nm": None, "is_image": True, "axes": ("t", "c'", "z", "y", "x"), "channel_axis": 1}, [0, 2]),
+        ({"voxel_nm": None, "is_multiscale": True, "axes": ("t", "c'", "z", "y", "x"), "channel_axis": 1}, [0, 2]),
         ({"axes": ("t", "c'", "z", "y", "x"), "channel_axis": 1}, [2]),
     ],
 )
-def test_a_layers_own_place_counts_the_axes_that_it_does_not_share(changed, at):
+def test_the_local_position_of_a_layer_has_the_axes_that_it_does_not_share(changed, at):
     assert layers_of(scene(affinities(**changed)))["x"]["localPosition"] == at
 
 
-def test_affinities_add_up_below_a_raw_that_covers_half():
-    state = scene([layer("raw", Role.RAW, facts(shape=(8, 70, 90))), *affinities()])
+def test_affinities_add_up_below_a_half_transparent_raw_em():
+    state = scene([layer("raw", Role.RAW, volume(shape=(8, 70, 90))), *affinities()])
     assert list(layers_of(state)) == ["z", "y", "x", "raw"]
     assert [one.get("blend") for one in state["layers"]] == ["additive"] * 3 + [None]
     assert [one["opacity"] for one in state["layers"]] == [1, 1, 1, 0.5]
     assert state["position"] == [4, 35, 45]
 
 
-def test_a_hidden_layer_is_neither_selected_nor_given_the_first_colour():
-    known = facts(channels=("cell", "membrane"), channel_axis=0, axes=("c'", "z", "y", "x"))
-    layers = [layer("membrane", Role.MEMBRANE, known, channel=1), layer("raw", Role.RAW, facts())]
-    alone = layers_of(scene(layers))["membrane"]
-    state = scene([layer("cell", Role.MEMBRANE, known, channel=0, visible=False), *layers])
-    assert layers_of(state)["membrane"] == alone
+def test_a_hidden_layer_is_not_selected_and_does_not_have_the_first_colour():
+    volumes = volume(channels=("cell", "membrane"), channel_axis=0, axes=("c'", "z", "y", "x"))
+    layers = [layer("membrane", Role.MEMBRANE, volumes, channel=1), layer("raw", Role.RAW, volume())]
+    expected = layers_of(scene(layers))["membrane"]
+    state = scene([layer("cell", Role.MEMBRANE, volumes, channel=0, visible=False), *layers])
+    assert layers_of(state)["membrane"] == expected
     assert layers_of(state)["cell"]["visible"] is False
     assert (state["selectedLayer"]["layer"], state["title"]) == ("membrane", "volseg: membrane, raw")
 
 
 def test_uncertainty_lies_between_raw_and_membranes():
     roles = {"m": Role.MEMBRANE, "u": Role.UNCERTAINTY, "raw": Role.RAW}
-    assert list(layers_of(scene([layer(name, role, facts()) for name, role in roles.items()]))) == ["raw", "u", "m"]
+    assert list(layers_of(scene([layer(name, role, volume()) for name, role in roles.items()]))) == ["raw", "u", "m"]
 
 
 def test_without_any_voxel_size_lengths_have_no_unit():
-    state = scene([layer("raw", Role.RAW, facts(voxel_nm=None))])
+    state = scene([layer("raw", Role.RAW, volume(voxel_nm=None))])
     assert state["dimensions"] == {"z": [1.0, ""], "y": [1.0, ""], "x": [1.0, ""]}
 
 
-def test_volumes_that_disagree_are_shown_each_at_its_own_size():
-    other = facts(shape=(5, 60, 60), voxel_nm=(8.0, 8.0, 8.0), is_image=False)
-    stray = facts(shape=(9, 9, 9), voxel_nm=None)
-    state = scene([layer("raw", Role.RAW, facts()), layer("o", Role.IMAGE, other), layer("s", Role.IMAGE, stray)])
+def test_volumes_of_different_voxel_sizes_have_their_own_scale():
+    other = volume(shape=(5, 60, 60), voxel_nm=(8.0, 8.0, 8.0), is_multiscale=False)
+    stray = volume(shape=(9, 9, 9), voxel_nm=None)
+    state = scene([layer("raw", Role.RAW, volume()), layer("o", Role.IMAGE, other), layer("s", Role.IMAGE, stray)])
     sizes = {name: one["source"].get("transform", {}).get("outputDimensions") for name, one in layers_of(state).items()}
     assert sizes["o"]["z"] == [8.0, "nm"]
     assert sizes["s"]["z"] == [1.0, "nm"]
 
 
-def test_a_moved_volume_leaves_the_middle_to_neuroglancer():
-    assert "position" not in scene([layer("raw", Role.RAW, facts(moved=True))])
+def test_the_position_of_a_translated_volume_is_left_to_neuroglancer():
+    assert "position" not in scene([layer("raw", Role.RAW, volume(is_translated=True))])
 
 
-def test_urls_alone_leave_the_first_view_to_neuroglancer():
-    sources = [Source("em", "s3://b/em", Role.RAW, None), Source("x", "s3://b/x", Role.UNKNOWN, None)]
+def test_the_first_view_of_urls_is_left_to_neuroglancer():
+    sources = [LayerSource("em", "s3://b/em", Role.RAW, None), LayerSource("x", "s3://b/x", Role.UNKNOWN, None)]
     state = scene([Layer(source, source.location) for source in sources])
     assert [one["source"]["url"] for one in state["layers"]] == ["s3://b/em", "s3://b/x"]
     assert layers_of(state)["x"]["type"] == "auto"

@@ -14,12 +14,12 @@ def test_two_membrane_maps_differ_in_colour():
     assert membrane_shader(0) == membrane_shader(4)
 
 
-def test_affinities_are_the_three_colours_of_white():
+def test_the_colours_of_three_affinities_add_up_to_white():
     colours = [affinity_shader(channel).partition('default="')[2][:7] for channel in range(4)]
     assert colours == ["#ff0000", "#00ff00", "#0000ff", "#ff0000"]
 
 
-def test_uncertainty_spans_up_to_half_and_is_not_drawn_as_membranes():
+def test_uncertainty_has_a_range_up_to_half_and_no_threshold():
     assert "range=[0, 127]" in uncertainty_shader()
     assert "threshold" not in uncertainty_shader()
 

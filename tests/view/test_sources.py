@@ -5,16 +5,16 @@ import pytest
 import zarr
 
 from volseg.errors import ConfigError, SourceError
-from volseg.view.sources import Role, find_sources
+from volseg.view.sources import Role, find_layer_sources
 
 SHAPE = (4, 32, 32)
 
 
 def roles(*locations):
-    return [source.role for source in find_sources([str(location) for location in locations])]
+    return [source.role for source in find_layer_sources([str(location) for location in locations])]
 
 
-def test_the_volume_with_a_run_is_the_membrane_map_wherever_it_stands(make_volume):
+def test_a_volume_with_a_run_record_is_the_membrane_map_at_any_position(make_volume):
     raw = make_volume("a.zarr", np.zeros(SHAPE, np.uint8))
     membrane = make_volume("b.zarr", np.zeros(SHAPE, np.uint8), by_run=True)
     assert roles(raw, membrane) == [Role.RAW, Role.MEMBRANE]
@@ -23,12 +23,12 @@ def test_the_volume_with_a_run_is_the_membrane_map_wherever_it_stands(make_volum
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64"])
-def test_whole_numbers_behind_the_raw_are_labels(make_volume, dtype):
+def test_integers_after_the_raw_em_are_labels(make_volume, dtype):
     raw = make_volume("a.zarr", np.zeros(SHAPE, np.uint8))
     assert roles(raw, make_volume("b.zarr", np.zeros(SHAPE, dtype))) == [Role.RAW, Role.LABELS]
 
 
-def test_sixteen_bits_in_front_are_raw_and_32_never(make_volume):
+def test_sixteen_bits_may_be_raw_em_but_32_are_labels(make_volume):
     assert roles(make_volume("a.zarr", np.zeros(SHAPE, np.uint16))) == [Role.RAW]
     assert roles(make_volume("b.zarr", np.zeros(SHAPE, np.uint32))) == [Role.LABELS]
 
@@ -43,32 +43,35 @@ def test_sixteen_bits_in_front_are_raw_and_32_never(make_volume):
         ("second.zarr", "float32", Role.IMAGE),
     ],
 )
-def test_other_volumes_behind_the_raw_go_by_their_name(make_volume, name, dtype, role):
+def test_other_volumes_after_the_raw_em_are_classified_by_name(make_volume, name, dtype, role):
     raw = make_volume("a.zarr", np.zeros(SHAPE, np.uint8))
     assert roles(raw, make_volume(name, np.zeros(SHAPE, dtype))) == [Role.RAW, role]
 
 
-def seen(*locations):
-    """Name, role and visibility of what is shown."""
-    return [(one.name, one.role, one.visible) for one in find_sources([str(location) for location in locations])]
+def layers(*locations):
+    """Name, role and visibility of the layers."""
+    return [
+        (source.name, source.role, source.visible)
+        for source in find_layer_sources([str(location) for location in locations])
+    ]
 
 
 def channels(*names):
     return {"voxels": np.zeros((len(names), *SHAPE), np.uint8), "channels": names}
 
 
-def test_affinities_are_three_colours_at_once_and_those_of_longer_reach_are_hidden(make_volume):
+def test_three_affinities_are_visible_and_those_of_longer_reach_are_hidden(make_volume):
     names = [f"aff_{axis}{reach}" for reach in (1, 9) for axis in "zyx"]
-    shown = [(f"m: {name}", Role.AFFINITY, place < 3) for place, name in enumerate(names)]
-    assert seen(make_volume("m.zarr", **channels(*names), by_run=True)) == shown
+    expected = [(f"m: {name}", Role.AFFINITY, place < 3) for place, name in enumerate(names)]
+    assert layers(make_volume("m.zarr", **channels(*names), by_run=True)) == expected
 
 
 @pytest.mark.parametrize("by_run", [True, False])
-def test_of_classes_the_membrane_alone_is_seen_and_without_it_all(make_volume, by_run):
+def test_of_classes_only_the_membrane_is_visible_and_without_it_all(make_volume, by_run):
     raw = make_volume("raw.zarr", np.zeros(SHAPE, np.uint8))
     classes = make_volume("a.zarr", **channels("cell", "membrane"), by_run=by_run)
     others = make_volume("b.zarr", **channels("mitochondrion", "vesicle"), by_run=by_run)
-    assert seen(classes, raw, others) == [
+    assert layers(classes, raw, others) == [
         ("a: cell", Role.MEMBRANE, False),
         ("a: membrane", Role.MEMBRANE, True),
         ("raw", Role.RAW, True),
@@ -78,52 +81,54 @@ def test_of_classes_the_membrane_alone_is_seen_and_without_it_all(make_volume, b
 
 
 @pytest.mark.parametrize(("dtype", "role"), [("uint16", Role.IMAGE), ("uint64", Role.LABELS)])
-def test_of_channels_that_are_no_probabilities_one_is_seen(make_volume, dtype, role):
+def test_of_channels_that_are_no_probabilities_the_first_is_visible(make_volume, dtype, role):
     path = make_volume("a.zarr", np.zeros((2, *SHAPE), dtype), channels=("one", "other"))
-    assert seen(path) == [("a: one", role, True), ("a: other", role, False)]
+    assert layers(path) == [("a: one", role, True), ("a: other", role, False)]
 
 
-def test_the_uncertainty_of_a_map_comes_with_it_hidden(make_volume):
+def test_the_uncertainty_of_a_map_is_a_hidden_layer(make_volume):
     voxels = np.zeros(SHAPE, np.uint8)
     path = make_volume("m.zarr", voxels, by_run=True, uncertainty=voxels)
     hidden = ("m uncertainty", Role.UNCERTAINTY, False)
-    assert seen(path) == seen(path / "0") == [("m", Role.MEMBRANE, True), hidden]
-    assert seen(path, path) == [("m", Role.MEMBRANE, True), ("m 2", Role.MEMBRANE, True), hidden]
+    assert layers(path) == layers(path / "0") == [("m", Role.MEMBRANE, True), hidden]
+    assert layers(path, path) == [("m", Role.MEMBRANE, True), ("m 2", Role.MEMBRANE, True), hidden]
 
 
-def test_an_uncertainty_that_is_named_is_seen_once(make_volume):
+def test_an_uncertainty_that_is_a_source_is_one_visible_layer(make_volume):
     voxels = np.zeros(SHAPE, np.uint8)
     path = make_volume("m.zarr", voxels, by_run=True, uncertainty=voxels)
     shown = ("m uncertainty", Role.UNCERTAINTY, True)
-    assert seen(path, path / "uncertainty") == [("m", Role.MEMBRANE, True), shown]
-    assert seen(path / "uncertainty" / "0") == [shown]
+    assert layers(path, path / "uncertainty") == [("m", Role.MEMBRANE, True), shown]
+    assert layers(path / "uncertainty" / "0") == [shown]
 
 
 def test_the_uncertainty_of_several_classes_has_their_channels(make_volume):
     of = channels("affinity_y", "affinity_x")
     path = make_volume("m.zarr", **of, by_run=True, uncertainty=of["voxels"])
     names = ["m uncertainty: affinity_y", "m uncertainty: affinity_x"]
-    assert seen(path)[2:] == [(name, Role.UNCERTAINTY, False) for name in names]
-    assert seen(path / "uncertainty") == [(names[0], Role.UNCERTAINTY, True), (names[1], Role.UNCERTAINTY, False)]
+    assert layers(path)[2:] == [(name, Role.UNCERTAINTY, False) for name in names]
+    assert layers(path / "uncertainty") == [(names[0], Role.UNCERTAINTY, True), (names[1], Role.UNCERTAINTY, False)]
 
 
-def test_urls_go_by_place_and_name_without_being_opened():
+def test_urls_are_classified_by_position_and_name_and_not_opened():
     urls = ["s3://b/em.zarr", "https://h/membrane.zarr/|zarr3:", "gs://b/truth", "gs://b/other"]
     assert roles(*urls) == [Role.RAW, Role.MEMBRANE, Role.LABELS, Role.UNKNOWN]
 
 
-def test_layers_are_named_after_their_volumes_and_never_alike(make_volume):
+def test_layers_have_unique_names_from_their_volumes(make_volume):
     path = make_volume("em.ome.zarr", np.zeros(SHAPE, np.uint8))
-    names = [source.name for source in find_sources([str(path), f"file://{path}", f"{path}/0", "s3://b/em.zarr/0"])]
+    names = [
+        source.name for source in find_layer_sources([str(path), f"file://{path}", f"{path}/0", "s3://b/em.zarr/0"])
+    ]
     assert names == ["em", "em 2", "em 3", "em 4"]
 
 
-def test_nothing_to_view_is_refused():
-    with pytest.raises(ConfigError, match="name at least one"):
-        find_sources([])
+def test_no_source_is_refused():
+    with pytest.raises(ConfigError, match="at least one volume"):
+        find_layer_sources([])
 
 
 def test_a_type_that_the_browser_cannot_draw_is_refused(tmp_path):
     zarr.create_array(tmp_path / "a", shape=SHAPE, dtype="float64")
     with pytest.raises(SourceError, match=r"float64.*float32"):
-        find_sources([str(tmp_path / "a")])
+        find_layer_sources([str(tmp_path / "a")])

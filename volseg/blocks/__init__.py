@@ -1,22 +1,21 @@
 """Integer geometry: boxes, grids, halos and tiles. No arrays, no files, no dependencies."""
 
-from volseg.blocks.align import ceil_to, floor_to
 from volseg.blocks.blockset import BlockSet
-from volseg.blocks.box import Box, Zyx, ZyxFloat
-from volseg.blocks.coarser import Coarser
+from volseg.blocks.box import Box, Zyx, ZyxFloat, ceil_to, floor_to, to_zyx, zip3
+from volseg.blocks.downsampling import LevelScale
 from volseg.blocks.footprint import Footprint
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
-from volseg.blocks.reading import boxes_along, decoded_chunks, joint_read_box, read_amplification
-from volseg.blocks.text import parse_roi, parse_zyx
+from volseg.blocks.parse import format_zyx, parse_roi, parse_zyx
+from volseg.blocks.read_amplification import boxes_along, decoded_chunks, read_amplification, union_read_box
 from volseg.blocks.tiling import Tiling
 
 __all__ = [
     "BlockGrid",
     "BlockSet",
     "Box",
-    "Coarser",
     "Footprint",
+    "LevelScale",
     "Tiling",
     "Zyx",
     "ZyxFloat",
@@ -24,10 +23,13 @@ __all__ = [
     "ceil_to",
     "decoded_chunks",
     "floor_to",
-    "joint_read_box",
+    "format_zyx",
     "mirror_index",
     "mirror_span",
     "parse_roi",
     "parse_zyx",
     "read_amplification",
+    "to_zyx",
+    "union_read_box",
+    "zip3",
 ]

@@ -1,4 +1,4 @@
-"""A set of block numbers that stays small: a bit a block, in pages made as they are needed."""
+"""A compact set of block numbers: one bit per block, in pages allocated on demand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BlockSet:
             self.add(number)
 
     def add(self, number: int) -> None:
-        """Put a number in; putting it in twice changes nothing."""
+        """Add a number; a number that is already in the set changes nothing."""
         page, bit = divmod(number, _PAGE_BITS)
         bits = self._pages.get(page)
         if bits is None:

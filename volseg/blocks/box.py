@@ -1,15 +1,18 @@
-"""A box of voxels: the one value that every room exchanges."""
+"""Boxes of voxels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from volseg.errors import GridError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 Zyx: TypeAlias = tuple[int, int, int]
-"""Whole voxels along (z, y, x)."""
+"""Voxels along (z, y, x)."""
 
 ZyxFloat: TypeAlias = tuple[float, float, float]
 """A physical size along (z, y, x), in nanometres."""
@@ -20,11 +23,17 @@ def zip3(a: Zyx, b: Zyx) -> tuple[tuple[int, int], ...]:
     return tuple(zip(a, b, strict=True))
 
 
+def to_zyx(values: Iterable[int]) -> Zyx:
+    """Convert three values to a triple."""
+    z, y, x = values
+    return z, y, x
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A half-open box of voxels, axes always (z, y, x).
 
-    It may leave the volume: a read box does wherever its halo crosses an edge.
+    It may extend beyond the volume: a read box does where its halo crosses an edge.
 
         start            stop
           |-- shape ------|
@@ -40,7 +49,7 @@ class Box:
 
     @classmethod
     def of_shape(cls, shape: Zyx) -> Box:
-        """The box of a whole volume.
+        """Return the box of a whole volume.
 
         >>> Box.of_shape((30, 512, 512)).stop
         (30, 512, 512)
@@ -50,62 +59,68 @@ class Box:
     @property
     def shape(self) -> Zyx:
         """Voxels along each axis."""
-        z, y, x = (stop - start for start, stop in zip3(self.start, self.stop))
-        return z, y, x
+        return to_zyx(stop - start for start, stop in zip3(self.start, self.stop))
 
     @property
     def voxels(self) -> int:
-        """Voxels in all."""
+        """Total number of voxels."""
         return prod(self.shape)
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
-        """The box as an index into an array whose origin is the volume's."""
+        """The box as an index into the array of the volume."""
         z, y, x = (slice(start, stop) for start, stop in zip3(self.start, self.stop))
         return z, y, x
 
-    def grown(self, by: Zyx, after: Zyx | None = None) -> Box:
-        """The box with `by` voxels more before each axis and `after` (default `by`) behind it.
+    def grow(self, before: Zyx, after: Zyx | None = None) -> Box:
+        """Return the box with more voxels before and after it along each axis; `after` is `before` by default.
 
-        >>> Box((0, 16, 16), (4, 32, 32)).grown((0, 8, 8))
+        >>> Box((0, 16, 16), (4, 32, 32)).grow((0, 8, 8))
         Box(start=(0, 8, 8), stop=(4, 40, 40))
         """
-        behind = by if after is None else after
-        start = tuple(a - m for a, m in zip3(self.start, by))
-        stop = tuple(b + m for b, m in zip3(self.stop, behind))
-        return Box(_triple(start), _triple(stop))
+        after = before if after is None else after
+        start = to_zyx(a - n for a, n in zip3(self.start, before))
+        return Box(start, to_zyx(b + n for b, n in zip3(self.stop, after)))
 
     def intersection(self, other: Box) -> Box:
-        """What two boxes share; an empty box where they share nothing."""
-        start = _triple(tuple(max(a, b) for a, b in zip3(self.start, other.start)))
-        stop = _triple(tuple(min(a, b) for a, b in zip3(self.stop, other.stop)))
-        return Box(start, _triple(tuple(max(a, b) for a, b in zip3(start, stop))))
+        """Return the intersection of two boxes; an empty box if they are disjoint."""
+        start = to_zyx(map(max, self.start, other.start))
+        return Box(start, to_zyx(map(max, start, map(min, self.stop, other.stop))))
 
     def union(self, other: Box) -> Box:
-        """The smallest box that holds both."""
-        start = _triple(tuple(min(a, b) for a, b in zip3(self.start, other.start)))
-        return Box(start, _triple(tuple(max(a, b) for a, b in zip3(self.stop, other.stop))))
+        """Return the smallest box that contains both."""
+        return Box(to_zyx(map(min, self.start, other.start)), to_zyx(map(max, self.stop, other.stop)))
 
     def contains(self, other: Box) -> bool:
         """Whether every voxel of `other` is in this box."""
-        return all(a <= b for a, b in zip3(self.start, other.start)) and all(
-            a >= b for a, b in zip3(self.stop, other.stop)
-        )
+        return self.union(other) == self
 
     def relative_to(self, origin: Zyx) -> Box:
-        """The same box, counted from `origin`.
+        """Return the box relative to `origin`.
 
         >>> Box((4, 20, 20), (5, 30, 30)).relative_to((4, 16, 16))
         Box(start=(0, 4, 4), stop=(1, 14, 14))
         """
-        start = _triple(tuple(a - o for a, o in zip3(self.start, origin)))
-        stop = _triple(tuple(b - o for b, o in zip3(self.stop, origin)))
-        return Box(start, stop)
+        z, y, x = origin
+        return self.grow((z, y, x), (-z, -y, -x))
 
     def __str__(self) -> str:
         return ",".join(f"{a}:{b}" for a, b in zip3(self.start, self.stop))
 
 
-def _triple(values: tuple[int, ...]) -> Zyx:
-    z, y, x = values
-    return z, y, x
+def ceil_to(value: int, step: int) -> int:
+    """Round up to a multiple of `step`.
+
+    >>> [ceil_to(v, 16) for v in (-1, 0, 1, 16, 230)]
+    [0, 0, 16, 16, 240]
+    """
+    return -(-value // step) * step
+
+
+def floor_to(value: int, step: int) -> int:
+    """Round down to a multiple of `step`.
+
+    >>> [floor_to(v, 16) for v in (-1, 0, 15, 16)]
+    [-16, 0, 0, 16]
+    """
+    return value // step * step

@@ -1,4 +1,4 @@
-"""A volume cut into blocks, by arithmetic: a grid of 10^9 blocks costs what a grid of one does."""
+"""The blocks of a volume, by arithmetic: a grid of 10^9 blocks takes no more memory than a grid of one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
-from volseg.blocks.align import ceil_to, floor_to
-from volseg.blocks.box import Box, Zyx, zip3
+from volseg.blocks.box import Box, Zyx, ceil_to, floor_to, to_zyx, zip3
 from volseg.errors import GridError
 
 if TYPE_CHECKING:
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 class BlockGrid:
     """The write boxes of a run: they tile the region exactly once.
 
-    Blocks are counted from the volume's origin, whatever the region, so that the same voxel always falls at the
-    same place of the same block. Block numbers run over the blocks that touch the region, x fastest.
+    Block bounds are multiples of the block from the volume's origin, independent of the region: a voxel always has the
+    same position in its block. Block numbers run over the blocks that touch the region, x fastest.
 
       0       block     2*block          shape
       |----------|----------|----------|---.
@@ -40,16 +39,17 @@ class BlockGrid:
 
     @classmethod
     def over(cls, shape: Zyx, block: Zyx, shard: Zyx, region: Box | None = None) -> BlockGrid:
-        """The grid of a run whose blocks write whole shards; the region grows outward to whole shards.
+        """Create the grid of a run whose blocks write whole shards; the region grows outward to whole shards.
 
         Args:
-            shape: the volume, in voxels.
-            block: what one task writes, in voxels.
+            shape: shape of the volume, in voxels.
+            block: size of a write box, in voxels.
             shard: the target's unit of storage, in voxels; it must divide the block.
-            region: what to do of the volume; all of it by default.
+            region: part of the volume to compute; all of it by default.
 
         Raises:
-            GridError: a block that is not made of whole shards, which two tasks would then share.
+            GridError: a block that is not made of whole shards, so that two tasks would share one, or a region beyond
+                the volume.
 
         >>> grid = BlockGrid.over((30, 500, 500), (16, 128, 128), (16, 128, 128))
         >>> grid.count, str(grid.box(grid.count - 1))
@@ -61,35 +61,30 @@ class BlockGrid:
                 "along each axis, or leave --shard out"
             )
         whole = Box.of_shape(shape)
-        asked = whole if region is None else region
-        if not whole.contains(asked):
-            raise GridError(f"region {asked} leaves the volume of shape {shape}; choose bounds inside it")
-        start = tuple(floor_to(a, s) for a, s in zip3(asked.start, shard))
-        stop = tuple(min(ceil_to(b, s), n) for (b, s), n in zip(zip3(asked.stop, shard), shape, strict=True))
-        return cls(shape, block, Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+        region = region or whole
+        if not whole.contains(region):
+            raise GridError(f"region {region} extends beyond the volume of shape {shape}; choose bounds inside it")
+        start = to_zyx(floor_to(a, s) for a, s in zip3(region.start, shard))
+        stop = to_zyx(min(ceil_to(b, s), n) for b, s, n in zip(region.stop, shard, shape, strict=True))
+        return cls(shape, block, Box(start, stop))
 
     @property
-    def first(self) -> Zyx:
-        """The place of block number 0 among the volume's blocks."""
-        z, y, x = (a // b for a, b in zip3(self.region.start, self.block))
-        return z, y, x
+    def offset(self) -> Zyx:
+        """Position of block 0 among the blocks of the whole volume."""
+        return to_zyx(a // b for a, b in zip3(self.region.start, self.block))
 
     @property
     def counts(self) -> Zyx:
         """Blocks along each axis."""
-        z, y, x = (
-            -(-stop // b) - first
-            for (stop, b), first in zip(zip3(self.region.stop, self.block), self.first, strict=True)
-        )
-        return z, y, x
+        return to_zyx(-(-b // n) - o for b, n, o in zip(self.region.stop, self.block, self.offset, strict=True))
 
     @property
     def count(self) -> int:
-        """Blocks in all."""
+        """Total number of blocks."""
         return prod(self.counts)
 
     def box(self, number: int) -> Box:
-        """The write box of a block.
+        """Return the write box of a block.
 
         Raises:
             GridError: no such block.
@@ -97,30 +92,30 @@ class BlockGrid:
         if not 0 <= number < self.count:
             raise GridError(f"there is no block {number}; the run has blocks 0 to {self.count - 1}")
         _, ny, nx = self.counts
-        place = (number // (ny * nx), number // nx % ny, number % nx)
-        start = tuple((p + f) * b for (p, f), b in zip(zip3(place, self.first), self.block, strict=True))
-        stop = tuple(a + b for a, b in zip(start, self.block, strict=True))
-        return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).intersection(self.region)
+        position = (number // (ny * nx), number // nx % ny, number % nx)
+        start = to_zyx((p + o) * n for p, o, n in zip(position, self.offset, self.block, strict=True))
+        return Box(start, start).grow((0, 0, 0), self.block).intersection(self.region)
 
     @property
-    def largest(self) -> Box:
-        """A write box with the most voxels: the region cuts the first and the last of an axis, none between."""
+    def largest_box(self) -> Box:
+        """A write box with the maximum number of voxels."""
         _, ny, nx = self.counts
-        places = product(*({0, n // 2, n - 1} for n in self.counts))
-        return max((self.box((z * ny + y) * nx + x) for z, y, x in places), key=lambda box: box.voxels)
+        # The region cuts only the first and the last block of an axis.
+        positions = product(*({0, n // 2, n - 1} for n in self.counts))
+        return max((self.box((z * ny + y) * nx + x) for z, y, x in positions), key=lambda box: box.voxels)
 
     def number(self, voxel: Zyx) -> int:
-        """The block that writes a voxel: the inverse of `box`.
+        """Return the block that writes a voxel: the inverse of `box`.
 
         Raises:
             GridError: the voxel is outside the region.
         """
-        if not self.region.contains(Box(voxel, (voxel[0] + 1, voxel[1] + 1, voxel[2] + 1))):
+        if not self.region.contains(Box(voxel, voxel).grow((0, 0, 0), (1, 1, 1))):
             raise GridError(f"voxel {voxel} is outside the region {self.region}")
-        z, y, x = (v // b - f for (v, b), f in zip(zip3(voxel, self.block), self.first, strict=True))
+        z, y, x = (v // n - o for v, n, o in zip(voxel, self.block, self.offset, strict=True))
         _, ny, nx = self.counts
         return (z * ny + y) * nx + x
 
     def numbers(self) -> Iterator[int]:
-        """Every block number, in order."""
+        """Iterate over all block numbers, in order."""
         return iter(range(self.count))

@@ -1,4 +1,4 @@
-"""How a block is cut into tiles: what one forward pass of the network sees."""
+"""Tiles of a block: the inputs of the forward passes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
-from volseg.blocks.align import ceil_to, floor_to
-from volseg.blocks.box import Box, Zyx, zip3
+from volseg.blocks.box import Box, Zyx, ceil_to, floor_to, to_zyx, zip3
 from volseg.errors import GridError
 
 if TYPE_CHECKING:
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Tiles of one fixed shape, cores side by side, origins on the network's stride.
+    """Tiles of one fixed shape, with adjacent cores whose origins are multiples of the network's stride.
 
-    Every tile of a run has the same input shape: the ones at the volume's edge are filled by the mirror. So one
-    compiled network serves all, and a voxel's value does not depend on which block computed it.
+    All tiles of a run have the same input shape; beyond the edges of the volume the mirror fills them. So one compiled
+    network serves all, and the value of a voxel does not depend on the block that computed it.
 
          read box
       |<- halo ->|<- core ->|<- core ->|<- halo ->|
@@ -36,18 +35,18 @@ class Tiling:
     halo: Zyx
 
     def __post_init__(self) -> None:
-        self.footprint.checked_halo(self.halo)
+        self.footprint.validate_halo(self.halo)
         if min(self.core) < 1 or any(c % s for c, s in zip3(self.core, self.footprint.stride)):
-            raise GridError(f"tile core {self.core} is off the network's stride {self.footprint.stride}")
+            raise GridError(f"tile core {self.core} is not a multiple of the network's stride {self.footprint.stride}")
 
     @property
     def input_shape(self) -> Zyx:
-        """What one forward pass sees, in voxels."""
+        """Input of one forward pass, in voxels."""
         return self.footprint.input_shape(self.core, self.halo)
 
     @property
     def overhead(self) -> float:
-        """Voxels that the network computes for each that it keeps.
+        """Voxels that the network computes per voxel of the core.
 
         >>> from volseg.blocks import Footprint
         >>> net = Footprint((0, 245, 245), (0, 245, 245), (1, 16, 16), (0, 0, 0), (1, 16, 16), (0, 235, 235))
@@ -58,44 +57,43 @@ class Tiling:
 
     @property
     def crop(self) -> Box:
-        """Where the core lies in the network's output of one tile."""
-        z, y, x = (h - m for h, m in zip3(self.halo, self.footprint.margin))
-        return Box((z, y, x), (z + self.core[0], y + self.core[1], x + self.core[2]))
+        """The core within the network's output of one tile."""
+        return _box_at(to_zyx(h - m for h, m in zip3(self.halo, self.footprint.margin)), self.core)
 
-    def _covered(self, write_box: Box) -> Box:
-        start = tuple(floor_to(a, s) for a, s in zip3(write_box.start, self.footprint.stride))
-        stop = tuple(a + ceil_to(b - a, c) for a, b, c in zip(start, write_box.stop, self.core, strict=True))
-        return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    def _union_of_cores(self, write_box: Box) -> Box:
+        start = to_zyx(floor_to(a, s) for a, s in zip3(write_box.start, self.footprint.stride))
+        stop = to_zyx(a + ceil_to(b - a, c) for a, b, c in zip(start, write_box.stop, self.core, strict=True))
+        return Box(start, stop)
 
     def cores(self, write_box: Box) -> Iterator[Box]:
-        """The cores that cover a write box, in order; the last of an axis may overhang it."""
-        covered = self._covered(write_box)
-        axes = (range(a, b, c) for a, b, c in zip(covered.start, covered.stop, self.core, strict=True))
-        for z, y, x in product(*axes):
-            yield Box((z, y, x), (z + self.core[0], y + self.core[1], x + self.core[2]))
+        """Yield the cores that cover a write box, in order; the last of an axis may extend beyond it."""
+        union = self._union_of_cores(write_box)
+        axes = (range(a, b, c) for a, b, c in zip(union.start, union.stop, self.core, strict=True))
+        for origin in product(*axes):
+            yield _box_at(to_zyx(origin), self.core)
 
     def count(self, write_box: Box) -> int:
-        """Tiles that a write box takes."""
-        return prod(n // c for n, c in zip3(self._covered(write_box).shape, self.core))
+        """Return the number of tiles of a write box."""
+        return prod(n // c for n, c in zip3(self._union_of_cores(write_box).shape, self.core))
 
     def input_box(self, core: Box) -> Box:
-        """What the network reads for one core."""
-        before = core.grown(self.halo).start
-        shape = self.input_shape
-        return Box(before, (before[0] + shape[0], before[1] + shape[1], before[2] + shape[2]))
+        """Return the network's input for one core."""
+        return _box_at(core.grow(self.halo).start, self.input_shape)
 
     def read_box(self, write_box: Box) -> Box:
-        """What a block reads: all of its tiles' inputs. It may leave the volume."""
-        covered = self._covered(write_box)
-        surplus = tuple(n - h - c for n, h, c in zip(self.input_shape, self.halo, self.core, strict=True))
-        return covered.grown(self.halo, (surplus[0], surplus[1], surplus[2]))
+        """Return the union of the inputs of all tiles of a block. It may extend beyond the volume."""
+        after = to_zyx(n - h - c for n, h, c in zip(self.input_shape, self.halo, self.core, strict=True))
+        return self._union_of_cores(write_box).grow(self.halo, after)
 
 
-def split_evenly(block: Zyx, parts: Zyx, stride: Zyx) -> Zyx:
-    """The tile core that cuts a block into `parts` along each axis, on the stride.
+def _box_at(origin: Zyx, shape: Zyx) -> Box:
+    return Box(origin, origin).grow((0, 0, 0), shape)
 
-    >>> split_evenly((16, 512, 528), (16, 1, 2), (1, 16, 16))
+
+def even_tile_core(block: Zyx, parts: Zyx, stride: Zyx) -> Zyx:
+    """Return the tile core that cuts a block into `parts` along each axis, rounded up to the stride.
+
+    >>> even_tile_core((16, 512, 528), (16, 1, 2), (1, 16, 16))
     (1, 512, 272)
     """
-    z, y, x = (ceil_to(-(-b // p), s) for b, p, s in zip(block, parts, stride, strict=True))
-    return z, y, x
+    return to_zyx(ceil_to(-(-b // p), s) for b, p, s in zip(block, parts, stride, strict=True))

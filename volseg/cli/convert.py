@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from volseg.cli.options import NanometresType, count_text
+from volseg.cli.options import NanometresType
 
 if TYPE_CHECKING:
     from volseg.blocks import ZyxFloat
@@ -16,18 +16,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source")
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option(
-    "--voxel-size",
-    type=NanometresType(),
-    help="Voxel size along z, y, x in nanometres; needed where SOURCE states none.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace a TARGET that exists.")
+@click.option("--voxel-size", type=NanometresType(),
+              help="Voxel size along z, y, x in nanometres; needed if SOURCE states none.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
 def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: bool) -> None:
-    """Make an OME-Zarr volume of an image stack, an HDF5 dataset or another Zarr.
+    """Convert an image stack, an HDF5 dataset or another Zarr to OME-Zarr.
 
-    SOURCE is a multi-page TIFF, a folder of TIFF or PNG sections (taken in natural order), FILE.h5:DATASET (the
-    dataset may be left out where there is one alone), or a Zarr. TARGET is an OME-Zarr 0.5 group of the same type,
-    sharded, that any reader of Zarr 3 opens. It appears under its name when it is whole.
+    SOURCE is a multi-page TIFF, a folder of TIFF or PNG sections (in natural order), FILE.h5:DATASET (DATASET is
+    optional if the file has only one), or a Zarr. TARGET becomes a sharded OME-Zarr 0.5 group of the same data type,
+    which any reader of Zarr 3 opens. It appears under its name once it is complete.
 
     \b
     Examples:
@@ -35,9 +32,7 @@ def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: b
       volseg convert sections/ raw.zarr --voxel-size 30,6,6
       volseg convert sample_A.hdf:volumes/raw raw.zarr
     """
-    from rich.console import Console
-    from rich.progress import track
-
+    from volseg.cli.progress import ProgressBar
     from volseg.errors import ConfigError, TargetError
     from volseg.storage import convert_stack, open_sections
 
@@ -47,12 +42,8 @@ def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: b
         raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")
     if target.exists() and not overwrite:
         raise TargetError(f"target {target} exists already; choose another path, or give --overwrite")
-    console = Console(stderr=True)
-    steps = iter(track(range(stack.shape[0]), "convert", console=console, transient=True))
-
-    def advance(done: int) -> None:
-        while next(steps, done) < done - 1:
-            pass
-
-    convert_stack(stack, target, voxel_nm, advance, overwrite=overwrite)
-    click.echo(f"{target}: {count_text(stack)}, voxels of {' x '.join(f'{v:g}' for v in voxel_nm)} nm (z, y, x)")
+    z, y, x = stack.shape
+    with ProgressBar("sections", transient=True) as bar:
+        convert_stack(stack, target, voxel_nm, lambda done: bar.update("convert", done, z), overwrite=overwrite)
+    size = " x ".join(f"{v:g}" for v in voxel_nm)
+    click.echo(f"{target}: {z} sections of {y} x {x}, {stack.dtype}, voxels of {size} nm (z, y, x)")

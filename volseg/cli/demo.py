@@ -9,38 +9,37 @@ import click
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("volseg-demo"))
-@click.option("--seconds", type=click.IntRange(min=1), default=75, show_default=True, help="How long to train.")
-@click.option("--overwrite", is_flag=True, help="Replace what an earlier demo left in FOLDER.")
+@click.option("--seconds", type=click.IntRange(min=1), default=75, show_default=True, help="Training time.")
+@click.option("--overwrite", is_flag=True, help="Replace the files of an earlier demo in FOLDER.")
 def demo(folder: Path, seconds: int, overwrite: bool) -> None:
-    """The whole journey in minutes, on generated EM with ground truth.
+    """Train, predict and evaluate within minutes, on generated EM with ground truth.
 
     Makes two volumes of synthetic neuropil, trains a small FusionNet on the first, predicts the second (which it never
-    saw) block by block on a local Dask cluster, scores it, shows what a packaged model makes of it, and saves a
+    saw) block by block on a local Dask cluster, scores it, predicts a section with a packaged model, and saves a
     picture. Needs no data, no GPU, no network.
 
     \b
     Example:
       volseg demo
     """
-    from volseg.cli.training_screen import TrainingScreen
-    from volseg.cluster import Shown
+    from volseg.cli.progress import PredictionBar, TrainingBar
     from volseg.demo import PACKAGED, DemoFolder, draw, learn, make_data, map_and_score, map_with_packaged
 
-    place = DemoFolder(folder)
-    place.clear(overwrite=overwrite)
+    files = DemoFolder(folder)
+    files.clear(overwrite=overwrite)
     click.echo("1. Two volumes of synthetic neuropil, with ground truth")
-    make_data(place)
+    make_data(files)
     click.echo(f"2. Train a small FusionNet on the first, for {seconds} s")
-    with TrainingScreen() as screen:
-        learn(place, seconds, screen)
+    with TrainingBar() as training_bar:
+        learn(files, seconds, training_bar)
     click.echo("3. Predict the second, in blocks, on a local Dask cluster")
-    with Shown() as shown:
-        scores = map_and_score(place, shown)
+    with PredictionBar() as prediction_bar:
+        scores = map_and_score(files, prediction_bar)
     click.echo(f"4. Scored against the truth: F1 {scores.f1:.3f}, average precision {scores.average_precision:.3f}")
-    click.echo(f"5. A section by the packaged model {PACKAGED}, trained on real tissue alone")
-    packaged = map_with_packaged(place)
-    draw(place, scores, packaged)
+    click.echo(f"5. A section by the packaged model {PACKAGED}, which was trained on real tissue only")
+    packaged = map_with_packaged(files)
+    draw(files, scores, packaged)
     click.echo(f"   F1 {packaged.f1:.3f}, average precision {packaged.average_precision:.3f}")
-    click.echo(f"   Picture: {place.picture}")
+    click.echo(f"   Picture: {files.picture}")
     click.echo("   In Neuroglancer:")
-    click.echo(f"     volseg view {place.raw} {place.probability}")
+    click.echo(f"     volseg view {files.raw} {files.probability}")

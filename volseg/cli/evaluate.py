@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from volseg.cli.output import echo_json, plain_table
+
 if TYPE_CHECKING:
-    from volseg.evaluation import InstanceScores
-    from volseg.scoring import MapScores
+    from rich.table import Table
+
+    from volseg.evaluation.evaluate import MapScores
+    from volseg.evaluation.metrics import InstanceScores, SegmentationScores
 
 
 @click.command()
 @click.argument("prediction")
 @click.argument("truth")
 @click.option("--kind", type=click.Choice(["auto", "probability", "instances"]), default="auto", show_default=True,
-              help="What PREDICTION holds. auto: uint8 and float32 are probabilities, other integers ids.")  # fmt: skip
+              help="Content of PREDICTION. auto: uint8 and float32 are probabilities, other integers ids.")  # fmt: skip
 @click.option("--channel", metavar="NAME",
               help="Channel of PREDICTION, by name or number.  [default: membrane, if there are several]")  # fmt: skip
 @click.option("--membrane", type=click.Choice(["zero", "nonzero"]), default="zero", show_default=True,
               help="Which labels of TRUTH are membrane: 0 (cells carry ids), or all others (a mask).")  # fmt: skip
 @click.option("--ignore", type=int, metavar="VALUE",
-              help="Label of TRUTH whose voxels are not scored; those below 0 never are.")  # fmt: skip
+              help="Label of TRUTH to leave out; labels below 0 are never scored.")  # fmt: skip
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Score this region only, such as 24:30,:,:")
 @click.option("--threshold", type=float, default=0.5, show_default=True,
               help="Probability that counts as membrane in the pixel scores.")  # fmt: skip
-@click.option("--pixels-only", is_flag=True, help="Leave out V_rand and V_info, which take longer.")
+@click.option("--pixels-only", is_flag=True, help="Skip V_rand and V_info, which take longer.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="Write scores.json there, and of a map thresholds.png.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, and nothing else.")
+              help="Write scores.json there, and thresholds.png for a probability map.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON only.")
 def evaluate(
     prediction: str,
     truth: str,
@@ -43,14 +49,15 @@ def evaluate(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Score a membrane probability map, or cells that carry ids, against ground truth.
+    """Score a membrane probability map, or a segmentation with ids, against ground truth.
 
     PREDICTION is a map that `volseg predict` wrote, or any volume of probabilities (uint8, float32) or ids (other
-    integers); TRUTH is one of the same shape. Both may be Zarr, FILE.h5:DATASET, a TIFF or a folder of sections.
+    integers). TRUTH is a volume of labels of the same shape. Both may be Zarr, FILE.h5:DATASET, a TIFF or a folder of
+    sections.
 
-    A map is scored pixel by pixel (precision, recall, F1, average precision) and by the cells that it separates in each
-    section (V_rand, V_info: higher is better); ids by adapted Rand error, variation of information and CREMI score
-    (lower is better).
+    Scores of a map: precision, recall, F1 and average precision of its pixels, and V_rand and V_info of the cells that
+    it separates in each section (higher is better). Scores of ids: adapted Rand error, variation of information and
+    CREMI score (lower is better).
 
     \b
     Examples:
@@ -59,13 +66,13 @@ def evaluate(
       volseg evaluate classes.zarr train-labels.tif --channel boundary
       volseg evaluate segmentation.zarr train-labels.tif --output scores
     """
-    from volseg.cli.evaluate_screen import EvaluateScreen, as_plain, print_scores
-    from volseg.cli.printing import echo_json
-    from volseg.scoring import ScoreOptions, score
+    from volseg.cli.progress import ProgressBar
+    from volseg.evaluation.evaluate import EvaluateOptions
+    from volseg.evaluation.evaluate import evaluate as evaluate_volumes
 
     if output is not None:
-        _make(output)
-    options = ScoreOptions(
+        _make_folder(output)
+    options = EvaluateOptions(
         kind=kind,
         membrane=membrane,
         ignore=ignore,
@@ -74,37 +81,91 @@ def evaluate(
         channel=channel,
         pixels_only=pixels_only,
     )
-    with EvaluateScreen(shown=not as_json) as screen:
-        scores = score(prediction, truth, options, screen.told)
+    with ProgressBar("sections", visible=not as_json, transient=True) as bar:
+        scores = evaluate_volumes(
+            prediction, truth, options, lambda name, done, total: bar.update(f"score {name}", done, total)
+        )
     if as_json:
-        echo_json(as_plain(scores))
+        echo_json(_fields(scores))
     else:
-        print_scores(scores)
+        _print_tables(scores)
     if output is not None:
         _write(output, scores)
 
 
-def _make(folder: Path) -> None:
-    """Make the folder before the work, so that none is lost for want of it."""
+def _make_folder(folder: Path) -> None:
+    """Make the output folder before scoring, so that no scores are lost if it cannot be made."""
     from volseg.errors import TargetError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TargetError(f"cannot make {folder}: {error.strerror}; name another folder") from error
+        raise TargetError(f"cannot make {folder}: {error.strerror}; choose another folder") from error
 
 
 def _write(folder: Path, scores: MapScores | InstanceScores) -> None:
-    import json
-
-    from volseg.cli.evaluate_screen import as_plain
     from volseg.errors import TargetError
-    from volseg.scoring import MapScores
-    from volseg.view.thresholds import save_thresholds
+    from volseg.evaluation.evaluate import MapScores
+    from volseg.evaluation.threshold_plot import save_thresholds
 
     try:
-        (folder / "scores.json").write_text(json.dumps(as_plain(scores), indent=2) + "\n")
+        (folder / "scores.json").write_text(json.dumps(_fields(scores), indent=2) + "\n")
     except OSError as error:
-        raise TargetError(f"cannot write into {folder}: {error.strerror}; name another folder") from error
+        raise TargetError(f"cannot write into {folder}: {error.strerror}; choose another folder") from error
     if isinstance(scores, MapScores):
         save_thresholds(folder / "thresholds.png", scores.curves, scores.segmentation)
+
+
+def _fields(scores: MapScores | InstanceScores) -> dict[str, Any]:
+    """Scores as JSON: those of pixels at the top, those of the cells of a map under `segmentation`."""
+    from volseg.evaluation.metrics import InstanceScores
+
+    if isinstance(scores, InstanceScores):
+        return asdict(scores)
+    cells = {} if scores.segmentation is None else {"segmentation": asdict(scores.segmentation)}
+    return {**asdict(scores.pixels), **cells}
+
+
+def _print_tables(scores: MapScores | InstanceScores) -> None:
+    from rich.console import Console
+
+    from volseg.evaluation.metrics import InstanceScores
+
+    console = Console(highlight=False)
+    if isinstance(scores, InstanceScores):
+        console.print(_score_table("cells", asdict(scores)))
+        return
+    console.print(_score_table("pixels", asdict(scores.pixels)))
+    if scores.segmentation is not None:
+        for table in (_threshold_table(scores.segmentation), _best_table(scores.segmentation)):
+            console.print()
+            console.print(table)
+
+
+def _score_table(heading: str, values: dict[str, float]) -> Table:
+    table = plain_table([heading], [""])
+    for name, value in values.items():
+        table.add_row(name.replace("_", " "), f"{value:.4f}")
+    return table
+
+
+def _threshold_table(scores: SegmentationScores) -> Table:
+    table = plain_table(["cells at"], ["V_rand", "V_info"])
+    table.add_column("")
+    best_at = (("V_rand", scores.v_rand_threshold), ("V_info", scores.v_info_threshold))
+    for threshold, rand, info in zip(scores.thresholds, scores.v_rand, scores.v_info, strict=True):
+        best = [name for name, at in best_at if at == threshold]
+        mark = f"<- best {' and '.join(best)}" if best else ""
+        table.add_row(f"{threshold:.1f}", f"{rand:.4f}", f"{info:.4f}", mark, style="bold" if best else None)
+    return table
+
+
+def _best_table(scores: SegmentationScores) -> Table:
+    plural = "" if scores.sections == 1 else "s"
+    table = plain_table([f"best of {scores.sections} section{plural}"], ["score", "split", "merge", "threshold"])
+    for name, values, threshold in (
+        ("V_rand", (scores.best_v_rand, scores.rand_split, scores.rand_merge), scores.v_rand_threshold),
+        ("V_info", (scores.best_v_info, scores.info_split, scores.info_merge), scores.v_info_threshold),
+    ):
+        table.add_row(name, *(f"{value:.4f}" for value in values), f"{threshold:.1f}")
+    return table

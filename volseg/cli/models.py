@@ -1,12 +1,13 @@
-"""`volseg models`: what there is; importing and exporting are commands of their own."""
+"""`volseg models`: lists networks and models; `import` and `export` are subcommands."""
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from volseg.cli.output import echo_json, plain_table, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,45 +20,45 @@ _LABELS = {
     "normalization.dtype": "training type",
     "license": "licence",
 }
-"""How keys are called that would not say enough as they are, by their place in the card."""
+"""Labels of card fields whose keys are not clear by themselves, by their path in the card."""
 _LARGE = ("parameters", "flops_per_voxel")
-"""Numbers whose digits need grouping."""
+"""Card fields whose digits are grouped."""
 
 
-class Models(click.Group):
-    """A group whose words are a command's, or else what `show` takes: `volseg models unet`."""
+class ModelsGroup(click.Group):
+    """A group whose default subcommand is `show`: `volseg models unet`."""
 
-    exchanges = ("import", "export")
+    subcommands = ("import", "export")
 
-    def with_command(self, words: list[str], ctx: click.Context) -> list[str]:
-        """The words, with the command that they leave out."""
-        named = words[:1] and (words[0] in self.exchanges or words[0] in ctx.help_option_names)
-        return words if named else ["show", *words]
+    def with_default(self, args: list[str], ctx: click.Context) -> list[str]:
+        """Insert `show` if the arguments name no subcommand."""
+        is_named = args[:1] and (args[0] in self.subcommands or args[0] in ctx.help_option_names)
+        return args if is_named else ["show", *args]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words."""
-        return super().parse_args(ctx, self.with_command(args, ctx))
+        """Parse the arguments."""
+        return super().parse_args(ctx, self.with_default(args, ctx))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Those that --help lists."""
-        return list(self.exchanges)
+        """Return the subcommands that --help lists."""
+        return list(self.subcommands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, loaded when it is asked for."""
+        """Import a subcommand."""
         if cmd_name == "show":
             return show
-        if cmd_name not in self.exchanges:
+        if cmd_name not in self.subcommands:
             return None
         command: click.Command = getattr(import_module(f"volseg.cli.models_{cmd_name}"), f"{cmd_name}_")
         return command
 
 
-@click.group(cls=Models, subcommand_metavar="[NAME] [--json] | COMMAND ...")
+@click.group(cls=ModelsGroup, subcommand_metavar="[NAME] [--json] | COMMAND ...")
 def models() -> None:
-    """List the networks and the packaged models, say all of one, or exchange models with other tools.
+    """List the networks and packaged models, show one of them, or import and export models.
 
     NAME is a network, a packaged model or a model file. Reach is how far from a voxel the network looks, stride the
-    product of its poolings, both in voxels along z, y, x. --json prints them as JSON.
+    product of its poolings, both in voxels along z, y, x. --json prints JSON.
 
     \b
     Examples:
@@ -73,66 +74,49 @@ def models() -> None:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str | None, as_json: bool) -> None:
-    """List the networks and the packaged models, or say all of one.
+    """List the networks and packaged models, or show one of them.
 
     \b
     Examples:
       volseg models
       volseg models fusionnet
     """
-    from volseg.catalogue import catalogue, one_model
-    from volseg.cli.printing import echo_json
+    from volseg.models.catalog import list_models, model_details
 
-    found: dict[str, Any] = catalogue() if name is None else one_model(name)
+    fields: dict[str, Any] = list_models() if name is None else model_details(name)
     if as_json:
-        echo_json(found)
+        echo_json(fields)
     elif name is None:
-        _print_table("network", found["networks"])
-        _print_table("packaged model", found["packaged"])
-        click.echo("An exact halo may be up to a stride below the reach: cores of tiles sit on the stride.")
+        _print_table("network", fields["networks"])
+        _print_table("packaged model", fields["packaged"])
+        click.echo("An exact halo may be up to one stride below the reach, because tiles start on the stride.")
         click.echo("GFLOP/Mvoxel is the cost of a large tile without its halo; a multiply-add counts as two.")
     else:
-        story = found.pop("story", "")
-        click.echo("\n".join(card_lines(found)) + (f"\n\n{story.rstrip()}" if story else ""))
+        story = fields.pop("story", "")
+        click.echo("\n".join(_card_lines(fields)) + (f"\n\n{story.rstrip()}" if story else ""))
 
 
-def card_lines(values: dict[str, Any], within: str = "") -> Iterator[str]:
-    """A card for people: one line a fact; what is nested is indented, and keeps the names that run files give it."""
-    labels = {key: _LABELS.get(within + key, key if within else key.replace("_", " ")) for key in values}
+def _card_lines(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Lines of a card: one for each field; nested tables are indented and keep the names of the run file."""
+    labels = {key: _LABELS.get(prefix + key, key if prefix else key.replace("_", " ")) for key in values}
     width = max(map(len, labels.values()), default=0)
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield labels[key]
-            yield from (f"  {line}" for line in card_lines(value, f"{within}{key}."))
+            yield from (f"  {line}" for line in _card_lines(value, f"{prefix}{key}."))
         else:
-            shown = f"{value:,.0f}" if within + key in _LARGE else _text(value)
-            yield f"{labels[key]:<{width}}  {shown}"
-
-
-def _text(value: Any) -> str:
-    """A value as people type it; a file's own words cannot steer the terminal."""
-    if isinstance(value, dict) or value is None:
-        return "none"
-    if isinstance(value, list) and not any(isinstance(part, list | dict) for part in value):
-        return (", " if any(isinstance(part, str) for part in value) else ",").join(map(_text, value))
-    if isinstance(value, float):
-        return f"{value:.8g}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+            text = f"{value:,.0f}" if prefix + key in _LARGE else value_text(value)
+            yield f"{labels[key]:<{width}}  {text}"
 
 
 def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     if not rows:
         click.echo(f"no {title}s")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in (title, "reach", "stride", "margin", "exact\nhalo"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("layers", "parameters", "GFLOP/\nMvoxel"):
-        table.add_column(heading, no_wrap=True, justify="right")
+    left = (title, "reach", "stride", "margin", "exact\nhalo")
+    table = plain_table(left, ("layers", "parameters", "GFLOP/\nMvoxel"), gap=1)
     for row in rows:
         sizes = (",".join(map(str, row[key])) for key in ("reach", "stride", "margin", "exact_halo"))
         cost = (str(row["layers"]), f"{row['parameters'] / 1e6:.1f} M", f"{row['flops_per_voxel'] / 1e3:.0f}")

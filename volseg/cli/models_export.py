@@ -12,9 +12,9 @@ import click
 @click.argument("model")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["onnx", "bioimageio"]),
-              help="An ONNX file, or a bioimage.io package.  [default: as OUTPUT ends: .onnx or .zip]")  # fmt: skip
-@click.option("--license", "license_id", metavar="SPDX-ID", help="Terms to state.  [default: those in MODEL]")
-@click.option("--author", "authors", multiple=True, metavar="NAME", help="Who made it; as often as needed.")
+              help="An ONNX file, or a bioimage.io package.  [default: by the suffix, .onnx or .zip]")  # fmt: skip
+@click.option("--license", "license_id", metavar="SPDX-ID", help="Licence to state.  [default: that of MODEL]")
+@click.option("--author", "authors", multiple=True, metavar="NAME", help="Author of the model; repeatable.")
 def export_(
     model: str,
     output: Path,
@@ -22,18 +22,18 @@ def export_(
     license_id: str | None,
     authors: tuple[str, ...],
 ) -> None:
-    """Write a model for other tools, run it there, and compare.
+    """Export a model to ONNX or bioimage.io, and compare the result with the network.
 
-    MODEL is a model file or the name of a packaged model. OUTPUT becomes an ONNX file, which takes normalised grey
-    values and makes probabilities, or a bioimage.io package, which normalises too. It is there only if it makes what
-    the network makes. Needs: pip install 'volseg[export]'.
+    MODEL is a model file or the name of a packaged model. OUTPUT becomes an ONNX file from normalised grey values to
+    probabilities, or a bioimage.io package, which also normalises. It is written only if its output agrees with that of
+    the network. Needs: pip install 'volseg[export]'.
 
     \b
     Examples:
       volseg models export model.safetensors model.onnx
       volseg models export model.safetensors model.zip --license CC-BY-4.0 --author "A. Author"
     """
-    from volseg.exchange import export_model
+    from volseg.models.interop.convert import export_model
 
     exported = export_model(model, output, form=form, license_id=license_id, authors=authors)
     where = f" in all but {exported.beyond:.1%} of the voxels" if exported.beyond else ""

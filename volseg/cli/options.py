@@ -1,19 +1,16 @@
-"""Values as people type them on the command line."""
+"""Types of option values."""
 
 from __future__ import annotations
 
 import math
 import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from volseg.blocks import Zyx, ZyxFloat, parse_zyx
+from volseg.config.tolerance import Tolerance
 from volseg.errors import ConfigError
-from volseg.pipeline.halo import Tolerance
-
-if TYPE_CHECKING:
-    from volseg.storage import Stack
 
 
 class ZyxType(click.ParamType[Any]):
@@ -22,7 +19,7 @@ class ZyxType(click.ParamType[Any]):
     name = "Z,Y,X"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Zyx:
-        """Read the text."""
+        """Parse the text."""
         try:
             zyx = parse_zyx(str(value), param.opts[0] if param else "value")
         except ConfigError as error:
@@ -38,7 +35,7 @@ class HaloType(click.ParamType[Any]):
     name = "auto|exact|Z,Y,X"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | Zyx:
-        """Read the text."""
+        """Parse the text."""
         if value in ("auto", "exact"):
             return str(value)
         try:
@@ -51,12 +48,12 @@ class HaloType(click.ParamType[Any]):
 
 
 class ToleranceType(click.ParamType[Any]):
-    """A percentage of voxels and a number of grey levels."""
+    """A percentage of voxels and a number of grey levels, PERCENT,LEVELS."""
 
     name = "PERCENT,LEVELS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Tolerance:
-        """Read the text."""
+        """Parse the text."""
         try:
             percent, levels = (float(part) for part in str(value).split(","))
         except ValueError:
@@ -73,7 +70,7 @@ class NanometresType(click.ParamType[Any]):
     name = "Z,Y,X"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ZyxFloat:
-        """Read the text."""
+        """Parse the text."""
         try:
             z, y, x = (float(part) for part in str(value).split(","))
         except ValueError:
@@ -89,31 +86,25 @@ class KeyValueType(click.ParamType[Any]):
     name = "KEY=VALUE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Read the text."""
+        """Parse the text."""
         key, sign, text = str(value).partition("=")
         try:
-            read = tomllib.loads(f"value = {text}")
+            parsed = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            read = {}
-        if not (key.strip().isidentifier() and sign and read.keys() == {"value"}):
+            parsed = {}
+        if not (key.strip().isidentifier() and sign and parsed.keys() == {"value"}):
             self.fail(f"{value!r} is not KEY=VALUE, such as width=32, padded=true or kernel=[1,3,3]", param, ctx)
-        return key.strip(), read["value"]
+        return key.strip(), parsed["value"]
 
 
 class NamesType(click.ParamType[Any]):
-    """Names that differ, a,b,c."""
+    """Distinct names, a,b,c."""
 
     name = "a,b,c"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Read the text."""
+        """Parse the text."""
         names = tuple(part.strip() for part in str(value).split(","))
         if not all(names) or len(set(names)) != len(names):
-            self.fail(f"{value!r} is not a list of names, each once, such as cell,membrane", param, ctx)
+            self.fail(f"{value!r} is not a list of distinct names, such as cell,membrane", param, ctx)
         return names
-
-
-def count_text(stack: Stack) -> str:
-    """A stack's size in words."""
-    z, y, x = stack.shape
-    return f"{z} sections of {y} x {x}, {stack.dtype}"

@@ -11,54 +11,55 @@ import click
 from volseg.cli.options import HaloType, ToleranceType, ZyxType
 
 if TYPE_CHECKING:
-    from volseg.freezing import Prepared
-    from volseg.prediction import Summary
+    from volseg.prediction.prepare import RunSpec
+    from volseg.prediction.run import Summary
+    from volseg.storage import RunRecord
 
 
 @click.command()
 @click.argument("source")
 @click.argument("target")
 @click.option("--model", required=True, multiple=True, metavar="MODEL",
-              help="A model file, or the name of a packaged model; several are averaged.")  # fmt: skip
-@click.option("--block", type=ZyxType(), help="What one task writes, in voxels.  [default: slabs of 1024 x 1024]")
+              help="A model file, or the name of a packaged model; repeat it to average several models.")  # fmt: skip
+@click.option("--block", type=ZyxType(), help="Voxels that one task writes.  [default: slabs of 1024 x 1024]")
 @click.option("--halo", type=HaloType(), metavar="auto|exact|Z,Y,X", default="auto", show_default=True,
-              help="Context read around a block. exact: no seams. auto: the smallest that will do.")  # fmt: skip
+              help="Voxels read around a block. exact: no seams. auto: smallest within tolerance.")  # fmt: skip
 @click.option("--halo-tolerance", type=ToleranceType(), metavar="PERCENT,LEVELS",
-              help="For auto: voxels within one grey level, the most any may be off.  [default: 99.9,8]")  # fmt: skip
+              help="For auto: % of voxels within one grey level, maximum error.  [default: 99.9,8]")  # fmt: skip
 @click.option("--orientations", type=click.Choice(["one", "flips", "all"]), default="one", show_default=True,
-              help="Average over the section's 4 flips, or all 8 orientations.")  # fmt: skip
+              help="Average over 4 flips of the section, or all 8 orientations.")  # fmt: skip
 @click.option("--classes", metavar="auto|all|NAME,..", default="auto", show_default=True,
-              help="What to write; several along a channel axis. auto: membrane, or all without it.")  # fmt: skip
+              help="Classes to write, several as channels. auto: membrane, or all if there is none.")  # fmt: skip
 @click.option("--uncertainty", is_flag=True,
-              help="Write TARGET/uncertainty too: the estimates' standard deviation, x 255.")  # fmt: skip
+              help="Also write TARGET/uncertainty: standard deviation of the estimates, x 255.")  # fmt: skip
 @click.option("--tile", type=ZyxType(),
-              help="What one forward pass makes, halo aside.  [default: the fastest that fits the memory]")  # fmt: skip
+              help="Output voxels of one forward pass.  [default: the fastest that fits the memory]")  # fmt: skip
 @click.option("--scale-level", type=click.IntRange(min=0), help="Read this level of an OME-Zarr SOURCE.  [default: 0]")
-@click.option("--shard", type=ZyxType(), help="The target's unit of storage.  [default: the block]")
-@click.option("--chunk", type=ZyxType(), help="What viewers fetch at once.  [default: about 64^3 voxels]")
-@click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Do this region only; it grows to whole shards.")
+@click.option("--shard", type=ZyxType(), help="Voxels of one file of TARGET.  [default: the block]")
+@click.option("--chunk", type=ZyxType(), help="Voxels that viewers fetch at once.  [default: about 64^3]")
+@click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Predict this region only; it grows to whole shards.")
 @click.option("--mask", metavar="PATH",
-              help="Skip blocks in which this volume, of the source's size or coarser, is 0.")  # fmt: skip
-@click.option("--ignore-voxel-size", is_flag=True, help="Run on voxels that the model was not trained for.")
+              help="Skip blocks in which this volume, of the size of SOURCE or coarser, is 0.")  # fmt: skip
+@click.option("--ignore-voxel-size", is_flag=True, help="Accept a voxel size that the model was not trained for.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
-              show_default=True, help="auto: float16 on GPUs, bfloat16 on processors that have it, else float32; "
-                                      "as far as it rounds little.")  # fmt: skip
+              show_default=True, help="auto: float16 on GPUs, bfloat16 on CPUs with hardware support, else float32; "
+                                      "a higher one if the measured error is too large.")  # fmt: skip
 @click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://HOST:PORT",
-              help="This process, worker processes of this machine, or a Dask scheduler.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: one a GPU, else two]")
-@click.option("--resume", is_flag=True, help="Finish a run that was stopped; start one where there is none.")
-@click.option("--overwrite", is_flag=True, help="Replace a TARGET that exists.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+              help="This process, local worker processes, or a Dask scheduler.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: one per GPU, or two]")
+@click.option("--resume", is_flag=True, help="Finish a run that was stopped; start one if there is none.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and exit.")
 @click.option("--calibrate", is_flag=True,
-              help="With --dry-run: let a worker do a block or two, unwritten, and say what a run takes.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
+              help="With --dry-run: measure time and memory on a worker, without writing.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the summary or the plan as JSON on standard output.")
 def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> None:
     """Write the membrane probability map of a volume.
 
-    SOURCE is a Zarr 2 or 3 array or an OME-Zarr, axes z, y, x, local or behind a URL. TARGET becomes an OME-Zarr 0.5
-    group of the same shape: uint8, probability x 255, 255 = membrane. Blocks are computed by Dask workers; one that
-    fails is tried again on another worker. Ctrl-C leaves a TARGET that --resume finishes.
+    SOURCE is a Zarr 2 or 3 array or an OME-Zarr, axes z, y, x, local or a URL. TARGET becomes an OME-Zarr 0.5 group of
+    the same shape: uint8, probability x 255, 255 = membrane. Dask workers compute the blocks; a failed block is sent
+    again, to another worker. After Ctrl-C, --resume finishes TARGET.
 
     \b
     Examples:
@@ -70,35 +71,40 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
       volseg predict raw.zarr mean.zarr --model a.safetensors --model b.safetensors --orientations all --uncertainty
       volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786
     """
-    from volseg.cluster import Shown
+    from volseg.cli.output import echo_json
+    from volseg.cli.progress import PredictionBar
+    from volseg.config import PredictConfig, validate
     from volseg.errors import ConfigError
-    from volseg.prediction import execute, prepare
-    from volseg.runfiles import PredictConfig, checked
+    from volseg.prediction.prepare import prepare
+    from volseg.prediction.run import execute
 
     if calibrate and not dry_run:
-        raise ConfigError("--calibrate is for --dry-run; give both, or leave it out")
-    prepared = prepare(checked(PredictConfig, options, "predict"))
-    for warning in prepared.plan.warnings:
+        raise ConfigError("--calibrate needs --dry-run; give both, or leave it out")
+    spec, recorded = prepare(validate(PredictConfig, options, "predict"))
+    for warning in spec.plan.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if dry_run:
-        _print_plan(prepared, calibrated=calibrate, as_json=as_json)
+        _print_plan(spec, recorded, calibrated=calibrate, as_json=as_json)
         return
     _interrupt_on_terminate()
     try:
-        with Shown() as shown:
-            summary = execute(prepared, shown)
+        with PredictionBar() as bar:
+            summary = execute(spec, recorded, bar)
     except KeyboardInterrupt:
         click.echo(
-            f"Stopped. To finish {options['target']}, give the same command with --resume (and without --overwrite).",
+            f"Stopped. To finish {options['target']}, rerun the command with --resume (and without --overwrite).",
             err=True,
         )
         raise SystemExit(1) from None
-    _print_summary(summary, as_json=as_json)
+    if as_json:
+        echo_json(asdict(summary))
+    else:
+        _print_summary(summary)
     raise SystemExit(3 if summary.failed else 0)
 
 
 def _interrupt_on_terminate() -> None:
-    """Treat a batch system's SIGTERM like Ctrl-C: marks are kept, workers stopped, the way on is named."""
+    """Handle the SIGTERM of a batch system like Ctrl-C: keep the marks, stop the workers, name --resume."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -106,36 +112,36 @@ def _interrupt_on_terminate() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def _print_plan(prepared: Prepared, *, calibrated: bool, as_json: bool) -> None:
-    from volseg.cli.printing import echo_json
-    from volseg.cluster import Shown
-    from volseg.foresight import foreseen, likely_peak
+def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, as_json: bool) -> None:
+    from volseg.cli.output import echo_json, value_text
+    from volseg.prediction.dry_run import estimate_peak_memory, estimate_run
 
     if calibrated:
-        from volseg.calibration import calibrate
+        from volseg.cli.progress import PredictionBar
+        from volseg.prediction.calibrate import calibrate
 
-        with Shown() as shown:
-            figures = calibrate(prepared, shown)
+        with PredictionBar() as bar:
+            estimate, measured = calibrate(spec, recorded, bar)
+        fields = asdict(estimate) | asdict(measured)
     else:
-        figures = foreseen(prepared) | likely_peak(prepared)
+        peak = estimate_peak_memory(spec, recorded)
+        fields = asdict(estimate_run(spec, recorded)) | asdict(peak) | {"seconds_for_the_run": None}
     if as_json:
-        echo_json(figures)
+        echo_json(fields)
         return
-    for name, value in figures.items():
-        click.echo(f"{name.replace('_', ' '):>24}  {value}")
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        click.echo(f"{name.replace('_', ' '):>{width}}  {value_text(value)}")
+    if not calibrated:
+        click.echo("Add --calibrate to measure seconds and memory on a worker.")
 
 
-def _print_summary(summary: Summary, *, as_json: bool) -> None:
-    from volseg.cli.printing import echo_json
-
-    if as_json:
-        echo_json(asdict(summary))
-        return
+def _print_summary(summary: Summary) -> None:
     skipped = ", ".join(f"{count} {reason}" for reason, count in summary.skipped.items() if count)
-    told = f" (skipped: {skipped})" if skipped else ""
+    skipped_text = f" (skipped: {skipped})" if skipped else ""
     if not summary.done and not summary.failed:
         click.echo(
-            f"{summary.target}: {summary.already_done} of {summary.blocks} blocks were done before{told}; "
+            f"{summary.target}: {summary.already_done} of {summary.blocks} blocks were done before{skipped_text}; "
             "nothing was left to do"
         )
         return
@@ -143,10 +149,11 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
     before = f" ({summary.already_done} were done before)" if summary.already_done else ""
     busy = f", devices {sum(summary.busy.values()) / len(summary.busy):.0%} busy" if summary.busy else ""
     click.echo(
-        f"{summary.target}: {summary.done} of {summary.blocks} blocks{before}{told}, {summary.voxels / 1e6:.1f} Mvoxel "
-        f"in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, read amplification {summary.read_amplification:.2f}{busy}"
+        f"{summary.target}: {summary.done} of {summary.blocks} blocks{before}{skipped_text}, "
+        f"{summary.voxels / 1e6:.1f} Mvoxel in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, "
+        f"read amplification {summary.read_amplification:.2f}{busy}"
     )
     for number, reason in summary.failed.items():
         click.echo(f"failed: {reason if f'block {number}' in reason else f'block {number}: {reason}'}", err=True)
     if summary.failed:
-        click.echo(f"{len(summary.failed)} blocks failed; mend the cause and give --resume", err=True)
+        click.echo(f"{len(summary.failed)} blocks failed; fix the cause, then rerun with --resume", err=True)

@@ -1,24 +1,24 @@
-"""Dask alone: start or join a cluster, send block numbers, collect results, show progress."""
+"""Executors: start or join a cluster, send block numbers, collect results. Dask is used here only."""
 
-from volseg.cluster.attempt import Attempt, Failure, attempted
-from volseg.cluster.connect import SLOTS, Cluster, connect, default_workers
-from volseg.cluster.gpus import visible_gpus
-from volseg.cluster.progress import Progress, Quiet, Shown, sections_told
+from volseg.cluster.attempt import Attempt, Failure
+from volseg.cluster.connect import connect
+from volseg.cluster.executor import SLOTS, Executor
+from volseg.cluster.gpus import cpu_count, visible_gpus
+from volseg.cluster.progress import NullProgress, Progress
 from volseg.cluster.run import Outcome, run_blocks
+from volseg.cluster.serial import SerialExecutor
 
 __all__ = [
     "SLOTS",
     "Attempt",
-    "Cluster",
+    "Executor",
     "Failure",
+    "NullProgress",
     "Outcome",
     "Progress",
-    "Quiet",
-    "Shown",
-    "attempted",
+    "SerialExecutor",
     "connect",
-    "default_workers",
+    "cpu_count",
     "run_blocks",
-    "sections_told",
     "visible_gpus",
 ]

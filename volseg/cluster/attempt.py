@@ -1,4 +1,4 @@
-"""One attempt at one block, as a worker makes it and as the driver hears of it."""
+"""One attempt at one block, on the worker and as reported to the driver."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class Failure:
 
     Attributes:
         message: one line.
-        again: whether another attempt could go better.
-        trace: the worker's traceback; empty for errors that volseg raises on purpose.
-        lost: whether the worker died.
+        retry: whether another attempt may succeed.
+        traceback: of the worker; empty for errors that volseg raises on purpose.
+        worker_died: whether the worker died.
     """
 
     message: str
-    again: bool
-    trace: str = ""
-    lost: bool = False
+    retry: bool
+    traceback: str = ""
+    worker_died: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of an attempt.
+    """Result of one attempt at a block.
 
     Attributes:
-        number: the block's.
-        worker: who made it.
+        number: of the block.
+        worker: that made the attempt.
         result: a report, or why there is none.
     """
 
@@ -46,29 +46,29 @@ class Attempt:
 
 
 def attempted(number: int, compute: Callable[[int], BlockReport], worker: str) -> Attempt:
-    """Do a block; an error comes back as a value, with the name of the worker that met it."""
+    """Process a block; an error is returned as a value, with the name of its worker."""
     try:
         return Attempt(number, worker, compute(number))
     except BlockError as error:
-        return Attempt(number, worker, Failure(str(error), again=False))
+        return Attempt(number, worker, Failure(str(error), retry=False))
     except VolsegError as error:
-        return Attempt(number, worker, Failure(str(error), again=True))
-    except Exception as error:  # whatever it is, the run goes on and the driver is told
+        return Attempt(number, worker, Failure(str(error), retry=True))
+    except Exception as error:  # any error of a block is reported to the driver, and the run continues
         message = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Attempt(number, worker, Failure(message, again=True, trace=traceback.format_exc()))
+        return Attempt(number, worker, Failure(message, retry=True, traceback=traceback.format_exc()))
 
 
-def packed(attempt: Attempt) -> list[Any]:
-    """An attempt as plain values, such as a message of Dask's can carry; the inverse of `unpacked`.
+def pack(attempt: Attempt) -> list[Any]:
+    """An attempt as plain values, for a Dask message; the inverse of `unpack`.
 
-    >>> packed(Attempt(7, "tcp://node:1", Failure("a disk hiccup", again=True)))
-    [7, 'tcp://node:1', False, 'a disk hiccup', True, '', False]
+    >>> pack(Attempt(7, "tcp://node:1", Failure("a disk error", retry=True)))
+    [7, 'tcp://node:1', False, 'a disk error', True, '', False]
     """
-    done = isinstance(attempt.result, BlockReport)
-    return [attempt.number, attempt.worker, done, *astuple(attempt.result)]
+    succeeded = isinstance(attempt.result, BlockReport)
+    return [attempt.number, attempt.worker, succeeded, *astuple(attempt.result)]
 
 
-def unpacked(values: Sequence[Any]) -> Attempt:
-    """The attempt that was `packed`."""
-    number, worker, done, *fields = values
-    return Attempt(number, worker, BlockReport(*fields) if done else Failure(*fields))
+def unpack(values: Sequence[Any]) -> Attempt:
+    """The attempt that was packed."""
+    number, worker, succeeded, *fields = values
+    return Attempt(number, worker, BlockReport(*fields) if succeeded else Failure(*fields))

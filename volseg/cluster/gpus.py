@@ -1,4 +1,4 @@
-"""Which GPUs this machine lets us use, found without loading torch."""
+"""GPUs and cores that this process may use, found without loading torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def visible_gpus(device: str) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES would name each usable GPU; none where `cpu` was asked for.
+    """CUDA_VISIBLE_DEVICES of each usable GPU; none if the device is `cpu`.
 
     >>> visible_gpus("cpu")
     ()
@@ -30,3 +30,8 @@ def _count() -> int:
         return int(pynvml.nvmlDeviceGetCount())
     finally:
         pynvml.nvmlShutdown()
+
+
+def cpu_count() -> int:
+    """Cores that this process may use; macOS does not restrict them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

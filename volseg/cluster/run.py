@@ -1,102 +1,87 @@
-"""Send block numbers to workers, in a window that is refilled as each one completes."""
+"""Send block numbers to workers, in a window that is refilled as blocks complete."""
 
 from __future__ import annotations
 
-import contextlib
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from volseg.cluster.attempt import Attempt, Failure, attempted
-from volseg.cluster.busy import Busy
-from volseg.cluster.jobs import Job, Jobs
-from volseg.cluster.window import Window
+from volseg.cluster.job_queue import BlockQueue, BlockTask
+from volseg.cluster.utilization import Utilization
 from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Iterable
 
-    from volseg.cluster.connect import Cluster
+    from volseg.cluster.attempt import Failure
+    from volseg.cluster.executor import Executor
     from volseg.cluster.progress import Progress
 
 ATTEMPTS = 3
-"""How often a block is tried before the run goes on without it."""
+"""Attempts at a block before the run continues without it."""
 
 
 @dataclass
 class Outcome:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
-        done: blocks that succeeded.
-        failed: blocks that did not, with the last reason.
-        peak_in_flight: the most futures that were held at once.
-        busy: how much of its time each worker was in the network.
+        done: number of blocks that succeeded.
+        failed: block numbers with the last reason.
+        peak_in_flight: maximum number of blocks sent and not completed.
+        utilization: of the workers.
     """
 
     done: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     peak_in_flight: int = 0
-    busy: Busy = field(default_factory=Busy)
+    utilization: Utilization = field(default_factory=Utilization)
 
 
 def run_blocks(
-    cluster: Cluster,
+    executor: Executor,
     numbers: Iterable[int],
     compute: Callable[[int], BlockReport],
     on_done: Callable[[BlockReport, int, str], None],
     progress: Progress,
 ) -> Outcome:
-    """Compute blocks; a failed one is sent again, to a worker that has not tried it.
+    """Compute blocks; a failed one is sent again, to a worker on which it has not failed.
 
     Args:
-        cluster: who computes.
-        numbers: the blocks, in the order to start them; consumed as the window moves on.
-        compute: does one block; it is sent to workers, with the number and nothing else.
-        on_done: told of each block that is done, with the attempt that succeeded and who made it.
-        progress: shows how far the run is.
+        executor: runs them.
+        numbers: of the blocks, in the order of their start; consumed as the window moves on.
+        compute: processes one block; it is sent to workers, with the number and nothing else.
+        on_done: receives the report of each finished block, the attempt that succeeded and its worker.
+        progress: receives the progress.
     """
-    outcome = Outcome()
-    jobs = Jobs(numbers)
-    with contextlib.closing(_attempts(cluster, jobs, compute, outcome, progress)) as attempts:
-        for job, attempt in attempts:
+    outcome, queue = Outcome(), BlockQueue(numbers)
+    with closing(executor.attempts(queue, compute, progress)) as attempts:
+        for task, attempt in attempts:
             if isinstance(attempt.result, BlockReport):
-                on_done(attempt.result, job.attempt, attempt.worker)
+                on_done(attempt.result, task.attempt, attempt.worker)
                 outcome.done += 1
-                outcome.busy.add(attempt.worker, attempt.result.predict_seconds, time.monotonic())
-                progress.advance(attempt.result.voxels, outcome.busy.share)
+                outcome.utilization.add(attempt.worker, attempt.result.predict_seconds, time.monotonic())
+                progress.advance(attempt.result.voxels, outcome.utilization.mean)
             else:
-                _handle_failure(job, attempt.worker, attempt.result, jobs, outcome, progress)
+                reason = _retry_or_give_up(task, attempt.worker, attempt.result, queue, progress)
+                outcome.failed |= {task.number: reason} if reason is not None else {}
+    outcome.peak_in_flight = queue.peak_in_flight
     return outcome
 
 
-def _handle_failure(job: Job, worker: str, failure: Failure, jobs: Jobs, outcome: Outcome, progress: Progress) -> None:
-    if failure.again and job.attempt < ATTEMPTS:
-        progress.note(f"block {job.number}: attempt {job.attempt} failed on {worker}: {failure.message}; sent again")
-        if failure.lost:
-            jobs.suspects.append(Job(job.number, job.attempt + 1, job.tried))
+def _retry_or_give_up(
+    task: BlockTask, worker: str, failure: Failure, queue: BlockQueue, progress: Progress
+) -> str | None:
+    """Queue a failed block again; return the reason if it is given up."""
+    if failure.retry and task.attempt < ATTEMPTS:
+        progress.note(f"block {task.number}: attempt {task.attempt} failed on {worker}: {failure.message}; retrying")
+        if failure.worker_died:
+            queue.quarantine(task)
         else:
-            jobs.again.append(Job(job.number, job.attempt + 1, (*job.tried, worker)))
-        return
-    outcome.failed[job.number] = failure.message
-    progress.note(f"block {job.number} failed for good: {failure.message}")
-    if failure.trace:
-        progress.note(failure.trace.rstrip())
-
-
-def _attempts(
-    cluster: Cluster, jobs: Jobs, compute: Callable[[int], BlockReport], outcome: Outcome, progress: Progress
-) -> Generator[tuple[Job, Attempt]]:
-    if cluster.client is None:
-        outcome.peak_in_flight = 1
-        while (job := jobs.take()) is not None:
-            yield job, attempted(job.number, compute, cluster.names[0])
-        return
-    with Window(cluster, cluster.client, compute) as window:
-        window.fill(jobs)
-        while len(window):
-            outcome.peak_in_flight = max(outcome.peak_in_flight, len(window))
-            for job, attempt in window.back(progress):
-                jobs.came_back(job)
-                yield job, attempt
-            window.fill(jobs)
+            queue.retry(task, worker)
+        return None
+    progress.note(f"block {task.number} failed: {failure.message}; the run continues without it")
+    if failure.traceback:
+        progress.note(failure.traceback.rstrip())
+    return failure.message

@@ -1,14 +1,14 @@
-"""The torch answer to "predict this block": load, prepare, tile, batch and plan memory.
+"""Prediction of blocks with torch: load, optimise, tile, batch, and plan memory.
 
-What is exported here loads torch only when it is called.
+Importing these names does not load torch; calling some of them does.
 """
 
-from volseg.inference.choose import TileChoice, choose_tiles
-from volseg.inference.engine import Engine, open_predictor, open_predictors
-from volseg.inference.facts import Device, Precision, WorkerFacts, choose_precision, threads_each, worker_facts
-from volseg.inference.memory import Load, MemoryPlan
-from volseg.inference.orientations import ORIENTATIONS, Orientations
-from volseg.inference.peaks import forget_peaks, measured_peaks
+from volseg.inference.hardware import WorkerInfo, choose_precision, threads_per_worker, worker_info
+from volseg.inference.memory.peak import peak_memory, reset_peak_memory
+from volseg.inference.memory.plan import MemoryPlan
+from volseg.inference.orientations import ORIENTATIONS
+from volseg.inference.predictor import open_predictor, open_predictors
+from volseg.inference.settings import Device, Engine, Load, Orientations, Precision
 
 __all__ = [
     "ORIENTATIONS",
@@ -18,14 +18,12 @@ __all__ = [
     "MemoryPlan",
     "Orientations",
     "Precision",
-    "TileChoice",
-    "WorkerFacts",
+    "WorkerInfo",
     "choose_precision",
-    "choose_tiles",
-    "forget_peaks",
-    "measured_peaks",
     "open_predictor",
     "open_predictors",
-    "threads_each",
-    "worker_facts",
+    "peak_memory",
+    "reset_peak_memory",
+    "threads_per_worker",
+    "worker_info",
 ]

@@ -1,66 +1,66 @@
-"""Orientations of a tile: the same tissue seen turned and flipped within its section.
+"""Orientations of a tile: rotations by 90 degrees and flips within its section.
 
-A tile is turned whole, its output turned back before the core is cropped. All tiles have one shape and their origins
-sit on the stride, so the turned pooling grid, too, is the same for all of them: averages leave no seam.
+The whole tile is transformed, and its output is transformed back before the core is cropped. All tiles have one shape
+and origins on the stride, so the transformed pooling grid is the same for all of them: averages leave no seam.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from volseg.inference.settings import Orientations
+
 Span: TypeAlias = tuple[int, int]
 """Start and stop along an axis."""
-
-Orientations: TypeAlias = Literal["one", "flips", "all"]
 
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """One way to look at a section: y and x swapped or not, then flipped or not."""
+    """A transform of a section: first transpose y and x, then flip."""
 
-    swapped: bool = False
-    flipped: tuple[int, ...] = ()
-    """Axes: -2 for y, -1 for x."""
+    transpose: bool = False
+    flip_axes: tuple[int, ...] = ()
+    """-2 for y, -1 for x."""
 
-    def turn(self, tile: Tensor) -> Tensor:
-        """Turn (..., y, x)."""
-        turned = tile.transpose(-2, -1) if self.swapped else tile
-        return turned.flip(self.flipped) if self.flipped else turned
+    def apply(self, tile: Tensor) -> Tensor:
+        """Transform (..., y, x)."""
+        tile = tile.transpose(-2, -1) if self.transpose else tile
+        return tile.flip(self.flip_axes) if self.flip_axes else tile
 
-    def back(self, tile: Tensor) -> Tensor:
-        """Undo `turn`."""
-        straight = tile.flip(self.flipped) if self.flipped else tile
-        return straight.transpose(-2, -1) if self.swapped else straight
+    def invert(self, tile: Tensor) -> Tensor:
+        """Undo `apply`."""
+        tile = tile.flip(self.flip_axes) if self.flip_axes else tile
+        return tile.transpose(-2, -1) if self.transpose else tile
 
-    def seen(self, spans: Sequence[Span], sides: Sequence[int]) -> list[Span]:
-        """Where a box lies once what holds it is turned.
+    def apply_to_spans(self, spans: Sequence[Span], shape: Sequence[int]) -> list[Span]:
+        """Transform the position of a box within a tile.
 
         Args:
-            spans: (start, stop) along each axis, y and x last.
-            sides: of what holds the box.
+            spans: (start, stop) of the box along each axis, y and x last.
+            shape: of the tile.
 
-        >>> Orientation(swapped=True, flipped=(-1,)).seen([(1, 2), (3, 5)], [10, 8])
+        >>> Orientation(transpose=True, flip_axes=(-1,)).apply_to_spans([(1, 2), (3, 5)], [10, 8])
         [(3, 5), (8, 9)]
         """
-        turned, lengths = list(spans), list(sides)
-        if self.swapped:
-            turned[-2:], lengths[-2:] = turned[:-3:-1], lengths[:-3:-1]
-        for axis in self.flipped:
-            turned[axis] = (lengths[axis] - turned[axis][1], lengths[axis] - turned[axis][0])
-        return turned
+        spans, shape = list(spans), list(shape)
+        if self.transpose:
+            spans[-2:], shape[-2:] = spans[:-3:-1], shape[:-3:-1]
+        for axis in self.flip_axes:
+            spans[axis] = (shape[axis] - spans[axis][1], shape[axis] - spans[axis][0])
+        return spans
 
 
 _FLIPS = ((), (-2,), (-1,), (-2, -1))
 
 ORIENTATIONS: dict[Orientations, tuple[Orientation, ...]] = {
     "one": (Orientation(),),
-    "flips": tuple(Orientation(flipped=flipped) for flipped in _FLIPS),
-    "all": tuple(Orientation(swapped, flipped) for swapped in (False, True) for flipped in _FLIPS),
+    "flips": tuple(Orientation(flip_axes=axes) for axes in _FLIPS),
+    "all": tuple(Orientation(transpose, axes) for transpose in (False, True) for axes in _FLIPS),
 }
 """The section as it is; its four flips; its eight orientations (rotations by 90 degrees, and flips)."""

@@ -5,17 +5,16 @@ What is exported here needs no torch; `volseg.models.model` and `volseg.models.f
 
 from volseg.models.card import ModelCard, ModelHeader, read_card
 from volseg.models.ensemble import chosen_classes, refuse_lone_estimate
-from volseg.models.packaged import packaged_models, packaged_story, resolve_model
-from volseg.models.registry import NETWORKS, network_class
+from volseg.models.packaged import model_card_text, packaged_models, resolve_model
+from volseg.models.registry import NETWORKS
 
 __all__ = [
     "NETWORKS",
     "ModelCard",
     "ModelHeader",
     "chosen_classes",
-    "network_class",
+    "model_card_text",
     "packaged_models",
-    "packaged_story",
     "read_card",
     "refuse_lone_estimate",
     "resolve_model",

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from volseg.blocks import Footprint, ZyxFloat
-from volseg.errors import ModelError
+from volseg.errors import ConfigError, ModelError
+from volseg.models.registry import NETWORKS
 from volseg.ops import Normalization
 
 CARD_KEY = "volseg"
@@ -29,7 +30,7 @@ class ModelCard(BaseModel):
 
     format: Literal[1] = 1
     name: str
-    network: str
+    network: Annotated[str, AfterValidator(NETWORKS.check)]
     """Name in the registry."""
     arguments: dict[str, Any]
     """What the network was made with."""
@@ -52,7 +53,7 @@ class ModelCard(BaseModel):
         """The output channel that holds membrane.
 
         Raises:
-            ModelError: no class is called membrane.
+            ConfigError: no class is called membrane.
         """
         return self.channels_of(("membrane",))[0]
 
@@ -60,11 +61,11 @@ class ModelCard(BaseModel):
         """The output channels that hold these classes.
 
         Raises:
-            ModelError: there is no such class.
+            ConfigError: there is no such class.
         """
         for name in classes:
             if name not in self.classes:
-                raise ModelError(
+                raise ConfigError(
                     f"model {self.name!r} has no class {name!r}; choose from {', '.join(self.classes)} "
                     "(`volseg models import --classes` names them)"
                 )
@@ -124,6 +125,9 @@ def header_of(path: Path, content: bytes) -> ModelHeader:
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):  # a name of a plug-in that is not installed
+            raise ModelError(f"cannot load {path}: {cause}") from error
         where = ".".join(map(str, first["loc"]))
         raise ModelError(f"the card of {path} is not one this version reads ({where}: {first['msg']})") from error
     if weights_digest(card, tensors) != stated:

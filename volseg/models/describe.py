@@ -11,9 +11,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from volseg.models.footprint import network_footprint
-from volseg.models.graph import EXCLUSIVE
-from volseg.models.layers import CONVOLUTIONS, DECONVOLUTIONS
-from volseg.models.registry import build_network, network_class
+from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS
+from volseg.models.receptive_field import EXCLUSIVE
+from volseg.models.registry import NETWORKS, build_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def describe_network(name: str, arguments: dict[str, Any] | None = None) -> Desc
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         layers=sum(layer.weight.requires_grad for layer in _convolutions(network)),
         flops_per_voxel=flops_per_voxel(network, footprint),
-        summary=(network_class(name).__doc__ or "").splitlines()[0],
+        summary=(NETWORKS[name].__doc__ or "").splitlines()[0],
     )
 
 

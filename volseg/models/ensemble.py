@@ -17,8 +17,7 @@ def chosen_classes(models: Sequence[ModelHeader], asked: str) -> tuple[str, ...]
     """What is written: `auto` is membrane where all models know it, else all classes.
 
     Raises:
-        ModelError: a model does not know a class that was asked for.
-        ConfigError: a class is named twice, or all are asked for of models that have different ones.
+        ConfigError: a model has no such class, a class is named twice, or models with different classes get `all`.
     """
     known = [model.card.classes for model in models]
     if asked == "auto":
@@ -42,8 +41,7 @@ def refuse_lone_estimate(models: Sequence[ModelHeader], orientations: str, *, un
     """
     if uncertainty and len(models) == 1 and orientations == "one":
         raise ConfigError(
-            "--uncertainty is the spread of several estimates, and there is one; give --orientations flips or all, "
-            "or several --model"
+            "--uncertainty needs several estimates of a voxel; give --orientations flips or all, or several --model"
         )
     twice = [name for name, times in Counter(model.digest for model in models).items() if times > 1]
     if twice:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import Footprint
 from volseg.errors import ModelError
-from volseg.models.graph import AxisGraph, SizeError, channels_in, dimensions
+from volseg.models.receptive_field import AxisGraph, channels_in, dimensions
+from volseg.models.window import SizeError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +54,7 @@ def _along(graph: AxisGraph) -> tuple[int, int, int, int, int, int]:
     stride = graph.stride()
     smallest = next((n for n in range(1, _LONGEST) if _output_size(graph, n)), None)
     if smallest is None:
-        raise ModelError(f"no input of up to {_LONGEST} voxels suits this network")
+        raise ModelError(f"no input of up to {_LONGEST} voxels fits this network")
     lost = smallest - (_output_size(graph, smallest) or 0)
     # So large that nothing an inner voxel sees is cut off; places are mere numbers here, so size costs nothing.
     length = smallest + stride * 4096

@@ -154,7 +154,7 @@ def save_model(path: Path, network: nn.Module, card: ModelCard, *, float16: bool
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise ModelError(f"cannot write {path}: {error.strerror}; make room, or name another place") from error
+        raise ModelError(f"cannot write {path}: {error.strerror}; free some space, or choose another path") from error
     return ModelHeader(path=str(path.resolve()), card=card, digest=digest)
 
 
@@ -167,7 +167,7 @@ def load_model_file(path: str | Path) -> Model:
     content = read_model_file(path)
     header = header_of(Path(path), content)
     card = header.card
-    with _Undrawn():
+    with _SkipInit():
         network = build_network(card.network, card.arguments)
     try:
         state = {name: _in_float32(tensor) for name, tensor in load(content).items()}
@@ -182,7 +182,7 @@ def load_model_file(path: str | Path) -> Model:
     return Model(network.eval(), card, header.digest)
 
 
-class _Undrawn(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Parameters that are made here hold anything: they are about to be replaced, and drawing them takes a while."""
 
     def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -217,6 +217,6 @@ def _kept(path: str, *_: int) -> Model:
     return load_model_file(path)
 
 
-def let_go_of_models() -> None:
+def clear_model_cache() -> None:
     """Forget the model that `shared_model` keeps."""
     _kept.cache_clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from volseg.errors import ModelError
+from volseg.errors import ConfigError
 
 _FOLDER = Path(__file__).parent / "weights"
 
@@ -14,7 +14,7 @@ def packaged_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
 
 
-def packaged_story(name: str) -> str:
+def model_card_text(name: str) -> str:
     """The model card of a packaged model in Markdown: data and terms, scores, and what it is not good for.
 
     Empty where there is none.
@@ -27,7 +27,7 @@ def resolve_model(file_or_name: str) -> Path:
     """The file of a packaged model's name, or the file itself.
 
     Raises:
-        ModelError: neither a packaged model nor a file.
+        ConfigError: neither a packaged model nor a file.
     """
     packaged = packaged_models()
     if file_or_name in packaged:
@@ -36,7 +36,7 @@ def resolve_model(file_or_name: str) -> Path:
     if path.is_file():
         return path
     known = f"packaged models are {', '.join(packaged)}" if packaged else "no models are packaged with this version"
-    raise ModelError(
+    raise ConfigError(
         f"model {file_or_name!r} is neither a file nor a packaged model ({known}); "
         "name a .safetensors file that `volseg train` wrote"
     )

@@ -1,24 +1,30 @@
-"""Pure array functions: numpy in, numpy out."""
+"""Pure functions of numpy arrays."""
 
 from volseg.ops.boundaries import boundaries
-from volseg.ops.consensus import Consensus
-from volseg.ops.normalize import Grey, Normalization, Statistics, moments, normalize, section_moments
-from volseg.ops.pad import mirrored, unfolded
-from volseg.ops.quantize import to_probability, to_uint8
+from volseg.ops.ensemble import RunningMean
+from volseg.ops.normalize import (
+    Grey,
+    Normalization,
+    Statistics,
+    moments,
+    normalize,
+    to_probability,
+    to_uint8,
+)
+from volseg.ops.pad import read_reflected, reflect_gather
 from volseg.ops.weight_map import weight_map
 
 __all__ = [
-    "Consensus",
     "Grey",
     "Normalization",
+    "RunningMean",
     "Statistics",
     "boundaries",
-    "mirrored",
     "moments",
     "normalize",
-    "section_moments",
+    "read_reflected",
+    "reflect_gather",
     "to_probability",
     "to_uint8",
-    "unfolded",
     "weight_map",
 ]

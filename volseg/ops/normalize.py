@@ -1,6 +1,6 @@
-"""Grey values made comparable, with constants that are known before the first block.
+"""Normalise grey values with constants that are known before the first block.
 
-Nothing here is computed from a block: a block's own mean would colour its result, and neighbours would show a seam.
+Nothing here is computed from a block: its own mean would differ from its neighbour's, and show as a seam.
 """
 
 from __future__ import annotations
@@ -12,49 +12,108 @@ import numpy as np
 
 from volseg.blocks import mirror_index
 from volseg.errors import ConfigError
+from volseg.registry import NORMALIZATIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 Statistics: TypeAlias = tuple[tuple[float, float], ...]
 """(mean, standard deviation) pairs: one for the volume, or one for each of its sections."""
 
-Mode: TypeAlias = Literal["fixed", "volume", "section"]
+Measure: TypeAlias = "Callable[[NDArray[np.float64]], tuple[float, float]]"
+"""The offset and scale of some voxels, as a 1-D array of at least one."""
+
+Scope: TypeAlias = Literal["training", "volume", "section"]
+"""Voxels that share one pair of constants."""
+
+
+def mean_and_std(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    return float(values.mean()), float(values.std())
+
+
+@dataclass(frozen=True, slots=True)
+class NormalizationMode:
+    """How the constants of (raw - mean) / std are computed; the type of plug-ins (group `volseg.normalizations`).
+
+    Attributes:
+        measure: returns the mean and the standard deviation of the imaged voxels of a section, or an offset and a
+            scale in their place.
+        scope: voxels that share one pair of constants; `section` unless `measure` is the default.
+    """
+
+    measure: Measure = mean_and_std
+    scope: Scope = "section"
+
+    def __post_init__(self) -> None:
+        if self.scope != "section" and self.measure is not mean_and_std:
+            raise ConfigError(f"scope {self.scope!r} pools means and deviations; use scope 'section' with a measure")
+
+
+FIXED = NormalizationMode(scope="training")
+VOLUME = NormalizationMode(scope="volume")
+SECTION = NormalizationMode()
 
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """How a network's input is made from grey values: (raw - mean) / std.
+    """How a network's input is computed from grey values: (raw - mean) / std.
 
     Attributes:
-        mode: whose mean and standard deviation: `fixed`, those of the training data; `volume`, one pair for the
-            volume at hand; `section`, a pair for each of its sections (brightness varies from section to section).
+        mode: name of a mode: `fixed` takes mean and standard deviation of the training data; `volume`, those of the
+            volume; `section`, those of each section (brightness varies from section to section); or a plug-in.
         training: mean and standard deviation of the training data, in its grey values.
-        dtype: type of the training data; `fixed` holds for this type alone.
+        dtype: type of the training data; `fixed` supports this type only.
     """
 
-    mode: Mode
+    mode: str
     training: tuple[float, float]
     dtype: str = "uint8"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("fixed", "volume", "section"):
-            raise ConfigError(f"normalisation {self.mode!r} is not one of 'fixed', 'volume', 'section'")
+        NORMALIZATIONS.check(self.mode)
+
+    @property
+    def scope(self) -> Scope:
+        """Voxels that share one pair of constants."""
+        return normalization_mode(self.mode).scope
+
+    def moments(self, raw: NDArray[Any]) -> tuple[float, float, int]:
+        """Mean, standard deviation and number of the imaged voxels, as this mode measures them."""
+        return imaged_moments(raw, normalization_mode(self.mode).measure)
+
+    def constants(self, raw: NDArray[Any]) -> tuple[float, float]:
+        """Mean and standard deviation as this mode measures them; a standard deviation of 0 becomes 1."""
+        mean, std, _ = self.moments(raw)
+        return mean, std or 1.0
 
     def statistics_of(self, raw: NDArray[Any]) -> Statistics:
         """The constants for a whole volume (z, y, x) or section (y, x) in memory."""
-        if self.mode == "fixed":
+        if self.scope == "training":
             return (self.training,)
-        if self.mode == "volume" or raw.ndim < 3:
-            return (moments(raw),)
-        return section_moments(raw)
+        whole = self.scope == "volume" or raw.ndim < 3
+        return tuple(self.constants(part) for part in ([raw] if whole else raw))
+
+
+def normalization_mode(name: str) -> NormalizationMode:
+    """The mode of a name.
+
+    Raises:
+        ConfigError: an unknown name, or a plug-in that is not a `NormalizationMode`.
+    """
+    mode = NORMALIZATIONS[name]
+    if not isinstance(mode, NormalizationMode):
+        raise ConfigError(f"normalisation {name!r} is a {type(mode).__name__}; declare a NormalizationMode")
+    return mode
 
 
 def moments(raw: NDArray[Any]) -> tuple[float, float]:
-    """Mean and standard deviation of what was imaged.
+    """Mean and standard deviation of the imaged voxels.
 
-    Voxels that are exactly 0 (the fill around an aligned volume) or not finite do not count, unless there are no
-    others. A constant image gets the standard deviation 1, so that it normalises to 0.
+    Voxels that are exactly 0 (the fill around an aligned volume) or not finite do not count; if there are no others,
+    the mean is 0. A constant image gets the standard deviation 1, so that it normalises to 0.
 
     >>> moments(np.uint8([[0, 0], [10, 30]]))
     (20.0, 10.0)
@@ -63,28 +122,30 @@ def moments(raw: NDArray[Any]) -> tuple[float, float]:
     return mean, std or 1.0
 
 
-def imaged_moments(raw: NDArray[Any]) -> tuple[float, float, int]:
-    """Mean, true standard deviation and number of the voxels that count; (0, 0, 0) where none does."""
+def imaged_moments(raw: NDArray[Any], measure: Measure = mean_and_std) -> tuple[float, float, int]:
+    """Mean, standard deviation (0 if all are equal) and number of the imaged voxels; (0, 0, 0) if there are none.
+
+    Raises:
+        ConfigError: `measure` returns a number that is not finite, or a negative scale.
+    """
     values = raw.astype(np.float64).ravel()
     imaged = values[np.isfinite(values) & (values != 0)]
     if not imaged.size:
         return 0.0, 0.0, 0
-    return float(imaged.mean()), float(imaged.std()), int(imaged.size)
-
-
-def section_moments(raw: NDArray[Any]) -> Statistics:
-    """`moments` of each section of a volume (z, y, x)."""
-    return tuple(moments(section) for section in raw)
+    mean, std = map(float, measure(imaged))
+    if not (np.isfinite(mean) and np.isfinite(std) and std >= 0):
+        raise ConfigError(f"the normalisation measures ({mean}, {std}); an offset is finite, a scale 0 or more")
+    return mean, std, int(imaged.size)
 
 
 @dataclass(frozen=True, slots=True)
 class Grey:
-    """Grey values as they were read, and what makes a network's input of them: (raw - mean) * scale.
+    """Grey values as read, and the constants of a network's input: (raw - mean) * scale.
 
     Attributes:
         raw: (z, y, x), of any type.
         mean: of each section, float32, (z, 1, 1).
-        scale: one over the standard deviation, likewise.
+        scale: 1 / standard deviation of each section, float32, (z, 1, 1).
     """
 
     raw: NDArray[Any]
@@ -93,17 +154,17 @@ class Grey:
 
     @classmethod
     def of(cls, raw: NDArray[Any], statistics: Statistics, first_section: int = 0) -> Grey:
-        """Voxels with the constants of their sections.
+        """Combine voxels with the constants of their sections.
 
         Args:
             raw: (z, y, x).
             statistics: one pair for all, or one for each section of the *volume*.
-            first_section: the volume's section at raw's first; negative and overhanging ones are mirrored, as the
-                voxels were.
+            first_section: section of the volume at raw's first; sections outside the volume take the constants of
+                their mirror image, like the voxels.
         """
-        many = len(statistics) > 1
-        at = (mirror_index(first_section + z, len(statistics)) if many else 0 for z in range(raw.shape[0]))
-        pairs = np.asarray([statistics[z] for z in at], np.float64).reshape(-1, 2, 1, 1)
+        sections = range(first_section, first_section + raw.shape[0])
+        indices = (mirror_index(z, len(statistics)) if len(statistics) > 1 else 0 for z in sections)
+        pairs = np.asarray([statistics[z] for z in indices], np.float64).reshape(-1, 2, 1, 1)
         return cls(raw, pairs[:, 0].astype(np.float32), (1 / pairs[:, 1]).astype(np.float32))
 
     def __getitem__(self, slices: tuple[slice, slice, slice]) -> Grey:
@@ -122,10 +183,31 @@ def normalize(raw: NDArray[Any], statistics: Statistics, first_section: int = 0)
     Args:
         raw: (z, y, x), or (y, x) with a single pair of constants.
         statistics: one pair for all, or one for each section of the *volume*.
-        first_section: the volume's section at raw's first.
+        first_section: section of the volume at raw's first.
 
     >>> normalize(np.uint8([[[10]], [[20]]]), ((10.0, 1.0), (10.0, 5.0))).ravel().tolist()
     [0.0, 2.0]
     """
-    made = Grey.of(raw[None] if raw.ndim == 2 else raw, statistics, first_section).normalized()
-    return made.reshape(raw.shape)
+    volume = raw[None] if raw.ndim == 2 else raw
+    return Grey.of(volume, statistics, first_section).normalized().reshape(raw.shape)
+
+
+def to_uint8(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Map probabilities in [0, 1] to 0..255, rounding to nearest; same shape.
+
+    Values outside [0, 1] are clipped. The caller makes sure that none is NaN.
+
+    >>> to_uint8(np.float32([0, 0.5, 1, 1.5])).tolist()
+    [0, 128, 255, 255]
+    """
+    stored: NDArray[np.uint8] = np.rint(np.clip(probability, 0, 1) * np.float32(255)).astype(np.uint8)
+    return stored
+
+
+def to_probability(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Map bytes back to probabilities; at most half a step from the original.
+
+    >>> to_probability(np.uint8([0, 51, 255])).round(3).tolist()
+    [0.0, 0.20000000298023224, 1.0]
+    """
+    return stored.astype(np.float32) / np.float32(255)

@@ -1,4 +1,4 @@
-"""The mirror, for arrays that are in memory."""
+"""Mirror padding of arrays in memory."""
 
 from __future__ import annotations
 
@@ -14,42 +14,45 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def unfolded(
-    held: NDArray[Any], low: Sequence[int], start: Sequence[int], stop: Sequence[int], shape: Sequence[int]
+def reflect_gather(
+    part: NDArray[Any], low: Sequence[int], start: Sequence[int], stop: Sequence[int], shape: Sequence[int]
 ) -> NDArray[Any]:
-    """Mirror a stretch of a larger array out to the region [start, stop).
+    """Gather the mirrored region [start, stop) of an array from the part of it that the region contains.
 
     Args:
-        held: the voxels that the mirror shows in the region: those of `mirror_span` along each axis.
-        low: where `held` starts in the larger array.
-        start: first place of the region along each axis; may be negative.
-        stop: place behind its last; may lie beyond the larger array.
-        shape: the larger array's.
+        part: voxels [low, high) of the array, with `low` and `high` of `mirror_span` along each axis.
+        low: start of `part` in the array.
+        start: start of the region along each axis; may be negative.
+        stop: stop of the region; may be beyond the array.
+        shape: shape of the array.
+
+    Returns:
+        An array of shape stop - start.
     """
-    result = held
-    for axis, (origin, first, behind, length) in enumerate(zip(low, start, stop, shape, strict=True)):
-        if first < 0 or behind > length:
-            places = [mirror_index(place, length) - origin for place in range(first, behind)]
-            result = np.take(result, places, axis=axis)
+    result = part
+    for axis, (origin, a, b, length) in enumerate(zip(low, start, stop, shape, strict=True)):
+        if a < 0 or b > length:
+            indices = [mirror_index(index, length) - origin for index in range(a, b)]
+            result = np.take(result, indices, axis=axis)
     return result
 
 
-def mirrored(array: NDArray[Any], start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
-    """Read the half-open region [start, stop) of an array as if it went on, mirrored, for ever.
+def read_reflected(array: NDArray[Any], start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
+    """Read the region [start, stop) of an array that is mirrored beyond its edges.
 
-    Equals `numpy.pad(mode="reflect")` followed by a crop, without making the padded array.
+    Equals `numpy.pad(mode="reflect")` followed by a crop, without creating the padded array.
 
     Args:
         array: any number of axes.
-        start: first place along each axis; may be negative.
-        stop: place behind the last; may lie beyond the array.
+        start: start along each axis; may be negative.
+        stop: stop along each axis; may be beyond the array.
 
     Returns:
-        An array of shape stop - start; a view where the region lies inside.
+        An array of shape stop - start; a view if the region is inside the array.
 
-    >>> mirrored(np.arange(3), [-4], [7]).tolist()
+    >>> read_reflected(np.arange(3), [-4], [7]).tolist()
     [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
     """
     spans = [mirror_span(a, b, n) for a, b, n in zip(start, stop, array.shape, strict=True)]
-    held = array[tuple(slice(low, high) for low, high in spans)]
-    return unfolded(held, [low for low, _ in spans], start, stop, array.shape)
+    part = array[tuple(slice(low, high) for low, high in spans)]
+    return reflect_gather(part, [low for low, _ in spans], start, stop, array.shape)

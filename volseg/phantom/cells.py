@@ -1,4 +1,4 @@
-"""From centre-lines to voxels: who owns each voxel, and how far the nearest membrane is."""
+"""From centre-lines to voxels: owner of each voxel, and distance to the nearest membrane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage import measure
 
-from volseg.phantom.neurites import Neurite, lifted
+from volseg.phantom.neurites import Neurite, lifting_map
 from volseg.phantom.noise import Nm, smooth_noise
 
 if TYPE_CHECKING:
@@ -66,28 +66,28 @@ def fill_cells(
     half_nm = half + 1.5 * np.tanh(smooth_noise(shape, voxel_nm, 250.0, rng))
     membrane = _without_specks(edge < half_nm, voxel_nm) | _borders(owner)
     labels = _connected(np.where(membrane, 0, owner).astype(np.uint16), voxel_nm)
-    moved = [_unwarped(neurite, grid, warp) for neurite in neurites]
-    return Cells(owner, labels, edge, spread, half_nm, moved, voxel_nm)
+    in_volume = [_unwarped(neurite, grid, warp) for neurite in neurites]
+    return Cells(owner, labels, edge, spread, half_nm, in_volume, voxel_nm)
 
 
 @dataclass(frozen=True, slots=True)
 class _CoarseGrid:
-    """Every section (one more before and after), and in-plane only every `every`-th voxel."""
+    """Nodes in every section (one more before and after), and in-plane at every `spacing`-th voxel."""
 
     fine: tuple[int, int, int]
-    every: tuple[int, int]
+    spacing: tuple[int, int]
     shape: tuple[int, int, int]
     step_nm: Nm
 
     @classmethod
     def over(cls, shape: tuple[int, int, int], voxel_nm: Nm) -> _CoarseGrid:
-        every = tuple(max(1, round(_COARSE_NM / nm)) for nm in voxel_nm[1:])
-        cells = [-(-n // k) for n, k in zip(shape[1:], every, strict=True)]
+        spacing = tuple(max(1, round(_COARSE_NM / nm)) for nm in voxel_nm[1:])
+        cells = [-(-n // k) for n, k in zip(shape[1:], spacing, strict=True)]
         return cls(
-            fine=(shape[0] + 2, cells[0] * every[0], cells[1] * every[1]),
-            every=(every[0], every[1]),
+            fine=(shape[0] + 2, cells[0] * spacing[0], cells[1] * spacing[1]),
+            spacing=(spacing[0], spacing[1]),
             shape=(shape[0] + 2, cells[0] + 1, cells[1] + 1),
-            step_nm=(voxel_nm[0], voxel_nm[1] * every[0], voxel_nm[2] * every[1]),
+            step_nm=(voxel_nm[0], voxel_nm[1] * spacing[0], voxel_nm[2] * spacing[1]),
         )
 
     def origin_nm(self) -> NDArray[np.float64]:
@@ -98,13 +98,13 @@ class _CoarseGrid:
         places = np.moveaxis(np.indices(self.shape, dtype=np.float64), 0, -1)
         return places * self.step_nm + self.origin_nm()
 
-    def finer(self, nodes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def interpolate(self, nodes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Interpolate a box of nodes linearly in-plane, to the voxels between them."""
-        for axis, every in zip((1, 2), self.every, strict=True):
-            steps = np.tile(np.arange(every, dtype=np.float32) / np.float32(every), nodes.shape[axis] - 1)
+        for axis, k in zip((1, 2), self.spacing, strict=True):
+            steps = np.tile(np.arange(k, dtype=np.float32) / np.float32(k), nodes.shape[axis] - 1)
             t = steps.reshape((-1, 1) if axis == 1 else (-1,))
-            low = np.repeat(nodes.take(range(nodes.shape[axis] - 1), axis), every, axis)
-            high = np.repeat(nodes.take(range(1, nodes.shape[axis]), axis), every, axis)
+            low = np.repeat(nodes.take(range(nodes.shape[axis] - 1), axis), k, axis)
+            high = np.repeat(nodes.take(range(1, nodes.shape[axis]), axis), k, axis)
             nodes = np.asarray(low + (high - low) * t, np.float32)
         return nodes
 
@@ -130,12 +130,12 @@ def _two_nearest(
     for number, neurite in enumerate(neurites, start=1):
         nodes = _nodes_near(grid, neurite)
         coarse = _power_distance(places[nodes], neurite)
-        trim = _needed(coarse < _FAR)
+        trim = _bounding_box(coarse < _FAR)
         if trim is None:
             continue
-        power = grid.finer(coarse[trim])
+        power = grid.interpolate(coarse[trim])
         nodes = _shifted(trim, nodes)
-        voxels = (nodes[0], *map(_voxels_between, nodes[1:], grid.every))
+        voxels = (nodes[0], *map(_voxels_between, nodes[1:], grid.spacing))
         here, next_best = best[voxels], second[voxels]
         np.minimum(next_best, np.maximum(here, power), out=next_best)
         owner[voxels][power < here] = number
@@ -153,8 +153,8 @@ def _nodes_near(grid: _CoarseGrid, neurite: Neurite) -> tuple[slice, slice, slic
     return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
 
 
-def _needed(near: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
-    """The smallest box that holds all of `near`, one node wider in-plane; None when there is none."""
+def _bounding_box(near: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
+    """The smallest box that holds all of `near`, one node wider in-plane; None if there is none."""
     if not near.any():
         return None
     box = []
@@ -170,18 +170,18 @@ def _shifted(inner: tuple[slice, slice, slice], outer: tuple[slice, slice, slice
     return z, y, x
 
 
-def _voxels_between(nodes: slice, every: int) -> slice:
-    return slice(nodes.start * every, (nodes.stop - 1) * every)
+def _voxels_between(nodes: slice, spacing: int) -> slice:
+    return slice(nodes.start * spacing, (nodes.stop - 1) * spacing)
 
 
 def _power_distance(places: NDArray[np.float64], neurite: Neurite) -> NDArray[np.float32]:
-    """Least |q - p|^2 - r^2 over the neurite's points, for places (z, y, x, 3)."""
+    """Minimum of |q - p|^2 - r^2 over the neurite's points, for places (z, y, x, 3)."""
     if not places.size:
         return np.empty(places.shape[:-1], np.float32)
     queries = np.pad(places.reshape(-1, 3), ((0, 0), (0, 1)))
     largest = neurite.radius.max() ** 2
     limit = np.sqrt(float(_FAR) + largest)
-    tree = cKDTree(lifted(neurite.points, neurite.radius))
+    tree = cKDTree(lifting_map(neurite.points, neurite.radius))
     distance, _ = tree.query(queries, distance_upper_bound=limit)
     power = np.minimum(distance**2 - largest, float(_FAR))
     return np.asarray(power, np.float32).reshape(places.shape[:-1])
@@ -224,7 +224,7 @@ def _connected(labels: NDArray[np.uint16], voxel_nm: Nm) -> NDArray[np.uint16]:
     """Number connected pieces 1..n; crumbs become membrane."""
     pieces = np.asarray(measure.label(labels, background=0, connectivity=1))  # type: ignore[no-untyped-call]
     sizes = np.bincount(pieces.ravel())
-    # At least five voxels whatever their size, so that a coarse phantom has no lone voxels.
+    # At least five voxels, so that a coarse phantom has no single voxels.
     keep = sizes >= max(_SMALLEST_CELL_NM3 / math.prod(voxel_nm), 5)
     keep[0] = False
     number = np.where(keep, np.cumsum(keep), 0).astype(np.uint16)

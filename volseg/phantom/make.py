@@ -1,4 +1,4 @@
-"""One call: a generated volume with its ground truth."""
+"""Generates a volume with its ground truth."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from volseg.phantom.noise import Nm
 
-_SMALLEST = (1, 32, 32)
-_MOST_VOXELS = 2**29  # about 40 GB of memory while it is made
-_MOST_UM3 = 800.0  # beyond about a thousand there are more neurites than uint16 can number
+_MIN_SHAPE = (1, 32, 32)
+_MAX_VOXELS = 2**29  # about 40 GB of memory while it is generated
+_MAX_UM3 = 800.0  # beyond about a thousand there are more neurites than uint16 can number
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def make_phantom(shape: tuple[int, int, int], *, seed: int, voxel_nm: Nm = (30.0
     ((2, 32, 48), 'uint8', 'uint16')
     """
     _check(shape, seed, voxel_nm)
-    # One stream for each step: a change in one leaves the others' random numbers alone.
+    # One generator per step: a change in one step does not change the random numbers of the others.
     growth, geometry, contents, membranes, camera = np.random.default_rng(seed).spawn(5)
     extent = (shape[0] * voxel_nm[0], shape[1] * voxel_nm[1], shape[2] * voxel_nm[2])
     cells = fill_cells(shape, voxel_nm, grow_neurites(extent, growth), geometry)
@@ -62,18 +62,22 @@ def make_phantom(shape: tuple[int, int, int], *, seed: int, voxel_nm: Nm = (30.0
 
 
 def _check(shape: Sequence[object], seed: object, voxel_nm: Sequence[float]) -> None:
-    """Refuse what cannot be made, in one line."""
-    sizes = [n for n, least in zip(shape, _SMALLEST, strict=False) if isinstance(n, Integral) and int(n) >= least]
+    """Refuse arguments that cannot be used."""
+    sizes = [n for n, minimum in zip(shape, _MIN_SHAPE, strict=False) if isinstance(n, Integral) and int(n) >= minimum]
     if len(shape) != 3 or len(sizes) != 3:
-        raise ConfigError(f"phantom shape {shape}; give three whole numbers (z, y, x), at least {_SMALLEST}")
+        raise ConfigError(
+            f"phantom shape {shape} is not valid; give three whole numbers (z, y, x), at least {_MIN_SHAPE}"
+        )
     if not isinstance(seed, Integral) or int(seed) < 0:
-        raise ConfigError(f"phantom seed {seed!r}; give a whole number from 0, e.g. seed=0")
+        raise ConfigError(f"phantom seed {seed!r} is invalid; give a whole number from 0, e.g. seed=0")
     if len(voxel_nm) != 3 or not all(1 <= nm <= 100 for nm in voxel_nm):
-        raise ConfigError(f"phantom voxel size {voxel_nm}; give (z, y, x) in nm, each from 1 to 100, e.g. (30, 6, 6)")
+        raise ConfigError(
+            f"phantom voxel size {voxel_nm} is not valid; give (z, y, x) in nm, each from 1 to 100, e.g. (30, 6, 6)"
+        )
     voxels = math.prod(map(int, sizes))
     tissue = math.prod(int(n) * nm + 2 * MARGIN_NM for n, nm in zip(sizes, voxel_nm, strict=True)) / 1e9
-    if voxels > _MOST_VOXELS or tissue > _MOST_UM3:
+    if voxels > _MAX_VOXELS or tissue > _MAX_UM3:
         raise ConfigError(
             f"phantom shape {shape} has {voxels:,} voxels in {tissue:,.0f} cubic micrometres of tissue; "
-            f"at most {_MOST_VOXELS:,} and {_MOST_UM3:,.0f} fit: make several, each with its own seed"
+            f"at most {_MAX_VOXELS:,} and {_MAX_UM3:,.0f} are supported: generate several volumes with different seeds"
         )

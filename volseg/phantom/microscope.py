@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BLUR_NM = 4.5
 _STAIN_PER_UM3 = 0.35
-_STAINED = 0.17  # light that a membrane cut straight across lets through
+_MEMBRANE_LIGHT = 0.17  # light that a membrane cut straight across lets through
 
 
 def paint_membranes(light: NDArray[np.float32], cells: Cells, rng: np.random.Generator) -> None:
@@ -31,11 +31,11 @@ def paint_membranes(light: NDArray[np.float32], cells: Cells, rng: np.random.Gen
     stain = _in_slab(cells, cells.half_nm) - cleft * _in_slab(cells, np.float32(4.0))
     stain *= strength
     stain[(cells.labels == 0) & (cells.edge_nm > cells.half_nm)] = 0.7  # crumbs of lost cells
-    light += (np.float32(_STAINED) - light) * stain
+    light += (np.float32(_MEMBRANE_LIGHT) - light) * stain
 
 
 def _in_slab(cells: Cells, half_nm: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
-    """Share of each voxel's depth range that lies within `half_nm` of the boundary, 0..1."""
+    """Fraction of each voxel's depth range within `half_nm` of the boundary, 0..1."""
     # Never less than half a pixel: the membrane's outline is antialiased.
     spread = np.maximum(cells.spread_nm, np.float32(cells.voxel_nm[2] / 2))
     top = np.minimum(cells.edge_nm + spread, half_nm)
@@ -47,29 +47,29 @@ def photograph(light: NDArray[np.float32], voxel_nm: Nm, rng: np.random.Generato
     """Raw sections (z, y, x) of `light`: uneven exposure, stain, blur, shot noise, 8 bits."""
     _stain_spots(light, voxel_nm, rng)
     sigma = [0.0, *(_BLUR_NM / nm for nm in voxel_nm[1:])]
-    seen = ndimage.gaussian_filter(light, sigma)
-    noise = rng.standard_normal(seen.shape, dtype=np.float32)
+    image = ndimage.gaussian_filter(light, sigma)
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
     # Detector and resampling correlate neighbouring pixels, so noise is grain rather than salt.
     noise = 0.75 * noise + ndimage.gaussian_filter(noise, (0, 0.9, 0.9)) * np.float32(2.0)
-    seen += noise * np.float32(0.055) * np.sqrt(np.maximum(seen, 0.05))
-    return _exposed(seen, rng)
+    image += noise * np.float32(0.055) * np.sqrt(np.maximum(image, 0.05))
+    return _expose(image, rng)
 
 
-def _exposed(seen: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _expose(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Grey values: each section with its own brightness, contrast and gradient of illumination."""
-    depth, height, width = seen.shape
+    depth, height, width = image.shape
     column = (depth, 1, 1)
     contrast = rng.normal(1.0, 0.09, size=column)
     brightness = rng.normal(0.0, 0.055, size=column)
     tilt_y, tilt_x = rng.normal(0, 0.035, size=(2, *column))
     y = np.linspace(-1, 1, height).reshape(1, -1, 1)
     x = np.linspace(-1, 1, width).reshape(1, 1, -1)
-    grey = (seen - 0.55) * contrast + 0.52 + brightness + tilt_y * y + tilt_x * x
+    grey = (image - 0.55) * contrast + 0.52 + brightness + tilt_y * y + tilt_x * x
     return np.asarray(np.rint(np.clip(grey * 255, 0, 255)), np.uint8)
 
 
 def _stain_spots(light: NDArray[np.float32], voxel_nm: Nm, rng: np.random.Generator) -> None:
-    """Dirt: soft dark spots, each on one section alone, in place."""
+    """Dirt: soft dark spots, each on a single section, in place."""
     volume = light.size * np.prod(voxel_nm) / 1e9
     y, x = np.ogrid[: light.shape[1], : light.shape[2]]
     for _ in range(rng.poisson(_STAIN_PER_UM3 * volume)):

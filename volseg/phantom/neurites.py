@@ -39,11 +39,11 @@ class Neurite:
 
 @dataclass(frozen=True, slots=True)
 class Calibre:
-    """Neurites of one thickness: radius range in nm, and the share of the tissue they may take."""
+    """Neurites of one thickness: radius range in nm, and the fraction of the tissue they may fill."""
 
-    thinnest: float
-    thickest: float
-    share: float
+    min_radius: float
+    max_radius: float
+    fraction: float
 
 
 # Large dendrites first, while there is room; then thin axons until the tissue is full.
@@ -63,19 +63,19 @@ def grow_neurites(extent_nm: Nm, rng: np.random.Generator) -> list[Neurite]:
             seed = tissue.free_spot(radius, rng)
             if seed is None:
                 break
-            tissue.add(_grow(seed, radius, tissue, rng), reach_nm=calibre.thickest)
+            tissue.add(_grow(seed, radius, tissue, rng), reach_nm=calibre.max_radius)
     return tissue.neurites
 
 
 def _radii(calibre: Calibre, tissue: _Tissue, rng: np.random.Generator) -> Iterator[float]:
-    """Radii to try, until this calibre has its share of the tissue."""
-    taken = tissue.filled
-    while tissue.filled - taken < calibre.share:
-        yield float(rng.uniform(calibre.thinnest, calibre.thickest))
+    """Yield radii to try, until this calibre fills its fraction of the tissue."""
+    filled_before = tissue.filled
+    while tissue.filled - filled_before < calibre.fraction:
+        yield float(rng.uniform(calibre.min_radius, calibre.max_radius))
 
 
 class _Tissue:
-    """The neurites grown so far, and how much room they leave, on a raster."""
+    """The neurites grown so far, and a raster of the distance to the nearest one."""
 
     def __init__(self, extent: NDArray[np.float64]) -> None:
         self.low = np.full(3, -MARGIN_NM)
@@ -86,7 +86,7 @@ class _Tissue:
         self._room = np.full(shape, np.inf, np.float32)
 
     def add(self, neurite: Neurite, reach_nm: float) -> None:
-        """Take the neurite's room; the raster stays right up to `reach_nm` from its surface."""
+        """Add a neurite; the raster is exact up to `reach_nm` from its surface."""
         self.neurites.append(neurite)
         volume = float(np.prod(self.high - self.low))
         self.filled += float(np.sum(neurite.radius**2) * np.pi * _STEP_NM / volume)
@@ -106,26 +106,26 @@ class _Tissue:
         np.minimum(box, np.sqrt(z + y + x) * _RASTER_NM - radius, out=box, casting="same_kind")
 
     def clearance(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Free distance in nm (n,) from points (n, 3) to the nearest neurite's surface."""
+        """Return the distance in nm (n,) from points (n, 3) to the nearest neurite's surface."""
         nodes = np.rint((points - self.low) / _RASTER_NM).astype(int)
         z, y, x = np.clip(nodes, 0, np.array(self._room.shape) - 1).T
         return np.asarray(self._room[z, y, x])
 
     def free_spot(self, radius: float, rng: np.random.Generator) -> NDArray[np.float64] | None:
-        """A point with room for `radius`, or None when the tissue seems full."""
+        """Find a point with room for `radius`; None if the tissue seems full."""
         spots = rng.uniform(self.low, self.high, size=(min(self._room.size, 20_000), 3))
         free = np.flatnonzero(self.clearance(spots) >= radius)
         return spots[free[0]] if free.size else None
 
-    def holds(self, point: NDArray[np.float64]) -> bool:
+    def contains(self, point: NDArray[np.float64]) -> bool:
         return bool(np.all((point >= self.low) & (point <= self.high)))
 
 
-def lifted(points: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points (n, 3) with a fourth coordinate that makes Euclidean distance a power distance.
+def lifting_map(points: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points (n, 4) with a fourth coordinate that turns Euclidean distance into power distance.
 
-    From a query (z, y, x, 0) the squared distance is |q - p|^2 - r^2 + max(r)^2, so that a plain
-    nearest-neighbour search finds the ball that reaches furthest towards the query.
+    From a query (z, y, x, 0) the squared distance is |q - p|^2 - r^2 + max(r)^2, so a nearest-neighbour search finds
+    the ball of the smallest power distance.
     """
     height = np.sqrt(np.maximum(radius.max() ** 2 - radius**2, 0))
     return np.column_stack([points, height])
@@ -150,7 +150,7 @@ def _walk(
     tissue: _Tissue,
     rng: np.random.Generator,
 ) -> Iterator[NDArray[np.float64]]:
-    """Points (3,) one step apart; of a few small turns, the one with most room is taken."""
+    """Yield points (3,) one step apart; each step takes the turn with the most room of a few."""
     point = start
     turn = 0.35 if radius < 150 else 0.15
     for _ in range(int(_LONGEST_NM / _STEP_NM)):
@@ -159,7 +159,7 @@ def _walk(
         room = tissue.clearance(point + turns * _STEP_NM)
         best = int(np.argmax(np.minimum(room, 1.2 * radius)))
         direction, point = turns[best], point + turns[best] * _STEP_NM
-        if room[best] < 0.8 * radius or not tissue.holds(point):
+        if room[best] < 0.8 * radius or not tissue.contains(point):
             return
         yield point
 

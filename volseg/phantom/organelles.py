@@ -1,4 +1,4 @@
-"""What fills the cells, and misleads a network: dark structures that are no cell membrane.
+"""Organelles: dark structures that are not cell membrane and mislead a network.
 
 Everything is painted into `light`, a float32 image (z, y, x): 1 is resin, 0 is solid stain.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CLEAR_NM = 7.0  # organelles keep this far from the cell's own membrane
 _PER_UM = {"mitochondria": 0.9, "reticulum": 0.7, "microtubules": 5.0}
 _SPECKS_PER_UM3 = 4500.0
-_CLUSTERS_PER_UM3 = 14.0  # tried; about half fall on a spot that suits
+_CLUSTERS_PER_UM3 = 14.0  # attempts; about half find a suitable spot
 _VESICLE_NM = 20.0  # radius
 
 
@@ -51,11 +51,11 @@ def paint_organelles(light: NDArray[np.float32], cells: Cells, rng: np.random.Ge
 
 
 def _along(neurite: Neurite, per_um: float, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Nodes of the centre-line at uneven distances, about so many for each micrometre of it."""
+    """Nodes of the centre-line at uneven distances, about `per_um` of them per micrometre."""
     steps = np.linalg.norm(np.diff(neurite.points, axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(steps)])
-    most = int(along[-1] * per_um / 600) + 2
-    stops = np.cumsum(rng.uniform(0.6, 1.4, size=most)) - rng.uniform(0.0, 1.4)
+    count = int(along[-1] * per_um / 600) + 2
+    stops = np.cumsum(rng.uniform(0.6, 1.4, size=count)) - rng.uniform(0.0, 1.4)
     stops = stops[(stops >= 0) & (stops * 1000 / per_um <= along[-1])]
     return np.asarray(np.searchsorted(along, stops * 1000 / per_um))
 
@@ -99,7 +99,7 @@ def _frame(along: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.f
 
 
 def _paint_body(light: NDArray[np.float32], cells: Cells, body: _Body, rng: np.random.Generator) -> None:
-    """Paint one organelle where its cell has room for it."""
+    """Paint one organelle, if its cell has room for it."""
     bent = body.half_axes * (1.05, 1.6, 1.05)  # room for the bend
     reach = np.abs(body.axes.T) @ bent
     window = _window(body.centre, reach, cells)
@@ -198,11 +198,11 @@ def _paint_vesicles(light: NDArray[np.float32], cells: Cells, spot: _Spot, rng: 
     if not len(places):
         return
     # Up to two thirds of the room is vesicles: a ball of 20 nm has 3.4e4 cubic nm.
-    most = len(places) * np.prod(cells.voxel_nm) / 3.4e4
-    chosen = places[rng.integers(len(places), size=int(rng.uniform(0.25, 0.75) * most))]
+    max_count = len(places) * np.prod(cells.voxel_nm) / 3.4e4
+    centres = places[rng.integers(len(places), size=int(rng.uniform(0.25, 0.75) * max_count))]
     first = np.array([w.start for w in window])
-    jitter = rng.uniform(-0.5, 0.5, size=chosen.shape)
-    for centre in (chosen + first + jitter) * cells.voxel_nm:
+    jitter = rng.uniform(-0.5, 0.5, size=centres.shape)
+    for centre in (centres + first + jitter) * cells.voxel_nm:
         _paint_vesicle(light, cells, centre)
 
 

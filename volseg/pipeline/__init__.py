@@ -1,16 +1,27 @@
-"""One block's journey and the plan of a run, over Protocols: no torch, no Dask."""
+"""The way of one block and the plan of a run, over Protocols: no torch, no Dask."""
 
-from volseg.pipeline.block import EMPTY, BlockReport, Journey, Member, Predictor, Sink, Source, process_block
-from volseg.pipeline.plan import Plan, Request, plan_run
+from volseg.pipeline.block import (
+    EMPTY,
+    BlockPipeline,
+    BlockReport,
+    EnsembleMember,
+    Estimate,
+    Predictor,
+    Sink,
+    Source,
+    process_block,
+)
+from volseg.pipeline.plan import Plan, PlanRequest, plan_run
 
 __all__ = [
     "EMPTY",
+    "BlockPipeline",
     "BlockReport",
-    "Journey",
-    "Member",
+    "EnsembleMember",
+    "Estimate",
     "Plan",
+    "PlanRequest",
     "Predictor",
-    "Request",
     "Sink",
     "Source",
     "plan_run",

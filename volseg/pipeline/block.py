@@ -1,25 +1,24 @@
-"""One block's journey.
+"""The way of one block.
 
-read box from the source, mirrored where it leaves the volume
+read box from the source, mirrored beyond the volume
 -> for each network: predict with the run's frozen constants (tiles, device, normalise, network, crop)
--> mean, and spread where asked for -> uint8 (on the device, where there is nothing to average)
+-> mean, and standard deviation if requested -> uint8 (on the device if there is one estimate only)
 -> write whole shards -> report, which the driver's journal marks (last)
 
-A read box of one grey value shows nothing: its block is not predicted, and stays the target's fill value.
+A read box of a single grey value is empty: its block is not predicted and keeps the target's fill value.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from volseg.blocks import Box, joint_read_box, mirror_index
+from volseg.blocks import Box, mirror_index, union_read_box
 from volseg.errors import BlockError, NotFiniteError
-from volseg.inference.lane import FORWARD
-from volseg.ops import Consensus, Grey, to_uint8
+from volseg.ops import Grey, RunningMean, to_uint8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,38 +30,46 @@ if TYPE_CHECKING:
 
 
 EMPTY = "empty"
-"""Why a block was skipped: the source holds one grey value all over its read box."""
+"""Reason for skipping a block whose read box holds a single grey value."""
 
 
 class Source(Protocol):
-    """Anything that gives the grey values of a box, mirrored where it leaves the volume."""
+    """Reads the grey values of a box, mirrored beyond the volume."""
 
     def read(self, box: Box) -> NDArray[Any]: ...
 
 
-class Predictor(Protocol):
-    """Anything that makes probabilities: grey values of a read box in, (classes, z, y, x) of the write box out.
+class Estimate(NamedTuple):
+    """Probabilities of a write box, as one network sees it in one orientation.
 
-    They are float32 in [0, 1]. It may give several estimates of the same box, such as one for each orientation. Where
-    a single one is all that a block gets, it may be 0 to 255 already, and then be written as it is.
+    Attributes:
+        probability: (classes, z, y, x), float32 in [0, 1]; uint8 in 0..255 if it is the block's only estimate.
+        forward_seconds: time of the forward passes; waiting for the device is not counted.
     """
 
-    def __call__(self, grey: Grey, write_box: Box) -> Iterator[NDArray[Any]]: ...
+    probability: NDArray[Any]
+    forward_seconds: float
+
+
+class Predictor(Protocol):
+    """Predicts a write box from the grey values of its read box, once for each orientation."""
+
+    def __call__(self, grey: Grey, write_box: Box) -> Iterator[Estimate]: ...
 
 
 class Sink(Protocol):
-    """Anything that takes the bytes of a write box and returns their digest."""
+    """Stores the bytes of a write box."""
 
     def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
-        """Take (classes, z, y, x) of each volume: the probabilities, then their spread where it is asked for."""
+        """Write (classes, z, y, x) of each volume: probabilities, then standard deviations; return their digest."""
 
     def clear(self, box: Box) -> None:
-        """Leave nothing there, whatever an earlier attempt wrote."""
+        """Delete what an earlier attempt wrote."""
 
 
 @dataclass(frozen=True)
-class Member:
-    """One network of a run: how it is tiled, what its input is made with, and the network itself."""
+class EnsembleMember:
+    """One network of a run: its tiling, the constants of its input, and the network."""
 
     tiling: Tiling
     statistics: Statistics
@@ -70,39 +77,39 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Journey:
-    """What a worker holds to do any block of a run.
+class BlockPipeline:
+    """All that a worker needs to process any block of a run.
 
     Attributes:
         grid: the run's blocks.
-        members: its networks; what they say is averaged.
-        source: where grey values come from.
-        sink: where probabilities go.
-        spread: whether the standard deviation of the estimates is written too.
+        members: the networks, whose estimates are averaged.
+        source: of the grey values.
+        sink: of the probabilities.
+        with_std: write the standard deviation of the estimates too.
     """
 
     grid: BlockGrid
-    members: tuple[Member, ...]
+    members: tuple[EnsembleMember, ...]
     source: Source
     sink: Sink
-    spread: bool = False
+    with_std: bool = False
 
     def read_box(self, write_box: Box) -> Box:
-        """What a block reads: enough for every network."""
-        return joint_read_box([member.tiling for member in self.members], write_box)
+        """The box that covers every network's read box."""
+        return union_read_box([member.tiling for member in self.members], write_box)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockReport:
-    """What the driver hears of a block that is done.
+    """What a worker reports of a processed block.
 
     Attributes:
-        number: the block's.
+        number: of the block.
         voxels: written.
-        digest: of the voxels written; empty where none were.
-        seconds: that the block took.
-        predict_seconds: of these, in forward passes; waiting for those of another block is left out.
-        skipped: why it was not predicted, such as `empty`; empty where it was.
+        digest: of the voxels written; empty if there are none.
+        seconds: time of the whole block.
+        predict_seconds: time of its forward passes.
+        skipped: reason for not predicting it, such as `empty`; empty if it was predicted.
     """
 
     number: int
@@ -113,56 +120,59 @@ class BlockReport:
     skipped: str = ""
 
 
-def process_block(number: int, journey: Journey) -> BlockReport:
-    """Do one block; a second time gives the same bytes. One that shows nothing is only read, and leaves no shard.
+def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
+    """Process one block; repeating it gives the same bytes. An empty block is only read, and leaves no shard.
 
     Raises:
-        BlockError: voxels that are no numbers, which no worker could do better.
-        VolsegError: a read or a write that failed.
+        BlockError: non-finite voxels; retrying cannot help.
+        VolsegError: a read or a write failed.
     """
     started = time.perf_counter()
-    write_box = journey.grid.box(number)
-    read_box = journey.read_box(write_box)
-    raw = journey.source.read(read_box)
-    refuse_non_finite(raw, read_box, journey.grid.shape, f"block {number}")
+    write_box = pipeline.grid.box(number)
+    read_box = pipeline.read_box(write_box)
+    raw = pipeline.source.read(read_box)
+    refuse_non_finite(raw, read_box, pipeline.grid.shape, f"block {number}")
     if is_constant(raw):
-        journey.sink.clear(write_box)
+        pipeline.sink.clear(write_box)
         return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY)
-    before = FORWARD.seconds
     try:
-        volumes = _estimated(raw, read_box, write_box, journey)
+        volumes, forward_seconds = _predict(raw, read_box, write_box, pipeline)
     except NotFiniteError:
         raise BlockError(
             f"block {number} ({write_box}): the network's output is not finite; its grey values lie between "
             f"{raw.min():.3g} and {raw.max():.3g}: try --precision float32"
         ) from None
-    predicted = FORWARD.seconds - before
-    digest = journey.sink.write(write_box, volumes)
-    return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, predicted)
+    digest = pipeline.sink.write(write_box, volumes)
+    return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, forward_seconds)
 
 
-def _estimated(raw: NDArray[Any], read_box: Box, write_box: Box, journey: Journey) -> list[NDArray[np.uint8]]:
-    """What all networks make of a block, and where asked for how far apart they are.
+def _predict(
+    raw: NDArray[Any], read_box: Box, write_box: Box, pipeline: BlockPipeline
+) -> tuple[list[NDArray[np.uint8]], float]:
+    """Volumes of bytes to write, and the seconds of all forward passes.
 
     Raises:
-        NotFiniteError: one of them made NaN or infinity of it.
+        NotFiniteError: a network's output holds NaN or infinity.
     """
-    estimates = Consensus(spread=journey.spread)
-    for member in journey.members:
-        seen = member.tiling.read_box(write_box)
-        grey = Grey.of(raw[seen.relative_to(read_box.start).slices], member.statistics, first_section=seen.start[0])
-        for estimate in member.predict(grey, write_box):
-            if estimate.dtype == np.uint8:
-                return [estimate]
-            if not np.isfinite(estimate).all():
+    estimates, seconds = RunningMean(with_std=pipeline.with_std), 0.0
+    for member in pipeline.members:
+        box = member.tiling.read_box(write_box)
+        grey = Grey.of(raw[box.relative_to(read_box.start).slices], member.statistics, first_section=box.start[0])
+        for probability, forward_seconds in member.predict(grey, write_box):
+            seconds += forward_seconds
+            if probability.dtype == np.uint8:
+                return [probability], seconds
+            if not np.isfinite(probability).all():
                 raise NotFiniteError
-            estimates.add(estimate)
-    mean = to_uint8(estimates.mean())
-    return [mean, to_uint8(estimates.deviation())] if journey.spread else [mean]
+            estimates.add(probability)
+    volumes = [to_uint8(estimates.mean())]
+    if pipeline.with_std:
+        volumes.append(to_uint8(estimates.std()))
+    return volumes, seconds
 
 
 def is_constant(raw: NDArray[Any]) -> bool:
-    """Whether all voxels of (z, y, x) hold one value; of most blocks that do not, the first section tells.
+    """Whether all voxels of (z, y, x) hold one value; most other blocks are decided by their first section.
 
     >>> is_constant(np.full((2, 3, 3), 7)), is_constant(np.arange(18).reshape(2, 3, 3))
     (True, False)
@@ -175,21 +185,21 @@ def refuse_non_finite(raw: NDArray[Any], box: Box, shape: Zyx, name: str) -> Non
     """Refuse NaN and infinity in a float source, naming one such voxel.
 
     Args:
-        raw: what was read.
-        box: where; it may leave the volume, where the mirror shows voxels of the volume again.
+        raw: voxels of the box (z, y, x).
+        box: may reach beyond the volume, where voxels are mirrored.
         shape: of the volume.
         name: of the block.
 
     Raises:
-        BlockError: there is one.
+        BlockError: a voxel is NaN or infinite.
     """
     if raw.dtype.kind != "f":
         return
     finite = np.isfinite(raw)
     if not finite.all():
-        place = np.unravel_index(int(np.argmin(finite)), raw.shape)
-        where = tuple(mirror_index(int(at) + a, n) for at, a, n in zip(place, box.start, shape, strict=True))
+        first = np.unravel_index(int(np.argmin(finite)), raw.shape)
+        voxel = tuple(mirror_index(int(at) + a, n) for at, a, n in zip(first, box.start, shape, strict=True))
         raise BlockError(
-            f"{name}: the source holds NaN or infinity, at {where} (z, y, x) for one; "
-            "repair it, or leave it out with --roi"
+            f"{name}: the source holds NaN or infinity, for example at {voxel} (z, y, x); "
+            "repair it, or exclude it with --roi"
         )

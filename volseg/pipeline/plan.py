@@ -1,4 +1,4 @@
-"""The plan of a run: everything that can be decided, and refused, before a worker starts."""
+"""The plan of a run: blocks, shards, chunks and halos that fit together, before a worker starts."""
 
 from __future__ import annotations
 
@@ -6,34 +6,31 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING, Literal
 
-from volseg.blocks import BlockGrid, Box, Tiling, Zyx, ZyxFloat, ceil_to
-from volseg.blocks.box import zip3
-from volseg.errors import GridError, ModelError
+from volseg.blocks import BlockGrid, Box, Tiling, Zyx, ceil_to, format_zyx, to_zyx, zip3
+from volseg.errors import GridError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from volseg.blocks import Footprint
-    from volseg.ops import Normalization
 
 _BLOCK_YX = 1024
 _BLOCK_Z = 16
 _CHUNK_VOXELS = 1 << 18
-_VOXEL_SIZE_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What the user asked for; None where the plan decides.
+class PlanRequest:
+    """Sizes requested by the user, (z, y, x) in voxels; None for the default.
 
     Attributes:
-        block: what one task writes.
+        block: size of a write box.
         shard: the target's unit of storage.
-        chunk: what readers of the target decode at once.
+        chunk: the target's unit of decoding.
         halo: context around a block, or `exact`; for all networks of the run.
-        halos: that of each network, where a run goes on whose halos were chosen; before `halo`.
-        region: what to do of the volume.
-        tile: the core of what one forward pass sees.
+        halos: halo of each network, in a resumed run; overrides `halo`.
+        region: part of the volume to compute.
+        tile: core of a tile.
     """
 
     block: Zyx | None = None
@@ -47,16 +44,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that fits together.
+    """The consistent sizes of a run.
 
     Attributes:
-        grid: its blocks.
+        grid: the blocks.
         shard: the target's unit of storage.
         chunk: the target's inner chunk.
-        footprints: the networks'.
+        footprints: footprint of each network.
         halos: context around a block, for each network.
-        warnings: what the user should know, a line each.
-        tile: the core of a tile, where it was asked for.
+        warnings: warnings for the user, a line each.
+        tile: core of a tile, if it was requested.
     """
 
     grid: BlockGrid
@@ -69,24 +66,23 @@ class Plan:
 
     @property
     def halo(self) -> Zyx:
-        """What is read around a block: the widest of the networks' halos."""
-        z, y, x = (max(sides) for sides in zip(*self.halos, strict=True))
-        return z, y, x
+        """Context read around a block: the maximum of the networks' halos."""
+        return to_zyx(map(max, zip(*self.halos, strict=True)))
 
     def with_halos(self, halos: tuple[Zyx, ...]) -> Plan:
-        """The same blocks with other halos, one for each network."""
+        """Return the plan with other halos, one for each network."""
         return replace(self, halos=halos)
 
     def tilings(self, member: int = 0) -> Iterator[Tiling]:
-        """Ways to cut a block into tiles, from the one with the least halo computed twice to the smallest tile."""
+        """Yield the ways to cut a block into tiles for a network, from the smallest overhead to the smallest tile."""
         footprint = self.footprints[member]
         if self.tile is not None:
             yield Tiling(footprint, self.tile, self.halos[member])
             return
         sz, sy, sx = footprint.stride
-        # No wider than what there is to write: the rest of a block beyond the volume is never computed.
+        # No wider than the region: the rest of a block beyond it is never computed.
         bz, by, bx = (min(b, n) for b, n in zip3(self.grid.block, self.grid.region.shape))
-        # A 2-D network takes sections one by one: a batch is many of them, a tile is one.
+        # A tile of a 2-D network is one section.
         depths = {1} if footprint.dimensions == 2 else {ceil_to(-(-bz // parts), sz) for parts in _parts(bz, sz)}
         cores = {
             (depth, ceil_to(-(-by // parts), sy), ceil_to(-(-bx // parts), sx))
@@ -98,33 +94,34 @@ class Plan:
 
 
 def _refuse_tile(core: Zyx, footprints: Sequence[Footprint]) -> None:
-    """Refuse a tile that is off a network's stride, or has several sections for one that takes one at a time."""
-    z, y, x = (ceil_to(c, s) for c, s in zip3(core, _common_stride(footprints)))
-    flat = any(footprint.dimensions == 2 for footprint in footprints)
-    fitting = (1 if flat else z, y, x)
-    if core != fitting:
+    """Refuse a tile that is not a multiple of the stride, or has several sections for a 2-D network."""
+    stride = _common_stride(footprints)
+    z, y, x = (ceil_to(c, s) for c, s in zip3(core, stride))
+    is_2d = any(footprint.dimensions == 2 for footprint in footprints)
+    valid = (1 if is_2d else z, y, x)
+    if core != valid:
         raise GridError(
-            f"tile {core} does not suit the network, whose stride is {_common_stride(footprints)}"
-            f"{' and which takes sections one by one' if flat else ''}; use --tile {','.join(map(str, fitting))}"
+            f"tile {core} does not fit the network, whose stride is {stride}"
+            f"{' and whose input is one section' if is_2d else ''}; use --tile {format_zyx(valid)}"
         )
 
 
 def _parts(length: int, stride: int) -> range:
-    """Into how many parts a length may be cut along an axis with a stride."""
+    """Return the numbers of parts that a length can be cut into along an axis with a stride."""
     return range(1, -(-length // stride) + 1)
 
 
-def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request: Request) -> Plan:
-    """Fit blocks, halo, shards and region together.
+def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request: PlanRequest) -> Plan:
+    """Choose blocks, shards, chunks and halos that fit together.
 
     Args:
-        shape: the source, in voxels.
-        chunk: what is decoded at once when the source is read.
-        footprints: those of the networks whose estimates are averaged; mostly of one.
-        request: what the user asked for.
+        shape: shape of the source, in voxels.
+        chunk: the source's unit of decoding, in voxels.
+        footprints: footprints of the networks whose estimates are averaged.
+        request: sizes requested by the user.
 
     Raises:
-        GridError: sizes that do not fit; the message says which would.
+        GridError: requested sizes that do not fit; the message names sizes that do.
     """
     if request.tile is not None:
         _refuse_tile(request.tile, footprints)
@@ -133,10 +130,10 @@ def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request:
     grid = BlockGrid.over(shape, block, shard, request.region)
     halos = request.halos or _halos(footprints, request.halo)
     warnings = [
-        f"halo {halo} is below the {each.exact_halo()} that this network needs to leave no seam: blocks may "
-        "differ at their borders; use --halo exact to be sure"
-        for each, halo in zip(footprints, halos, strict=True)
-        if request.halos is None and each.sees_beyond(halo)
+        f"halo {halo} is below the {footprint.exact_halo()} that this network needs to have no seams: blocks may "
+        "differ at their borders; use --halo exact to avoid that"
+        for footprint, halo in zip(footprints, halos, strict=True)
+        if request.halos is None and footprint.reaches_beyond(halo)
     ]
     if request.region is not None and grid.region != request.region:
         warnings.append(f"region {request.region} grows to {grid.region}: blocks write whole shards of {shard}")
@@ -145,140 +142,64 @@ def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request:
 
 def _halos(footprints: tuple[Footprint, ...], halo: Zyx | Literal["exact"]) -> tuple[Zyx, ...]:
     if halo == "exact":
-        return tuple(each.exact_halo() for each in footprints)
+        return tuple(footprint.exact_halo() for footprint in footprints)
     try:
-        return tuple(each.checked_halo(halo) for each in footprints)
+        return tuple(footprint.validate_halo(halo) for footprint in footprints)
     except GridError as error:
         if len(footprints) == 1:
             raise
-        raise GridError(f"{error}; where models differ so, --halo auto or exact gives each its own") from None
+        raise GridError(f"{error}; as the models differ, use --halo auto or exact, which gives each its own") from None
 
 
 def _common_stride(footprints: Sequence[Footprint]) -> Zyx:
-    """The stride on which the pooling grids of all networks meet."""
-    z, y, x = (lcm(*steps) for steps in zip(*(each.stride for each in footprints), strict=True))
-    return z, y, x
+    """Return the least common multiple of the networks' strides."""
+    return to_zyx(lcm(*steps) for steps in zip(*(footprint.stride for footprint in footprints), strict=True))
 
 
-def _block(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request: Request) -> Zyx:
+def _block(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request: PlanRequest) -> Zyx:
     stride = _common_stride(footprints)
     if request.block is None:
-        # Where a network looks along z, a block is at least as deep as what is computed twice above and below it.
-        around = max(2 * each.exact_halo()[0] for each in footprints)
-        return _default_block(shape, chunk, stride, request.shard, max(_BLOCK_Z, around))
+        # A block of a 3-D network is at least as deep as its halo above and below, which is computed twice.
+        halo_z = max(2 * footprint.exact_halo()[0] for footprint in footprints)
+        return _default_block(shape, chunk, stride, request.shard, max(_BLOCK_Z, halo_z))
     if min(request.block) < 1:
         raise GridError(f"block {request.block} needs at least one voxel along each axis")
     if any(b % s for b, s in zip3(request.block, stride)):
-        nearest = ",".join(str(ceil_to(b, s)) for b, s in zip3(request.block, stride))
+        valid = to_zyx(ceil_to(b, s) for b, s in zip3(request.block, stride))
         raise GridError(
-            f"block {request.block} is off the network's stride {stride}, so that blocks would pool on shifted grids; "
-            f"use --block {nearest}"
+            f"block {request.block} is not a multiple of the network's stride {stride}, which would shift its pooling "
+            f"grid; use --block {format_zyx(valid)}"
         )
     return request.block
 
 
-def _default_block(shape: Zyx, chunk: Zyx, stride: Zyx, shard: Zyx | None, deep: int) -> Zyx:
-    """Slabs of whole source chunks along z; wide along y and x, where the halo would else be computed twice."""
-    depth = chunk[0] * max(1, deep // chunk[0]) if chunk[0] <= 2 * deep else deep
-    # Blocks of one size: a narrow last one would cost as much as a wide one, for tiles have one shape.
-    even = tuple(-(-n // -(-n // _BLOCK_YX)) for n in shape[1:])
-    wanted = (min(depth, shape[0]), *even)
-    steps = zip3(stride, shard or (1, 1, 1))
-    z, y, x = (ceil_to(w, lcm(max(s, 1), max(k, 1))) for w, (s, k) in zip(wanted, steps, strict=True))
-    return z, y, x
+def _default_block(shape: Zyx, chunk: Zyx, stride: Zyx, shard: Zyx | None, depth: int) -> Zyx:
+    """Choose slabs of whole source chunks along z, and wide blocks along y and x to compute less halo."""
+    z = chunk[0] * max(1, depth // chunk[0]) if chunk[0] <= 2 * depth else depth
+    # Blocks of equal size: a narrow last block would take as long as a wide one, as all tiles have one shape.
+    y, x = (-(-n // -(-n // _BLOCK_YX)) for n in shape[1:])
+    steps = (lcm(max(s, 1), max(k, 1)) for s, k in zip3(stride, shard or (1, 1, 1)))
+    return to_zyx(map(ceil_to, (min(z, shape[0]), y, x), steps))
 
 
-def _inner_chunk(shard: Zyx, asked: Zyx | None) -> Zyx:
-    """About 2^18 voxels that divide the shard: what Neuroglancer fetches at once.
+def _inner_chunk(shard: Zyx, chunk: Zyx | None) -> Zyx:
+    """Return the requested chunk, or one of about 2^18 voxels that divides the shard.
 
     Raises:
         GridError: a chunk that does not divide the shard.
     """
-    if asked is not None:
-        if min(asked) < 1 or any(s % c for s, c in zip3(shard, asked)):
-            raise GridError(f"chunk {asked} does not divide the shard {shard}; choose one that does along each axis")
-        return asked
-    z = _divisor(shard[0], 64)
+    if chunk is not None:
+        if min(chunk) < 1 or any(s % c for s, c in zip3(shard, chunk)):
+            raise GridError(f"chunk {chunk} does not divide the shard {shard}; choose one that does along each axis")
+        return chunk
+    z = _largest_divisor(shard[0], 64)
     side = 64
     while z * (2 * side) ** 2 <= _CHUNK_VOXELS:
         side *= 2
-    return z, _divisor(shard[1], side), _divisor(shard[2], side)
+    return z, _largest_divisor(shard[1], side), _largest_divisor(shard[2], side)
 
 
-def _divisor(length: int, most: int) -> int:
-    """The largest divisor up to `most`; the length itself where only slivers would divide it."""
-    best = max(d for d in range(1, min(length, most) + 1) if length % d == 0)
-    return best if best >= min(length, most) // 4 else length
-
-
-def refuse_other_voxels(
-    source_nm: ZyxFloat | None,
-    model_nm: ZyxFloat,
-    footprint: Footprint,
-    levels_nm: Sequence[ZyxFloat | None] = (),
-) -> None:
-    """Refuse a source whose voxels differ from the training's by more than 10 %, along the axes the network sees.
-
-    Args:
-        source_nm: voxel size of the source, (z, y, x) in nanometres; None where it is not known.
-        model_nm: that of the training data.
-        footprint: the network's.
-        levels_nm: voxel sizes of the other levels that the source has, finest first.
-
-    Raises:
-        ModelError: they differ; names the level that would fit, if there is one.
-    """
-    if source_nm is None or _alike(source_nm, model_nm, footprint):
-        return
-    fitting = [level for level, size in enumerate(levels_nm) if size and _alike(size, model_nm, footprint)]
-    way = f"use --scale-level {fitting[0]}" if fitting else "use a model trained for this size or another --scale-level"
-    raise ModelError(
-        f"the source's voxels are {_nm(source_nm)} nm, the model was trained on {_nm(model_nm)} nm (z, y, x); "
-        f"{way}, or --ignore-voxel-size"
-    )
-
-
-def _alike(one: ZyxFloat, other: ZyxFloat, footprint: Footprint) -> bool:
-    return all(
-        abs(a / b - 1) <= _VOXEL_SIZE_TOLERANCE or not seen
-        for a, b, seen in zip(one, other, footprint.reach_before, strict=True)
-    )
-
-
-def refuse_uneven(footprint: Footprint) -> None:
-    """Refuse to turn sections by 90 degrees for a network that treats y and x differently.
-
-    Raises:
-        ModelError: it does.
-    """
-    uneven = {
-        name: sizes[1:]
-        for name, sizes in (
-            ("stride", footprint.stride),
-            ("margin", footprint.margin),
-            ("smallest input", footprint.smallest),
-        )
-        if sizes[1] != sizes[2]
-    }
-    for name, sizes in uneven.items():
-        raise ModelError(
-            f"--orientations all turns sections by 90 degrees, but this network's {name} differs along y and x "
-            f"{sizes}; use --orientations flips"
-        )
-
-
-def refuse_other_type(dtype: str, normalization: Normalization) -> None:
-    """Refuse grey values of another type where the training's own constants would be applied to them.
-
-    Raises:
-        ModelError: the types differ.
-    """
-    if normalization.mode == "fixed" and dtype != normalization.dtype:
-        raise ModelError(
-            f"the source holds {dtype}, but this model's fixed normalisation was made for {normalization.dtype}; "
-            "convert the source, or use a model that normalises by section or volume"
-        )
-
-
-def _nm(size: ZyxFloat) -> str:
-    return " x ".join(f"{v:g}" for v in size)
+def _largest_divisor(length: int, limit: int) -> int:
+    """Return the largest divisor up to `limit`; the length itself if all divisors are much smaller."""
+    divisor = max(d for d in range(1, min(length, limit) + 1) if length % d == 0)
+    return divisor if divisor >= min(length, limit) // 4 else length

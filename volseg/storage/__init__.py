@@ -1,16 +1,25 @@
-"""Volumes in and out: Zarr, HDF5, image stacks, OME-Zarr metadata, the journal and the run record."""
+"""Reading and writing of volumes: Zarr, HDF5, image stacks, OME-Zarr metadata, journal and run record."""
 
-from volseg.storage.arrays import ArrayFile, kept_array
+from volseg.storage.block_mask import OUTSIDE, BlockMask, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.convert import convert_stack
-from volseg.storage.identity import source_identity
+from volseg.storage.fingerprint import volume_fingerprint
+from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, Mark, read_marks
-from volseg.storage.mask import OUTSIDE, BlockMask, open_mask
-from volseg.storage.places import refuse_overlap, refuse_unwritable
+from volseg.storage.memmap import MemmapFile, cached_memmap
+from volseg.storage.paths import refuse_overlap, refuse_unwritable
 from volseg.storage.readers import Readable, open_readable, open_sections
-from volseg.storage.record import HaloPoint, MaskEntry, ModelEntry, RunRecord, Settings, SourceEntry
-from volseg.storage.stacks import Stack, is_stack, open_stack
-from volseg.storage.statistics import pooled, sampled_slabs, volume_statistics
+from volseg.storage.run_record import (
+    FORMAT,
+    NUMERICS,
+    HaloPoint,
+    MaskEntry,
+    ModelEntry,
+    RunRecord,
+    Settings,
+    SourceEntry,
+)
+from volseg.storage.statistics import pooled_moments, sample_slabs, volume_statistics
 from volseg.storage.target import (
     UNCERTAINTY,
     Target,
@@ -18,21 +27,23 @@ from volseg.storage.target import (
     is_target,
     open_target,
     read_record,
-    refuse_other_than_zarr,
+    refuse_non_zarr,
 )
-from volseg.storage.volume import GREY, LABELS, Volume, open_volume
+from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
+    "FORMAT",
     "GREY",
     "LABELS",
+    "NUMERICS",
     "OUTSIDE",
     "UNCERTAINTY",
-    "ArrayFile",
     "BlockMask",
     "HaloPoint",
     "Journal",
     "Mark",
     "MaskEntry",
+    "MemmapFile",
     "ModelEntry",
     "Readable",
     "RunRecord",
@@ -42,24 +53,24 @@ __all__ = [
     "Target",
     "Volume",
     "cached",
+    "cached_memmap",
     "convert_stack",
     "create_target",
     "is_stack",
     "is_target",
-    "kept_array",
     "open_mask",
     "open_readable",
     "open_sections",
     "open_stack",
     "open_target",
     "open_volume",
-    "pooled",
+    "pooled_moments",
     "read_marks",
     "read_record",
-    "refuse_other_than_zarr",
+    "refuse_non_zarr",
     "refuse_overlap",
     "refuse_unwritable",
-    "sampled_slabs",
-    "source_identity",
+    "sample_slabs",
+    "volume_fingerprint",
     "volume_statistics",
 ]

@@ -1,4 +1,4 @@
-"""What is worth keeping between runs: small JSON files in the user's cache folder; losing them loses time."""
+"""The user's cache: small JSON files that save time between runs."""
 
 from __future__ import annotations
 
@@ -14,28 +14,42 @@ if TYPE_CHECKING:
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/volseg`, by default `~/.cache/volseg`."""
+    """Return `$XDG_CACHE_HOME/volseg`, by default `~/.cache/volseg`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "volseg"
 
 
-def cached(kind: str, key: str, make: Callable[[], Any], is_one: Callable[[Any], bool] = lambda _: True) -> Any:
-    """The value kept under a key, or one freshly made and kept; a cache that cannot be used is passed over.
+def cache_path(kind: str, key: str, suffix: str) -> Path:
+    """Return the path of a cached file.
 
     Args:
-        kind: what kind of value, a word.
-        key: all that the value depends on.
-        make: makes it; it must be plain JSON.
-        is_one: whether what was kept is such a value.
+        kind: subfolder.
+        key: everything that the content depends on.
+        suffix: such as `.json`.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
+    return cache_folder() / kind / (blake2b(key.encode(), digest_size=16).hexdigest() + suffix)
+
+
+def cached(kind: str, key: str, compute: Callable[[], Any], is_valid: Callable[[Any], bool] = lambda _: True) -> Any:
+    """Return the cached value of a key, or compute and cache it; an unusable cache is ignored.
+
+    Args:
+        kind: kind of value, the name of a subfolder.
+        key: everything that the value depends on.
+        compute: returns the value, which must be plain JSON.
+        is_valid: whether a cached value can be used.
     """
     try:
-        path = cache_folder() / kind / f"{blake2b(key.encode(), digest_size=16).hexdigest()}.json"
-    except RuntimeError:  # a user without a home
-        return make()
+        path = cache_path(kind, key, ".json")
+    except RuntimeError:
+        return compute()
     with suppress(OSError, ValueError):
-        kept = json.loads(path.read_text())
-        if is_one(kept):
-            return kept
-    value = make()
+        value = json.loads(path.read_text())
+        if is_valid(value):
+            return value
+    value = compute()
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Volumes of every kind made into OME-Zarr, a slab of whole shards at a time."""
+"""Conversion of volumes to OME-Zarr, a slab of whole shards at a time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import shutil
 from typing import TYPE_CHECKING
 
 from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
-from volseg.errors import TargetError
-from volseg.storage.target import Target, create_volume, open_target, refuse_other_than_zarr, replace_volume
+from volseg.errors import ConfigError, TargetError
+from volseg.storage.readers import open_sections
+from volseg.storage.target import Target, create_volume, open_target, refuse_non_zarr, replace_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from volseg.storage.stacks import Stack
+    from volseg.storage.image_stack import Stack
 
 _SHARD_YX = 1024
 _SHARD_CHUNKS_Z = 2
@@ -28,26 +29,26 @@ def convert_stack(
     *,
     overwrite: bool = False,
 ) -> Target:
-    """Write a stack as an OME-Zarr 0.5 volume of the same type.
+    """Write a stack as an OME-Zarr 0.5 volume of the same data type.
 
-    It appears under its name only when it is whole: until then it is built beside it.
+    It is written to a temporary path beside `path` and renamed when it is complete.
 
     Args:
-        stack: the sections, of any kind of volume (`open_sections`).
-        path: the volume to make.
-        voxel_nm: its voxel size (z, y, x) in nanometres.
-        on_sections: told how many sections are written.
-        overwrite: replace a Zarr that stands there, once the new one is whole.
+        stack: sections of any kind of volume (`open_sections`).
+        path: path of the new volume.
+        voxel_nm: voxel size (z, y, x) in nanometres.
+        on_sections: callback with the number of sections written so far.
+        overwrite: replace an existing Zarr when the new one is complete.
 
     Raises:
         TargetError: the path exists or cannot be written.
         SourceError: a section cannot be read.
     """
     if path.exists() and not overwrite:
-        raise TargetError(f"{path} exists already; choose another path, or give --overwrite")
-    refuse_other_than_zarr(path)
-    building = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    chunk = chunk_for(voxel_nm)
+        raise TargetError(f"{path} exists already; choose another path, or add --overwrite")
+    refuse_non_zarr(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    chunk = default_chunk(voxel_nm)
     z, y, x = stack.shape
     shard = (
         min(_SHARD_CHUNKS_Z * chunk[0], ceil_to(z, chunk[0])),
@@ -56,7 +57,7 @@ def convert_stack(
     )
     try:
         target = create_volume(
-            building,
+            partial,
             shape=stack.shape,
             shard=shard,
             chunk=chunk,
@@ -68,17 +69,45 @@ def convert_stack(
             stop = min(first + shard[0], z)
             target.write(Box((first, 0, 0), (stop, y, x)), stack.read(first, stop))
             on_sections(stop)
-        replace_volume(building, path)
+        replace_volume(partial, path)
     except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         raise
     return open_target(path)
 
 
-def chunk_for(voxel_nm: ZyxFloat) -> Zyx:
-    """A chunk of 2^18 voxels, about as long in nanometres along every axis.
+def convert_volume(
+    source: str,
+    path: Path,
+    voxel_nm: ZyxFloat | None = None,
+    on_sections: Callable[[int], None] = lambda done: None,
+    *,
+    overwrite: bool = False,
+) -> Target:
+    """As `convert_stack`, of a source that is named.
 
-    >>> chunk_for((30, 6, 6)), chunk_for((8, 8, 8))
+    Args:
+        source: location of a TIFF, a folder of sections, FILE.h5:DATASET, or a Zarr.
+        path: of the volume to create.
+        voxel_nm: (z, y, x) in nanometres; by default what the source states.
+        on_sections: called with the number of sections written.
+        overwrite: replace a Zarr at the path, once the new one is complete.
+
+    Raises:
+        ConfigError: no voxel size is given or stated.
+        TargetError: the path exists or cannot be written.
+        SourceError: the source cannot be read.
+    """
+    stack, stated_nm = open_sections(source)
+    if voxel_nm is None and stated_nm is None:
+        raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")
+    return convert_stack(stack, path, voxel_nm or stated_nm or (1.0, 1.0, 1.0), on_sections, overwrite=overwrite)
+
+
+def default_chunk(voxel_nm: ZyxFloat) -> Zyx:
+    """Return a chunk of 2^18 voxels with about the same length in nanometres along every axis.
+
+    >>> default_chunk((30, 6, 6)), default_chunk((8, 8, 8))
     ((16, 128, 128), (64, 64, 64))
     """
     z, y, x = voxel_nm

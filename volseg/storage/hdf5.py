@@ -13,8 +13,8 @@ import numpy as np
 
 from volseg.blocks import mirror_span
 from volseg.errors import SourceError
-from volseg.ops import unfolded
-from volseg.storage.volume import GREY
+from volseg.ops import reflect_gather
+from volseg.storage.zarr_volume import GREY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from volseg.blocks import Box, Zyx, ZyxFloat
 
 _LOCATION = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", re.IGNORECASE)
-_STATED_NM = {"resolution": 1.0, "element_size_um": 1e3}
-"""Attributes that state a voxel size (z, y, x), and their unit in nanometres: CREMI's, and ilastik's."""
+_VOXEL_SIZE_ATTRIBUTES = {"resolution": 1.0, "element_size_um": 1e3}
+"""Attributes with a voxel size (z, y, x), and their unit in nanometres, as written by CREMI and ilastik."""
 _CACHE_BYTES = 64 * 2**20
-"""Of decoded chunks, so that neighbouring reads decode a chunk once; HDF5's own default holds few of them."""
-_SHOWN = 8
+"""Size of the cache of decoded chunks; HDF5's default is too small for neighbouring reads."""
+_LISTED = 8
 
 
 @dataclass(frozen=True)
 class Hdf5Volume:
-    """A dataset of three dimensions, axes (z, y, x), read by slices.
+    """A dataset with axes (z, y, x).
 
     Attributes:
-        location: FILE:DATASET, with the file's absolute path.
-        voxel_nm: its voxel size in nanometres; None where no attribute states it.
+        location: FILE:DATASET, with the absolute path of the file.
+        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
     """
 
     location: str
@@ -52,28 +52,28 @@ class Hdf5Volume:
 
     @property
     def dtype(self) -> str:
-        """The type of a voxel, such as `uint8`."""
+        """Name of the data type, such as `uint8`."""
         return str(self._dataset.dtype.name)
 
     @property
     def chunk(self) -> Zyx:
-        """What is decoded at once; a section where the dataset has no chunks."""
+        """Unit of decoding, in voxels; a section if the dataset has no chunks."""
         z, y, x = self._dataset.chunks or (1, *self.shape[1:])
         return z, y, x
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Read a box, mirrored where it leaves the volume, in the dataset's own type.
+        """Read a box in the dataset's data type, mirrored beyond the edges of the volume.
 
         Raises:
-            SourceError: the file could not give the voxels.
+            SourceError: the voxels cannot be read or decoded.
         """
         spans = [mirror_span(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)]
         try:
             stored = self._dataset[tuple(slice(low, high) for low, high in spans)]
         except Exception as error:  # h5py and its filters raise errors of many kinds
             raise SourceError(f"cannot read {box} of {self.location}: {type(error).__name__}: {error}") from error
-        held = np.asarray(stored, self.dtype)  # the machine's byte order, whatever the file's
-        return unfolded(held, [low for low, _ in spans], box.start, box.stop, self.shape)
+        native = np.asarray(stored, self.dtype)  # in the machine's byte order
+        return reflect_gather(native, [low for low, _ in spans], box.start, box.stop, self.shape)
 
     def __reduce__(self) -> tuple[Any, tuple[str, tuple[str]]]:
         return open_hdf5, (self.location, (self.dtype,))
@@ -92,18 +92,18 @@ def is_hdf5(location: str) -> bool:
 def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY) -> Hdf5Volume:
     """Open a dataset for reading.
 
-    The voxel size is that of its attribute `resolution` (CREMI: nanometres) or `element_size_um` (ilastik).
+    The voxel size is read from the attribute `resolution` (CREMI: nanometres) or `element_size_um` (ilastik).
 
     Args:
-        location: FILE:DATASET; where a file has one dataset of three dimensions alone, FILE will do.
-        dtypes: the types that suit; those of grey values by default.
+        location: FILE:DATASET, or FILE if it has only one dataset of three dimensions.
+        dtypes: supported data types; by default those of grey values.
 
     Raises:
-        SourceError: nothing there, not HDF5, no such dataset, several to choose from, or one of another type or shape.
+        SourceError: nothing there, not HDF5, no such dataset, several datasets, or another data type or shape.
     """
     match = _LOCATION.fullmatch(location.removeprefix("file://"))
     if match is None or "://" in match["file"]:
-        raise SourceError(f"{location} is not FILE.h5:DATASET on a disk of this machine; HDF5 is not read behind URLs")
+        raise SourceError(f"{location} is not a path FILE.h5:DATASET; volseg does not read HDF5 from URLs")
     path = Path(match["file"]).absolute()
     if not path.is_file():
         raise SourceError(f"source {path} does not exist; check the path, or the mount")
@@ -111,13 +111,13 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY) -> Hdf5Volume:
         file = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES, locking="best-effort")
     except OSError as error:
         raise SourceError(f"{path} cannot be read as HDF5: {error}") from error
-    dataset = _chosen(file, path, match["dataset"])
+    dataset = _select_dataset(file, path, match["dataset"])
     if dataset.dtype.name not in dtypes:
-        raise SourceError(f"{path}:{dataset.name} holds {dataset.dtype.name}; what suits here is {', '.join(dtypes)}")
+        raise SourceError(f"{path}:{dataset.name} holds {dataset.dtype.name}; supported types: {', '.join(dtypes)}")
     return Hdf5Volume(f"{path}:{dataset.name}", _voxel_nm(dataset.attrs), dataset)
 
 
-def _chosen(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
+def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
     if name:
         node = file.get(name)
         if _is_volume(node):
@@ -127,9 +127,9 @@ def _chosen(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
         return file[volumes[0]]
     if not volumes:
         raise SourceError(f"{path} holds no dataset of three dimensions (z, y, x)")
-    shown = ", ".join(volumes[:_SHOWN]) + (", .." if len(volumes) > _SHOWN else "")
-    trouble = f"has no dataset {name} of three dimensions (z, y, x)" if name else "holds several volumes"
-    raise SourceError(f"{path} {trouble}; name one of them after a colon: {shown}")
+    listed = ", ".join(volumes[:_LISTED]) + (", .." if len(volumes) > _LISTED else "")
+    problem = f"has no dataset {name} of three dimensions (z, y, x)" if name else "holds several volumes"
+    raise SourceError(f"{path} {problem}; add one of them after a colon: {listed}")
 
 
 def _volumes(file: h5py.File) -> list[str]:
@@ -143,10 +143,10 @@ def _is_volume(node: Any) -> bool:
 
 
 def _voxel_nm(attributes: Mapping[str, Any]) -> ZyxFloat | None:
-    for name, unit_nm in _STATED_NM.items():
-        stated = np.asarray(attributes.get(name, ()))
-        if stated.shape == (3,) and stated.dtype.kind in "iuf":
-            z, y, x = (float(side) * unit_nm for side in stated)
+    for name, unit_nm in _VOXEL_SIZE_ATTRIBUTES.items():
+        size = np.asarray(attributes.get(name, ()))
+        if size.shape == (3,) and size.dtype.kind in "iuf":
+            z, y, x = (float(side) * unit_nm for side in size)
             if all(isfinite(side) and side > 0 for side in (z, y, x)):
                 return z, y, x
     return None

@@ -1,15 +1,14 @@
-"""Which blocks are done: append-only segments of one line a block, written by the driver alone.
+"""Journal of completed blocks: append-only segments with one line per block, written only by the driver.
 
-    0/.volseg/journal-0001.jsonl      one segment for each time that the run was started
+    0/.volseg/journal-0001.jsonl      one segment per start of the run
     0/.volseg/journal-0002.jsonl
-    0/.volseg/lock                    held while a driver writes
+    0/.volseg/lock                    locked while a driver writes
 
-A line without its end is one that a killed driver did not finish: it counts for nothing, and its block is done again.
+A line without a newline was interrupted by the end of a driver: it is ignored, and its block is computed again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -28,15 +27,15 @@ _SYNC_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One block that is done.
+    """A completed block.
 
     Attributes:
-        block: its number.
-        digest: of the voxels written: uint8, C order.
-        attempt: 1 for a block that succeeded at once.
-        worker: who did it.
-        seconds: how long it took there.
-        skipped: why nothing was computed, so that there is no shard; empty where there is one.
+        block: the block's number.
+        digest: digest of the written voxels, uint8 in C order.
+        attempt: number of the successful attempt, from 1.
+        worker: address of the worker.
+        seconds: time on the worker.
+        skipped: reason why nothing was computed and no shard written; empty if the block was computed.
     """
 
     block: int
@@ -48,10 +47,10 @@ class Mark:
 
 
 class Journal:
-    """The one writer of a target's marks."""
+    """The only writer of a target's marks."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder's lock and begin a new segment.
+        """Lock the folder and start a new segment.
 
         Raises:
             TargetError: another driver holds the lock, or the folder cannot be written.
@@ -61,16 +60,16 @@ class Journal:
             self._lock: TextIO = (folder / "lock").open("a+")
         except OSError as error:
             raise TargetError(f"cannot write the journal in {folder}: {error.strerror}") from error
-        _take(self._lock, folder)
+        _lock(self._lock, folder)
         last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
         self._segment = (folder / f"journal-{last + 1:04d}.jsonl").open("x")
         self._synced = time.monotonic()
 
     def mark(self, mark: Mark) -> None:
-        """Append a mark; it outlives this process at once. It is flushed to the disk every two seconds of marks.
+        """Append a mark, so that it outlives this process; it is synced to the disk every two seconds.
 
         Raises:
-            TargetError: the disk does not take it.
+            TargetError: the mark cannot be written.
         """
         try:
             self._segment.write(json.dumps(asdict(mark), separators=(",", ":")) + "\n")
@@ -80,11 +79,12 @@ class Journal:
                 self._synced = time.monotonic()
         except OSError as error:
             raise TargetError(
-                f"cannot write the journal {self._segment.name}: {error.strerror}; make room, then give --resume"
+                f"cannot write the journal {self._segment.name}: {error.strerror}; "
+                "free some space, then rerun with --resume"
             ) from error
 
     def close(self) -> None:
-        """Write what is left and let the lock go."""
+        """Sync the segment and release the lock."""
         os.fsync(self._segment.fileno())
         self._segment.close()
         self._lock.close()
@@ -98,29 +98,34 @@ class Journal:
         self.close()
 
 
-def refuse_if_written(folder: Path) -> None:
-    """Refuse to touch a target that another driver is writing.
+def refuse_if_locked(folder: Path) -> None:
+    """Refuse to change a target that another driver is writing.
 
     Raises:
-        TargetError: its lock is held.
+        TargetError: the lock is held.
     """
     if (folder / "lock").is_file():
         with (folder / "lock").open("a+") as lock:
-            _take(lock, folder)
+            _lock(lock, folder)
 
 
-def _take(lock: TextIO, folder: Path) -> None:
-    """Take the lock, or close it and say why not."""
+def _lock(file: TextIO, folder: Path) -> None:
+    """Lock the file, or close it and raise TargetError."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        import fcntl  # noqa: PLC0415 - Windows has none
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError as error:
+        file.close()
+        raise TargetError(f"cannot lock the journal in {folder}: no fcntl; run volseg on Linux or macOS") from error
     except OSError as error:
-        lock.close()
+        file.close()
         if isinstance(error, BlockingIOError):
             target = folder.parent.parent
-            raise TargetError(f"another run is writing into {target}; wait for it, or stop it first") from None
+            raise TargetError(f"another run is writing into {target}; wait for it to end, or stop it") from None
         raise TargetError(
-            f"the file system of {folder} gives no locks ({error.strerror}); mount it with locks (Lustre: -o flock), "
-            "or write to another one"
+            f"cannot lock the journal in {folder}: {error.strerror}; mount the file system with locks "
+            "(Lustre: -o flock) or write to another one"
         ) from error
 
 
@@ -129,16 +134,16 @@ def _segments(folder: Path) -> list[Path]:
 
 
 def read_marks(folder: Path) -> Iterator[Mark]:
-    """Every mark of a target, oldest first; unfinished lines are passed over."""
+    """Yield the marks of a target, oldest first; incomplete lines are ignored."""
     for segment in _segments(folder):
         with segment.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                mark = _parsed(line)
+                mark = _parse_mark(line)
                 if mark is not None:
                     yield mark
 
 
-def _parsed(line: str) -> Mark | None:
+def _parse_mark(line: str) -> Mark | None:
     if not line.endswith("\n"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""One way in for every kind of volume: Zarr, HDF5, a TIFF, or a folder of sections."""
+"""Open volumes of any format: Zarr, HDF5, TIFF, folders of sections, and those of plug-ins."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from volseg.blocks import Box
 from volseg.errors import SourceError
-from volseg.ops import mirrored
-from volseg.storage.arrays import ArrayFile, temporary_array
+from volseg.ops import read_reflected
+from volseg.registry import Registry
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
-from volseg.storage.stacks import is_stack, open_stack
-from volseg.storage.volume import GREY, open_volume
+from volseg.storage.image_stack import is_stack, open_stack
+from volseg.storage.memmap import MemmapFile, temporary_memmap
+from volseg.storage.zarr_volume import GREY, open_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx, ZyxFloat
-    from volseg.storage.stacks import Stack
+    from volseg.storage.image_stack import Stack
 
 _SLAB = 16
 
 
 class Readable(Protocol):
-    """A volume of which boxes are read; it can be pickled, and worker processes open it again."""
+    """A volume that is read in boxes; it can be pickled, and worker processes open it again."""
 
     @property
     def location(self) -> str:
-        """Where it is."""
+        """Path or URL."""
         ...
 
     @property
@@ -45,25 +46,45 @@ class Readable(Protocol):
 
     @property
     def voxel_nm(self) -> ZyxFloat | None:
-        """Its voxel size in nanometres; None where nothing states it."""
+        """Voxel size (z, y, x) in nanometres; None if not stated."""
         ...
 
     @property
     def chunk(self) -> Zyx:
-        """What is decoded at once."""
+        """Voxels (z, y, x) that are decoded together."""
         ...
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Read a box, mirrored where it leaves the volume, in the volume's own type."""
+        """Read a box as (z, y, x), mirrored outside the volume, in the volume's type."""
+        ...
+
+
+class Reader(Protocol):
+    """A volume format; the type of plug-ins of the group `volseg.readers`."""
+
+    def accepts(self, location: str) -> bool:
+        """Whether a path or URL names a volume of this format; called often, so it only looks at names and files."""
+        ...
+
+    def open(self, location: str, dtypes: tuple[str, ...]) -> Readable:
+        """Open a volume.
+
+        Args:
+            location: a path or URL that `accepts` returned True for.
+            dtypes: supported voxel types; a volume of another type is refused by `open_readable`.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class UnpackedStack:
-    """A stack of sections, decoded once into a temporary file that worker processes share."""
+    """A stack of sections, decoded into a temporary file that worker processes share."""
 
     location: str
-    _file: ArrayFile
+    _file: MemmapFile
 
     @property
     def shape(self) -> Zyx:
@@ -78,7 +99,7 @@ class UnpackedStack:
 
     @property
     def voxel_nm(self) -> ZyxFloat | None:
-        """Image files state none that could be trusted."""
+        """None: voxel sizes in image files are not reliable."""
         return None
 
     @property
@@ -87,13 +108,13 @@ class UnpackedStack:
         return (1, *self.shape[1:])
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Read a box, mirrored where it leaves the volume."""
-        return mirrored(self._file.array, box.start, box.stop)
+        """Read a box, mirrored outside the volume."""
+        return read_reflected(self._file.array, box.start, box.stop)
 
 
 @dataclass(frozen=True)
 class Sections:
-    """A volume read like a stack, a slab at a time."""
+    """A volume read as a stack of sections."""
 
     volume: Readable
 
@@ -112,50 +133,90 @@ class Sections:
         return self.volume.read(Box((first, 0, 0), (stop, *self.shape[1:])))
 
 
-def open_readable(location: str, dtypes: tuple[str, ...] = GREY) -> Readable:
-    """Open a volume of any kind for reading boxes.
+class _StackReader:
+    """TIFF files and folders of TIFF or PNG sections."""
 
-    Image files cannot be read by boxes: a TIFF or a folder is decoded once, into a temporary file.
+    def accepts(self, location: str) -> bool:
+        path = Path(location)
+        return "://" not in location and path.exists() and not is_hdf5(location) and is_stack(path)
+
+    def open(self, location: str, dtypes: tuple[str, ...]) -> UnpackedStack:
+        """Decode all sections into a temporary file, as image files cannot be read in boxes."""
+        stack = open_stack(Path(location), dtypes)
+        return UnpackedStack(str(Path(location).resolve()), temporary_memmap(stack.shape, stack.dtype, _slabs(stack)))
+
+
+class _Hdf5Reader:
+    def accepts(self, location: str) -> bool:
+        return is_hdf5(location)
+
+    def open(self, location: str, dtypes: tuple[str, ...]) -> Readable:
+        return open_hdf5(location, dtypes)
+
+
+class _ZarrReader:
+    def accepts(self, location: str) -> bool:
+        """True for folders and URLs: only opening shows whether they are Zarr."""
+        return not Path(location).is_file()
+
+    def open(self, location: str, dtypes: tuple[str, ...]) -> Readable:
+        return open_volume(location, dtypes)
+
+
+READERS: Registry[Reader] = Registry(
+    "volseg.readers", "reader", {"stack": _StackReader(), "hdf5": _Hdf5Reader(), "zarr": _ZarrReader()}
+)
+"""Name -> volume format. Plug-ins are asked before built-ins, these in this order."""
+
+
+def open_readable(location: str, dtypes: tuple[str, ...] = GREY) -> Readable:
+    """Open a volume of any format for reading boxes; a stack of images is decoded into a temporary file.
 
     Args:
-        location: a Zarr (path or URL), FILE.h5:DATASET, a TIFF, or a folder of TIFF or PNG sections.
-        dtypes: the types that suit; those of grey values by default.
+        location: a Zarr (path or URL), FILE.h5:DATASET, a TIFF, a folder of TIFF or PNG sections, or a location that
+            the reader of a plug-in accepts.
+        dtypes: supported voxel types, by default those of grey values.
 
     Raises:
-        SourceError: nothing there, nothing that can be read, another type, or no room to decode it.
+        SourceError: it does not exist, has no known format or another type, or does not fit on the disk decoded.
+        ConfigError: the reader of a plug-in cannot be imported.
     """
-    if _is_stack(location):
-        stack = open_stack(Path(location), dtypes)
-        return UnpackedStack(str(Path(location).resolve()), temporary_array(stack.shape, stack.dtype, _slabs(stack)))
-    if is_hdf5(location):
-        return open_hdf5(location, dtypes)
-    if Path(location).is_file():
-        raise SourceError(
-            f"{location} is neither a Zarr, an HDF5 file (.h5, .hdf, .hdf5) or a TIFF (.tif, .tiff), nor a folder of "
-            "TIFF or PNG sections"
-        )
-    return open_volume(location, dtypes)
+    volume = READERS[_reader_name(location)].open(location, dtypes)
+    if volume.dtype not in dtypes:
+        raise SourceError(f"{location} holds {volume.dtype}; supported types: {', '.join(dtypes)}")
+    return volume
 
 
 def open_sections(location: str, dtypes: tuple[str, ...] = GREY) -> tuple[Stack, ZyxFloat | None]:
-    """Open a volume of any kind for one pass over its sections, and tell its voxel size where it states one.
+    """Open a volume of any format for one pass over its sections; returns its voxel size too, None if not stated.
 
     Args:
-        location: as in `open_readable`; nothing is decoded beforehand.
-        dtypes: the types that suit; those of grey values by default.
+        location: as in `open_readable`; stacks are not decoded beforehand.
+        dtypes: supported voxel types, by default those of grey values.
 
     Raises:
-        SourceError: nothing there, nothing that can be read, or another type.
+        SourceError: it does not exist, has no known format, or has another type.
+        ConfigError: the reader of a plug-in cannot be imported.
     """
-    if _is_stack(location):
+    if _reader_name(location) == "stack":
         return open_stack(Path(location), dtypes), None
     volume = open_readable(location, dtypes)
     return Sections(volume), volume.voxel_nm
 
 
-def _is_stack(location: str) -> bool:
-    path = Path(location)
-    return "://" not in location and path.exists() and not is_hdf5(location) and is_stack(path)
+def _reader_name(location: str) -> str:
+    """The name of the reader that accepts a location."""
+    plugins = [name for name in READERS if name not in READERS.builtins]
+    accepting = [name for name in plugins if READERS[name].accepts(location)]
+    if len(accepting) > 1:
+        raise SourceError(f"{location} is accepted by the readers {' and '.join(accepting)}; uninstall one of them")
+    accepting += [name for name in READERS.builtins if READERS[name].accepts(location)]
+    if not accepting:
+        raise SourceError(
+            f"{location} is neither a Zarr, an HDF5 file (.h5, .hdf, .hdf5) or a TIFF (.tif, .tiff), nor a folder of "
+            f"TIFF or PNG sections{', nor accepted by the readers ' * bool(plugins)}{' and '.join(plugins)}"
+        )
+    return accepting[0]
 
 
 def _slabs(stack: Stack) -> Iterator[NDArray[Any]]:

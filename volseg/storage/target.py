@@ -1,4 +1,4 @@
-"""Volumes that are written: an OME-Zarr 0.5 group, uint8, sharded, with what made it in its attributes."""
+"""Targets: sharded OME-Zarr 0.5 groups, with the run record in their attributes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from volseg.errors import TargetError
-from volseg.storage.journal import refuse_if_written
-from volseg.storage.ome import image_attributes
-from volseg.storage.record import RunRecord
+from volseg.storage.journal import refuse_if_locked
+from volseg.storage.ome_zarr import image_attributes
+from volseg.storage.run_record import RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,54 +29,54 @@ if TYPE_CHECKING:
 
 
 UNCERTAINTY = "uncertainty"
-"""The volume inside a target that holds the standard deviation of the estimates."""
+"""Name of the volume inside a target with the standard deviation of the estimates."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A volume to write to, in whole shards; with a channel axis in front where it holds several classes."""
+    """A volume to write in whole shards, (z, y, x), or (c, z, y, x) for several classes."""
 
     path: Path
     _array: zarr.Array[Any]
 
     @property
     def journal(self) -> Path:
-        """The folder of the journal: inside the array's, where no reader of the group lists it."""
+        """Folder of the journal: inside the array's folder, where readers of the group do not list it."""
         return self.path / "0" / ".volseg"
 
     @property
     def shard(self) -> Zyx:
-        """The unit of storage, in voxels."""
+        """Unit of storage, in voxels."""
         z, y, x = (self._array.shards or self._array.chunks)[-3:]
         return z, y, x
 
     @property
     def channels(self) -> int:
-        """Volumes along the channel axis; 0 where there is no such axis."""
+        """Length of the channel axis; 0 if there is none."""
         return int(self._array.shape[0]) if len(self._array.shape) > 3 else 0
 
     def write(self, box: Box, voxels: NDArray[Any]) -> str:
-        """Write a box of whole shards, (z, y, x), or (c, z, y, x) for all channels; returns a digest of the voxels.
+        """Write a box of whole shards, (z, y, x), or (c, z, y, x) for all channels; return a digest of the voxels.
 
-        What an earlier attempt left is deleted first: zarr reads a shard before it overwrites it, and would
-        stumble over a truncated one.
+        Shards of an earlier attempt are deleted first: zarr reads a shard before it overwrites it, and fails on a
+        truncated one.
 
         Raises:
             TargetError: the box is not made of whole shards (two tasks would share one, and lose data silently), or
-                the store does not take it.
+                the voxels cannot be written.
         """
         self.clear(box)
         try:
             self._array[(..., *box.slices)] = voxels
         except OSError as error:
             raise TargetError(f"cannot write {box} of {self.path}: {error}") from error
-        return digest_of(voxels)
+        return voxel_digest(voxels)
 
     def clear(self, box: Box) -> None:
-        """Delete the whole shards of a box, for all channels: its voxels read as 0, the fill value.
+        """Delete the shards of a box, for all channels: its voxels read as 0, the fill value.
 
         Raises:
-            TargetError: the box is not made of whole shards, or the store does not let them go.
+            TargetError: the box is not made of whole shards, or they cannot be deleted.
         """
         ends = zip(box.start, box.stop, self.shard, self._array.shape[-3:], strict=True)
         if any(a % s or (b % s and b != n) for a, b, s, n in ends):
@@ -88,23 +88,23 @@ class Target:
             raise TargetError(f"cannot write {box} of {self.path}: {error}") from error
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Read back what was written."""
+        """Read the voxels of a box."""
         voxels: NDArray[Any] = self._array[(..., *box.slices)]  # type: ignore[assignment]  # zarr also types scalars here
         return voxels
 
     def _shard_files(self, box: Box) -> list[Path]:
         channels = [range(self.channels)] if self.channels else []
         spans = (range(a // s, -(-b // s)) for a, b, s in zip(box.start, box.stop, self.shard, strict=True))
-        places = [*channels, *spans]
-        return [self.path / "0" / self._array.metadata.encode_chunk_key(place) for place in product(*places)]
+        keys = map(self._array.metadata.encode_chunk_key, product(*channels, *spans))
+        return [self.path / "0" / key for key in keys]
 
 
-def digest_of(voxels: NDArray[Any]) -> str:
-    """The digest that a mark carries, over the voxels in C order."""
+def voxel_digest(voxels: NDArray[Any]) -> str:
+    """Return the digest of voxels in C order, for a mark of the journal."""
     return blake2b(voxels.tobytes(), digest_size=16).hexdigest()
 
 
-def create_volume(  # noqa: PLR0913 - a volume is these
+def create_volume(  # noqa: PLR0913 - properties of a volume
     path: Path,
     *,
     shape: Zyx,
@@ -118,14 +118,14 @@ def create_volume(  # noqa: PLR0913 - a volume is these
     """Create an empty OME-Zarr 0.5 volume; its metadata is complete before the first voxel is written.
 
     Args:
-        path: where.
+        path: path of the new group.
         shape: voxels along z, y, x.
-        shard: its unit of storage; a shard holds one channel.
-        chunk: what readers decode at once.
-        dtype: of a voxel.
+        shard: unit of storage, in voxels; a shard has one channel.
+        chunk: unit of decoding, in voxels.
+        dtype: data type.
         voxel_nm: voxel size (z, y, x).
-        name: the image's; that of the path by default.
-        channels: names of the volumes along a channel axis in front; without any there is no such axis.
+        name: name of the image; by default that of the path.
+        channels: channel names, for a channel axis before z; empty for no such axis.
 
     Raises:
         TargetError: the path exists, or cannot be written.
@@ -144,78 +144,76 @@ def create_volume(  # noqa: PLR0913 - a volume is these
             fill_value=0,
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             dimension_names=(("c",) if channels else ()) + ("z", "y", "x"),
-            # Else an all-zero block and a lost one would look alike.
+            # Otherwise an all-zero block would look like a lost one.
             config={"write_empty_chunks": True},
         )
         group.attrs["ome"] = image_attributes(name or path.name.removesuffix(".zarr"), voxel_nm, channels)
     except OSError as error:
-        raise TargetError(
-            f"cannot create {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from error
+        raise TargetError(f"cannot create {path}: {error.strerror or error}; choose a writable folder") from error
     return Target(path, array)
 
 
 def create_target(path: Path, record: RunRecord, voxel_nm: ZyxFloat) -> Target:
-    """Create the target of a run, its record inside; it takes the place of a Zarr that stands there.
+    """Create the target of a run with its record; an existing Zarr is replaced.
 
-    It is built beside its path and renamed, so that a kill leaves the old volume, or the new one whole.
+    It is created at a temporary path and renamed, so that a kill leaves either the old or the new volume.
 
     Raises:
-        TargetError: what stands there is no Zarr or is being written, or the path cannot be written.
+        TargetError: the path is not a Zarr or is being written, or it cannot be written.
     """
-    refuse_other_than_zarr(path)
-    building = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    refuse_non_zarr(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     name, settings = path.name.removesuffix(".zarr"), record.settings
-    volumes = {building: name} | ({building / UNCERTAINTY: f"{name} {UNCERTAINTY}"} if settings.uncertainty else {})
-    for place, called in volumes.items():
+    volumes = {partial: name} | ({partial / UNCERTAINTY: f"{name} {UNCERTAINTY}"} if settings.uncertainty else {})
+    for volume_path, image_name in volumes.items():
         create_volume(
-            place,
+            volume_path,
             shape=record.source.shape,
             shard=settings.shard,
             chunk=settings.chunk,
             dtype="uint8",
             voxel_nm=voxel_nm,
-            name=called,
+            name=image_name,
             channels=settings.classes if len(settings.classes) > 1 else (),
         )
-    zarr.open_group(building, mode="r+").attrs["volseg"] = record.to_attributes()
-    replace_volume(building, path)
+    zarr.open_group(partial, mode="r+").attrs["volseg"] = record.to_attributes()
+    replace_volume(partial, path)
     return open_target(path)
 
 
-def replace_volume(made: Path, path: Path) -> None:
-    """Put a volume that was made beside a path into its place; what stood there is deleted last.
+def replace_volume(new: Path, path: Path) -> None:
+    """Rename a new volume to a path; an existing volume there is deleted last.
 
     Raises:
-        TargetError: what stands there is no Zarr, is being written, or cannot be moved.
+        TargetError: the existing path is not a Zarr, is being written, or cannot be moved.
     """
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
         if path.exists():
-            refuse_other_than_zarr(path)
-            refuse_if_written(path / "0" / ".volseg")
+            refuse_non_zarr(path)
+            refuse_if_locked(path / "0" / ".volseg")
             path.rename(old)
-        made.rename(path)
+        new.rename(path)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise TargetError(f"cannot replace {path}: {error.strerror or error}") from error
 
 
 def open_target(path: Path) -> Target:
-    """Open a target to write further blocks.
+    """Open a target to write more blocks.
 
     Raises:
-        TargetError: there is none.
+        TargetError: there is no target.
     """
     try:
         array = zarr.open_array(path / "0", mode="r+")
     except (OSError, ValueError) as error:
-        raise TargetError(f"{path} is not a volume that volseg wrote: {error}") from error
+        raise TargetError(f"{path} is not a target of volseg: {error}") from error
     return Target(path, array.with_config({"write_empty_chunks": True, "order": "C"}))
 
 
 def is_target(path: Path) -> bool:
-    """Whether a run was begun at this path."""
+    """Whether a path is the target of a run."""
     try:
         return "volseg" in json.loads((path / "zarr.json").read_text())["attributes"]
     except (OSError, KeyError, TypeError, ValueError):
@@ -223,33 +221,29 @@ def is_target(path: Path) -> bool:
 
 
 def read_record(path: Path) -> RunRecord:
-    """The record of the run that was begun at this path.
+    """Read the run record of a target.
 
     Raises:
-        TargetError: none was, or another version of volseg began it.
+        TargetError: the path is not a target, or another version of volseg wrote the record.
     """
     try:
-        return RunRecord.model_validate_json(_attributes_json(path))
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        return RunRecord.model_validate_json(json.dumps(attributes["volseg"]))
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise TargetError(f"{path} holds no run of volseg; name the target of a `volseg predict`") from error
+        raise TargetError(f"{path} has no run record; name the target of a `volseg predict`") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise TargetError(
             f"the run record in {path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
-            "use the version of volseg that began it, or start again with --overwrite"
+            "use the version of volseg that wrote it, or start again with --overwrite"
         ) from error
 
 
-def _attributes_json(path: Path) -> str:
-    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-    return json.dumps(attributes["volseg"])
-
-
-def refuse_other_than_zarr(path: Path) -> None:
-    """Refuse to replace what stands at a path, unless it is a Zarr.
+def refuse_non_zarr(path: Path) -> None:
+    """Refuse to replace a path that exists and is not a Zarr.
 
     Raises:
-        TargetError: it is a file, or a folder of something else.
+        TargetError: the path is a file, or another folder.
     """
     if path.exists() and not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
-        raise TargetError(f"{path} is not a Zarr, so --overwrite leaves it alone; delete it yourself if you mean it")
+        raise TargetError(f"{path} is not a Zarr, so --overwrite does not replace it; delete it or choose another path")

@@ -1,6 +1,6 @@
-"""A training on disk, whole: one safetensors file with JSON in its header, written aside and renamed.
+"""Checkpoints: one safetensors file with JSON in its header, replaced atomically.
 
-Whoever kills a training, even in mid-write, leaves the checkpoint before. Nothing in the file can run code.
+A process killed while writing leaves the previous checkpoint intact. Loading a checkpoint runs no code.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _KEY = "volseg-checkpoint"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a training needs to go on as if it had never stopped.
+    """Everything needed to resume a training identically.
 
-    Chance has no state of its own: what is drawn for a patch, and what drop-out leaves out at a step, follow from the
-    run file's seed and the number of the patch or the step.
+    Random generators have no state: augmentation follows from the seed and the patch index, dropout from the seed and
+    the step.
 
     Attributes:
-        tensors: weights, averages and the optimiser's moments, by name.
-        facts: step, seconds, scores and settings; plain JSON.
+        tensors: weights, EMA and optimizer state, by name.
+        metadata: step, seconds, scores and settings; plain JSON.
     """
 
     tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in place of the one before.
+    """Replace the checkpoint at a path.
 
     Raises:
-        TrainingError: no room, or no right to write; the one before is untouched.
+        TrainingError: the file cannot be written; the previous one is intact.
     """
-    facts = json.dumps({"format": _FORMAT, **checkpoint.facts})
+    metadata = json.dumps({"format": _FORMAT, **checkpoint.metadata})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    replace_file(path, save(tensors, {_KEY: facts}))
+    write_atomic(path, save(tensors, {_KEY: metadata}))
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put content in a file so that a reader, or a power cut, finds the old or the new one, never half of it.
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file so that readers see the old content or the new one, also after a power failure.
 
     Raises:
-        TrainingError: no room, or no right to write.
+        TrainingError: the file cannot be written; the previous one is intact.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -69,8 +69,8 @@ def replace_file(path: Path, content: bytes) -> None:
         with suppress(OSError):
             partial.unlink()
         raise TrainingError(
-            f"cannot write {path}: {error.strerror}; make room or choose another output.folder; "
-            "what was written before is kept, and --resume goes on from it"
+            f"cannot write {path}: {error.strerror}; free some space or choose another output.folder; "
+            "the previous checkpoint is intact, rerun with --resume"
         ) from error
 
 
@@ -78,16 +78,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        TrainingError: not there, broken, or of another version.
+        TrainingError: the file is missing, damaged, or of another version.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            metadata = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise TrainingError(f"there is no checkpoint {path} to resume from; leave out --resume") from None
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path} is not a checkpoint that can be resumed ({error}); start anew elsewhere") from None
-    if facts.pop("format", None) != _FORMAT:
-        raise TrainingError(f"{path} was written by another version of volseg; resume it with that one, or start anew")
-    return Checkpoint(tensors, facts)
+        raise TrainingError(
+            f"{path} is not a checkpoint that can be resumed ({error}); start again in another output.folder"
+        ) from None
+    if metadata.pop("format", None) != _FORMAT:
+        raise TrainingError(
+            f"{path} was written by another version of volseg; resume it with that version, or start again in another "
+            "output.folder"
+        )
+    return Checkpoint(tensors, metadata)

@@ -1,6 +1,5 @@
-"""Volumes and results made visible: Neuroglancer in the browser, and pictures."""
+"""Volumes and results in Neuroglancer, in the browser."""
 
-from volseg.view.pictures import save_panel, tinted
 from volseg.view.viewer import Session, open_viewer
 
-__all__ = ["Session", "open_viewer", "save_panel", "tinted"]
+__all__ = ["Session", "open_viewer"]

@@ -1,4 +1,4 @@
-"""What Neuroglancer is told: layers, voxel sizes and the first view, as its state in JSON."""
+"""Neuroglancer's state as JSON: layers, voxel sizes and the first view."""
 
 from __future__ import annotations
 
@@ -6,110 +6,114 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from volseg.view.shaders import affinity_shader, membrane_shader, raw_shader, uncertainty_shader
-from volseg.view.sources import Role, Source
+from volseg.view.sources import LayerSource, Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from volseg.blocks import ZyxFloat
-    from volseg.view.metadata import Facts
+    from volseg.view.local_volume import LocalVolume
 
 _PANEL = (700, 900)
-"""Rows and columns of pixels that the picture surely has on a laptop."""
+"""Rows and columns of pixels that a view has on a laptop at least."""
 
-_VOXELS_A_PIXEL = 2
-"""Further out, a volume without coarse levels would have the browser load gigabytes."""
+_VOXELS_PER_PIXEL = 2
+"""Zoomed out further, a volume without coarser levels would make the browser load gigabytes."""
 
-_DRAWN_ORDER = tuple(Role)
+_DRAWING_ORDER = tuple(Role)
 _CONTROLS = {"tab": "rendering", "codeVisible": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A source, where the browser finds it, and the values drawn black and white where it is grey."""
+    """A source, its URL in the browser, and the values drawn black and white if it is grey."""
 
-    source: Source
+    source: LayerSource
     url: str
     grey: tuple[float, float] | None = None
 
 
 def scene(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The state of a new viewer: the middle section of the raw EM or the first volume, the others laid over it.
+    """Create the state of a new viewer: the middle section of the raw EM or the first volume, the others over it.
 
-    Positions are along (z, y, x), counted in voxels of the first local volume. Without a voxel size a volume gets
-    that of another one of the same shape; else its voxels are 1 nm. Where none states a size, lengths have no unit.
+    Positions are along (z, y, x), in voxels of the first local volume. A volume without a voxel size gets that of
+    another one of the same shape, or voxels of 1 nm. If no volume states a voxel size, lengths have no unit.
     """
-    ordered = sorted(layers, key=lambda layer: _DRAWN_ORDER.index(layer.source.role))
-    known = [layer.source.facts for layer in ordered if layer.source.facts is not None]
-    raw = [layer.source.facts for layer in ordered if layer.source.role is Role.RAW]
-    shown = [layer.source.name for layer in ordered if layer.source.visible]
-    unit = "nm" if any(facts.voxel_nm for facts in known) or not known else ""
+    ordered = sorted(layers, key=lambda layer: _DRAWING_ORDER.index(layer.source.role))
+    volumes = [layer.source.volume for layer in ordered if layer.source.volume is not None]
+    raw = [layer.source.volume for layer in ordered if layer.source.role is Role.RAW]
+    visible = [layer.source.name for layer in ordered if layer.source.visible]
+    unit = "nm" if any(volume.voxel_nm for volume in volumes) or not volumes else ""
     state: dict[str, Any] = {
-        "layers": [_layer(layer, ordered, known, unit) for layer in ordered],
+        "layers": [_layer(layer, ordered, volumes, unit) for layer in ordered],
         "displayDimensions": ["x", "y", "z"],
-        "selectedLayer": {"layer": shown[-1], "visible": True, "size": 300},
+        "selectedLayer": {"layer": visible[-1], "visible": True, "size": 300},
         "layout": "xy",
         "showAxisLines": False,
         "crossSectionBackgroundColor": "#202020",
         "title": "volseg: " + ", ".join(layer.source.name for layer in layers if layer.source.visible),
     }
-    first = next((facts for facts in [*raw, *known] if facts is not None), None)
-    return state | ({} if first is None else _first_view(first, voxel_size(first, known), unit))
+    first = next((volume for volume in [*raw, *volumes] if volume is not None), None)
+    return state | ({} if first is None else _first_view(first, voxel_size(first, volumes), unit))
 
 
-def voxel_size(facts: Facts, known: Sequence[Facts]) -> ZyxFloat:
-    """The voxel size a volume is drawn with: its own, that of another of its shape, or 1."""
-    alike = [other.voxel_nm for other in known if other.shape == facts.shape and other.voxel_nm]
-    return facts.voxel_nm or (alike[0] if alike else (1.0, 1.0, 1.0))
+def voxel_size(volume: LocalVolume, volumes: Sequence[LocalVolume]) -> ZyxFloat:
+    """Return the voxel size to draw a volume with: its own, that of another volume of its shape, or 1."""
+    same_shape = (other.voxel_nm for other in volumes if other.shape == volume.shape and other.voxel_nm)
+    return volume.voxel_nm or next(same_shape, (1.0, 1.0, 1.0))
 
 
-def _first_view(facts: Facts, voxel: ZyxFloat, unit: str) -> dict[str, Any]:
-    fitting = max(n * v / pixels for n, v, pixels in zip(facts.shape[1:], voxel[1:], _PANEL, strict=True)) / min(voxel)
+def _first_view(volume: LocalVolume, voxel: ZyxFloat, unit: str) -> dict[str, Any]:
+    extents = zip(volume.shape[1:], voxel[1:], _PANEL, strict=True)
+    scale_to_fit = max(n * size / pixels for n, size, pixels in extents) / min(voxel)
     view = {
         "dimensions": {axis: [size, unit] for axis, size in zip("zyx", voxel, strict=True)},
-        "crossSectionScale": min(fitting, _VOXELS_A_PIXEL * facts.coarsest * voxel[2] / min(voxel)),
+        "crossSectionScale": min(scale_to_fit, _VOXELS_PER_PIXEL * volume.coarsest_scale * voxel[2] / min(voxel)),
     }
-    # Where the metadata moves the volume, Neuroglancer finds the middle by itself. A voxel's centre is a whole number.
-    return view if facts.moved else view | {"position": [n // 2 for n in facts.shape]}
+    # Neuroglancer finds the middle of a translated volume by itself. A voxel's centre is a whole number.
+    return view if volume.is_translated else view | {"position": [n // 2 for n in volume.shape]}
 
 
-def _layer(layer: Layer, ordered: Sequence[Layer], known: Sequence[Facts], unit: str) -> dict[str, Any]:
-    source, facts = layer.source, layer.source.facts
-    state: dict[str, Any] = {"name": source.name, "source": {"url": layer.url}, **_drawn(layer, ordered)}
+def _layer(layer: Layer, ordered: Sequence[Layer], volumes: Sequence[LocalVolume], unit: str) -> dict[str, Any]:
+    source, volume = layer.source, layer.source.volume
+    state: dict[str, Any] = {"name": source.name, "source": {"url": layer.url}, **_appearance(layer, ordered)}
     if not source.visible:
         state["visible"] = False
-    if facts is None:
+    if volume is None:
         return state
-    is_placed = facts.voxel_nm is None or not facts.is_image
-    is_placed = is_placed or (facts.channel_axis is not None and not _is_local(facts, facts.channel_axis))
-    if is_placed:
-        state["source"]["transform"] = _placed(facts, voxel_size(facts, known), unit)
+    needs_transform = (
+        volume.voxel_nm is None
+        or not volume.is_multiscale
+        or (volume.channel_axis is not None and not _is_local(volume, volume.channel_axis))
+    )
+    if needs_transform:
+        state["source"]["transform"] = _transform(volume, voxel_size(volume, volumes), unit)
     if source.channel is not None:
-        # One layer a channel: Neuroglancer's shaders read several only where a chunk holds them all.
-        local = [axis for axis in range(len(facts.axes) - 3) if is_placed or _is_local(facts, axis)]
-        centre = 0.0 if facts.is_image else 0.5
-        state["localPosition"] = [centre + (source.channel if axis == facts.channel_axis else 0) for axis in local]
+        # One layer per channel: Neuroglancer's shaders read several only if a chunk holds them all.
+        local = [axis for axis in range(len(volume.axes) - 3) if needs_transform or _is_local(volume, axis)]
+        centre = 0.0 if volume.is_multiscale else 0.5
+        state["localPosition"] = [centre + (source.channel if axis == volume.channel_axis else 0) for axis in local]
     return state
 
 
-def _is_local(facts: Facts, axis: int) -> bool:
-    """Whether Neuroglancer gives each layer a position of its own along an axis."""
-    return facts.axes[axis].endswith("'")
+def _is_local(volume: LocalVolume, axis: int) -> bool:
+    """Whether each layer has its own position along an axis in Neuroglancer."""
+    return volume.axes[axis].endswith("'")
 
 
-def _drawn(layer: Layer, ordered: Sequence[Layer]) -> dict[str, Any]:
+def _appearance(layer: Layer, ordered: Sequence[Layer]) -> dict[str, Any]:
     role = layer.source.role
     if role is Role.LABELS:
         return {"type": "segmentation", "selectedAlpha": 0.25, "segments": [], "tab": "rendering"}
     if role is Role.UNKNOWN:
         return {"type": "auto"}
-    shader, opacity = _look(layer, ordered)
+    shader, opacity = _shader(layer, ordered)
     blend = {"blend": "additive"} if role is Role.AFFINITY else {}
     return {"type": "image", "shader": shader, "opacity": opacity, **blend, **_CONTROLS}
 
 
-def _look(layer: Layer, ordered: Sequence[Layer]) -> tuple[str, float]:
-    """The shader of an image, and how much of the layers below it is covered."""
+def _shader(layer: Layer, ordered: Sequence[Layer]) -> tuple[str, float]:
+    """Return the shader and the opacity of an image layer."""
     source = layer.source
     if source.role is Role.AFFINITY:
         return affinity_shader(source.channel or 0), 1.0
@@ -117,32 +121,32 @@ def _look(layer: Layer, ordered: Sequence[Layer]) -> tuple[str, float]:
         return uncertainty_shader(), 0.65
     if source.role is Role.MEMBRANE:
         return membrane_shader(_membranes(ordered).index(source.name)), 0.65
-    # Affinities lie below the raw: hidden, either leaves the other in its full colours.
-    covers = source.role is Role.RAW and not any(one.source.role is Role.AFFINITY for one in ordered)
-    return raw_shader(layer.grey, source.facts.dtype if source.facts else "uint8"), 1.0 if covers else 0.5
+    # Affinities lie below the raw EM: if either is hidden, the other has its full colours.
+    is_opaque = source.role is Role.RAW and not any(other.source.role is Role.AFFINITY for other in ordered)
+    return raw_shader(layer.grey, source.volume.dtype if source.volume else "uint8"), 1.0 if is_opaque else 0.5
 
 
 def _membranes(ordered: Sequence[Layer]) -> list[str]:
-    """The names of the membrane layers in the order in which they are given colours: those that are seen come first."""
+    """Return the names of the membrane layers in the order of their colours: visible layers first."""
     membranes = [layer.source for layer in ordered if layer.source.role is Role.MEMBRANE]
     return [source.name for source in sorted(membranes, key=lambda source: not source.visible)]
 
 
-def _placed(facts: Facts, voxel: ZyxFloat, unit: str) -> dict[str, Any]:
-    """Name the axes and state the voxel size in place of the metadata.
+def _transform(volume: LocalVolume, voxel: ZyxFloat, unit: str) -> dict[str, Any]:
+    """Name the axes and state the voxel size instead of the metadata.
 
-    Neuroglancer puts the centre of an OME-Zarr's first voxel at 0, but the corner of a plain array's: half a voxel
-    lies between them.
+    Neuroglancer puts the centre of the first voxel of an OME-Zarr at 0, but the corner of that of a plain array: they
+    differ by half a voxel.
     """
-    rank = len(facts.axes)
+    rank = len(volume.axes)
     scales: list[list[Any]] = [[1, ""]] * (rank - 3) + [[size, unit] for size in voxel]
     names = [f"d{axis}'" for axis in range(rank - 3)] + ["z", "y", "x"]
-    shift = 0.0 if facts.is_image else -0.5
+    shift = 0.0 if volume.is_multiscale else -0.5
     matrix = [
         [float(row == column) for column in range(rank)] + [shift if row >= rank - 3 else 0.0] for row in range(rank)
     ]
     return {
         "outputDimensions": dict(zip(names, scales, strict=True)),
-        "inputDimensions": dict(zip(facts.axes, scales, strict=True)),
+        "inputDimensions": dict(zip(volume.axes, scales, strict=True)),
         "matrix": matrix,
     }

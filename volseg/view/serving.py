@@ -1,4 +1,4 @@
-"""Neuroglancer's own server, and the volumes served beside it: one port, so that one tunnel reaches both."""
+"""Neuroglancer's server, and the volumes, on one port: an SSH tunnel needs no second one."""
 
 from __future__ import annotations
 
@@ -15,75 +15,75 @@ from volseg.errors import ConfigError
 
 
 class VolumeFiles(StaticFileHandler):
-    """The files of one volume, read only, by range: what a browser needs to read a sharded Zarr."""
+    """Serves the files of one volume read-only, with range requests, which sharded Zarr needs."""
 
     def set_default_headers(self) -> None:
-        """Let a Neuroglancer from elsewhere read too, if it was given the secret address."""
+        """Allow a Neuroglancer from another origin to read, if it knows the secret path."""
         self.set_header("Access-Control-Allow-Origin", "*")
         self.set_header("Access-Control-Allow-Headers", "x-requested-with, range")
         self.set_header("Access-Control-Expose-Headers", "content-range")
         self.set_header("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
 
     def options(self, *args: str) -> None:
-        """Answer a browser that asks before it reads."""
+        """Answer the preflight request of a browser."""
         self.set_status(204)
 
     def compute_etag(self) -> str | None:
-        """Tell versions of a file apart by time and size.
+        """Return an entity tag of modification time and size.
 
-        Tornado's own way reads the whole file, gigabytes for a shard, and never looks again, which would show
-        stale voxels while a run is still writing.
+        Tornado hashes the whole file, gigabytes for a shard, and caches the hash, which would show stale voxels while
+        a run is still writing.
         """
         status = Path(self.absolute_path or "").stat()
         return f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
 
     def set_extra_headers(self, path: str) -> None:
-        """Have the browser ask whether its copy is still good: a run may be writing the volume."""
+        """Make the browser revalidate its cache: a run may be writing the volume."""
         self.set_header("Cache-Control", "no-cache")
 
 
 def start_server(bind: str, port: int) -> Any:
-    """Start a server of Neuroglancer's client, in a thread of its own.
+    """Start a server of Neuroglancer's client, in its own thread.
 
     Args:
-        bind: the address to listen on.
-        port: 0 for any that is free.
+        bind: address to listen on.
+        port: 0 for any free port.
 
     Raises:
-        ConfigError: the address or the port cannot be had.
+        ConfigError: the address or the port cannot be used.
     """
     if not bind:
-        raise ConfigError("an empty address would open the viewer to every network; name one, such as 127.0.0.1")
+        raise ConfigError("an empty bind address would open the viewer to every network; use one such as 127.0.0.1")
     if not 0 <= port <= 65535:
-        raise ConfigError(f"port {port} does not exist; choose one from 1024 to 65535, or 0 for any that is free")
+        raise ConfigError(f"port {port} is out of range; choose one from 1024 to 65535, or 0 for any free port")
     try:
         _try_to_bind(bind, port)
         return neuroglancer.server.Server(bind_address=bind, bind_port=port)
     except OSError as error:
         raise ConfigError(
             f"cannot serve on {bind} port {port}: {error.strerror or error}; choose another address, or port 0 for any "
-            "that is free"
+            "free port"
         ) from error
 
 
 def _try_to_bind(bind: str, port: int) -> None:
-    """Fail here rather than in the server's thread, which would leave its socket open."""
+    """Raise OSError here rather than in the server's thread, which would leave its socket open."""
     with socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((bind, port))
 
 
 def serve_folder(server: Any, folder: Path) -> str:
-    """Serve a folder under a secret path; returns that path, with slashes around it."""
+    """Serve a folder under a secret path; return that path with a slash at both ends."""
     token = secrets.token_urlsafe(20)
     server.app.add_handlers(".*", [(rf"/{token}/(.*)", VolumeFiles, {"path": str(folder)})])
     return f"/{token}/"
 
 
 def start_viewer(server: Any, state: dict[str, Any]) -> Any:
-    """Make a viewer with this state; the server alone does not keep it alive.
+    """Create a viewer with this state, without access to the user's credentials.
 
-    It is never lent the credentials of the user who runs it.
+    The caller keeps the viewer: the server does not hold a reference.
     """
     viewer = neuroglancer.viewer_base.ViewerBase(allow_credentials=False)
     viewer.set_state(state)

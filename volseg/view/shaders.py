@@ -1,4 +1,4 @@
-"""How voxels become colours, in Neuroglancer's shader language; each `#uicontrol` is a control beside the picture."""
+"""Neuroglancer shaders, from voxels to colours; each `#uicontrol` is a control in the side panel."""
 
 from __future__ import annotations
 
@@ -36,50 +36,50 @@ _PRIMARIES = ("#ff0000", "#00ff00", "#0000ff")
 
 
 def membrane_shader(number: int) -> str:
-    """Membranes: one colour over the raw, the denser the likelier, and nothing below the threshold.
+    """Draw membranes in one colour, opacity by probability, transparent below the threshold.
 
     Args:
-        number: which membrane map of the viewer it is; the first four have colours of their own.
+        number: index of the membrane map in the viewer; the first four have different colours.
     """
     return _MEMBRANE.replace("COLOUR", _COLOURS[number % len(_COLOURS)])
 
 
 def affinity_shader(channel: int) -> str:
-    """One of three affinities whose colours add up: white where all hold, and a colour is missing where its does not.
+    """Draw one affinity in red, green or blue; the three add up, to white where all are 1.
 
     Args:
-        channel: which of the affinities it is.
+        channel: index of the affinity.
     """
     return _AFFINITY.replace("COLOUR", _PRIMARIES[channel % len(_PRIMARIES)])
 
 
 def uncertainty_shader() -> str:
-    """Standard deviations, from black through orange to white, which is 0.5: no probability spreads further."""
+    """Draw standard deviations from black through orange to white, which is 0.5, the maximum for probabilities."""
     return _UNCERTAINTY
 
 
 def raw_shader(grey: tuple[float, float] | None, dtype: str) -> str:
-    """Raw EM in grey, with a control for the contrast.
+    """Draw raw EM in grey, with a control for the contrast.
 
     Args:
-        grey: the values drawn black and white; None for the whole range of the type.
-        dtype: the type of a voxel.
+        grey: values drawn black and white; None for the full range of the data type.
+        dtype: data type of the voxels.
     """
-    stated = "" if grey is None else f"(range={json.dumps(grey)}, window={json.dumps(_window(grey, dtype))})"
-    return f"#uicontrol invlerp contrast{stated}\nvoid main() {{\n  emitGrayscale(contrast());\n}}\n"
+    arguments = "" if grey is None else f"(range={json.dumps(grey)}, window={json.dumps(_window(grey, dtype))})"
+    return f"#uicontrol invlerp contrast{arguments}\nvoid main() {{\n  emitGrayscale(contrast());\n}}\n"
 
 
 def _window(grey: tuple[float, float], dtype: str) -> tuple[float, float]:
-    """The span of the control: half of the range is left on either side, as far as the type has values.
+    """Return the window of the contrast control: the range and half of it on either side, within the data type.
 
-    Neuroglancer refuses whole control and shader where the span goes further.
+    Neuroglancer rejects a control, and its shader, with a window beyond the data type.
 
     >>> _window((60, 180), "uint8"), _window((60, 240), "uint8"), _window((-1.0, 1.0), "float32")
     ((0, 240), (0, 255), (-2.0, 2.0))
     """
     low, high = grey
-    room = (high - low) / 2
+    margin = (high - low) / 2
     if np.dtype(dtype).kind == "f":
-        return low - room, high + room
-    values = np.iinfo(dtype)
-    return max(int(low - room), int(values.min)), min(int(high + room), int(values.max))
+        return low - margin, high + margin
+    limits = np.iinfo(dtype)
+    return max(int(low - margin), int(limits.min)), min(int(high + margin), int(limits.max))

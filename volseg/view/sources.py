@@ -1,4 +1,4 @@
-"""What is shown: the volumes and channels of a viewer, and whether each is raw EM, membranes or labels."""
+"""Volumes and channels of a viewer, and how each is drawn: as raw EM, membranes or labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.errors import ConfigError, SourceError
-from volseg.view.metadata import Facts, read_facts
+from volseg.view.local_volume import LocalVolume, read_local_volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,108 +20,106 @@ _IDS = ("uint32", "int32", "uint64")
 _PROBABILITIES = ("uint8", "float32")
 _MEMBRANE = "membrane"
 _PRIMARIES = 3
-"""Affinities that are shown at once: one for red, one for green, one for blue."""
+"""Affinities visible at first: red, green and blue."""
 _MEMBRANE_NAME = re.compile(r"membrane|prob|pred|boundar", re.IGNORECASE)
 _AFFINITY_NAME = re.compile(r"aff", re.IGNORECASE)
 _LABEL_NAME = re.compile(r"label|truth|segment|neuron|instance", re.IGNORECASE)
 
 
 class Role(Enum):
-    """How a volume is drawn, in the order in which the layers lie on each other."""
+    """Kind of a layer, in drawing order: the first is at the bottom."""
 
     AFFINITY = "affinity"
-    """One of the colours of an image of affinities, which the raw EM is laid over by half."""
+    """One colour of an image of affinities, under a half transparent raw EM."""
     RAW = "raw"
     IMAGE = "image"
-    """A further image in grey, laid over the raw EM by half."""
+    """Another grey image, half transparent over the raw EM."""
     UNKNOWN = "auto"
-    """A URL whose name tells nothing: Neuroglancer decides."""
+    """A URL whose name matches no kind: Neuroglancer decides."""
     LABELS = "labels"
     UNCERTAINTY = "uncertainty"
     MEMBRANE = "membrane"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class LayerSource:
     """One volume to show, or one channel of it.
 
     Attributes:
-        name: the layer's, one of a kind.
-        location: as the user gave it.
+        name: unique name of the layer.
+        location: path or URL given by the user.
         role: how to draw it.
-        facts: what its metadata says; None for a URL, which Neuroglancer alone opens.
-        channel: which of the volume's channels; None where there is one volume.
-        visible: whether it is drawn at first.
+        volume: the volume on disk; None for a URL, which only Neuroglancer opens.
+        channel: index of the channel; None if there is no channel axis.
+        visible: whether it is visible at first.
     """
 
     name: str
     location: str
     role: Role
-    facts: Facts | None
+    volume: LocalVolume | None
     channel: int | None = None
     visible: bool = True
 
 
-def find_sources(locations: Sequence[str]) -> list[Source]:
-    """Find the volumes to show, in the order given, and their channels.
+def find_layer_sources(locations: Sequence[str]) -> list[LayerSource]:
+    """Find the volumes to show and their channels, in the given order.
 
-    A volume with a run record of volseg is a membrane map, wherever it stands. Of the others the first is the raw
-    EM; those behind it are membranes or labels by their name, labels by their type, or further images. The
-    uncertainty of a map comes behind them all, hidden, unless it was given itself.
+    A volume with a run record of volseg is a membrane map at any position. The first of the others is the raw EM;
+    later ones are membranes or labels by name, labels by data type, or other images. The uncertainty of a map is added
+    at the end, hidden, unless it is among the locations.
 
     Args:
         locations: paths of Zarr arrays or OME-Zarr groups, or URLs.
 
     Raises:
         ConfigError: no location.
-        SourceError: a path is no volume, or holds a type that Neuroglancer does not draw.
+        SourceError: a path is not a volume, or has a data type that Neuroglancer does not draw.
     """
     if not locations:
         raise ConfigError("nothing to view; name at least one volume")
-    found = [(location, _facts_at(location)) for location in locations]
-    beside = _uncertainties_beside([facts for _, facts in found if facts is not None])
-    names = unique([_name(location, facts) for location, facts in [*found, *beside]])
-    sources: list[Source] = []
+    volumes = [(location, _local_volume(location)) for location in locations]
+    volumes += _uncertainties([volume for _, volume in volumes if volume is not None])
+    names = unique([_name(location, volume) for location, volume in volumes])
+    sources: list[LayerSource] = []
     has_raw = False
-    for place, (name, (location, facts)) in enumerate(zip(names, [*found, *beside], strict=True)):
-        role = role_of(name, facts, has_raw=has_raw)
+    for i, (name, (location, volume)) in enumerate(zip(names, volumes, strict=True)):
+        role = role_of(name, volume, has_raw=has_raw)
         has_raw = has_raw or role is Role.RAW
-        sources += channels_of(Source(name, location, role, facts, visible=place < len(found)))
+        sources += split_channels(LayerSource(name, location, role, volume, visible=i < len(locations)))
     return sources
 
 
-def channels_of(source: Source) -> list[Source]:
-    """A volume's channels, each by itself, or the volume where it has none.
+def split_channels(source: LayerSource) -> list[LayerSource]:
+    """Split a volume into one source per channel; a volume without channels stays one.
 
-    The first three of several affinities are shown at once, as red, green and blue; of other channels the one called
-    membrane, and without it all that are classes, or the first.
+    The first three affinities are visible, as red, green and blue. Of other channels, the one named membrane is;
+    without it, all classes of a membrane map, or the first channel of another volume.
     """
-    labels = source.facts.channels if source.facts is not None else ()
+    labels = source.volume.channels if source.volume is not None else ()
     role = source.role
     if role is Role.MEMBRANE and labels and all(map(_AFFINITY_NAME.search, labels)):
-        role, shown = Role.AFFINITY, range(_PRIMARIES)
+        role, visible = Role.AFFINITY, range(_PRIMARIES)
     elif _MEMBRANE in labels:
-        shown = range(labels.index(_MEMBRANE), labels.index(_MEMBRANE) + 1)
+        visible = range(labels.index(_MEMBRANE), labels.index(_MEMBRANE) + 1)
     else:
-        shown = range(len(labels) if role is Role.MEMBRANE else 1)
+        visible = range(len(labels) if role is Role.MEMBRANE else 1)
     return [
-        replace(
-            source, name=f"{source.name}: {label}", role=role, channel=place, visible=source.visible and place in shown
-        )
-        for place, label in enumerate(unique(labels))
+        replace(source, name=f"{source.name}: {label}", role=role, channel=i, visible=source.visible and i in visible)
+        for i, label in enumerate(unique(labels))
     ] or [source]
 
 
-def role_of(name: str, facts: Facts | None, *, has_raw: bool) -> Role:
-    """How to draw a volume, given whether one before it is the raw EM."""
-    dtype = None if facts is None else facts.dtype
-    if facts is not None and facts.is_uncertainty:
+def role_of(name: str, volume: LocalVolume | None, *, has_raw: bool) -> Role:
+    """Choose how to draw a volume, given whether an earlier one is the raw EM."""
+    dtype = None if volume is None else volume.dtype
+    if volume is not None and volume.is_uncertainty:
         return Role.UNCERTAINTY
-    if facts is not None and facts.by_volseg:
+    if volume is not None and volume.has_run_record:
         return Role.MEMBRANE
     if dtype in _IDS:
         return Role.LABELS
-    if facts is not None and facts.channels:  # the raw EM has none
+    if volume is not None and volume.channels:  # raw EM has none
         return Role.MEMBRANE if dtype in _PROBABILITIES else Role.IMAGE
     if not has_raw:
         return Role.RAW
@@ -133,21 +131,21 @@ def role_of(name: str, facts: Facts | None, *, has_raw: bool) -> Role:
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """The names, with a number behind each that was taken already.
+    """Return the names, with a number appended to each repeated one.
 
     >>> unique(["raw", "membrane", "raw"])
     ['raw', 'membrane', 'raw 2']
     """
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     result: list[str] = []
     for name in names:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+        counts[name] += 1
+        result.append(name if counts[name] == 1 else f"{name} {counts[name]}")
     return result
 
 
 def is_url(location: str) -> bool:
-    """Whether Neuroglancer opens a location by itself.
+    """Whether a location is a URL, which Neuroglancer opens by itself.
 
     >>> is_url("s3://bucket/raw.zarr"), is_url("raw.zarr"), is_url("file:///data/raw.zarr")
     (True, False, False)
@@ -155,34 +153,36 @@ def is_url(location: str) -> bool:
     return "://" in location and not location.startswith("file://")
 
 
-def _facts_at(location: str) -> Facts | None:
+def _local_volume(location: str) -> LocalVolume | None:
     if is_url(location):
         return None
-    facts = read_facts(Path(location.removeprefix("file://")).resolve())
-    if facts.dtype not in _DRAWABLE:
+    volume = read_local_volume(Path(location.removeprefix("file://")).resolve())
+    if volume.dtype not in _DRAWABLE:
         raise SourceError(
-            f"{location} holds {facts.dtype}, which Neuroglancer does not draw; store it as one of "
+            f"{location} holds {volume.dtype}, which Neuroglancer does not draw; store it as one of "
             f"{', '.join(_DRAWABLE)}"
         )
-    return facts
+    return volume
 
 
-def _uncertainties_beside(found: Sequence[Facts]) -> list[tuple[str, Facts | None]]:
-    """The uncertainties of the maps among these volumes, but for those that are among them too."""
-    given = {facts.array.parent for facts in found}
-    beside = dict.fromkeys(str(facts.uncertainty) for facts in found if facts.uncertainty not in {None, *given})
-    return [(location, _facts_at(location)) for location in beside]
+def _uncertainties(volumes: Sequence[LocalVolume]) -> list[tuple[str, LocalVolume | None]]:
+    """Find the uncertainties of the maps among these volumes, except those that are among the volumes themselves."""
+    groups = {volume.array.parent for volume in volumes}
+    locations = dict.fromkeys(
+        str(volume.uncertainty) for volume in volumes if volume.uncertainty not in {None, *groups}
+    )
+    return [(location, _local_volume(location)) for location in locations]
 
 
-def _name(location: str, facts: Facts | None) -> str:
-    if facts is None or not facts.is_uncertainty:
+def _name(location: str, volume: LocalVolume | None) -> str:
+    if volume is None or not volume.is_uncertainty:
         return _stem(location)
-    return f"{_stem(str(facts.array.parent.parent))} {facts.array.parent.name}"
+    return f"{_stem(str(volume.array.parent.parent))} {volume.array.parent.name}"
 
 
 def _stem(location: str) -> str:
-    """A name for people: the last part of a path that is not just the number of a level."""
+    """Return a readable name: the last part of a path that is not the number of a level."""
     path = location.partition("://")[2] or str(Path(location).resolve())
     parts = [part for part in path.partition("|")[0].split("/") if part]
-    named = [part for part in parts if not part.isdigit()]
-    return re.sub(r"(\.ome)?\.(zarr|n5)$", "", (named or parts or ["volume"])[-1])
+    names = [part for part in parts if not part.isdigit()]
+    return re.sub(r"(\.ome)?\.(zarr|n5)$", "", (names or parts or ["volume"])[-1])

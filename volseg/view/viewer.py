@@ -1,4 +1,4 @@
-"""Volumes opened in Neuroglancer, served from this machine; no internet is needed."""
+"""Neuroglancer on volumes of this machine, served locally; no internet connection is needed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import ConfigError
-from volseg.view.contrast import sampled_grey_range
+from volseg.view.local_volume import sample_grey_range
 from volseg.view.scene import Layer, scene
-from volseg.view.sources import Role, Source, find_sources
+from volseg.view.sources import LayerSource, Role, find_layer_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _GREY = (Role.RAW, Role.IMAGE)
-_EVERYWHERE = ("0.0.0.0", "::")
+_ALL_ADDRESSES = ("0.0.0.0", "::")
 
 
 class Session:
-    """A viewer that is being served; closing it, or leaving its `with`, ends that.
+    """A running viewer and its server; closing it, or leaving its `with` block, stops both.
 
     Attributes:
         url: the address to open in a browser.
-        viewer: Neuroglancer's own viewer, whose state can be read and changed.
+        viewer: the `neuroglancer` viewer, whose state can be read and changed.
     """
 
     def __init__(self, server: Any, viewer: Any, url: str) -> None:
@@ -33,7 +33,7 @@ class Session:
         self._server = server
 
     def close(self) -> None:
-        """Stop serving; a second time does nothing."""
+        """Stop the server; may be called again."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()
@@ -47,31 +47,31 @@ class Session:
 
 
 def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 0, host: str | None = None) -> Session:
-    """Serve volumes and show them in Neuroglancer, one layer each; one layer a channel where there are several.
+    """Serve volumes and show them in Neuroglancer, one layer per volume or channel.
 
     The raw EM is drawn in grey, membrane maps as a colour over it with a slider for the threshold, labels as
-    segments. A volume with a run record of volseg is a membrane map; of the others the first is the raw EM.
-    Affinities are red, green and blue under the raw EM; a map's uncertainty goes from black to orange, hidden at first.
+    segments. A volume with a run record of volseg is a membrane map; the first of the others is the raw EM.
+    Affinities are red, green and blue under the raw EM; the uncertainty of a map, hidden at first, goes from black
+    through orange to white.
 
     Args:
         sources: paths of OME-Zarr groups or Zarr arrays, or URLs, which Neuroglancer opens by itself.
-        bind: the address to listen on; only this machine can connect unless it says otherwise.
-        port: the port for viewer and volumes; 0 for any that is free.
-        host: the name by which browsers reach this machine; by default `bind`, or this machine's name where that
-            is every address.
+        bind: address to listen on; by default only this machine can connect.
+        port: port of viewer and volumes; 0 for any free port.
+        host: host name in the URLs; by default `bind`, or this machine's name if `bind` is all addresses.
 
     Raises:
         SourceError: a source is missing, or is not a volume that can be drawn.
-        ConfigError: no source, an address or port that cannot be had, or Neuroglancer is not installed.
+        ConfigError: no source, an address or port that cannot be used, or Neuroglancer is not installed.
     """
-    found = find_sources(sources)
-    serving = _serving()
+    layer_sources = find_layer_sources(sources)
+    serving = _import_serving()
     server = serving.start_server(bind, port)
     try:
-        base = f"http://{_in_url(host or _reachable(bind))}:{server.port}"
-        folders = {source.facts.folder for source in found if source.facts is not None}
-        served = {folder: base + serving.serve_folder(server, folder) for folder in folders}
-        layers = [_layer(source, served) for source in found]
+        base = f"http://{_url_host(host or _host_name(bind))}:{server.port}"
+        folders = {source.volume.folder for source in layer_sources if source.volume is not None}
+        urls = {folder: base + serving.serve_folder(server, folder) for folder in folders}
+        layers = [_layer(source, urls) for source in layer_sources]
         viewer = serving.start_viewer(server, scene(layers))
     except BaseException:
         server.stop()
@@ -79,30 +79,30 @@ def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 
     return Session(server, viewer, f"{base}/v/{viewer.token}/")
 
 
-def _serving() -> ModuleType:
+def _import_serving() -> ModuleType:
     try:
-        from volseg.view import serving  # noqa: PLC0415  # Neuroglancer is an extra
+        from volseg.view import serving  # noqa: PLC0415  # Neuroglancer is an optional dependency
     except ImportError as error:
         raise ConfigError(f'Neuroglancer is not installed ({error}); pip install "volseg[view]"') from error
     return serving
 
 
-def _layer(source: Source, served: Mapping[Path, str]) -> Layer:
-    facts = source.facts
-    if facts is None:
+def _layer(source: LayerSource, urls: Mapping[Path, str]) -> Layer:
+    volume = source.volume
+    if volume is None:
         return Layer(source, source.location)
-    grey = sampled_grey_range(facts.array, facts.shape, source.channel) if source.role in _GREY else None
-    return Layer(source, f"{facts.format}://{served[facts.folder]}", grey)
+    grey = sample_grey_range(volume, source.channel) if source.role in _GREY else None
+    return Layer(source, f"{volume.format}://{urls[volume.folder]}", grey)
 
 
-def _reachable(bind: str) -> str:
-    return socket.getfqdn() if bind in _EVERYWHERE else bind
+def _host_name(bind: str) -> str:
+    return socket.getfqdn() if bind in _ALL_ADDRESSES else bind
 
 
-def _in_url(host: str) -> str:
-    """A host as URLs write it: an IPv6 address stands in brackets.
+def _url_host(host: str) -> str:
+    """Format a host for a URL: an IPv6 address is put in brackets.
 
-    >>> _in_url("127.0.0.1"), _in_url("::1")
+    >>> _url_host("127.0.0.1"), _url_host("::1")
     ('127.0.0.1', '[::1]')
     """
     return f"[{host}]" if ":" in host else host

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# ISBI 2012, the whole way: convert -> train -> label what has no labels -> train again -> predict -> evaluate -> look.
-# Give it again after a stop: what is finished is kept, and what was under way goes on.
+# ISBI 2012: convert -> train -> predict sections without labels -> train on both -> predict -> evaluate.
+# Rerun it after an interruption: it keeps finished steps and resumes the others.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# What to change; or set it outside: MODEL=fusionnet-isbi2012 bash run.sh
-MODEL=${MODEL:-runs/fusionnet-isbi2012.safetensors}  # a packaged model's name leaves the training out
-FIRST=${FIRST-first.toml}                            # the first training; none where it is empty: FIRST=
-RUN=${RUN:-train.toml}                               # the training; select.toml, which needs no first, tries settings
-SCORED=${SCORED:-24:30}                              # sections that took no part in training
+# Settings; override them in the environment: MODEL=fusionnet-isbi2012 bash run.sh
+MODEL=${MODEL:-runs/fusionnet-isbi2012.safetensors}  # with the name of a packaged model nothing is trained
+FIRST=${FIRST-first.toml}                            # the first training; if empty, there is none: FIRST=
+RUN=${RUN:-train.toml}                               # the training; select.toml, for trying settings, needs no first
+SCORED=${SCORED:-24:30}                              # sections that are not used for training
 CLUSTER=${CLUSTER:-local}
 
 [ -e train-volume.zarr ] || volseg convert train-volume.tif train-volume.zarr --voxel-size 50,4,4
@@ -27,5 +27,5 @@ esac
 volseg predict train-volume.zarr membrane.zarr --model "$MODEL" --roi "$SCORED,:,:" --orientations all --cluster "$CLUSTER" --resume
 volseg evaluate membrane.zarr train-labels.tif --roi "$SCORED,:,:" --output scores
 
-echo "To look at it:"
+echo "To view the result:"
 echo volseg view "$PWD/train-volume.zarr" "$PWD/membrane.zarr"

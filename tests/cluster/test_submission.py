@@ -1,0 +1,195 @@
+"""What a window sends and receives, with a fake scheduler."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from volseg.cluster import Attempt, Failure
+from volseg.cluster.attempt import pack, unpack
+from volseg.cluster.dask_executor import DaskExecutor
+from volseg.cluster.job_queue import BlockQueue, BlockTask
+from volseg.cluster.submission import BLOCKS_PER_SLOT, SubmissionWindow, _forget_messages
+from volseg.errors import ClusterError
+from volseg.testing.doubles import NoteRecorder, report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SLOTS = 4
+WORKER = "tcp://node:1"
+
+
+class FakeFuture:
+    """A future that ends when a test says so."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.status, self.released, self.fetched = number, "pending", False, False
+
+    def release(self) -> None:
+        self.released = True
+
+    def cancelled(self) -> bool:
+        return self.status == "cancelled"
+
+    def exception(self) -> Exception | None:
+        return RuntimeError("the worker died") if self.status == "error" else None
+
+    def result(self) -> Attempt:
+        self.fetched = True
+        return Attempt(self.number, WORKER, report(self.number))
+
+
+class FakeClient:
+    """Records what a scheduler would receive, and sends the events of workers."""
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[list[int], list[str] | None]] = []
+        self.futures: dict[str, FakeFuture] = {}
+        self.handlers: dict[str, Callable[[Any], None]] = {}
+        self.forgotten = 0
+
+    def run_on_scheduler(self, call: Any) -> None:
+        self.forgotten += 1
+        if self.forgotten > 2:
+            raise OSError("the scheduler is gone")
+
+    def map(self, call: Any, numbers: list[int], *, key: list[str], workers: Any, **_: Any) -> list[FakeFuture]:
+        self.groups.append((numbers, workers))
+        futures = [FakeFuture(number) for number in numbers]
+        self.futures.update(zip(key, futures, strict=True))
+        return futures
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": {name: {"resources": {"slot": SLOTS // 2}} for name in (WORKER, "tcp://node:2")}}
+
+    def subscribe_topic(self, topic: str, handler: Callable[[Any], None]) -> None:
+        self.handlers[topic] = handler
+
+    def unsubscribe_topic(self, topic: str) -> None:
+        del self.handlers[topic]
+
+    def send_event(self, key: str, attempt: Attempt) -> None:
+        for handler in self.handlers.values():
+            handler((0.0, (key, *pack(attempt))))
+
+    def key(self, number: int) -> str:
+        return next(key for key, future in self.futures.items() if future.number == number)
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def window(client: FakeClient) -> Iterator[SubmissionWindow]:
+    with SubmissionWindow(DaskExecutor(client, "a fake"), client, report) as window:
+        yield window
+
+
+def done(number: int) -> Attempt:
+    return Attempt(number, WORKER, report(number))
+
+
+def test_new_blocks_go_as_one_message(window: SubmissionWindow, client: FakeClient) -> None:
+    queue = BlockQueue(range(100))
+    window.fill(queue)
+    assert client.groups == [(list(range(BLOCKS_PER_SLOT * SLOTS)), None)]
+    for number in (3, 0, 5):
+        client.send_event(client.key(number), done(number))
+    assert [task.number for task, _ in window.wait(NoteRecorder())] == [3, 0, 5]
+    window.fill(queue)
+    assert client.groups[1:] == [([8, 9, 10], None)]
+    assert len(window) == BLOCKS_PER_SLOT * SLOTS
+
+
+def test_reported_results_are_not_fetched(window: SubmissionWindow, client: FakeClient) -> None:
+    window.fill(BlockQueue(range(3)))
+    for number in range(3):
+        client.futures[client.key(number)].status = "finished"
+        client.send_event(client.key(number), done(number))
+    assert [attempt for _, attempt in window.wait(NoteRecorder())] == [done(number) for number in range(3)]
+    assert not any(future.fetched for future in client.futures.values())
+    assert all(future.released for future in client.futures.values())
+
+
+def test_a_result_without_an_event_is_fetched(window: SubmissionWindow, client: FakeClient) -> None:
+    window.fill(BlockQueue(range(3)))
+    client.futures[client.key(1)].status = "finished"
+    [(task, attempt)] = window.wait(NoteRecorder())
+    assert (task.number, attempt) == (1, done(1))
+    assert client.futures[client.key(1)].fetched
+
+
+def test_a_block_reported_twice_counts_once(window: SubmissionWindow, client: FakeClient) -> None:
+    window.fill(BlockQueue(range(2)))
+    client.send_event(client.key(0), done(0))
+    client.send_event(client.key(0), done(0))
+    assert [task.number for task, _ in window.wait(NoteRecorder())] == [0]
+    assert len(window) == 1
+
+
+def test_the_scheduler_forgets_messages_every_half_minute_while_it_is_there(
+    window: SubmissionWindow, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, seen = time.monotonic(), []
+    for seconds in (0, 31, 32, 62, 93):
+        monkeypatch.setattr(time, "monotonic", lambda at=now + seconds: at)
+        window.fill(BlockQueue(()))
+        seen.append(client.forgotten)
+    assert seen == [0, 1, 1, 2, 3]
+
+
+def test_forgetting_messages_leaves_other_metadata() -> None:
+    future, array = {"type": "Future"}, {"type": "Array"}
+    spans = {
+        "a": SimpleNamespace(metadata={"collections": [future, array, future]}),
+        "b": SimpleNamespace(metadata=None),
+    }
+    _forget_messages()(SimpleNamespace(extensions={"spans": SimpleNamespace(spans=spans)}))
+    assert spans["a"].metadata == {"collections": [array]}
+    _forget_messages()(SimpleNamespace(extensions={}))
+
+
+def test_events_of_other_runs_are_ignored(window: SubmissionWindow, client: FakeClient) -> None:
+    window.fill(BlockQueue(range(2)))
+    client.send_event("volseg-another-run-0-1", done(0))
+    client.send_event(client.key(1), done(1))
+    assert [task.number for task, _ in window.wait(NoteRecorder())] == [1]
+
+
+def test_a_dead_worker_is_a_failure_and_a_dead_scheduler_an_error(window: SubmissionWindow, client: FakeClient) -> None:
+    window.fill(BlockQueue(range(2)))
+    client.futures[client.key(0)].status = "error"
+    [(task, attempt)] = window.wait(NoteRecorder())
+    assert task.number == 0
+    assert attempt.result == Failure("RuntimeError: the worker died", retry=True, worker_died=True)
+    client.futures[client.key(1)].status = "cancelled"
+    with pytest.raises(ClusterError, match="lost; .*--resume"):
+        window.wait(NoteRecorder())
+
+
+def test_a_failed_block_goes_to_a_worker_on_which_it_has_not_failed(
+    window: SubmissionWindow, client: FakeClient
+) -> None:
+    queue = BlockQueue(range(2))
+    queue.retry(BlockTask(7), WORKER)
+    window.fill(queue)
+    assert client.groups == [([7], ["tcp://node:2"]), ([0, 1], None)]
+
+
+def test_futures_are_released_when_a_run_stops(client: FakeClient) -> None:
+    with SubmissionWindow(DaskExecutor(client, "a fake"), client, report) as window:
+        window.fill(BlockQueue(range(100)))
+    assert all(future.released for future in client.futures.values())
+    assert not client.handlers
+
+
+@pytest.mark.parametrize("result", [report(5), Failure("a disk error", retry=True, traceback="in line 3")])
+def test_an_attempt_survives_packing(result: Any) -> None:
+    attempt = Attempt(5, WORKER, result)
+    assert unpack(tuple(pack(attempt))) == attempt

@@ -1,0 +1,72 @@
+"""Chunks of the source that the blocks of a run decode, computed per axis rather than per block."""
+
+from __future__ import annotations
+
+from functools import reduce
+from math import prod
+from typing import TYPE_CHECKING
+
+from volseg.blocks.box import Box, Zyx
+from volseg.blocks.mirror import mirror_span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from volseg.blocks.grid import BlockGrid
+    from volseg.blocks.tiling import Tiling
+
+
+def union_read_box(tilings: Sequence[Tiling], write_box: Box) -> Box:
+    """Return the read box of a block for all networks of a run. It may extend beyond the volume."""
+    first, *others = (tiling.read_box(write_box) for tiling in tilings)
+    return reduce(Box.union, others, first)
+
+
+def boxes_along(grid: BlockGrid, axis: int) -> Iterator[Box]:
+    """Yield the write boxes along an axis; the other two axes stay at their first block."""
+    step = prod(grid.counts[axis + 1 :])
+    for i in range(grid.counts[axis]):
+        yield grid.box(i * step)
+
+
+def read_amplification(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -> float:
+    """Return how often a chunk of the source is decoded on average.
+
+    The number of chunks that all blocks decode, each block separately, divided by the number of chunks that the region
+    touches. A block reads a box, so its number of chunks is a product of three numbers, and the sum over all blocks is
+    a product of three sums. Mirrored voxels count as the voxels they repeat.
+
+    Args:
+        grid: the run's blocks.
+        tilings: how each network cuts a block into tiles.
+        chunk: the source's unit of decoding, in voxels.
+
+    >>> from volseg.blocks import BlockGrid, Footprint, Tiling
+    >>> net = Footprint((0, 9, 9), (0, 9, 9), (1, 4, 4), (0, 0, 0), (1, 4, 4), (0, 8, 8))
+    >>> grid = BlockGrid.over((4, 64, 64), (2, 32, 32), (2, 32, 32))
+    >>> read_amplification(grid, [Tiling(net, (1, 32, 32), (0, 8, 8))], (4, 16, 16))
+    4.5
+    """
+    decoded = decoded_chunks(grid, tilings, chunk)
+    touched = prod(_chunks(a, b, c) for a, b, c in zip(grid.region.start, grid.region.stop, chunk, strict=True))
+    return decoded / touched
+
+
+def decoded_chunks(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -> int:
+    """Return the number of chunks that all blocks decode, each separately; arguments as for `read_amplification`."""
+    return prod(_decoded_along(grid, tilings, chunk[axis], axis) for axis in range(3))
+
+
+def _decoded_along(grid: BlockGrid, tilings: Sequence[Tiling], chunk: int, axis: int) -> int:
+    read_boxes = (union_read_box(tilings, box) for box in boxes_along(grid, axis))
+    spans = (mirror_span(box.start[axis], box.stop[axis], grid.shape[axis]) for box in read_boxes)
+    return sum(_chunks(low, high, chunk) for low, high in spans)
+
+
+def _chunks(start: int, stop: int, chunk: int) -> int:
+    """Return the number of chunks that a span of an axis touches.
+
+    >>> _chunks(0, 16, 16), _chunks(15, 17, 16)
+    (1, 2)
+    """
+    return (stop - 1) // chunk - start // chunk + 1

@@ -1,0 +1,165 @@
+"""Dask clusters: worker processes of this machine, or a scheduler's address."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Any
+
+from volseg.cluster.dask_executor import DaskExecutor
+from volseg.cluster.executor import SLOTS
+from volseg.cluster.gpus import cpu_count
+from volseg.cluster.submission import SLOT
+from volseg.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from distributed import Client
+
+
+CONNECT_SECONDS = 5
+WORKER_SECONDS = 10
+"""A joined scheduler may be without workers for so long: in a batch job they start beside the driver."""
+_START_SECONDS = 120
+_LOCAL_CONFIG = {
+    # The driver retries the blocks of a dead worker one by one; Dask would blame all that ran beside the culprit.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.work-stealing": False,
+    # Messages and stack samples for Dask's developers: memory that grows for an hour, and time per block.
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.worker.profile.enabled": False,
+    # Fifty checks a second whether each process still answers, and two of its load: 4 % of two cores.
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    # One heap for all threads of a worker: see volseg.inference.memory.malloc.
+    "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": "1",
+}
+
+
+def default_workers(gpus: tuple[str, ...]) -> int:
+    """Number of processes of a local cluster: one per GPU, else two (one on a single core)."""
+    return len(gpus) or min(2, cpu_count())
+
+
+@contextlib.contextmanager
+def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskExecutor]:
+    """Start worker processes on this machine; they end with the context.
+
+    Args:
+        workers: number of processes; `default_workers` by default.
+        gpus: CUDA_VISIBLE_DEVICES of each GPU, dealt to the workers in turn.
+
+    Raises:
+        ClusterError: the processes did not start.
+    """
+    import dask  # noqa: PLC0415 - a serial run needs no Dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster  # noqa: PLC0415 - likewise
+
+    count = workers or default_workers(gpus)
+    spec = {
+        number: {
+            "cls": Nanny,
+            "options": {
+                "nthreads": SLOTS,
+                "resources": {SLOT: SLOTS},
+                "memory_limit": 0,  # memory is planned before the run; pausing workers would only stall it
+                "host": "127.0.0.1",
+                "dashboard": False,
+                "silence_logs": logging.ERROR,
+                "env": _worker_environment(number, gpus),
+            },
+        }
+        for number in range(count)
+    }
+    # Port 0 for the dashboard too: several runs may share a machine.
+    address = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": address}
+    with (
+        dask.config.set(_LOCAL_CONFIG),
+        _start_processes(
+            SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="volseg"
+        ) as started,
+        Client(started, timeout=60) as client,
+    ):
+        try:
+            client.wait_for_workers(count, timeout=_START_SECONDS)
+        except TimeoutError:
+            raise ClusterError(
+                f"{count} local worker processes did not start within {_START_SECONDS} s; give fewer --workers, or "
+                "--cluster serial"
+            ) from None
+        yield _executor(client, "the local cluster")
+
+
+@contextlib.contextmanager
+def _start_processes(kind: Callable[..., Any], **options: Any) -> Iterator[Any]:
+    """Start worker processes.
+
+    Raises:
+        ClusterError: they did not start.
+    """
+    try:
+        # Threads and processes started here never receive Ctrl-C: the driver stops them in order. The tracker starts
+        # first, because its start would unblock the signal again.
+        resource_tracker.ensure_running()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            cluster = kind(**options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    except RuntimeError as error:
+        raise ClusterError(
+            f"the local worker processes did not start ({error}); in a script, call volseg under "
+            'if __name__ == "__main__":, for workers read the script too; or use cluster="serial"'
+        ) from None
+    with cluster:
+        yield cluster
+
+
+def _worker_environment(number: int, gpus: tuple[str, ...]) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+
+
+@contextlib.contextmanager
+def joined_cluster(address: str) -> Iterator[DaskExecutor]:
+    """Join the cluster of a scheduler, and leave it as it was.
+
+    Raises:
+        ClusterError: the scheduler does not answer, or no worker has the resource `slot`.
+    """
+    import dask  # noqa: PLC0415 - a serial run needs no Dask
+    from distributed import Client  # noqa: PLC0415 - likewise
+
+    with dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}):
+        try:
+            client = Client(address, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError, TimeoutError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ClusterError(
+                f"no scheduler answers at {address} within {CONNECT_SECONDS} s ({reason}); "
+                "check the address, or start one with: dask scheduler"
+            ) from None
+        with client:
+            yield _executor(client, address)
+
+
+def _executor(client: Client, where: str) -> DaskExecutor:
+    """Wait a little for the first worker.
+
+    Raises:
+        ClusterError: no worker has the resource `slot`.
+    """
+    deadline = time.monotonic() + WORKER_SECONDS
+    while not (count := len(client.scheduler_info(n_workers=-1)["workers"])) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    executor = DaskExecutor(client, where)
+    if not executor.slots:
+        raise ClusterError(
+            f"{where} has {count} workers, none with the resource {SLOT!r}, so that tasks would wait for ever; "
+            f"start workers with: dask worker ADDRESS --nthreads {SLOTS} --resources {SLOT}={SLOTS} --memory-limit 0"
+        )
+    return executor

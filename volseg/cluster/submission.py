@@ -1,0 +1,260 @@
+"""Blocks in flight on a Dask cluster: sent in batches, reported through events.
+
+    driver                     scheduler                  worker
+      |  numbers of many blocks    |                         |
+      |--------------------------->|   a task for each       |
+      |                            |------------------------>|  compute
+      |        its result, and that the task has ended       |
+      |<---------------------------|<------------------------|
+
+Fetching a result takes a round trip from driver to worker. So the worker reports it in an event, which precedes the
+task's end on the same stream and cannot be lost without it. A result is fetched only if its event is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from uuid import uuid4
+
+from volseg.cluster.attempt import Attempt, Failure, attempted, pack, unpack
+from volseg.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from distributed import Client, Future
+
+    from volseg.cluster.job_queue import BlockQueue, BlockTask
+    from volseg.cluster.progress import Progress
+    from volseg.pipeline import BlockReport
+
+SLOT = "slot"
+"""The Dask resource that counts the blocks a worker may hold at once."""
+BLOCKS_PER_SLOT = 2
+"""Blocks in the window per slot: one runs and one waits, so that no worker waits for the driver."""
+TOPIC = "volseg-blocks"
+"""Of the workers' events. One for all runs, because a scheduler keeps the last events of every topic."""
+_GATHER_SECONDS = 0.002
+"""After a completed block the driver waits so long for more, to send their successors in one message."""
+_SILENT_SECONDS = 0.2
+"""Without events for so long, the driver looks for tasks that ended without one: their workers died."""
+_FUTURES_SECONDS = 1.0
+"""Interval of that look while events arrive."""
+_FORGET_SECONDS = 30.0
+"""Interval at which the scheduler drops the metadata it keeps of every message."""
+_LIVENESS_SECONDS = 5.0
+"""Without a completed block for so long, the driver checks whether there are workers."""
+_NO_WORKERS_SECONDS = 300.0
+
+
+class WorkerPool(Protocol):
+    """Workers that come and go."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def slots(self) -> int: ...
+
+    def refresh(self) -> None: ...
+
+    def has_workers(self) -> bool: ...
+
+    def workers_except(self, names: tuple[str, ...]) -> list[str]: ...
+
+
+class SubmissionWindow:
+    """Blocks that were sent and have not completed.
+
+    A client serves one window at a time.
+
+    Args:
+        pool: the workers; their slots limit the size of the window.
+        client: the connection to them.
+        compute: processes one block; it is sent to workers, with the number and nothing else.
+    """
+
+    def __init__(self, pool: WorkerPool, client: Client, compute: Callable[[int], BlockReport]) -> None:
+        self._pool = pool
+        self._client = client
+        self._task = partial(attempt_on_worker, compute=compute)
+        # A scheduler takes tasks of one key for one task, whoever sends them: two runs must never share a key.
+        self._prefix = f"volseg-{uuid4().hex[:12]}-"
+        self._sent: dict[str, tuple[Future[Attempt], BlockTask]] = {}
+        self._events: SimpleQueue[Sequence[Any]] = SimpleQueue()
+        self._checked = self._forgot = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._client.subscribe_topic(TOPIC, self._on_event)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for key in list(self._sent):
+            self._pop(key)
+        from distributed.client import ClosedClientError  # noqa: PLC0415 - a serial run needs no Dask
+
+        with contextlib.suppress(ClosedClientError):
+            self._client.unsubscribe_topic(TOPIC)
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def fill(self, queue: BlockQueue) -> None:
+        """Send as many blocks as fit; new ones in one message."""
+        self._pool.refresh()
+        if time.monotonic() - self._forgot > _FORGET_SECONDS:
+            self._forgot = time.monotonic()
+            with contextlib.suppress(OSError):  # `wait` notices a scheduler that is gone
+                self._client.run_on_scheduler(_forget_messages())
+        new: list[BlockTask] = []
+        while len(self._sent) + len(new) < BLOCKS_PER_SLOT * self._pool.slots and (task := queue.take()) is not None:
+            if task.failed_on:
+                self._send([task], self._pool.workers_except(task.failed_on))
+            else:
+                new.append(task)
+        if new:
+            self._send(new)
+
+    def wait(self, progress: Progress) -> list[tuple[BlockTask, Attempt]]:
+        """Wait until blocks complete, and remove them from the window.
+
+        Raises:
+            ClusterError: the scheduler is gone, or there were no workers for minutes.
+        """
+        liveness = _Liveness(self._pool, progress)
+        while True:
+            completed = self._from_events(_SILENT_SECONDS)
+            if not completed or time.monotonic() - self._checked > _FUTURES_SECONDS:
+                completed += self._from_futures()
+            if completed:
+                return completed
+            liveness.check()
+
+    def _send(self, tasks: list[BlockTask], workers: list[str] | None = None) -> None:
+        keys = [f"{self._prefix}{task.number}-{task.attempt}" for task in tasks]
+        futures = self._client.map(
+            self._task,
+            [task.number for task in tasks],
+            key=keys,
+            pure=False,
+            resources={SLOT: 1},
+            # A preference: if the other workers are gone, the one on which it failed may try again.
+            workers=workers or None,
+            allow_other_workers=bool(workers),
+        )
+        self._sent.update(zip(keys, zip(futures, tasks, strict=True), strict=True))
+
+    def _on_event(self, event: tuple[float, Sequence[Any]]) -> None:
+        """Queue an event of this run, in Dask's thread; other runs of the scheduler share the topic."""
+        if event[1][0].startswith(self._prefix):
+            self._events.put(event[1])
+
+    def _from_events(self, timeout: float) -> list[tuple[BlockTask, Attempt]]:
+        """Attempts that workers reported, gathered for a moment after the first."""
+        completed: list[tuple[BlockTask, Attempt]] = []
+        until = 0.0
+        while self._sent:
+            try:
+                key, *values = self._events.get(timeout=timeout)
+            except Empty:
+                break
+            if key in self._sent:  # else a task that Dask ran twice
+                completed.append((self._pop(key)[1], unpack(values)))
+            until = until or time.monotonic() + _GATHER_SECONDS
+            timeout = max(0.0, until - time.monotonic())
+        return completed
+
+    def _from_futures(self) -> list[tuple[BlockTask, Attempt]]:
+        """Attempts that ended without an event, after all that were reported."""
+        self._checked = time.monotonic()
+        ended = [k for k, (future, _) in self._sent.items() if future.status in ("finished", "error", "cancelled")]
+        completed = self._from_events(0.0)
+        for key in ended:
+            if key in self._sent:
+                future, task = self._sent[key]
+                completed.append((task, _result(future, task)))
+                self._pop(key)
+        return completed
+
+    def _pop(self, key: str) -> tuple[Future[Attempt], BlockTask]:
+        future, task = self._sent.pop(key)
+        future.release()
+        return future, task
+
+
+def attempt_on_worker(number: int, compute: Callable[[int], BlockReport]) -> Attempt:
+    """Attempt a block in a Dask task, and report it in an event."""
+    from distributed import get_worker  # noqa: PLC0415 - this runs on a worker
+
+    worker = get_worker()
+    attempt = attempted(number, compute, str(worker.address))
+    with contextlib.suppress(TypeError):  # the driver fetches a result that no message can carry
+        worker.log_event(TOPIC, [worker.get_current_task(), *pack(attempt)])
+    return attempt
+
+
+def _forget_messages() -> Callable[[Any], None]:
+    """A function that makes a scheduler drop its metadata of messages, 300 bytes each, kept for diagnostics."""
+
+    def forget(dask_scheduler: Any) -> None:  # pickled by value: a scheduler need not have volseg
+        spans = getattr(dask_scheduler.extensions.get("spans"), "spans", {})
+        for span in spans.values():
+            collections = (span.metadata or {}).get("collections", [])
+            collections[:] = [entry for entry in collections if entry != {"type": "Future"}]
+
+    return forget
+
+
+def _result(future: Future[Attempt], task: BlockTask) -> Attempt:
+    """The attempt of a future, or the failure that Dask reports: a worker that died.
+
+    Raises:
+        ClusterError: the scheduler is gone, and its tasks with it.
+    """
+    if future.cancelled():
+        raise ClusterError("the scheduler was lost; start it again, then rerun with --resume instead of --overwrite")
+    error = future.exception()
+    if error is None:
+        return future.result()
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    failure = Failure(f"{type(error).__name__}: {message}", retry=True, worker_died=True)
+    return Attempt(task.number, "a worker that died", failure)
+
+
+class _Liveness:
+    """Checks whether there are workers while no block completes."""
+
+    def __init__(self, pool: WorkerPool, progress: Progress) -> None:
+        self._pool = pool
+        self._progress = progress
+        self._checked = time.monotonic()
+        self._absent_since: float | None = None
+
+    def check(self) -> None:
+        """Say once that there are no workers, and give up after minutes.
+
+        Raises:
+            ClusterError: there were no workers for minutes.
+        """
+        now = time.monotonic()
+        if now - self._checked < _LIVENESS_SECONDS:
+            return
+        self._checked = now
+        if self._pool.has_workers():
+            self._absent_since = None
+            return
+        if self._absent_since is None:
+            self._absent_since = now
+            self._progress.note(f"{self._pool.where} has no workers left; waiting for new ones")
+        if now - self._absent_since > _NO_WORKERS_SECONDS:
+            raise ClusterError(
+                f"{self._pool.where} has had no workers for {_NO_WORKERS_SECONDS / 60:g} minutes; start some, "
+                "then rerun with --resume instead of --overwrite"
+            )

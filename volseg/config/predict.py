@@ -1,0 +1,91 @@
+"""Options of a prediction."""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from typing import Any, Literal, TypedDict
+
+from pydantic import Field, field_validator
+
+from volseg.blocks import Zyx
+from volseg.config.base import FrozenModel
+from volseg.config.tolerance import Tolerance
+
+
+class PredictOptions(TypedDict, total=False):
+    """Options of `volseg.predict`, named as on the command line."""
+
+    block: Zyx | None
+    halo: Literal["auto", "exact"] | Zyx
+    halo_tolerance: Tolerance | tuple[float, float]
+    orientations: Literal["one", "flips", "all"]
+    classes: str
+    uncertainty: bool
+    tile: Zyx | None
+    scale_level: int | None
+    shard: Zyx | None
+    chunk: Zyx | None
+    roi: str | None
+    mask: str | None
+    ignore_voxel_size: bool
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    cluster: str
+    workers: int | None
+    resume: bool
+    overwrite: bool
+
+
+class PredictConfig(FrozenModel):
+    """One prediction run."""
+
+    source: str
+    target: str
+    model: tuple[str, ...] = Field(min_length=1)
+    """Files or names; the estimates of several models are averaged."""
+    block: Zyx | None = None
+    halo: Literal["auto", "exact"] | Zyx = "auto"
+    halo_tolerance: Tolerance | None = None
+    orientations: Literal["one", "flips", "all"] = "one"
+    classes: str = Field(default="auto", min_length=1)
+    """`auto`, `all`, or names separated by commas."""
+    uncertainty: bool = False
+    tile: Zyx | None = None
+    """Output voxels of one forward pass; None: the fastest that fits the memory."""
+    scale_level: int | None = Field(default=None, ge=0)
+    shard: Zyx | None = None
+    chunk: Zyx | None = None
+    roi: str | None = None
+    mask: str | None = None
+    """Volume; blocks in which it is zero are skipped."""
+    ignore_voxel_size: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    cluster: str = "local"
+    workers: int | None = Field(default=None, ge=1, le=4096)
+    resume: bool = False
+    overwrite: bool = False
+
+    @field_validator("source", "target", "mask", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: Any) -> Any:
+        return fspath(value) if isinstance(value, PathLike) else value
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one_as_tuple(cls, value: Any) -> Any:
+        models = [value] if isinstance(value, str | PathLike) else value
+        return [fspath(model) if isinstance(model, PathLike) else model for model in models]
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names_as_text(cls, value: Any) -> Any:
+        return ",".join(value) if isinstance(value, tuple | list) else value
+
+    @field_validator("halo_tolerance", mode="before")
+    @classmethod
+    def _pair_as_tolerance(cls, value: Any) -> Any:
+        """Accept (percent, grey levels), as on the command line."""
+        if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+            return Tolerance(value[0] / 100, value[1])
+        return value

@@ -1,0 +1,204 @@
+"""Hardware of a worker, queried on the worker: that of a login node may differ."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from volseg.errors import ConfigError
+from volseg.inference.memory.malloc import trim
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from volseg.inference.settings import Device, Engine, Precision
+
+
+_ONEDNN_LIMITS = (
+    "SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16",
+    "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16",
+)  # fmt: skip
+"""Limits of oneDNN's instruction set, in ascending order; it ignores unknown ones."""
+_SCARCE_FACTOR = 2
+"""Free memory is scarce below this multiple of the process's own: then its freed memory counts."""
+_UNLIMITED = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """Hardware of one worker.
+
+    Attributes:
+        host: its name.
+        cpus: cores that the process may use.
+        memory: free bytes, on the machine and in the process's control group.
+        device: `cuda` if a GPU is visible.
+        gpu: its UUID; empty on a CPU.
+        device_memory: free bytes on the GPU; 0 on a CPU.
+        fast_bfloat16: the hardware computes in bfloat16.
+        torch: version.
+    """
+
+    host: str
+    cpus: frozenset[int]
+    memory: int
+    device: Device
+    gpu: str
+    device_memory: int
+    fast_bfloat16: bool
+    torch: str = ""
+
+
+def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
+    """Query the hardware of this process.
+
+    Raises:
+        ConfigError: the device is `cuda` and no GPU is visible.
+    """
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    gpu = device != "cpu" and torch.cuda.is_available()
+    if gpu and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # unused memory of an earlier run is free
+    if device == "cuda" and not gpu:
+        raise ConfigError(f"device cuda: no CUDA device is visible on {socket.gethostname()}; use device cpu")
+    return WorkerInfo(
+        host=socket.gethostname(),
+        cpus=available_cpus(),
+        memory=_free_memory(),
+        device="cuda" if gpu else "cpu",
+        gpu=str(torch.cuda.get_device_properties(0).uuid) if gpu else "",
+        device_memory=torch.cuda.mem_get_info()[0] if gpu else 0,
+        fast_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bfloat16(),
+        torch=str(torch.__version__),
+    )
+
+
+def available_cpus() -> frozenset[int]:
+    """Cores that this process may use; without a CPU affinity, as on macOS, all of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def _free_memory() -> int:
+    """Free memory for this process, in bytes; memory that it has freed but kept counts if memory is scarce."""
+    if _available() <= _SCARCE_FACTOR * psutil.Process().memory_info().rss:
+        trim()
+    return _available()
+
+
+def _available() -> int:
+    available: int = psutil.virtual_memory().available
+    return min(available, _free_in_control_group())
+
+
+def _free_in_control_group() -> int:
+    """Free memory below the limits of a batch system or a container, in bytes; 2**62 without limits."""
+    free = _UNLIMITED
+    try:
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].strip("/")
+    except OSError:
+        return free
+    for folder in (Path("/sys/fs/cgroup") / group, *(Path("/sys/fs/cgroup") / group).parents):
+        try:
+            limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        except OSError:
+            continue
+        if limit != "max":
+            free = min(free, int(limit) - int(used))
+    return max(free, 0)
+
+
+def threads_per_worker(workers: Sequence[WorkerInfo]) -> int:
+    """Threads of a forward pass, so that the workers of each host together use at most its cores."""
+    hosts: dict[str, list[WorkerInfo]] = {}
+    for worker in workers:
+        hosts.setdefault(worker.host, []).append(worker)
+    return max(1, min(len(frozenset().union(*(w.cpus for w in group))) // len(group) for group in hosts.values()))
+
+
+def _cpu_has_bfloat16() -> bool:
+    """AVX512-BF16 or AMX, by the flags that Linux states and the instruction sets in force."""
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    flags = _of_processor("flags").split()
+    in_hardware = ("avx512_bf16" in flags and _onednn_may("AVX512_CORE_BF16")) or (
+        "amx_bf16" in flags and _onednn_may("AVX512_CORE_AMX")
+    )
+    return in_hardware and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def _onednn_limit() -> str:
+    """What oneDNN is held to by the environment, in capitals; empty where by nothing."""
+    asked = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "").upper()
+    return asked if asked in _ONEDNN_LIMITS or asked.startswith("AVX10_") else ""
+
+
+def _onednn_may(use: str) -> bool:
+    """Whether its limit lets oneDNN use an instruction set; AVX10 has all of them but AMX, unless it names it."""
+    limit = _onednn_limit()
+    if limit in _ONEDNN_LIMITS:
+        return _ONEDNN_LIMITS.index(use) <= _ONEDNN_LIMITS.index(limit)
+    return not limit or "AMX" in limit or "AMX" not in use
+
+
+def instruction_set() -> str:
+    """What this processor computes with: torch's choice, or `ATEN_CPU_CAPABILITY`, and oneDNN's limit where it has one.
+
+    Another one rounds otherwise, and takes other times.
+    """
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    limit = _onednn_limit()
+    return torch.backends.cpu.get_cpu_capability() + (f", oneDNN {limit}" if limit else "")
+
+
+def _of_processor(what: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; empty if there is none, as on macOS."""
+    try:
+        with Path("/proc/cpuinfo").open() as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith(what)), "")
+    except OSError:
+        return ""
+
+
+def device_name(engine: Engine) -> str:
+    """Name of the device and version of torch: equal names may share measured times."""
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    on_cpu = f"{_of_processor('model name')}, {instruction_set()}"
+    name = torch.cuda.get_device_name() if engine.device == "cuda" else on_cpu
+    return f"{name}, torch {torch.__version__}"
+
+
+def choose_precision(
+    requested: Literal["auto", "float32", "bfloat16", "float16"],
+    workers: Sequence[WorkerInfo],
+    on_gpus: Precision = "bfloat16",
+) -> Precision:
+    """The precision of all workers of a run.
+
+    `auto` gives `on_gpus` if all workers have a GPU, else bfloat16 if all have it in hardware, else float32.
+
+    Args:
+        requested: by the user.
+        workers: of the run.
+        on_gpus: `auto` on GPUs; float16 has three bits more than bfloat16, for networks whose values are known to stay
+            below 65,504.
+
+    Raises:
+        ConfigError: float16 on a CPU, where it is slower than float32.
+    """
+    if requested == "auto" and on_gpus == "float16" and all(worker.device == "cuda" for worker in workers):
+        return "float16"
+    if requested == "auto":
+        return "bfloat16" if all(worker.fast_bfloat16 for worker in workers) else "float32"
+    if requested == "float16" and any(worker.device == "cpu" for worker in workers):
+        raise ConfigError("precision float16 needs a CUDA device; use bfloat16 or float32 on a CPU")
+    return requested

@@ -1,0 +1,1 @@
+"""Peak memory of a worker: planned and measured; reuse of freed memory."""

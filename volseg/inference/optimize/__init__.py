@@ -1,0 +1,1 @@
+"""Optimisations of a trained network for inference on one device."""

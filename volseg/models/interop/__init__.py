@@ -1,0 +1,1 @@
+"""Models of other tools: imported weights, ONNX files, bioimage.io packages."""

@@ -1,0 +1,1 @@
+"""A prediction run, from options to a finished target."""

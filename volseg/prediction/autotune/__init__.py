@@ -1,0 +1,1 @@
+"""What `auto` stands for: precision, halo and tile, measured on the workers."""

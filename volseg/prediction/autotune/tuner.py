@@ -1,0 +1,165 @@
+"""Chooses precision, halo and tile for each network of a run, by measurements on the workers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, astuple, dataclass, replace
+from typing import TYPE_CHECKING
+
+from volseg.prediction.autotune.halo import HaloChoice, choose_halo, measure_halo
+from volseg.prediction.autotune.precision import PrecisionLoss, measure_precision, next_precision
+from volseg.prediction.autotune.tile import TileConfig, choose_tiles
+from volseg.storage import HaloPoint, ModelEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from volseg.blocks import Tiling
+    from volseg.cluster import Executor, Progress
+    from volseg.config.tolerance import Tolerance
+    from volseg.inference import Precision
+    from volseg.models import ModelCard
+    from volseg.pipeline import Plan
+    from volseg.prediction.autotune.probe import ProbeSpec
+
+_MAX_ROUNDS = 6
+"""Halo and tile are chosen in turn, at most so often."""
+
+
+def tilings_of(plan: Plan, recorded: Sequence[ModelEntry] | None) -> list[tuple[Tiling, ...]]:
+    """The tilings that each network may use: that of the record of a resumed run, or all of the plan."""
+    if recorded is None:
+        return [tuple(plan.tilings(member)) for member in range(len(plan.halos))]
+    return [(replace(entry.tiling, core=plan.tile or entry.tile),) for entry in recorded]
+
+
+def largest_batch(recorded: Sequence[ModelEntry] | None) -> int:
+    """The largest batch of a recorded run's networks; 1 without a record."""
+    return max((entry.batch for entry in recorded or ()), default=1)
+
+
+@dataclass(frozen=True)
+class TunedNetwork:
+    """A network with its precision, and the measured error of that; None if it was not measured."""
+
+    probe: ProbeSpec
+    loss: PrecisionLoss | None = None
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """Chooses precision, halo and tile for each network.
+
+    Attributes:
+        plan: the run's blocks.
+        recorded: the networks of the run that is resumed; None for a new one.
+        tolerance: of the halos to measure; None if they are given.
+        identity: of the volume.
+        executor: whose workers measure.
+        progress: receives the results.
+    """
+
+    plan: Plan
+    recorded: Sequence[ModelEntry] | None
+    tolerance: Tolerance | None
+    identity: str
+    executor: Executor
+    progress: Progress
+
+    def tune_precision(self, probes: Sequence[ProbeSpec], *, may_lower: bool) -> list[TunedNetwork]:
+        """Measure the error of the precision; if it is too large and the choice is volseg's, take a slower one."""
+        if self.recorded is not None:
+            recorded = [PrecisionLoss(*e.precision_loss) if e.precision_loss else None for e in self.recorded]
+            return [TunedNetwork(probe, loss) for probe, loss in zip(probes, recorded, strict=True)]
+        losses = measure_precision(probes, self.plan.grid, self.identity, self.executor, self.progress)
+        engine = probes[0].engine
+        too_large = [loss for loss in losses if loss and not loss.is_acceptable(engine.precision)]
+        if engine.precision == "float16" and may_lower and None in losses and not too_large:
+            return self.tune_precision(_in_precision(probes, "bfloat16"), may_lower=may_lower)  # it might overflow
+        if too_large and may_lower:
+            precision = next_precision(engine.precision, engine.device)
+            self.progress.note(f"{engine.precision} is not accurate enough here ({too_large[0]}): {precision} instead")
+            return self.tune_precision(_in_precision(probes, precision), may_lower=may_lower)
+        if too_large:
+            self.progress.note(f"{engine.precision} is less accurate than auto accepts: {too_large[0]}")
+        return [TunedNetwork(probe, loss) for probe, loss in zip(probes, losses, strict=True)]
+
+    def model_entries(self, networks: Sequence[TunedNetwork], cards: Sequence[ModelCard]) -> tuple[ModelEntry, ...]:
+        """Choose halo and tile of each network.
+
+        Raises:
+            MemoryPlanError: not even the smallest tile of a network fits.
+        """
+        probes = [network.probe for network in networks]
+        if self.tolerance is not None:
+            halos, tiles = self._tune_halos(probes, cards, self.tolerance)
+        else:
+            halos = [HaloChoice(halo, (), "") for halo in self.plan.halos]
+            tiles = self._tune_tiles(probes, self.plan)
+        return tuple(
+            ModelEntry(
+                location=network.probe.model_file,
+                name=card.name,
+                digest=network.probe.digest,
+                footprint=card.footprint,
+                normalization=card.normalization.mode,
+                halo=choice.halo,
+                halo_curve=tuple(HaloPoint(**asdict(point)) for point in choice.curve),
+                tile=tile.core,
+                batch=tile.batch,
+                kvoxel_s=tile.kvoxel_s,
+                compiled=tile.compiled,
+                precision_loss=astuple(network.loss) if network.loss else None,
+                statistics=network.probe.statistics,
+            )
+            for network, card, choice, tile in zip(networks, cards, halos, tiles, strict=True)
+        )
+
+    def _tune_tiles(self, probes: Sequence[ProbeSpec], plan: Plan) -> tuple[TileConfig, ...]:
+        """The tile of each network: that of the record, or the fastest."""
+        files, (first, *_) = [probe.model_file for probe in probes], probes
+        # The tiles of a record are not measured again; that they fit the memory is checked.
+        load = replace(first.load, batch=largest_batch(self.recorded)) if self.recorded else first.load
+        engine = None if self.recorded else first.engine
+        tiles: tuple[TileConfig, ...] = self.executor.run_on_one(
+            choose_tiles, files, plan.grid, tilings_of(plan, self.recorded), load, first.free, engine
+        )
+        if self.recorded is None:
+            return tiles
+        return tuple(
+            replace(tile, batch=entry.batch, kvoxel_s=entry.kvoxel_s, compiled=entry.compiled)
+            for tile, entry in zip(tiles, self.recorded, strict=True)
+        )
+
+    def _tune_halos(
+        self, probes: Sequence[ProbeSpec], cards: Sequence[ModelCard], tolerance: Tolerance
+    ) -> tuple[list[HaloChoice], tuple[TileConfig, ...]]:
+        """Halos and tiles that fit each other: a small tile is mostly border, and needs a larger halo."""
+        plan = self.plan
+        cores = [next(plan.tilings(member)).core for member in range(len(probes))]
+        samples = [
+            measure_halo(probe, plan.grid, core, self.identity, self.executor, self.progress)
+            for probe, core in zip(probes, cores, strict=True)
+        ]
+        for _ in range(_MAX_ROUNDS):
+            choices = [
+                choose_halo(errors, tolerance, probe.footprint, core)
+                for errors, probe, core in zip(samples, probes, cores, strict=True)
+            ]
+            tiles = self._tune_tiles(probes, plan.with_halos(tuple(choice.halo for choice in choices)))
+            if [tile.core for tile in tiles] == cores:
+                break
+            cores = [tile.core for tile in tiles]
+        else:
+            reason = "exact: no tile and halo fit each other"
+            choices = [HaloChoice(halo, (), reason) for halo in plan.halos]
+            tiles = self._tune_tiles(probes, plan)
+        for card, choice in zip(cards, choices, strict=True):
+            self.progress.note(f"halo {','.join(map(str, choice.halo))} for {card.name}: {choice.reason}")
+        return choices, tiles
+
+
+def _in_precision(probes: Sequence[ProbeSpec], precision: Precision) -> list[ProbeSpec]:
+    return [
+        replace(probe, engine=replace(probe.engine, precision=precision), load=replace(probe.load, precision=precision))
+        for probe in probes
+    ]

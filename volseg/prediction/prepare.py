@@ -1,0 +1,213 @@
+"""Options, source and models, checked and planned before anything is started or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from volseg.blocks import Box, parse_roi
+from volseg.config.tolerance import Tolerance
+from volseg.errors import ConfigError, ResumeError, TargetError
+from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
+from volseg.models import ModelHeader, chosen_classes, read_card, refuse_lone_estimate, resolve_model
+from volseg.models.compatibility import refuse_other_type, refuse_other_voxels, refuse_uneven
+from volseg.pipeline import Plan, PlanRequest, plan_run
+from volseg.prediction.autotune.halo_curve import candidate_halos
+from volseg.storage import (
+    BlockMask,
+    RunRecord,
+    Volume,
+    is_target,
+    open_mask,
+    open_volume,
+    read_record,
+    refuse_non_zarr,
+    refuse_overlap,
+    refuse_unwritable,
+)
+
+if TYPE_CHECKING:
+    from volseg.blocks import BlockGrid, Zyx
+    from volseg.config import PredictConfig
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run that was checked; nothing of it is started or written.
+
+    Attributes:
+        volume: the source.
+        models: the networks, whose estimates are averaged.
+        classes: of the models, to write.
+        plan: the blocks; the halos are exact if they are still to be measured.
+        mask: of the blocks to compute; None for all.
+        target: path of the map.
+        cluster: name or address.
+        workers: of a local cluster; None for the default.
+        device: requested.
+        precision: requested.
+        orientations: in which each tile is predicted.
+        uncertainty: write the standard deviation of the estimates too.
+        measures_halo: whether the halo is measured on a worker when the run starts.
+        halo_tolerance: requested for the halo; None for the default.
+        load: of a worker with one slot, on a CPU in float32; the run's own device, precision and slots replace these.
+    """
+
+    volume: Volume
+    models: tuple[ModelHeader, ...]
+    classes: tuple[str, ...]
+    plan: Plan
+    mask: BlockMask | None
+    target: Path
+    cluster: str
+    workers: int | None
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto"] | Precision
+    orientations: Orientations
+    uncertainty: bool
+    measures_halo: bool
+    halo_tolerance: Tolerance | None
+    load: Load
+
+    @property
+    def model_files(self) -> tuple[str, ...]:
+        """Paths of the models, in their order."""
+        return tuple(model.path for model in self.models)
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """Tolerance of a measured halo."""
+        return self.halo_tolerance or Tolerance()
+
+
+def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
+    """Open the inputs, plan the blocks and refuse what cannot work; loads neither torch nor Dask.
+
+    Returns:
+        The run, and the record of the run that it resumes.
+
+    Raises:
+        VolsegError: the first thing that does not fit.
+    """
+    _refuse_options(config)
+    target = Path(config.target).absolute()
+    _refuse_target(target, config)
+    volume = open_volume(config.source, level=config.scale_level)
+    refuse_overlap("source", volume.location, target)
+    models = _open_models(config, volume, target)
+    classes = chosen_classes(models, config.classes)
+    refuse_lone_estimate(models, config.orientations, uncertainty=config.uncertainty)
+    recorded = read_record(target) if config.resume and target.exists() else None
+    if recorded is not None:
+        _refuse_other_inputs(recorded, volume, models, target)
+    footprints = tuple(model.card.footprint for model in models)
+    plan = plan_run(volume.shape, volume.chunk, footprints, _plan_request(config, volume.shape, recorded))
+    mask = _open_mask(config, recorded, plan.grid, target)
+    load = Load(
+        batch=1,
+        precision="float32",
+        source_item=int(np.dtype(volume.dtype).itemsize),
+        slots=1,
+        device="cpu",
+        classes=len(classes),
+        estimates=len(models) * len(ORIENTATIONS[config.orientations]),
+        with_std=config.uncertainty,
+    )
+    has_choice = any(len(candidate_halos(footprint)) > 1 for footprint in footprints)
+    spec = RunSpec(
+        volume=volume,
+        models=models,
+        classes=classes,
+        plan=plan,
+        mask=mask,
+        target=target,
+        cluster=config.cluster,
+        workers=config.workers,
+        device=config.device,
+        precision=config.precision,
+        orientations=config.orientations,
+        uncertainty=config.uncertainty,
+        measures_halo=config.halo == "auto" and recorded is None and has_choice,
+        halo_tolerance=config.halo_tolerance,
+        load=load,
+    )
+    return spec, recorded
+
+
+def _refuse_options(config: PredictConfig) -> None:
+    if config.workers is not None and config.cluster != "local":
+        raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
+    if config.halo_tolerance is not None and config.halo != "auto":
+        halo = config.halo if isinstance(config.halo, str) else ",".join(map(str, config.halo))
+        raise ConfigError(f"--halo-tolerance needs --halo auto; leave it out with --halo {halo}")
+    if config.resume and config.overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other; give one of them")
+
+
+def _refuse_target(target: Path, config: PredictConfig) -> None:
+    if "://" in config.target:
+        raise TargetError(f"target {config.target} is a URL; write to a local or mounted path and copy it from there")
+    if target.exists() and not (config.resume or config.overwrite):
+        raise TargetError(
+            f"target {target} exists already; give --resume to finish it, --overwrite to replace it, or another path"
+        )
+    if config.overwrite:
+        refuse_non_zarr(target)
+    if target.exists() and config.resume and not is_target(target):
+        raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
+    refuse_unwritable(target)
+
+
+def _open_models(config: PredictConfig, volume: Volume, target: Path) -> tuple[ModelHeader, ...]:
+    """Read the models' cards, and refuse those that do not suit the volume."""
+    models = tuple(read_card(resolve_model(name)) for name in config.model)
+    for model in models:
+        refuse_overlap("model", model.path, target)
+        if not config.ignore_voxel_size:
+            refuse_other_voxels(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, volume.levels_nm)
+        refuse_other_type(volume.dtype, model.card.normalization)
+        if config.orientations == "all":
+            refuse_uneven(model.card.footprint)
+    return models
+
+
+def _refuse_other_inputs(recorded: RunRecord, volume: Volume, models: tuple[ModelHeader, ...], target: Path) -> None:
+    """Refuse to resume with another source or model, as far as their metadata tell; the rest is checked later."""
+    if recorded.source.shape != volume.shape:
+        raise ResumeError(
+            f"{target} was started with another source, of shape {recorded.source.shape}, not {volume.shape}"
+        )
+    if [entry.digest for entry in recorded.models] != [model.digest for model in models]:
+        names = ", ".join(entry.name for entry in recorded.models)
+        raise ResumeError(f"{target} was started with another model ({names}); give that one, or --overwrite")
+
+
+def _plan_request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> PlanRequest:
+    """What to plan; a resumed run takes what is not requested from its record."""
+    settings = recorded.settings if recorded else None
+    region: Box | None = settings.region if settings else None
+    if config.roi is not None:
+        region = parse_roi(config.roi, shape)
+    return PlanRequest(
+        block=config.block or (settings.block if settings else None),
+        shard=config.shard or (settings.shard if settings else None),
+        chunk=config.chunk or (settings.chunk if settings else None),
+        # A halo that is still to be measured is planned at its largest.
+        halo="exact" if config.halo == "auto" else config.halo,
+        halos=tuple(entry.halo for entry in recorded.models) if recorded and config.halo == "auto" else None,
+        region=region,
+        tile=config.tile,
+    )
+
+
+def _open_mask(config: PredictConfig, recorded: RunRecord | None, grid: BlockGrid, target: Path) -> BlockMask | None:
+    """The mask that was requested, or else that of the record."""
+    location = config.mask or (recorded.mask.location if recorded and recorded.mask else None)
+    if location is None:
+        return None
+    mask = open_mask(location, grid)
+    refuse_overlap("mask", mask.volume.location, target)
+    return mask

@@ -1,0 +1,98 @@
+"""Sinks: where a block's probabilities are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from volseg.errors import TargetError
+from volseg.storage import RunRecord, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Box
+    from volseg.storage import Target
+
+
+@dataclass(frozen=True)
+class VolumeSink:
+    """Writes into target volumes: probabilities, and their standard deviation into a second one if requested."""
+
+    targets: tuple[Target, ...]
+
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
+        """Write each volume's (classes, z, y, x); returns one digest of all."""
+        digests = [
+            target.write(box, voxels if target.channels else voxels[0])
+            for target, voxels in zip(self.targets, volumes, strict=True)
+        ]
+        return digests[0] if len(digests) == 1 else blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+
+    def clear(self, box: Box) -> None:
+        """Delete the shards of a box in each volume."""
+        for target in self.targets:
+            target.clear(box)
+
+
+@dataclass(frozen=True)
+class FencedSink:
+    """Writes only as long as the target belongs to the run: a block may outlive its run, and another one begin.
+
+    Attributes:
+        sink: writes.
+        path: of the target.
+        digest: of the run's record.
+    """
+
+    sink: VolumeSink
+    path: Path
+    digest: str
+
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
+        """As `VolumeSink.write`.
+
+        Raises:
+            TargetError: the target belongs to another run, or the voxels cannot be written.
+        """
+        read_own_record(self.path, self.digest)
+        return self.sink.write(box, volumes)
+
+    def clear(self, box: Box) -> None:
+        """As `VolumeSink.clear`.
+
+        Raises:
+            TargetError: as `write`.
+        """
+        read_own_record(self.path, self.digest)
+        self.sink.clear(box)
+
+
+class NullSink:
+    """Discards the voxels."""
+
+    def write(self, box: Box, volumes: Sequence[NDArray[Any]]) -> str:
+        """Do nothing."""
+        return ""
+
+    def clear(self, box: Box) -> None:
+        """Do nothing."""
+
+
+def read_own_record(path: Path, digest: str) -> RunRecord:
+    """A target's run record, if it is the one with this digest.
+
+    Raises:
+        TargetError: it is another.
+    """
+    record = read_record(path)
+    if record.digest != digest:
+        raise TargetError(
+            f"{path} holds another run than the one that sent this block; use a path that is the same everywhere"
+        )
+    return record

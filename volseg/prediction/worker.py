@@ -1,0 +1,122 @@
+"""The worker's side of a run: open its pipeline once, then process any block by number.
+
+Only the number and a `RunRef` cross from the driver to a worker; all else is read from the target's run record.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from volseg.cluster import Executor, SerialExecutor
+from volseg.inference import Engine, open_predictor
+from volseg.inference.memory.malloc import release_heap, retain_heap
+from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
+from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
+from volseg.storage import UNCERTAINTY, RunRecord, open_target, open_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CACHED_RUNS = 2
+_pipelines: dict[RunRef, BlockPipeline] = {}
+_opening = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """Reference to a run, in a few bytes.
+
+    Attributes:
+        target: path of the target, whose attributes hold the run record.
+        digest: of that record.
+        source: location of the volume, as the driver opened it.
+        models: paths of the model files, likewise.
+    """
+
+    target: str
+    digest: str
+    source: str
+    models: tuple[str, ...]
+
+
+def compute_block(number: int, reference: RunRef) -> BlockReport:
+    """Process one block of a run, in the calling process."""
+    return process_block(number, pipeline_of(reference))
+
+
+def pipeline_of(reference: RunRef) -> BlockPipeline:
+    """The pipeline of a run, opened at its first block and cached."""
+    with _opening:
+        if reference not in _pipelines:
+            while len(_pipelines) >= _CACHED_RUNS:
+                _pipelines.pop(next(iter(_pipelines)))
+            _pipelines[reference] = open_pipeline(reference)
+        return _pipelines[reference]
+
+
+def open_pipeline(reference: RunRef) -> BlockPipeline:
+    """Open source, networks and sink of a run; sets malloc up for its forward passes.
+
+    Raises:
+        TargetError: the target holds another run.
+    """
+    path = Path(reference.target)
+    record = read_own_record(path, reference.digest)
+    release_heap()  # fragments that measurements left
+    if record.settings.device == "cpu":
+        retain_heap()
+    with_std = record.settings.uncertainty
+    targets = [open_target(path), *([open_target(path / UNCERTAINTY)] if with_std else [])]
+    sink = FencedSink(VolumeSink(tuple(targets)), path, reference.digest)
+    members = ensemble_of(record, reference.models)
+    return BlockPipeline(record.grid, members, open_volume(reference.source), sink, with_std=with_std)
+
+
+def ensemble_of(record: RunRecord, model_files: tuple[str, ...]) -> tuple[EnsembleMember, ...]:
+    """The networks of a run, optimised for this process.
+
+    Args:
+        record: of the run.
+        model_files: paths of its models.
+    """
+    from volseg.models.model import clear_model_cache  # noqa: PLC0415 - the driver imports this module without torch
+
+    engine, settings = engine_of(record), record.settings
+    single = len(record.models) == 1 and settings.orientations == "one" and not settings.uncertainty
+    members = tuple(
+        EnsembleMember(
+            entry.tiling,
+            entry.statistics,
+            open_predictor(
+                file,
+                entry.digest,
+                entry.tiling,
+                replace(engine, batch=entry.batch, compiled=entry.compiled),
+                settings.classes,
+                as_bytes=single,
+            ),
+        )
+        for entry, file in zip(record.models, model_files, strict=True)
+    )
+    clear_model_cache()
+    return members
+
+
+@contextmanager
+def restored_heap(executor: Executor) -> Iterator[None]:
+    """Restore malloc after a serial run: the process is the caller's."""
+    try:
+        yield
+    finally:
+        if isinstance(executor, SerialExecutor):
+            release_heap()
+
+
+def engine_of(record: RunRecord) -> Engine:
+    """How the networks of a run are run, one tile at a time."""
+    settings = record.settings
+    return Engine(settings.device, settings.precision, 1, settings.threads, settings.orientations)

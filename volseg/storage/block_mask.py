@@ -1,0 +1,167 @@
+"""The mask of a run: which blocks to compute. It is read slab by slab."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from volseg.blocks import Box, LevelScale, boxes_along
+from volseg.errors import ConfigError, GridError, SourceError
+from volseg.storage.fingerprint import volume_fingerprint
+from volseg.storage.run_record import MaskEntry
+from volseg.storage.zarr_volume import LABELS, open_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import BlockGrid
+    from volseg.storage.zarr_volume import Volume
+
+OUTSIDE = "outside the mask"
+"""Reason to skip a block: its write box contains no voxel of the mask."""
+
+_TYPES = ("int8", *LABELS, "float32")
+_MAX_BYTES = 1 << 26
+
+
+class BlockMask:
+    """The blocks of a run that a mask contains: those whose write box contains a voxel that is not zero.
+
+    Query blocks in ascending order; other orders read more. Only one slab is in memory: for a few rows of blocks along
+    z, whether the mask contains each block. A slab is read in windows of the mask.
+
+        mask   . . # # . .          write boxes   |     |  #  |  #  |     |
+               . . . # . .                        |     |     |  #  |     |
+    """
+
+    def __init__(self, volume: Volume, grid: BlockGrid, max_bytes: int = _MAX_BYTES) -> None:
+        """Compare the shapes; no voxel is read.
+
+        Args:
+            volume: the mask.
+            grid: the run's blocks.
+            max_bytes: maximum size of one read of the mask, unless a single block needs more.
+
+        Raises:
+            GridError: the mask's shape is not a level of the run's volume.
+        """
+        try:
+            scale = LevelScale.between(grid.shape, volume.shape)
+        except GridError as error:
+            raise GridError(
+                f"mask {volume.location} does not fit the source: {error}; give a mask of the same volume at the same "
+                "resolution or a coarser one, such as an array of its pyramid"
+            ) from None
+        self.volume = volume
+        self._grid = grid
+        self._spans = tuple(
+            [scale.span(axis, box.start[axis], box.stop[axis]) for box in boxes_along(grid, axis)] for axis in range(3)
+        )
+        self._rows, *self._window = self._window_counts(max_bytes)
+        self._slab = -1
+        self._contained: NDArray[np.bool_] = np.zeros((0, 0), bool)
+
+    def _window_counts(self, max_bytes: int) -> tuple[int, int, int]:
+        """Choose blocks per read along each axis: as deep as the mask's chunks, then as wide as possible."""
+        block_z, *block_yx = (max(high - low for low, high in spans) for spans in self._spans)
+        block_bytes = block_z * prod(block_yx) * np.dtype(self.volume.dtype).itemsize
+        nz, ny, nx = self._grid.counts
+        max_rows = min(max_bytes // block_bytes, max_bytes // (ny * nx), nz)
+        z = max(1, min(self.volume.chunk[0] // block_z, max_rows))
+        x = max(1, min(max_bytes // (z * block_bytes), nx))
+        return z, max(1, min(max_bytes // (z * block_bytes * x), ny)), x
+
+    def __contains__(self, number: int) -> bool:
+        """Whether the mask contains a block.
+
+        Raises:
+            SourceError: the mask cannot be read.
+        """
+        row, column = divmod(number, prod(self._grid.counts[1:]))
+        slab, row_in_slab = divmod(row, self._rows)
+        if slab != self._slab:
+            self._contained, self._slab = self._read(slab), slab
+        return bool(self._contained[row_in_slab, column])
+
+    @cached_property
+    def count(self) -> int:
+        """Number of blocks in the mask; the first call reads the whole mask."""
+        slabs = -(-self._grid.counts[0] // self._rows)
+        return sum(int(self._read(slab).sum()) for slab in range(slabs))
+
+    @cached_property
+    def entry(self) -> MaskEntry:
+        """The mask's entry in the run record."""
+        return MaskEntry(
+            location=self.volume.location,
+            shape=self.volume.shape,
+            identity=volume_fingerprint(self.volume),
+            blocks=self.count,
+        )
+
+    def _read(self, slab: int) -> NDArray[np.bool_]:
+        """Whether the mask contains each block of a slab, (rows along z, blocks of a row)."""
+        _, ny, nx = self._grid.counts
+        zs = self._spans[0][slab * self._rows : (slab + 1) * self._rows]
+        contained = np.zeros((len(zs), ny, nx), bool)
+        height, width = self._window
+        for y in range(0, ny, height):
+            for x in range(0, nx, width):
+                spans = (zs, self._spans[1][y : y + height], self._spans[2][x : x + width])
+                contained[:, y : y + height, x : x + width] = self._read_window(spans)
+        return contained.reshape(len(zs), ny * nx)
+
+    def _read_window(self, spans: Sequence[Sequence[tuple[int, int]]]) -> NDArray[np.bool_]:
+        z, y, x = (axis[0][0] for axis in spans)
+        zz, yy, xx = (axis[-1][1] for axis in spans)
+        return any_in_boxes(self.volume.read(Box((z, y, x), (zz, yy, xx))) != 0, spans, (z, y, x))
+
+
+def any_in_boxes(
+    values: NDArray[np.bool_], spans: Sequence[Sequence[tuple[int, int]]], origin: Sequence[int]
+) -> NDArray[np.bool_]:
+    """Whether any value is true in each box of a grid of boxes, which may overlap.
+
+    Args:
+        values: any number of axes.
+        spans: for each axis, start and stop of each box.
+        origin: position of the first value along each axis.
+
+    >>> any_in_boxes(np.bool_([0, 0, 1, 0, 0]), [[(4, 6), (6, 7), (6, 9)]], [4]).tolist()
+    [False, True, True]
+    """
+    for axis, boxes in enumerate(spans):
+        first = np.moveaxis(values, axis, 0)
+        boxes_any = [first[low - origin[axis] : high - origin[axis]].any(axis=0) for low, high in boxes]
+        values = np.moveaxis(np.stack(boxes_any), 0, axis)
+    return values
+
+
+def open_mask(location: str, grid: BlockGrid) -> BlockMask:
+    """Open the mask of a run.
+
+    Args:
+        location: a path or a URL of a Zarr 2 or 3 array, or of an OME-Zarr group, whose finest level is used.
+        grid: the run's blocks.
+
+    Raises:
+        SourceError: the mask cannot be read.
+        GridError: its shape is not a level of the run's volume.
+        ConfigError: it contains no block.
+    """
+    try:
+        volume = open_volume(location, _TYPES)
+    except SourceError as error:
+        raise SourceError(f"the mask cannot be opened: {error}") from error
+    mask = BlockMask(volume, grid)
+    if not mask.count:
+        raise ConfigError(
+            f"mask {mask.volume.location} is zero everywhere in {grid.region}, so there is nothing to compute; check "
+            "that it belongs to this volume and is not inverted (blocks are computed where it is not zero)"
+        )
+    return mask

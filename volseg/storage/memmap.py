@@ -1,0 +1,147 @@
+"""Memory-mapped arrays: worker processes share them, and they may be larger than memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from volseg.errors import SourceError, VolsegError
+from volseg.storage.cache import cache_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+
+_UNUSED_SECONDS = 30 * 24 * 3600
+
+
+@dataclass(frozen=True, eq=False)
+class MemmapFile:
+    """An array in a .npy file. It is pickled as its path, so that another process maps the same file.
+
+    Attributes:
+        path: path of the file.
+        array: the read-only memory map.
+    """
+
+    path: Path
+    array: NDArray[Any]
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return open_memmap, (self.path,)
+
+
+def open_memmap(path: Path) -> MemmapFile:
+    """Map a .npy file into memory."""
+    return MemmapFile(path, np.load(path, mmap_mode="r"))
+
+
+def temporary_memmap(shape: tuple[int, ...], dtype: str, parts: Iterable[NDArray[Any]]) -> MemmapFile:
+    """Write an array to a temporary file, which is deleted with the array or at the end of this process.
+
+    Args:
+        shape: shape of the array.
+        dtype: data type of the array.
+        parts: the voxels in C order, in parts of any size.
+
+    Raises:
+        SourceError: the file cannot be written.
+    """
+    folder, size = Path(tempfile.gettempdir()), prod(shape) * np.dtype(dtype).itemsize
+    remedy = "free some space there, or set TMPDIR to a larger disk"
+    if _free_bytes(folder) < size:
+        raise SourceError(
+            f"{folder} has {_free_bytes(folder) / 1e9:.1f} GB free and {size / 1e9:.1f} GB is needed; {remedy}"
+        )
+    handle, name = tempfile.mkstemp(prefix="volseg-", suffix=".npy")
+    os.close(handle)
+    path = Path(name)
+    try:
+        _write(path, shape, dtype, parts)
+        memmap = open_memmap(path)
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, VolsegError):
+            raise SourceError(f"cannot write into {folder}: {error.strerror}; {remedy}") from error
+        raise
+    weakref.finalize(memmap, _remove_if_owner, os.getpid(), path)
+    return memmap
+
+
+def cached_memmap(
+    kind: str, key: str, shape: tuple[int, ...], dtype: str, compute: Callable[[], Iterable[NDArray[Any]]]
+) -> MemmapFile:
+    """Return the cached array of a key, or compute and cache it; a temporary one if the cache has no space.
+
+    Files that were not used for a month are deleted first.
+
+    Args:
+        kind: kind of array, the name of a subfolder.
+        key: everything that the voxels depend on.
+        shape: shape of the array.
+        dtype: data type of the array.
+        compute: returns the voxels in C order, in parts of any size.
+
+    Raises:
+        SourceError: neither the cache nor a temporary file can be written.
+    """
+    partial = None
+    try:
+        path = cache_path(kind, key, ".npy")
+        with suppress(OSError, ValueError):
+            memmap = open_memmap(path)
+            if (memmap.array.shape, memmap.array.dtype) == (shape, np.dtype(dtype)):
+                os.utime(path)
+                return memmap
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unused(path.parent)
+        if _free_bytes(path.parent) > prod(shape) * np.dtype(dtype).itemsize:
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            _write(partial, shape, dtype, compute())
+            partial.replace(path)
+            return open_memmap(path)
+    except VolsegError:
+        raise
+    except (OSError, RuntimeError):  # a full or read-only disk, no home folder
+        pass
+    finally:
+        if partial is not None:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+    return temporary_memmap(shape, dtype, compute())
+
+
+def _write(path: Path, shape: tuple[int, ...], dtype: str, parts: Iterable[NDArray[Any]]) -> None:
+    """Write without a memory map, through which a full disk would kill the process."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part, dtype).data)
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _remove_unused(folder: Path) -> None:
+    for path in (*folder.glob("*.npy"), *folder.glob("*.partial")):
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+                path.unlink()
+
+
+def _remove_if_owner(owner: int, path: Path) -> None:
+    if os.getpid() == owner:  # not in a forked child
+        path.unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""The run record: all that the bytes of a run depend on, written into its target before the first block."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
+from volseg.config.base import FrozenModel
+from volseg.registry import NORMALIZATIONS
+
+FORMAT = 1
+"""Of the record's fields; raised if a change keeps older readers from reading it."""
+NUMERICS = 1
+"""Of the bytes that a run writes under one record; raised with any change of them."""
+
+
+class SourceEntry(FrozenModel):
+    """The source."""
+
+    location: str
+    """Absolute path or URL of the array."""
+    shape: Zyx
+    dtype: str
+    voxel_nm: ZyxFloat | None
+    identity: str
+    """Digest of shape, type and sampled voxels; independent of the path."""
+
+
+class MaskEntry(FrozenModel):
+    """The mask of the blocks to compute."""
+
+    location: str
+    """Absolute path or URL of the array."""
+    shape: Zyx
+    identity: str
+    """Digest of shape, type and sampled voxels."""
+    blocks: int
+    """Number of blocks to compute."""
+
+
+class HaloPoint(FrozenModel):
+    """Measured error of one halo."""
+
+    halo: Zyx
+    fraction: float
+    """Of voxels within one grey level of the exact result, in the worst sample."""
+    max_error: float
+    """Maximum difference from the exact result, in grey levels."""
+
+
+class ModelEntry(FrozenModel):
+    """A network, and how it is run."""
+
+    location: str
+    name: str
+    digest: str
+    """Digest of weights and architecture."""
+    footprint: Footprint
+    normalization: Annotated[str, AfterValidator(NORMALIZATIONS.check)]
+    halo: Zyx
+    halo_curve: tuple[HaloPoint, ...] = ()
+    """Measurements by which the halo was chosen; empty if it was given."""
+    tile: Zyx
+    """The core of a tile, in voxels."""
+    batch: int
+    """Tiles per forward pass."""
+    compiled: bool = False
+    """Whether the network runs through torch.compile, on a GPU."""
+    precision_loss: tuple[float, float] | None = None
+    """Fraction of voxels within one grey level of float32, and maximum difference from it, measured on samples."""
+    kvoxel_s: float = 0.0
+    """Thousands of voxels per second of one worker with this tile; 0 if it was not measured."""
+    statistics: tuple[tuple[float, float], ...]
+    """(mean, standard deviation): one pair, or one per section of the volume."""
+
+    @property
+    def tiling(self) -> Tiling:
+        """How this network cuts a block into tiles."""
+        return Tiling(self.footprint, self.tile, self.halo)
+
+
+class Settings(FrozenModel):
+    """Settings of the run that could change a byte of the result."""
+
+    block: Zyx
+    shard: Zyx
+    chunk: Zyx
+    region: Box
+    device: Literal["cpu", "cuda"]
+    precision: Literal["float32", "bfloat16", "float16"]
+    threads: int
+    """Threads of one forward pass."""
+    orientations: Literal["one", "flips", "all"] = "one"
+    """Orientations in which each tile is predicted, and which are averaged."""
+    classes: tuple[str, ...] = ("membrane",)
+    """Classes written: one, or several along a channel axis."""
+    halo_tolerance: tuple[float, float] | None = None
+    """Fraction of voxels within one grey level and maximum error that a measured halo had to keep; None if given."""
+    uncertainty: bool = False
+    """Whether the standard deviation of the estimates is written too."""
+
+
+class RunRecord(FrozenModel):
+    """Everything that the bytes of a run depend on."""
+
+    format: int
+    """`FORMAT` of the volseg that wrote it."""
+    numerics: int
+    """`NUMERICS` of the volseg that wrote it."""
+    source: SourceEntry
+    models: tuple[ModelEntry, ...]
+    """The networks whose estimates are averaged, in this order."""
+    settings: Settings
+    version: str
+    """Of volseg."""
+    torch: str
+    """Version of the workers' torch."""
+    created: str
+    """UTC, ISO 8601."""
+    mask: MaskEntry | None = None
+    """Blocks outside it are not part of the run."""
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The run's blocks."""
+        return BlockGrid(self.source.shape, self.settings.block, self.settings.region)
+
+    @property
+    def digest(self) -> str:
+        """Digest of this record."""
+        return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+
+    def to_attributes(self) -> dict[str, Any]:
+        """The record as Zarr attributes."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,5 @@
+"""Augmentation of training patches."""
+
+from volseg.training.augmentation.compose import make_augmentation
+
+__all__ = ["make_augmentation"]

@@ -1,0 +1,1 @@
+"""Training data: labelled volumes, patches, targets and the dataloader."""

@@ -1,0 +1,137 @@
+"""Components of a training, built and checked before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from volseg.errors import ConfigError, TrainingError
+from volseg.inference.hardware import choose_precision, worker_info
+from volseg.inference.memory.malloc import retain_heap
+from volseg.inference.predictor import disable_tf32
+from volseg.inference.settings import Engine
+from volseg.models import resolve_model
+from volseg.models.model import Model, card_for, load_model_file
+from volseg.models.registry import build_network
+from volseg.training.data.patches import PatchDataset, patch_shapes
+from volseg.training.data.statistics import training_statistics
+from volseg.training.data.targets import refuse_long_offsets, target_classes
+from volseg.training.data.weight_maps import weight_maps
+from volseg.training.learner import Learner
+from volseg.training.state import TrainingState, load_state
+from volseg.training.validation import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from volseg.models.card import ModelCard
+    from volseg.ops import Normalization
+    from volseg.training.data.weight_maps import WeightMaps
+    from volseg.training.job import TrainerCallback, TrainingJob
+
+
+@dataclass(frozen=True)
+class TrainingComponents:
+    """Everything that the trainer works with."""
+
+    card: ModelCard
+    learner: Learner
+    state: TrainingState
+    dataset: PatchDataset
+    validator: Validator
+
+
+def _section_hook(job: TrainingJob, callback: TrainerCallback, task: str) -> Callable[[int, int], None]:
+    """Make a function to call after each section of the work before the first step.
+
+    Raises:
+        TrainingError: from the function, if the training is to stop.
+    """
+
+    def on_section(done: int, total: int) -> None:
+        if job.should_stop():
+            raise TrainingError(f"stopped before the first step, at {task} of section {done} of {total}")
+        if job.distributed.is_rank_zero:
+            callback.on_setup_progress(task, done, total)
+
+    return on_section
+
+
+def build_components(job: TrainingJob, callback: TrainerCallback) -> TrainingComponents:
+    """Build and check the components of a training.
+
+    Raises:
+        VolsegError: settings, data or network do not fit.
+    """
+    settings, context = job.settings, job.distributed
+    state = load_state(job.checkpoint, settings, context)
+    mode = settings.network.normalization
+    statistics = training_statistics(job.volumes, mode, _section_hook(job, callback, "grey values"))
+    network, card = _build_network(job, statistics.normalization)
+    worker = worker_info(settings.fit.device)
+    precision = choose_precision(settings.fit.precision, [worker])
+    if worker.device == "cpu":
+        retain_heap()
+    elif precision == "float32":
+        disable_tf32()
+    input_shape, output_shape = patch_shapes(card.footprint, settings.patches.size)
+    if settings.target.kind == "affinities":
+        refuse_long_offsets(settings.target.offsets, input_shape, "patches.size")
+    dataset = PatchDataset(
+        tuple(job.volumes), statistics, input_shape, output_shape, settings.fit.seed, _weight_maps(job, callback)
+    )
+    learner = Learner(network, card, settings, precision, context)
+    if job.checkpoint is not None:
+        learner.load_checkpoint(job.checkpoint)
+    engine = Engine(worker.device, precision, 1, torch.get_num_threads(), settings.validation.orientations)
+    sections = [sections for volume in job.volumes for sections in volume.read_validation()]
+    validator = Validator(sections, settings, engine)
+    validator.check(Model(network, card, ""))
+    return TrainingComponents(card, learner, state, dataset, validator)
+
+
+def _weight_maps(job: TrainingJob, callback: TrainerCallback) -> tuple[WeightMaps, ...]:
+    loss = job.settings.loss
+    if not loss.weight_map:
+        return ()
+    on_section = _section_hook(job, callback, "weight maps")
+    return tuple(weight_maps(volume, loss.weight_map_w0, loss.weight_map_sigma, on_section) for volume in job.volumes)
+
+
+def _build_network(job: TrainingJob, normalization: Normalization) -> tuple[nn.Module, ModelCard]:
+    """Build the network with its initial weights, and its card."""
+    settings, target = job.settings.network, job.settings.target
+    arguments = dict(settings.arguments)
+    affinities = target.kind == "affinities"
+    if affinities:
+        arguments.setdefault("out_channels", len(target.offsets))
+    network = build_network(settings.name, arguments)
+    card = card_for(
+        network,
+        kind=settings.name,
+        arguments=arguments,
+        normalization=normalization,
+        voxel_nm=job.volumes[0].voxel_nm,
+        classes=target_classes(target) if affinities else None,
+        activation="sigmoid" if affinities else None,
+        **job.card_fields,
+    )
+    if affinities and card.footprint.dimensions == 2 and any(z for z, _, _ in target.offsets):
+        raise ConfigError(
+            f"target.offsets {list(target.offsets)} relate sections, but {settings.name} {arguments} predicts one at a "
+            "time; use a 3-D kernel, or offsets along y and x only"
+        )
+    if settings.start is not None and job.checkpoint is None:
+        initial = load_model_file(resolve_model(settings.start))
+        # Equal networks can be written with different arguments; compare the modules.
+        if str(initial.network) != str(network):
+            raise ConfigError(
+                f"network.start {settings.start} is {initial.card.network} {initial.card.arguments}, not "
+                f"{settings.name} {arguments}; use the same name and arguments"
+            )
+        network.load_state_dict(initial.network.state_dict())
+    return network, card

@@ -1,0 +1,152 @@
+"""Volumes on this machine's disk, as Neuroglancer reads them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from volseg.blocks import Box
+from volseg.errors import SourceError
+from volseg.ops.contrast import grey_range
+from volseg.storage import UNCERTAINTY, open_volume
+from volseg.storage.zarr_metadata import read_metadata, read_node
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from volseg.blocks import Zyx, ZyxFloat
+    from volseg.storage.zarr_metadata import Format, VolumeMetadata, ZarrNode
+
+_CONTRAST_WINDOW = (1, 1024, 1024)
+_CHANNEL_AXES = ("c", "channel")
+_OME_VERSIONS = {"zarr3": ("0.5", "0.4"), "zarr2": ("0.4",)}
+_DEFAULT_NAMES = {"zarr3": "dim_", "zarr2": "d"}
+"""How Neuroglancer names an axis without a name: this prefix and its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalVolume:
+    """A volume of a folder, with what Neuroglancer makes of its metadata.
+
+    Attributes:
+        folder: folder to serve: an OME-Zarr group with all its levels, or one array.
+        array: folder of the finest level.
+        format: the Zarr version.
+        axes: axis names as Neuroglancer completes them; axes before z have length 1, except for a channel axis.
+        shape: voxels along z, y, x.
+        dtype: name of the data type, such as `uint8`.
+        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
+        coarsest_scale: voxels of level 0 along x that a voxel of the coarsest level spans.
+        is_multiscale: whether Neuroglancer takes axes and levels from the OME-Zarr metadata.
+        is_translated: whether the metadata moves the volume away from the origin.
+        has_run_record: whether a run of volseg wrote it: a map of probabilities.
+        channels: channel names; empty without a channel axis.
+        channel_axis: index of the channel axis; None if there is none.
+        uncertainty: folder of the uncertainty of a map of volseg; None if there is none.
+        is_uncertainty: whether it is the uncertainty of a map.
+    """
+
+    folder: Path
+    array: Path
+    format: Format
+    axes: tuple[str, ...]
+    shape: Zyx
+    dtype: str
+    voxel_nm: ZyxFloat | None
+    coarsest_scale: float
+    is_multiscale: bool
+    is_translated: bool
+    has_run_record: bool
+    channels: tuple[str, ...] = ()
+    channel_axis: int | None = None
+    uncertainty: Path | None = None
+    is_uncertainty: bool = False
+
+
+def read_local_volume(folder: Path) -> LocalVolume:
+    """Read the metadata of a volume on disk.
+
+    Args:
+        folder: a Zarr array, or an OME-Zarr group.
+
+    Raises:
+        SourceError: nothing there, not a Zarr, or not a volume with last axes (z, y, x), nor channels of one.
+    """
+    metadata = read_metadata(str(folder))
+    node, multiscale, array = metadata.array, metadata.multiscale, Path(metadata.location)
+    channel_axis = metadata.channel_axis
+    if channel_axis is not None and channel_axis not in _channel_axes(metadata):
+        raise SourceError(
+            f"{array} has shape {node.shape}, which is not one volume of axes (z, y, x), nor channels of one; "
+            "store one volume by itself, or name the axis of its channels c"
+        )
+    is_multiscale = bool(metadata.levels_nm) and multiscale is not None and _is_supported(metadata.group, multiscale)
+    has_run_record = "volseg" in (metadata.group or node).attributes
+    uncertainty = array.parent / UNCERTAINTY
+    return LocalVolume(
+        folder=folder if is_multiscale else array,
+        array=array,
+        format=node.format,
+        axes=_ome_axes(multiscale) if is_multiscale and multiscale is not None else _array_axes(node),
+        shape=metadata.shape,
+        dtype=metadata.dtype,
+        voxel_nm=metadata.voxel_nm,
+        coarsest_scale=_coarsest_scale(metadata) if is_multiscale else 1.0,
+        is_multiscale=is_multiscale,
+        is_translated=is_multiscale and '"translation"' in json.dumps(multiscale),
+        has_run_record=has_run_record,
+        channels=() if channel_axis is None else metadata.channels,
+        channel_axis=channel_axis,
+        uncertainty=uncertainty if has_run_record and uncertainty.is_dir() else None,
+        is_uncertainty=array.parent.name == UNCERTAINTY and _is_map(array.parent.parent),
+    )
+
+
+def sample_grey_range(volume: LocalVolume, channel: int | None = None) -> tuple[float, float] | None:
+    """Return the grey range of the middle of a volume; None if it cannot be read or has no contrast."""
+    z, y, x = (min(size // 2 - n // 2, 0) for n, size in zip(volume.shape, _CONTRAST_WINDOW, strict=True))
+    window = Box.of_shape(_CONTRAST_WINDOW).relative_to((z, y, x)).intersection(Box.of_shape(volume.shape))
+    try:
+        return grey_range(open_volume(str(volume.array), channel=channel).read(window))
+    except SourceError:
+        return None  # a codec that only Neuroglancer reads, or a damaged chunk: the user can set the contrast
+
+
+def _channel_axes(metadata: VolumeMetadata) -> list[int]:
+    """Find the axes that the metadata call channels."""
+    axes = (metadata.multiscale or {}).get("axes") or metadata.array.dimension_names
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in axes]
+    return [i for i, axis in enumerate(axes) if axis.get("type") == "channel" or axis["name"] in _CHANNEL_AXES]
+
+
+def _is_map(folder: Path) -> bool:
+    group = read_node(str(folder))
+    return group is not None and "volseg" in group.attributes
+
+
+def _coarsest_scale(metadata: VolumeMetadata) -> float:
+    finest, coarsest = metadata.levels_nm[0], metadata.levels_nm[-1]
+    return 1.0 if finest is None or coarsest is None else coarsest[2] / finest[2]
+
+
+def _ome_axes(multiscale: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(axis["name"] + ("'" if axis.get("type") == "channel" else "") for axis in multiscale["axes"])
+
+
+def _array_axes(array: ZarrNode) -> tuple[str, ...]:
+    prefix = _DEFAULT_NAMES[array.format]
+    return tuple(f"{prefix}{i}" if name is None else name for i, name in enumerate(array.dimension_names))
+
+
+def _is_supported(group: ZarrNode | None, multiscale: Mapping[str, Any]) -> bool:
+    """Whether Neuroglancer reads these OME-Zarr metadata: other versions, and units such as `nm`, are errors there."""
+    axes = multiscale.get("axes", [])
+    if group is None or not all(isinstance(axis, dict) for axis in axes):
+        return False
+    units = [str(axis.get("unit", "meter")) for axis in axes]
+    version = group.attributes.get("ome", multiscale).get("version")
+    return version in _OME_VERSIONS[group.format] and all(
+        unit.endswith(("meter", "second")) or unit == "angstrom" for unit in units
+    )
