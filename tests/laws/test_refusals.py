@@ -284,7 +284,7 @@ RUN_FILES: list[tuple[str, str, int, str]] = [
     ("[0, 2]", "[3, 9]", 2, r"data.train \[3, 9\] .*4 sections"),
     ("train =", "validation = [1, 3]\ntrain =", 2, "data.train .*data.validation .*share sections of"),
     ("stack.tif", "flat.zarr", 1, "not one volume"),
-    ("stack.tif", "there.zarr", 1, r"raw.zarr is \(4, 64, 64\), .*there.zarr .*\(2, 32, 32\)"),
+    ("stack.tif", "there.zarr", 2, r"raw.zarr is \(4, 64, 64\), .*there.zarr .*\(2, 32, 32\)"),
     ("train =", 'membrane = "nonzero"\ntrain =', 2, "100% .*data.membrane"),
     ("train =", "ignore = 1\ntrain =", 2, "stack.tif .*data.ignore = 1"),
     (END, END + '[optimizer]\nname = "lamb"\n', 2, "optimizer.name: .*'adamw', 'adam' or 'sgd' .*'lamb'"),

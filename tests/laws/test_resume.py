@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_a_target_that_resume_finishes(small_model: Path, tmp_path
     os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches workers too
     code, _, err = finish(process)
     assert code == 1
-    assert "give the same command with --resume" in err
+    assert "rerun the command with --resume" in err
     assert "Traceback" not in err
     resumed(raw, target, small_model)
     assert {mark.block for mark in marks_of(target)} == set(range(6 * 5 * 6))
