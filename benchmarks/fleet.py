@@ -62,7 +62,7 @@ def fleet(workers: int) -> Iterator[tuple[Executor, psutil.Process]]:
         with connect(address, None) as cluster:
             assert isinstance(cluster, DaskExecutor)
             cluster.client.wait_for_workers(workers, timeout=120)
-            cluster.refresh(now=True)
+            cluster.refresh(force=True)
             yield cluster, psutil.Process(scheduler.pid)
     finally:
         for process in reversed(processes):

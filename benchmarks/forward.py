@@ -13,7 +13,7 @@ import torch
 from volseg.inference.executor import forward_executor
 from volseg.inference.memory.malloc import retain_heap
 from volseg.inference.optimize.optimize import DTYPES, optimize, specialized
-from volseg.models.model import Model, load_model_file, shared_model
+from volseg.models.model import Model, load_model_file, load_shared_model
 from volseg.pipeline import BlockReport
 from volseg.storage import read_record
 
@@ -86,7 +86,7 @@ def mean_pass_seconds(model_file: Path, precision: Precision, tiling: Tiling, th
 
 @cache
 def _network_and_tile(model_file: Path, precision: Precision, tiling: Tiling) -> tuple[Forward, Tensor]:
-    return optimized_network(shared_model(model_file), precision, tiling), zero_tile(tiling, precision)
+    return optimized_network(load_shared_model(model_file), precision, tiling), zero_tile(tiling, precision)
 
 
 def forward_block(number: int, target: Path) -> BlockReport:

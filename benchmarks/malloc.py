@@ -28,7 +28,7 @@ from volseg.inference.memory.activations import activation_bytes, meta_network
 from volseg.inference.memory.malloc import retain_heap
 from volseg.inference.memory.plan import plan_memory
 from volseg.models import packaged_models, read_card
-from volseg.models.model import shared_model
+from volseg.models.model import load_shared_model
 from volseg.ops import Grey
 
 MODEL, CORE, HALO = "fusionnet-snemi3d", (1, 1024, 1024), (0, 96, 96)
@@ -56,7 +56,7 @@ def passes(setting: str) -> dict[str, Any]:
     path = packaged_models()[MODEL]
     header = read_card(path)
     tiling, box = Tiling(header.card.footprint, CORE, HALO), Box.of_shape(CORE)
-    network = shared_model(path).network
+    network = load_shared_model(path).network
     plan = plan_memory(network, BlockGrid.over(CORE, CORE, CORE), tiling, Load(1, "float32", 1, 1, "cpu"))
     live = activation_bytes(meta_network(network, "cpu", "float32"), tiling, 1, 4)
     predict = open_predictor(str(path), header.digest, tiling, Engine("cpu", "float32", 1, THREADS), as_bytes=True)

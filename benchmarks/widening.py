@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from volseg.models.model import card_for, load_model_file, save_model
+from volseg.models.model import build_card, load_model_file, save_model
 from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS
 from volseg.models.registry import NETWORKS
 
@@ -61,7 +61,7 @@ def widen_model(path: Path, model: Path, width: int) -> Path:
     arguments = {**card.arguments, "width": width}
     network = NETWORKS[card.network](**arguments)
     widen(narrow.network, network)
-    wide_card = card_for(
+    wide_card = build_card(
         network,
         name=path.stem,
         kind=card.network,

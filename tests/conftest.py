@@ -1,4 +1,4 @@
-"""Volumes and models that many tests share."""
+"""Shared fixtures: volumes, models and clusters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# A serial run takes all cores, and so does each job beside it: threads that spin while they wait for one another made
-# such runs three times slower. OpenMP reads this when torch is imported.
+# A serial run uses all cores, as do parallel test jobs: threads that spin while they wait make such runs three times
+# slower. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from volseg.cluster import connect
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-# What one test measures, none must find.
+# A cache of its own: measurements of other runs must not be reused.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="volseg-cache-")
-# The same examples every time, and no failure because a machine is busy.
+# Reproducible examples, and no failures on a busy machine.
 settings.register_profile("volseg", deadline=None, derandomize=True)
 settings.load_profile("volseg")
 
 
 def pytest_collection_finish() -> None:
-    """Spare what was imported from garbage collection: each run collects twice, and looked through all of it."""
+    """Exclude imported objects from garbage collection, which each run calls twice."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """A small volume of blobs, 6 x 70 x 90, whose sizes are multiples of nothing."""
+    """A small volume of blobs, 6 x 70 x 90; y and x are not multiples of any stride."""
     return make_volume(tmp_path / "raw.zarr", (6, 70, 90))
 
 
@@ -51,7 +51,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def two_workers() -> Iterator[DaskExecutor]:
-    """A local cluster that tests share, which must leave it as it was."""
+    """A local cluster of two workers, shared by tests, which must not change it."""
     with connect("local", 2) as executor:
         assert isinstance(executor, DaskExecutor)
         yield executor
@@ -59,7 +59,7 @@ def two_workers() -> Iterator[DaskExecutor]:
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Real EM volumes, where there are any."""
+    """Folder of real EM volumes; skips the test if there is none."""
     folder = Path(os.environ.get("VOLSEG_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no EM data in {folder}; set VOLSEG_DATA")
@@ -68,5 +68,5 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """The same random numbers every time."""
+    """A seeded random generator."""
     return np.random.default_rng(0)

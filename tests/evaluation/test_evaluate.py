@@ -1,4 +1,4 @@
-"""Predictions and truths in files are scored by what they hold, slab by slab, as arrays in memory would be."""
+"""Files are scored by their type, slab by slab, like arrays in memory."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def phantom() -> dict[str, Any]:
 
 @pytest.fixture(params=["zarr", "tif"])
 def files(request: pytest.FixtureRequest, tmp_path: Path, phantom: dict[str, Any]) -> dict[str, str]:
-    """The same in files."""
-    made = {}
+    """The arrays of `phantom` as files."""
+    paths = {}
     for name, voxels in phantom.items():
         path = tmp_path / f"{name}.{request.param}"
         if request.param == "zarr":
             make_volume(path, voxels.shape, voxels=voxels)
         else:
             tifffile.imwrite(path, voxels, photometric="minisblack")
-        made[name] = str(path)
-    return made
+        paths[name] = str(path)
+    return paths
 
 
-def a_map(path: Path, truth: Path, names: tuple[str, str]) -> Path:
-    """Two channels: cell as it is, and membrane as it is."""
+def write_channels(path: Path, truth: Path, names: tuple[str, str]) -> Path:
+    """Write a perfect map of two channels: cell and membrane."""
     target = create_volume(
         path, shape=SHAPE, shard=SHAPE, chunk=SHAPE, dtype="uint8", voxel_nm=(30, 6, 6), channels=names
     )
@@ -66,23 +66,23 @@ def a_map(path: Path, truth: Path, names: tuple[str, str]) -> Path:
     return path
 
 
-def test_the_channel_called_membrane_is_scored_by_itself(tmp_path: Path, truth: Path) -> None:
-    path = a_map(tmp_path / "map.zarr", truth, ("cell", "membrane"))
-    for place in (path, path / "0"):
-        assert evaluate_map(str(place), str(truth)).pixels.f1 == 1
+def test_the_channel_membrane_is_the_default(tmp_path: Path, truth: Path) -> None:
+    path = write_channels(tmp_path / "map.zarr", truth, ("cell", "membrane"))
+    for location in (path, path / "0"):
+        assert evaluate_map(str(location), str(truth)).pixels.f1 == 1
     assert evaluate_map(str(path), str(truth), EvaluateOptions(channel="cell")).pixels.f1 == 0
 
 
-def test_another_channel_is_named(tmp_path: Path, truth: Path) -> None:
-    path = a_map(tmp_path / "map.zarr", truth, ("inside", "boundary"))
+def test_other_channels_are_chosen_by_name_or_number(tmp_path: Path, truth: Path) -> None:
+    path = write_channels(tmp_path / "map.zarr", truth, ("inside", "boundary"))
     with pytest.raises(SourceError, match="inside, boundary"):
         evaluate(str(path), str(truth))
     for channel in ("boundary", "1"):
-        done = CliRunner().invoke(main, ["evaluate", str(path), str(truth), "--channel", channel, "--json"])
-        assert json.loads(done.output)["f1"] == 1
+        result = CliRunner().invoke(main, ["evaluate", str(path), str(truth), "--channel", channel, "--json"])
+        assert json.loads(result.output)["f1"] == 1
 
 
-def test_slabs_are_scored_as_the_whole(
+def test_slabs_score_like_the_whole_volume(
     files: dict[str, str], phantom: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluation, "_SLAB", 3)
@@ -95,12 +95,12 @@ def test_slabs_are_scored_as_the_whole(
     assert evaluate_instances(files["other"], files["ids"]) == instance_scores(phantom["other"], phantom["ids"])
 
 
-def test_what_a_prediction_holds_decides_how_it_is_scored(files: dict[str, str], phantom: dict[str, Any]) -> None:
+def test_the_type_of_a_prediction_decides_the_kind(files: dict[str, str], phantom: dict[str, Any]) -> None:
     assert evaluate(files["other"], files["ids"]) == evaluate_instances(files["other"], files["ids"])
     assert evaluate(files["map"], files["ids"]).pixels == evaluate_map(files["map"], files["ids"], PIXELS).pixels  # type: ignore[union-attr]
 
 
-def test_bytes_can_be_ids(tmp_path: Path, truth: Path) -> None:
+def test_uint8_can_be_ids(tmp_path: Path, truth: Path) -> None:
     two = make_volume(tmp_path / "two.zarr", SHAPE, voxels=read_volume(truth) + np.uint8(1))
     with pytest.raises(ConfigError, match="one id besides 0"):
         evaluate(str(two), str(truth), EvaluateOptions(kind="instances"))
@@ -108,22 +108,24 @@ def test_bytes_can_be_ids(tmp_path: Path, truth: Path) -> None:
     assert (scores.adapted_rand_error, scores.cremi) == (0, 0)
 
 
-def test_a_label_to_ignore_and_those_below_0_change_nothing(tmp_path: Path, phantom: dict[str, Any]) -> None:
-    ids, out = phantom["ids"], np.zeros(phantom["ids"].shape, bool)
-    out[:, 10:20, 5:30] = True
+def test_ignored_labels_do_not_count(tmp_path: Path, phantom: dict[str, Any]) -> None:
+    ids, ignored = phantom["ids"], np.zeros(phantom["ids"].shape, bool)
+    ignored[:, 10:20, 5:30] = True
     prediction = make_volume(tmp_path / "map.zarr", ids.shape, voxels=phantom["map"])
-    wrong = make_volume(tmp_path / "wrong.zarr", ids.shape, voxels=np.where(out, np.float32(0.7), phantom["map"]))
-    marked = {
-        mark: str(make_volume(tmp_path / f"{mark}.zarr", ids.shape, voxels=np.where(out, mark, ids).astype(np.int32)))
+    wrong = make_volume(tmp_path / "wrong.zarr", ids.shape, voxels=np.where(ignored, np.float32(0.7), phantom["map"]))
+    truths = {
+        mark: str(
+            make_volume(tmp_path / f"{mark}.zarr", ids.shape, voxels=np.where(ignored, mark, ids).astype(np.int32))
+        )
         for mark in (-1, 9999)
     }
-    expected = evaluate_map(str(prediction), marked[-1])
-    found = evaluate_map(str(wrong), marked[9999], EvaluateOptions(ignore=9999))
-    assert (found.pixels, found.segmentation) == (expected.pixels, expected.segmentation)
-    assert expected.segmentation == section_scores(phantom["map"], np.where(out, -1, ids))
+    expected = evaluate_map(str(prediction), truths[-1])
+    scores = evaluate_map(str(wrong), truths[9999], EvaluateOptions(ignore=9999))
+    assert (scores.pixels, scores.segmentation) == (expected.pixels, expected.segmentation)
+    assert expected.segmentation == section_scores(phantom["map"], np.where(ignored, -1, ids))
 
 
-def test_a_mask_of_membrane_is_the_other_way_round(tmp_path: Path, truth: Path) -> None:
+def test_the_truth_may_be_a_membrane_mask(tmp_path: Path, truth: Path) -> None:
     membrane = make_volume(tmp_path / "membrane.zarr", SHAPE, voxels=(read_volume(truth) == 0).astype(np.uint8) * 255)
     scores = evaluate_map(str(membrane), str(membrane), EvaluateOptions(membrane="nonzero"))
     assert scores.segmentation is not None
@@ -146,17 +148,17 @@ def test_progress_is_reported_for_each_section(files: dict[str, str]) -> None:
         ({"pixels_only": True}, "other", "--pixels-only is for probability maps"),
     ],
 )
-def test_options_that_do_not_suit_are_refused(
+def test_options_of_another_kind_are_refused(
     files: dict[str, str], options: dict[str, Any], name: str, message: str
 ) -> None:
     with pytest.raises((ConfigError, SourceError), match=message):
         evaluate(files[name], files["ids"], EvaluateOptions(**options))
 
 
-@pytest.mark.parametrize(("value", "shown"), [(7.0, "to 7; probabilities lie"), (np.nan, "from nan")])
-def test_floats_that_are_no_probabilities_are_refused(tmp_path: Path, truth: Path, value: float, shown: str) -> None:
+@pytest.mark.parametrize(("value", "message"), [(7.0, "to 7; probabilities lie"), (np.nan, "from nan")])
+def test_floats_outside_0_to_1_are_refused(tmp_path: Path, truth: Path, value: float, message: str) -> None:
     path = make_volume(tmp_path / "floats.zarr", SHAPE, voxels=np.full(SHAPE, value, np.float32))
-    with pytest.raises(SourceError, match=shown):
+    with pytest.raises(SourceError, match=message):
         evaluate(str(path), str(truth))
 
 

@@ -17,7 +17,7 @@ from volseg.config.tolerance import Tolerance
 from volseg.errors import MemoryPlanError
 from volseg.inference import Engine, open_predictor
 from volseg.models import read_card
-from volseg.models.model import card_for, load_model_file, save_model
+from volseg.models.model import build_card, load_model_file, save_model
 from volseg.ops import Grey, Normalization
 from volseg.prediction.autotune import halo
 from volseg.prediction.autotune.halo import HaloChoice, choose_halo, measure_halo, measure_sample, within_budget
@@ -58,7 +58,7 @@ def near_sighted(path: Path, seed: int = 0) -> Path:
     with torch.no_grad():
         for deconvolution in network.get_submodule("deconvolutions").children():
             deconvolution.get_parameter("weight").mul_(0.15)
-    card = card_for(
+    card = build_card(
         network, name="near", kind="fusionnet", arguments=arguments,
         normalization=Normalization("section", (128.0, 60.0)), voxel_nm=VOXEL_NM,
     )  # fmt: skip

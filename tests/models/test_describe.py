@@ -1,4 +1,4 @@
-"""Networks in figures: layers, parameters, and what a voxel costs."""
+"""Layers, parameters and cost of networks."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_a_small_unets_operations_are_those_counted_by_hand() -> None:
+def test_operations_of_a_small_unet_equal_a_count_by_hand() -> None:
     down = 9 * (1 * 2 + 2 * 2)
     bottom = 9 * (2 * 4 + 4 * 4) / 4  # on a quarter of the voxels
     up = 4 * (4 * 2) / 4 + 9 * (4 * 2 + 2 * 2) + 2 * 2
     for padded in (True, False):
-        described = describe_network("unet", {"width": 2, "depth": 1, "padded": padded, "batch_norm": padded})
-        assert described.flops_per_voxel == 2 * (down + bottom + up)
-        assert described.layers == 8
+        description = describe_network("unet", {"width": 2, "depth": 1, "padded": padded, "batch_norm": padded})
+        assert description.flops_per_voxel == 2 * (down + bottom + up)
+        assert description.layers == 8
 
 
-def test_a_small_3d_fusionnets_operations_are_those_counted_by_hand() -> None:
+def test_operations_of_a_small_3d_fusionnet_equal_a_count_by_hand() -> None:
     arguments = {"width": 1, "depth": 1, "kernel": [[1, 3, 3], [3, 3, 3]], "pool": [1, 2, 2]}
     full = 9 * 5
     bridge = 27 * (1 * 2 + 4 * 2 * 2) / 4
-    described = describe_network("fusionnet", arguments)
-    assert described.flops_per_voxel == 2 * (full + bridge + 4 * 2 * 1 / 4 + full + 1)
-    assert (described.layers, described.footprint.dimensions) == (17, 3)
+    description = describe_network("fusionnet", arguments)
+    assert description.flops_per_voxel == 2 * (full + bridge + 4 * 2 * 1 / 4 + full + 1)
+    assert (description.layers, description.footprint.dimensions) == (17, 3)
 
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        # It is a FusionNet twice.
+        # Slow, since it has two FusionNets.
         pytest.param(*case, marks=[pytest.mark.slow] if case[0] == "fusionnet_chain" else [])
         for case in VARIANTS
     ],
 )
-def test_the_limit_is_what_ever_larger_tiles_come_near(name: str, arguments: dict[str, Any]) -> None:
-    """An input of sides n costs a + b / n per voxel and axis: what is left of b / n halves as n doubles."""
+def test_the_cost_of_larger_tiles_converges_to_the_limit(name: str, arguments: dict[str, Any]) -> None:
+    """An input of sides n costs a + b / n per voxel and axis, so the difference halves as n doubles."""
     with torch.device("meta"):
         network = build_network(name, arguments).eval()
     footprint = network_footprint(network)
@@ -82,15 +82,15 @@ def test_the_limit_is_what_ever_larger_tiles_come_near(name: str, arguments: dic
         ("sliding_window", 6, 0.219),
     ],
 )
-def test_layers_and_parameters_of_the_networks_as_published(name: str, layers: int, millions: float) -> None:
-    """FCN-32s has VGG16's 16 layers; each finer one adds a score, and fixed upsampling is no layer that learns."""
-    described = describe_network(name)
-    assert described.layers == layers
-    assert described.parameters / 1e6 == pytest.approx(millions, abs=0.006)
-    assert described.summary.endswith(".")
+def test_layers_and_parameters_are_the_published_ones(name: str, layers: int, millions: float) -> None:
+    """FCN-32s has the 16 layers of VGG16; each finer one adds a score. Fixed upsampling does not count."""
+    description = describe_network(name)
+    assert description.layers == layers
+    assert description.parameters / 1e6 == pytest.approx(millions, abs=0.006)
+    assert description.summary.endswith(".")
 
 
-def test_window_by_window_the_classifier_would_cost_over_five_hundred_times_as_much() -> None:
+def test_the_dense_form_saves_a_factor_of_over_five_hundred() -> None:
     with torch.device("meta"):
         network = SlidingWindow().eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -98,19 +98,19 @@ def test_window_by_window_the_classifier_would_cost_over_five_hundred_times_as_m
     assert counter.get_total_flops() / describe_network("sliding_window").flops_per_voxel == pytest.approx(555, abs=1)
 
 
-def test_describing_makes_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    drawn = nn.init.normal_
+def test_describing_does_not_allocate_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[str] = []
+    original = nn.init.normal_
 
-    def watched(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        made.append(tensor.device.type)
-        return drawn(tensor, *args, **kwargs)
+    def recorded(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        devices.append(tensor.device.type)
+        return original(tensor, *args, **kwargs)
 
-    monkeypatch.setattr(nn.init, "normal_", watched)
+    monkeypatch.setattr(nn.init, "normal_", recorded)
     describe_network("unet", {"width": 512})
-    assert set(made) == {"meta"}
+    assert set(devices) == {"meta"}
 
 
-def test_arguments_that_a_network_does_not_take_are_refused() -> None:
+def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(ConfigError, match="does not take these arguments"):
         describe_network("unet", {"wdth": 3})

@@ -176,7 +176,7 @@ def test_neighbouring_sections_as_channels_are_a_margin_along_z() -> None:
         2,
         5,
     )
-    with pytest.raises(ModelError, match="takes 4 sections as channels has none in the middle"):
+    with pytest.raises(ModelError, match="4 sections as channels has no middle"):
         network_footprint(random_network("unet", {"width": 1, "depth": 1, "in_channels": 4}))
 
 

@@ -1,4 +1,4 @@
-"""A model file holds all that is needed, and anything else is refused before it could do harm."""
+"""Model files are complete; other files are refused without running code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("kind", "arguments"), [("fusionnet", {"width": 3, "depth": 1}), ("unet", {"width": 3, "depth": 1})]
 )
-def test_a_model_comes_back_as_it_was(tmp_path: Path, kind: str, arguments: dict[str, int]) -> None:
+def test_a_saved_model_loads_unchanged(tmp_path: Path, kind: str, arguments: dict[str, int]) -> None:
     model = load_model_file(make_model(tmp_path / "m.safetensors", kind, arguments, seed=5))
     network = random_network(kind, arguments, seed=5)
     x = torch.randn(1, 1, 44, 44)
@@ -39,16 +39,16 @@ def test_the_card_is_read_without_torch(small_model: Path) -> None:
         "import sys; from volseg.models import read_card; "
         f"print(read_card({str(small_model)!r}).card.footprint.stride, 'torch' in sys.modules)"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "(1, 4, 4) False"
+    stdout = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert stdout.strip() == "(1, 4, 4) False"
 
 
-def test_the_digest_names_weights_and_architecture_not_the_file(tmp_path: Path) -> None:
+def test_the_digest_depends_on_the_function_and_not_on_the_file(tmp_path: Path) -> None:
     first = read_card(make_model(tmp_path / "a.safetensors", seed=1))
-    again = read_card(make_model(tmp_path / "b.safetensors", seed=1))
+    same = read_card(make_model(tmp_path / "b.safetensors", seed=1))
     other = read_card(make_model(tmp_path / "c.safetensors", seed=2))
     mode = read_card(make_model(tmp_path / "d.safetensors", seed=1, mode="fixed"))
-    assert first.digest == again.digest
+    assert first.digest == same.digest
     assert len({first.digest, other.digest, mode.digest}) == 3
 
 
@@ -63,30 +63,30 @@ def test_normalize_and_activate_follow_the_card(tmp_path: Path) -> None:
     torch.testing.assert_close(probability[:, 0], output.softmax(dim=1)[:, 1])
 
 
-def _pickled(path: Path) -> Path:
+def _write_pickle(path: Path) -> Path:
     torch.save({"weight": torch.zeros(2)}, path)
     return path
 
 
-def _cut(path: Path) -> Path:
+def _write_truncated(path: Path) -> Path:
     content = make_model(path).read_bytes()
     path.write_bytes(content[: len(content) // 2])
     return path
 
 
-def _flipped(path: Path) -> Path:
+def _write_corrupt(path: Path) -> Path:
     content = bytearray(make_model(path).read_bytes())
     content[-100] ^= 1
     path.write_bytes(bytes(content))
     return path
 
 
-def _bare(path: Path) -> Path:
+def _write_without_card(path: Path) -> Path:
     save_file({"weight": torch.zeros(2)}, path)
     return path
 
 
-def _text(path: Path) -> Path:
+def _write_text(path: Path) -> Path:
     path.write_text("not a model at all, just some text that is long enough")
     return path
 
@@ -94,32 +94,32 @@ def _text(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_pickled, "is a pickled PyTorch file, which could run code and is never loaded"),
-        (_cut, "is not a complete .safetensors model file"),
-        (_flipped, "has changed since it was written"),
-        (_bare, "holds weights without a volseg card"),
-        (_text, "is not a complete .safetensors model file"),
+        (_write_pickle, "is a pickled PyTorch file, which could run code and is never loaded"),
+        (_write_truncated, "is not a complete .safetensors model file"),
+        (_write_corrupt, "does not match its digest"),
+        (_write_without_card, "holds weights without a volseg card"),
+        (_write_text, "is not a complete .safetensors model file"),
         (lambda path: path, "cannot read model file"),
     ],
 )
-def test_what_is_no_model_is_refused_without_torch(tmp_path: Path, make, message) -> None:
+def test_other_files_are_refused(tmp_path: Path, make, message) -> None:
     with pytest.raises(ModelError, match=message):
         read_card(make(tmp_path / "m.safetensors"))
 
 
-def test_old_style_pickles_are_refused_too(tmp_path: Path) -> None:
+def test_old_pickles_are_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1)}, tmp_path / "m.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(ModelError, match="pickled"):
         read_card(tmp_path / "m.pt")
 
 
-def test_a_card_that_lies_about_the_reach_is_refused(tmp_path: Path) -> None:
+def test_a_card_with_a_wrong_reach_is_refused(tmp_path: Path) -> None:
     path = make_model(tmp_path / "m.safetensors")
     model = load_model_file(path)
     footprint = model.card.footprint
-    lie = type(footprint)(**{f: getattr(footprint, f) for f in footprint.__slots__} | {"context": (0, 4, 4)})
-    save_model(path, model.network, model.card.model_copy(update={"footprint": lie}))
-    with pytest.raises(ModelError, match="states another reach or stride than its network has"):
+    wrong = type(footprint)(**{f: getattr(footprint, f) for f in footprint.__slots__} | {"context": (0, 4, 4)})
+    save_model(path, model.network, model.card.model_copy(update={"footprint": wrong}))
+    with pytest.raises(ModelError, match="reach or stride in the card of .* differ"):
         load_model_file(path)
 
 
@@ -127,7 +127,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = make_model(tmp_path / "m.safetensors")
     card = load_model_file(path).card
     save_model(path, random_network("fusionnet", {"width": 8, "depth": 2}), card)
-    with pytest.raises(ModelError, match="are not those of fusionnet"):
+    with pytest.raises(ModelError, match="do not match fusionnet"):
         load_model_file(path)
 
 
@@ -138,16 +138,16 @@ def test_a_card_of_another_format_is_refused(tmp_path: Path) -> None:
     header["__metadata__"]["volseg"] = header["__metadata__"]["volseg"].replace('"format":1', '"format":2')
     changed = json.dumps(header).encode()
     (tmp_path / "m.safetensors").write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + size :])
-    with pytest.raises(ModelError, match="is not one this version reads .format"):
+    with pytest.raises(ModelError, match="cannot read the card of .*format"):
         read_card(tmp_path / "m.safetensors")
 
 
-def test_an_unknown_model_is_refused_with_what_there_is() -> None:
+def test_unknown_models_are_refused() -> None:
     with pytest.raises(ConfigError, match="'fusionnet-mars' is neither a file nor a packaged model"):
         resolve_model("fusionnet-mars")
 
 
-def test_weights_may_be_stored_in_half_the_size(tmp_path: Path) -> None:
+def test_float16_files_have_about_half_the_size(tmp_path: Path) -> None:
     network = random_network("fusionnet", {"width": 8, "depth": 2})
     card = load_model_file(make_model(tmp_path / "whole.safetensors", "fusionnet", {"width": 8, "depth": 2})).card
     save_model(tmp_path / "whole.safetensors", network, card)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from volseg.blocks import Box, Footprint
 from volseg.errors import ConfigError, GridError, ModelError
-from volseg.models.compatibility import refuse_other_type, refuse_other_voxels, refuse_uneven
+from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
 from volseg.ops import Normalization
 from volseg.pipeline import PlanRequest, plan_run
 
@@ -79,32 +79,32 @@ def test_a_region_that_grows_is_a_warning() -> None:
 
 
 def test_another_voxel_size_is_refused_along_the_axes_that_the_network_sees() -> None:
-    refuse_other_voxels((30.0, 4.1, 4.0), (50.0, 4.0, 4.0), FUSIONNET)
-    refuse_other_voxels(None, (50.0, 4.0, 4.0), FUSIONNET)
+    refuse_voxel_size_mismatch((30.0, 4.1, 4.0), (50.0, 4.0, 4.0), FUSIONNET)
+    refuse_voxel_size_mismatch(None, (50.0, 4.0, 4.0), FUSIONNET)
     with pytest.raises(ModelError, match="30 x 6 x 6 nm, the model was trained on 50 x 4 x 4 nm.*--ignore-voxel-size"):
-        refuse_other_voxels((30.0, 6.0, 6.0), (50.0, 4.0, 4.0), FUSIONNET)
+        refuse_voxel_size_mismatch((30.0, 6.0, 6.0), (50.0, 4.0, 4.0), FUSIONNET)
 
 
 def test_fixed_constants_hold_only_for_the_data_type_of_the_training() -> None:
-    refuse_other_type("uint16", Normalization("section", (1.0, 1.0), "uint8"))
+    refuse_dtype_mismatch("uint16", Normalization("section", (1.0, 1.0), "uint8"))
     with pytest.raises(ModelError, match="holds uint16, but this model's fixed normalisation was made for uint8"):
-        refuse_other_type("uint16", Normalization("fixed", (1.0, 1.0), "uint8"))
+        refuse_dtype_mismatch("uint16", Normalization("fixed", (1.0, 1.0), "uint8"))
 
 
 def test_a_level_with_the_right_voxel_size_is_named_if_the_voxels_differ() -> None:
     fine, fitting = (30.0, 3.0, 3.0), (30.0, 6.0, 6.0)
     with pytest.raises(ModelError, match="30 x 3 x 3 nm, .* on 30 x 6 x 6 nm .*use --scale-level 1, or --ignore"):
-        refuse_other_voxels(fine, fitting, FUSIONNET, (fine, fitting))
+        refuse_voxel_size_mismatch(fine, fitting, FUSIONNET, (fine, fitting))
     with pytest.raises(ModelError, match="use a model trained for this size or another --scale-level"):
-        refuse_other_voxels(fine, fitting, FUSIONNET, (fine, None))
-    refuse_other_voxels((30.0, 6.5, 5.5), fitting, FUSIONNET)
-    refuse_other_voxels((99.0, 6.0, 6.0), fitting, FUSIONNET)  # it does not look along z
+        refuse_voxel_size_mismatch(fine, fitting, FUSIONNET, (fine, None))
+    refuse_voxel_size_mismatch((30.0, 6.5, 5.5), fitting, FUSIONNET)
+    refuse_voxel_size_mismatch((99.0, 6.0, 6.0), fitting, FUSIONNET)  # it does not look along z
 
 
 def test_a_network_that_treats_y_and_x_differently_is_not_rotated() -> None:
-    refuse_uneven(FUSIONNET)
+    refuse_uneven_rotation(FUSIONNET)
     with pytest.raises(ConfigError, match=r"stride differs along y and x \(16, 32\); use --orientations flips"):
-        refuse_uneven(replace(FUSIONNET, stride=(1, 16, 32)))
+        refuse_uneven_rotation(replace(FUSIONNET, stride=(1, 16, 32)))
 
 
 def test_networks_of_different_strides_share_blocks_but_not_tiles() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from volseg.config.train_tables import OptimizerSettings, TrainingSettings
 from volseg.errors import ConfigError, TrainingError
-from volseg.models.model import card_for
+from volseg.models.model import build_card
 from volseg.models.registry import build_network
 from volseg.ops import Normalization
 from volseg.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -30,7 +30,7 @@ def make_learner(precision: str = "float32", name: str = "fusionnet", **tables: 
     values = {"data": {"raw": "", "labels": "", "train": [0, 1]}, **tables}
     arguments = {"width": 4, "depth": 1}
     network = build_network(name, arguments)
-    card = card_for(
+    card = build_card(
         network,
         name="n",
         kind=name,

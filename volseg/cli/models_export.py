@@ -11,14 +11,14 @@ import click
 @click.command("export")
 @click.argument("model")
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["onnx", "bioimageio"]),
+@click.option("--format", "export_format", type=click.Choice(["onnx", "bioimageio"]),
               help="An ONNX file, or a bioimage.io package.  [default: by the suffix, .onnx or .zip]")  # fmt: skip
 @click.option("--license", "license_id", metavar="SPDX-ID", help="Licence to state.  [default: that of MODEL]")
 @click.option("--author", "authors", multiple=True, metavar="NAME", help="Author of the model; repeatable.")
 def export_(
     model: str,
     output: Path,
-    form: Literal["onnx", "bioimageio"] | None,
+    export_format: Literal["onnx", "bioimageio"] | None,
     license_id: str | None,
     authors: tuple[str, ...],
 ) -> None:
@@ -35,7 +35,7 @@ def export_(
     """
     from volseg.models.interop.convert import export_model
 
-    exported = export_model(model, output, form=form, license_id=license_id, authors=authors)
-    where = f" in all but {exported.beyond:.1%} of the voxels" if exported.beyond else ""
-    for tool, difference in exported.differences.items():
+    result = export_model(model, output, export_format=export_format, license_id=license_id, authors=authors)
+    where = f" in all but {result.exempt_fraction:.1%} of the voxels" if result.exempt_fraction else ""
+    for tool, difference in result.max_differences.items():
         click.echo(f"{output}: {tool} differs from the network by at most {difference:.1e}{where}")

@@ -1,1 +1,1 @@
-"""Predictions scored against ground truth."""
+"""Evaluation of predictions against ground truth."""

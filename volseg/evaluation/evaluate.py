@@ -1,4 +1,4 @@
-"""Predictions scored against ground truth, slab by slab."""
+"""Scores predictions against ground truth, slab by slab."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from volseg.evaluation.metrics import (
     PixelScores,
     SegmentationCounts,
     SegmentationScores,
-    membrane_of,
+    membrane_mask,
     pixel_curves,
     pixel_scores,
 )
@@ -43,16 +43,16 @@ _PROBABILITIES = ("uint8", "float32")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOptions:
-    """How a prediction is scored.
+    """Options of an evaluation.
 
     Attributes:
         kind: `probability` of membrane, `instances` (ids), or `auto`: uint8 and float32 are probabilities, other
             integers ids.
-        membrane: which labels of the truth are membrane: 0 (cells carry ids), or all others (a mask).
-        ignore: a label whose voxels are not scored; those below 0 never are.
-        roi: what to score, as z0:z1,y0:y1,x0:x1; all by default.
+        membrane: labels of membrane in the truth: `zero` (cells have ids), or `nonzero` (a mask).
+        ignore: label of voxels that are not scored, like those below 0.
+        roi: region to score, as z0:z1,y0:y1,x0:x1; by default the whole volume.
         threshold: probability that counts as membrane.
-        channel: which of a prediction's channels, by name or number; by default the one called membrane.
+        channel: of the prediction, by name or number; by default the one called membrane.
         pixels_only: leave out V_rand and V_info, which take about a second for a section of 1024 x 1024 pixels.
     """
 
@@ -70,9 +70,9 @@ class MapScores:
     """Scores of a membrane probability map.
 
     Attributes:
-        pixels: how well membrane is found, pixel by pixel.
-        curves: the same at every threshold.
-        segmentation: V_rand and V_info; None where only pixels were scored.
+        pixels: pixel scores at a threshold.
+        curves: pixel scores at all thresholds.
+        segmentation: V_rand and V_info; None with `pixels_only`.
     """
 
     pixels: PixelScores
@@ -88,17 +88,17 @@ ProgressCallback: TypeAlias = Callable[[str, int, int], None]
 def evaluate(
     prediction: str, truth: str, options: EvaluateOptions = DEFAULT, on_progress: ProgressCallback | None = None
 ) -> MapScores | InstanceScores:
-    """Score a prediction by what it holds, as `evaluate_map` or `evaluate_instances` do.
+    """Score a prediction as a map or as instances, depending on its type and `options.kind`.
 
     Args:
         prediction: a volume or a stack of sections (z, y, x): membrane probabilities, or ids.
         truth: another of the same shape, of any integer type.
-        options: how it is scored.
+        options: of the evaluation.
         on_progress: receives the progress.
 
     Raises:
-        SourceError: something that cannot be read, no such channel, or shapes that differ.
-        ConfigError: options or values that do not suit the kind, or nothing to score.
+        SourceError: a source that cannot be read, an unknown channel, or shapes that differ.
+        ConfigError: options that do not apply to the kind, or nothing to score.
     """
     pair = _open_pair(prediction, truth, options)
     return _map_scores(pair, on_progress) if pair.kind == "probability" else _instance_scores(pair, on_progress)
@@ -120,7 +120,7 @@ def evaluate_instances(
 
 @dataclass(frozen=True, slots=True)
 class _Slab:
-    """Some sections of the region that is scored; arrays (z, y, x), and the sections done with it and in all."""
+    """Consecutive sections of the region; arrays (z, y, x), the number of sections up to its end, and in total."""
 
     predicted: NDArray[Any]
     labels: NDArray[Any]
@@ -131,7 +131,7 @@ class _Slab:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """A prediction and its truth, open and alike in shape."""
+    """An open prediction and its truth, of the same shape."""
 
     prediction: str
     kind: Literal["probability", "instances"]
@@ -141,7 +141,7 @@ class _Pair:
     options: EvaluateOptions
 
     def slabs(self) -> Iterator[_Slab]:
-        """The region, a few sections at a time, so that memory does not grow with the volume."""
+        """Read the region a few sections at a time, so that memory does not grow with the volume."""
         (first, *low), (last, *high) = self.region.start, self.region.stop
         rows, columns = self.region.shape[1:]
         depth = max(1, min(_SLAB, _SLAB_VOXELS // (rows * columns)))
@@ -157,9 +157,11 @@ class _Pair:
 
 def _map_scores(pair: _Pair, on_progress: ProgressCallback | None) -> MapScores:
     options, counts = pair.options, PixelCounts()
-    # Pixels first: should there be nothing to score, it shows before the slow part.
+    # Pixels first, since an error that there is nothing to score then comes before the slow part.
     for slab in pair.slabs():
-        counts.add(_to_bytes(slab.predicted, pair.prediction), membrane_of(slab.labels, options.membrane), slab.ignored)
+        counts.add(
+            _to_bytes(slab.predicted, pair.prediction), membrane_mask(slab.labels, options.membrane), slab.ignored
+        )
         if on_progress is not None:
             on_progress("pixels", slab.done, slab.sections)
     pixels, curves = pixel_scores(counts, options.threshold), pixel_curves(counts)
@@ -196,26 +198,26 @@ def _open_pair(prediction: str, truth: str, options: EvaluateOptions) -> _Pair:
         raise SourceError(
             f"prediction {prediction} is {predicted.shape}, truth {truth} is {labels.shape}; the shapes must be equal"
         )
-    kind = _kind(prediction, predicted.dtype, options.kind)
+    kind = _resolve_kind(prediction, predicted.dtype, options.kind)
     region = Box.of_shape(predicted.shape) if options.roi is None else parse_roi(options.roi, predicted.shape)
     return _Pair(prediction, kind, predicted, labels, region, options)
 
 
-def _kind(prediction: str, dtype: str, asked: str) -> Literal["probability", "instances"]:
-    """What a prediction is scored as."""
-    if asked not in ("auto", "probability", "instances"):
-        raise ConfigError(f"unknown kind {asked!r}; choose from auto, probability, instances")
-    if asked != "instances" and dtype in _PROBABILITIES:
+def _resolve_kind(prediction: str, dtype: str, requested: str) -> Literal["probability", "instances"]:
+    """Resolve the kind `auto`, and check the type."""
+    if requested not in ("auto", "probability", "instances"):
+        raise ConfigError(f"unknown kind {requested!r}; choose from auto, probability, instances")
+    if requested != "instances" and dtype in _PROBABILITIES:
         return "probability"
-    if asked != "probability" and "int" in dtype:
+    if requested != "probability" and "int" in dtype:
         return "instances"
-    suits = {
+    hints = {
         "probability": "probabilities are uint8 or float32; give --kind instances if these are ids",
         "instances": "ids are integers; store them as such, or give --kind probability",
         "auto": "probabilities are uint8 or float32, ids other integers",
     }
-    error = SourceError if asked == "auto" else ConfigError
-    raise error(f"prediction {prediction} holds {dtype}; {suits[asked]}")
+    error = SourceError if requested == "auto" else ConfigError
+    raise error(f"prediction {prediction} holds {dtype}; {hints[requested]}")
 
 
 def _open_prediction(prediction: str, channel: str | int | None) -> Stack:
@@ -235,7 +237,7 @@ def _open(location: str, dtypes: tuple[str, ...]) -> Stack:
 
 
 def _read(source: Stack, box: Box) -> NDArray[Any]:
-    """A box of anything that was opened; of files of sections whole sections are read."""
+    """Read a box; files of sections are read by whole sections."""
     if isinstance(source, Sections):
         return source.volume.read(box)
     (first, *low), (stop, *high) = box.start, box.stop
@@ -243,10 +245,10 @@ def _read(source: Stack, box: Box) -> NDArray[Any]:
 
 
 def _to_bytes(probability: NDArray[Any], prediction: str) -> NDArray[np.uint8]:
-    """Probabilities as bytes.
+    """Convert probabilities to uint8.
 
     Raises:
-        SourceError: floats that are no probabilities.
+        SourceError: floats outside [0, 1].
     """
     if probability.dtype == np.uint8:
         return probability

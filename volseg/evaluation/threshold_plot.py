@@ -1,4 +1,4 @@
-"""Scores over the threshold at which a map is cut."""
+"""Plot of scores over the threshold of a map."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
     from volseg.evaluation.metrics import PixelCurves, SegmentationScores
 
-_SHOWN_BELOW_BEST = 0.1
-"""How far below the best the axis of V_rand and V_info goes at most: good maps differ in the third decimal."""
+_MAX_RANGE = 0.1
+"""Maximum range of the axis of V_rand and V_info below the best score: good maps differ in the third decimal."""
 
 
 def save_thresholds(path: Path, curves: PixelCurves, segmentation: SegmentationScores | None = None) -> None:
     """Draw precision, recall and F1 of pixels, and below them V_rand and V_info of cells, over the threshold, as PNG.
 
-    A dot and the legend tell where a score is best.
+    Dots and the legend mark the best scores.
 
     Args:
-        path: the picture to write; one that exists is replaced.
+        path: PNG to write; an existing file is replaced.
         curves: pixel scores.
-        segmentation: scores of cells; None leaves them out.
+        segmentation: scores of cells; optional.
 
     Raises:
-        TargetError: the picture cannot be written.
+        TargetError: the file cannot be written.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a third of a second that other pictures need not pay
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     panels = 1 if segmentation is None else 2
     figure = Figure(figsize=(8, 3.5 * panels), layout="constrained")
@@ -45,16 +45,14 @@ def save_thresholds(path: Path, curves: PixelCurves, segmentation: SegmentationS
     try:
         figure.savefig(path, dpi=120, format="png")
     except OSError as error:
-        raise TargetError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from error
+        raise TargetError(f"cannot write {path}: {error.strerror or error}; choose a writable folder") from error
 
 
 def _draw_pixels(axes: Axes, curves: PixelCurves) -> None:
     axes.plot(curves.threshold, curves.precision, color="0.45", linewidth=1, linestyle="--", label="precision")
     axes.plot(curves.threshold, curves.recall, color="0.45", linewidth=1, linestyle=":", label="recall")
-    place = int(curves.f1.argmax())
-    threshold, best = float(curves.threshold[place]), float(curves.f1[place])
+    index = int(curves.f1.argmax())
+    threshold, best = float(curves.threshold[index]), float(curves.f1[index])
     axes.plot(curves.threshold, curves.f1, color="tab:orange", label=f"F1: {best:.4f} at {threshold:.2f}")
     _mark(axes, threshold, best, "tab:orange")
     axes.set(ylabel="pixels", ylim=(0, 1.02))
@@ -70,9 +68,9 @@ def _draw_cells(axes: Axes, scores: SegmentationScores) -> None:
         axes.plot(scores.thresholds, values, "o-", color=colour, markersize=3, label=label)
         _mark(axes, threshold, best, colour)
     top = max(scores.best_v_rand, scores.best_v_info)
-    low = max(min(*scores.v_rand, *scores.v_info), min(scores.best_v_rand, scores.best_v_info) - _SHOWN_BELOW_BEST)
-    around = 0.08 * (top - low) or 0.01
-    axes.set(ylabel="cells", ylim=(low - around, top + around))
+    low = max(min(*scores.v_rand, *scores.v_info), min(scores.best_v_rand, scores.best_v_info) - _MAX_RANGE)
+    margin = 0.08 * (top - low) or 0.01
+    axes.set(ylabel="cells", ylim=(low - margin, top + margin))
 
 
 def _mark(axes: Axes, threshold: float, value: float, colour: str) -> None:

@@ -64,9 +64,9 @@ def open_predictors(
 
     from volseg.inference.optimize.optimize import optimized  # noqa: PLC0415 - likewise
     from volseg.inference.tiled_predictor import TiledPredictor  # noqa: PLC0415 - likewise
-    from volseg.models.model import shared_model  # noqa: PLC0415 - likewise
+    from volseg.models.model import load_shared_model  # noqa: PLC0415 - likewise
 
-    model = shared_model(model_file)
+    model = load_shared_model(model_file)
     if model.digest != digest:
         raise ModelError(f"{model_file} is not the model that this run started with; restore that file")
     if engine.device == "cuda" and not torch.cuda.is_available():

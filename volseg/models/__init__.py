@@ -4,7 +4,7 @@ What is exported here needs no torch; `volseg.models.model` and `volseg.models.f
 """
 
 from volseg.models.card import ModelCard, ModelHeader, read_card
-from volseg.models.ensemble import chosen_classes, refuse_lone_estimate
+from volseg.models.ensemble import check_ensemble, resolve_classes
 from volseg.models.packaged import model_card_text, packaged_models, resolve_model
 from volseg.models.registry import NETWORKS
 
@@ -12,10 +12,10 @@ __all__ = [
     "NETWORKS",
     "ModelCard",
     "ModelHeader",
-    "chosen_classes",
+    "check_ensemble",
     "model_card_text",
     "packaged_models",
     "read_card",
-    "refuse_lone_estimate",
+    "resolve_classes",
     "resolve_model",
 ]

@@ -1,4 +1,4 @@
-"""What networks and models there are, and what is known of each."""
+"""Lists networks and packaged models, with their properties."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from volseg.models.registry import NETWORKS
 
 if TYPE_CHECKING:
     from volseg.blocks import Footprint
-    from volseg.models.describe import Description
+    from volseg.models.describe import NetworkDescription
 
 
 def list_models() -> dict[str, list[dict[str, Any]]]:
-    """Every network, as published, and every packaged model."""
+    """Details of every network with its default arguments, and of every packaged model."""
     return {
         "networks": [network_details(name) for name in sorted(NETWORKS)],
         "packaged": [_packaged_details(read_card(path)) for path in packaged_models().values()],
@@ -22,29 +22,34 @@ def list_models() -> dict[str, list[dict[str, Any]]]:
 
 
 def model_details(name: str) -> dict[str, Any]:
-    """All that is known of a network, a packaged model or a model file.
+    """Details of a network, a packaged model or a model file.
 
     Raises:
-        ModelError: there is none of this name.
+        ConfigError: the name is none of these.
+        ModelError: the model file cannot be read.
     """
     if name in NETWORKS:
         return network_details(name)
     header = read_card(resolve_model(name))
-    shown = _packaged_details(header)
+    details = _packaged_details(header)
     card = header.card.model_dump(mode="json", exclude={"footprint", "name"})
     first = {key: card.pop(key) for key in ("network", "arguments")}
-    # The training record may be long, so it comes last but for what identifies the file.
-    last = {"training": card.pop("training"), "license": card.pop("license"), "digest": shown.pop("digest")}
-    if story := model_card_text(name):
-        last["story"] = story
-    return {"name": shown.pop("name"), **first, **shown, **card, **last}
+    # The training record may be long, so it comes near the end.
+    last = {"training": card.pop("training"), "license": card.pop("license"), "digest": details.pop("digest")}
+    if text := model_card_text(name):
+        last["story"] = text
+    return {"name": details.pop("name"), **first, **details, **card, **last}
 
 
 def network_details(name: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A network made with these arguments, by default as published, in figures; its weights are not made.
+    """Sizes and cost of a network, without allocating its weights.
+
+    Args:
+        name: name in the registry.
+        arguments: of the network's class; the published ones by default.
 
     Raises:
-        ConfigError: no such network, or arguments that it does not take.
+        ConfigError: an unknown network or argument.
     """
     description = _describe(name, arguments)
     return {
@@ -67,8 +72,8 @@ def _packaged_details(header: ModelHeader) -> dict[str, Any]:
     }
 
 
-def _describe(name: str, arguments: dict[str, Any] | None) -> Description:
-    from volseg.models.describe import describe_network  # noqa: PLC0415 - it loads torch, which --help does without
+def _describe(name: str, arguments: dict[str, Any] | None) -> NetworkDescription:
+    from volseg.models.describe import describe_network  # noqa: PLC0415 - it loads torch, which --help does not need
 
     return describe_network(name, arguments)
 
@@ -83,5 +88,5 @@ def _size_fields(footprint: Footprint) -> dict[str, Any]:
     }
 
 
-def _cost_fields(description: Description) -> dict[str, Any]:
+def _cost_fields(description: NetworkDescription) -> dict[str, Any]:
     return {"layers": description.layers, "flops_per_voxel": description.flops_per_voxel}

@@ -1,4 +1,4 @@
-"""Whether a model suits a volume."""
+"""Checks that a model fits a volume."""
 
 from __future__ import annotations
 
@@ -12,48 +12,52 @@ if TYPE_CHECKING:
     from volseg.blocks import Footprint, ZyxFloat
     from volseg.ops import Normalization
 
+_VOXEL_SIZE_TOLERANCE = 0.1
 
-def refuse_other_voxels(
+
+def refuse_voxel_size_mismatch(
     source_nm: ZyxFloat | None,
     model_nm: ZyxFloat,
     footprint: Footprint,
     levels_nm: Sequence[ZyxFloat | None] = (),
 ) -> None:
-    """Refuse a source whose voxels differ from the training's by more than 10 %, along the axes the network sees.
+    """Refuse a source whose voxel size differs from the training's by more than 10 % along an axis in the reach.
 
     Args:
-        source_nm: voxel size of the source, (z, y, x) in nanometres; None where it is not known.
-        model_nm: that of the training data.
-        footprint: the network's.
-        levels_nm: voxel sizes of the other levels that the source has, finest first.
+        source_nm: voxel size of the source, (z, y, x) in nanometres; None if unknown.
+        model_nm: voxel size of the training data.
+        footprint: of the network.
+        levels_nm: voxel sizes of all levels of the source, finest first.
 
     Raises:
-        ModelError: they differ; names the level that would fit, if there is one.
+        ModelError: the voxel sizes differ; names a level that fits, if any.
     """
-    if source_nm is None or _alike(source_nm, model_nm, footprint):
+    if source_nm is None or _similar(source_nm, model_nm, footprint):
         return
-    fitting = [level for level, size in enumerate(levels_nm) if size and _alike(size, model_nm, footprint)]
-    way = f"use --scale-level {fitting[0]}" if fitting else "use a model trained for this size or another --scale-level"
+    levels = [level for level, size in enumerate(levels_nm) if size and _similar(size, model_nm, footprint)]
+    solution = (
+        f"use --scale-level {levels[0]}" if levels else "use a model trained for this size or another --scale-level"
+    )
     raise ModelError(
         f"the source's voxels are {_nm(source_nm)} nm, the model was trained on {_nm(model_nm)} nm (z, y, x); "
-        f"{way}, or --ignore-voxel-size"
+        f"{solution}, or --ignore-voxel-size"
     )
 
 
-def _alike(one: ZyxFloat, other: ZyxFloat, footprint: Footprint) -> bool:
+def _similar(one: ZyxFloat, other: ZyxFloat, footprint: Footprint) -> bool:
     return all(
-        abs(a / b - 1) <= _VOXEL_SIZE_TOLERANCE or not seen
-        for a, b, seen in zip(one, other, footprint.reach_before, strict=True)
+        abs(a / b - 1) <= _VOXEL_SIZE_TOLERANCE or not reach
+        for a, b, reach in zip(one, other, footprint.reach_before, strict=True)
     )
 
 
-def refuse_uneven(footprint: Footprint) -> None:
-    """Refuse to turn sections by 90 degrees for a network that treats y and x differently.
+def refuse_uneven_rotation(footprint: Footprint) -> None:
+    """Refuse rotations by 90 degrees for a network that differs along y and x.
 
     Raises:
-        ModelError: it does.
+        ConfigError: the network differs along y and x.
     """
-    uneven = {
+    differences = {
         name: sizes[1:]
         for name, sizes in (
             ("stride", footprint.stride),
@@ -62,15 +66,15 @@ def refuse_uneven(footprint: Footprint) -> None:
         )
         if sizes[1] != sizes[2]
     }
-    for name, sizes in uneven.items():
+    for name, sizes in differences.items():
         raise ConfigError(
             f"--orientations all turns sections by 90 degrees, but this network's {name} differs along y and x "
             f"{sizes}; use --orientations flips"
         )
 
 
-def refuse_other_type(dtype: str, normalization: Normalization) -> None:
-    """Refuse grey values of another type where the training's own constants would be applied to them.
+def refuse_dtype_mismatch(dtype: str, normalization: Normalization) -> None:
+    """Refuse a source of another type if the constants of the training data normalise it.
 
     Raises:
         ModelError: the types differ.
@@ -84,6 +88,3 @@ def refuse_other_type(dtype: str, normalization: Normalization) -> None:
 
 def _nm(size: ZyxFloat) -> str:
     return " x ".join(f"{v:g}" for v in size)
-
-
-_VOXEL_SIZE_TOLERANCE = 0.1

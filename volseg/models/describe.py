@@ -1,4 +1,4 @@
-"""What is known of a network without its weights: footprint, parameters, layers, cost."""
+"""Footprint, parameters, layers and cost of a network, without allocating its weights."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
-    """A network in figures.
+class NetworkDescription:
+    """Sizes and cost of a network.
 
     Attributes:
-        footprint: its reach, stride, margin and sizes.
-        parameters: all of them, fixed interpolation included.
-        layers: convolutions and transposed convolutions that are learned.
-        flops_per_voxel: what one more voxel of a large tile costs; see `flops_per_voxel`.
+        footprint: reach, stride, margin and input sizes.
+        parameters: number of parameters, including fixed interpolation.
+        layers: number of learned convolutions and transposed convolutions.
+        flops_per_voxel: cost per voxel of a large tile; see `flops_per_voxel`.
         summary: one line.
     """
 
@@ -42,20 +42,20 @@ class Description:
     summary: str
 
 
-def describe_network(name: str, arguments: dict[str, Any] | None = None) -> Description:
-    """Describe a network, without making its weights.
+def describe_network(name: str, arguments: dict[str, Any] | None = None) -> NetworkDescription:
+    """Describe a network, without allocating its weights.
 
     Args:
-        name: its name in the registry.
-        arguments: what it is made with; by default as published.
+        name: name in the registry.
+        arguments: of the network's class; the published ones by default.
 
     Raises:
-        ConfigError: no such network, or arguments that it does not take.
+        ConfigError: an unknown network or argument.
     """
     with torch.device("meta"):
         network = build_network(name, arguments or {}).eval()
     footprint = network_footprint(network)
-    return Description(
+    return NetworkDescription(
         footprint=footprint,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         layers=sum(layer.weight.requires_grad for layer in _convolutions(network)),
@@ -65,29 +65,29 @@ def describe_network(name: str, arguments: dict[str, Any] | None = None) -> Desc
 
 
 def flops_per_voxel(network: nn.Module, footprint: Footprint) -> float:
-    """Floating-point operations per voxel of a large input; a multiply-add counts as two, all but convolutions as none.
+    """Floating-point operations of the convolutions per voxel of a large input; a multiply-add counts as two.
 
-    Along each axis the size of every map is a straight line in the size of the input, so the operations are a
-    polynomial of degree one in each side. Its leading coefficient is the cost per voxel of a large tile, exactly: the
-    mixed difference between inputs that are a stride longer along some axes and those that are not. What a halo,
-    margin or padding costs beside is not in it.
+    The size of every activation is linear in the size of the input along each axis, so the operations are a polynomial
+    of degree one in each side. Its leading coefficient is the exact cost per voxel of a large tile: the mixed
+    difference between inputs that are a stride longer along some axes and those that are not. The cost of halo, margin
+    and padding is not included.
 
     Args:
         network: on the meta device, in eval mode.
-        footprint: the network's.
+        footprint: of the network.
     """
     first = 3 - footprint.dimensions
     smallest, stride = list(footprint.smallest)[first:], list(footprint.stride)[first:]
     difference = 0
-    for longer in product((0, 1), repeat=footprint.dimensions):
-        sides = [n + more * s for n, more, s in zip(smallest, longer, stride, strict=True)]
-        sign = -1 if (footprint.dimensions - sum(longer)) % 2 else 1
+    for steps in product((0, 1), repeat=footprint.dimensions):
+        sides = [n + step * s for n, step, s in zip(smallest, steps, stride, strict=True)]
+        sign = -1 if (footprint.dimensions - sum(steps)) % 2 else 1
         difference += sign * _flops(network, sides)
     return difference / prod(stride)
 
 
 def _flops(network: nn.Module, sides: Sequence[int]) -> int:
-    """Operations of one forward pass; on the meta device nothing is computed."""
+    """Operations of a forward pass, counted on the meta device."""
     inputs = torch.empty(1, _convolutions(network)[0].in_channels, *sides, device="meta")
     with EXCLUSIVE, torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(inputs)

@@ -1,4 +1,4 @@
-"""Models that come with volseg, and the one way from what a user typed to a model file."""
+"""Packaged models, and the lookup of model files."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ _FOLDER = Path(__file__).parent / "weights"
 
 
 def packaged_models() -> dict[str, Path]:
-    """Name and file of each model that comes with volseg."""
+    """Name and file of each packaged model."""
     return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
 
 
 def model_card_text(name: str) -> str:
-    """The model card of a packaged model in Markdown: data and terms, scores, and what it is not good for.
-
-    Empty where there is none.
-    """
-    story = packaged_models().get(name, _FOLDER / name).with_suffix(".md")
-    return story.read_text(encoding="utf-8") if story.exists() else ""
+    """Model card of a packaged model in Markdown: data, licence, scores, limits; empty if there is none."""
+    path = packaged_models().get(name, _FOLDER / name).with_suffix(".md")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def resolve_model(file_or_name: str) -> Path:
-    """The file of a packaged model's name, or the file itself.
+    """Return the file of a packaged model, or the file itself.
 
     Raises:
         ConfigError: neither a packaged model nor a file.

@@ -195,9 +195,9 @@ def _has_contrast(volume: Volume, box: Box) -> bool:
 
 def _plans(record: RunRecord, model_files: tuple[str, ...], load: Load) -> list[MemoryPlan]:
     """The memory plan of each network of a run, on this worker."""
-    from volseg.models.model import shared_model  # noqa: PLC0415 - the driver imports this module without torch
+    from volseg.models.model import load_shared_model  # noqa: PLC0415 - the driver imports this module without torch
 
-    networks: list[Any] = [shared_model(file).network for file in model_files]
+    networks: list[Any] = [load_shared_model(file).network for file in model_files]
     weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
     return [
         plan_memory(network, record.grid, entry.tiling, replace(load, batch=entry.batch), weights)

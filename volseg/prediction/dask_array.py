@@ -21,7 +21,7 @@ from volseg.blocks.box import ceil_to, floor_to
 from volseg.errors import ConfigError, GridError, SourceError
 from volseg.inference import Device, Engine, Precision
 from volseg.models import ModelHeader, read_card, resolve_model
-from volseg.models.compatibility import refuse_other_type
+from volseg.models.compatibility import refuse_dtype_mismatch
 from volseg.ops import Grey, Statistics, reflect_gather
 from volseg.pipeline.block import refuse_non_finite
 from volseg.storage import GREY
@@ -83,7 +83,7 @@ def _refuse_other_than_volume(array: da.Array | NDArray[Any]) -> None:
 def _lazy_probability(array: da.Array, model: str, halo: str | Sequence[int], engine: Engine) -> da.Array:
     _refuse_other_than_volume(array)
     header = read_card(resolve_model(model))
-    refuse_other_type(array.dtype.name, header.card.normalization)
+    refuse_dtype_mismatch(array.dtype.name, header.card.normalization)
     header.card.channels_of(("membrane",))
     footprint = header.card.footprint
     halo_zyx = _parse_halo(halo, footprint)

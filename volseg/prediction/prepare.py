@@ -12,8 +12,8 @@ from volseg.blocks import Box, parse_roi
 from volseg.config.tolerance import Tolerance
 from volseg.errors import ConfigError, ResumeError, TargetError
 from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
-from volseg.models import ModelHeader, chosen_classes, read_card, refuse_lone_estimate, resolve_model
-from volseg.models.compatibility import refuse_other_type, refuse_other_voxels, refuse_uneven
+from volseg.models import ModelHeader, check_ensemble, read_card, resolve_classes, resolve_model
+from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
 from volseg.pipeline import Plan, PlanRequest, plan_run
 from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.storage import (
@@ -98,8 +98,8 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     volume = open_volume(config.source, level=config.scale_level)
     refuse_overlap("source", volume.location, target)
     models = _open_models(config, volume, target)
-    classes = chosen_classes(models, config.classes)
-    refuse_lone_estimate(models, config.orientations, uncertainty=config.uncertainty)
+    classes = resolve_classes(models, config.classes)
+    check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
     recorded = read_record(target) if config.resume and target.exists() else None
     if recorded is not None:
         _refuse_other_inputs(recorded, volume, models, target)
@@ -167,10 +167,10 @@ def _open_models(config: PredictConfig, volume: Volume, target: Path) -> tuple[M
     for model in models:
         refuse_overlap("model", model.path, target)
         if not config.ignore_voxel_size:
-            refuse_other_voxels(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, volume.levels_nm)
-        refuse_other_type(volume.dtype, model.card.normalization)
+            refuse_voxel_size_mismatch(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, volume.levels_nm)
+        refuse_dtype_mismatch(volume.dtype, model.card.normalization)
         if config.orientations == "all":
-            refuse_uneven(model.card.footprint)
+            refuse_uneven_rotation(model.card.footprint)
     return models
 
 

@@ -15,7 +15,7 @@ from volseg.blocks import Box
 from volseg.inference import Engine, Load
 from volseg.models import read_card
 from volseg.models.footprint import network_footprint
-from volseg.models.model import Model, card_for, load_model_file, save_model
+from volseg.models.model import Model, build_card, load_model_file, save_model
 from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
@@ -124,7 +124,7 @@ def make_model(
     """
     arguments = {"width": 4, "depth": 2} if arguments is None else arguments
     network = random_network(kind, arguments, seed)
-    card = card_for(
+    card = build_card(
         network,
         name=path.stem,
         kind=kind,

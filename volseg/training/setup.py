@@ -13,7 +13,7 @@ from volseg.inference.memory.malloc import retain_heap
 from volseg.inference.predictor import disable_tf32
 from volseg.inference.settings import Engine
 from volseg.models import resolve_model
-from volseg.models.model import Model, card_for, load_model_file
+from volseg.models.model import Model, build_card, load_model_file
 from volseg.models.registry import build_network
 from volseg.training.data.patches import PatchDataset, patch_shapes
 from volseg.training.data.statistics import training_statistics
@@ -110,7 +110,7 @@ def _build_network(job: TrainingJob, normalization: Normalization) -> tuple[nn.M
     if affinities:
         arguments.setdefault("out_channels", len(target.offsets))
     network = build_network(settings.name, arguments)
-    card = card_for(
+    card = build_card(
         network,
         kind=settings.name,
         arguments=arguments,

@@ -1,4 +1,4 @@
-"""A table of overlaps holds what counting voxel by voxel would find, whatever the ids are."""
+"""Contingency tables equal counting voxel by voxel, for all ids."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def overlaps(table: Contingency) -> dict[tuple[int, int], int]:
 
 
 @given(PAIRS, st.sampled_from([0, 1000, 2**40]))
-def test_pairs_are_those_counted_one_by_one(pairs: list[tuple[int, int]], offset: int) -> None:
+def test_pairs_equal_a_count_voxel_by_voxel(pairs: list[tuple[int, int]], offset: int) -> None:
     shifted = [(t + offset, p) for t, p in pairs]
     truth, proposal = np.array(shifted, np.int64).reshape(-1, 2).T
     table = contingency(truth, proposal)
@@ -35,7 +35,7 @@ def test_pairs_are_those_counted_one_by_one(pairs: list[tuple[int, int]], offset
 @given(PAIRS, st.integers(0, 40))
 def test_parts_merge_into_the_whole(pairs: list[tuple[int, int]], cut: int) -> None:
     truth, proposal = np.array(pairs, np.int64).reshape(-1, 2).T
-    parts = contingency(truth[:cut], proposal[:cut]).merged(contingency(truth[cut:], proposal[cut:]))
+    parts = contingency(truth[:cut], proposal[:cut]).merge(contingency(truth[cut:], proposal[cut:]))
     assert overlaps(parts) == overlaps(contingency(truth, proposal))
 
 
@@ -45,12 +45,12 @@ def test_every_integer_type_is_counted(dtype: str) -> None:
     assert overlaps(contingency(ids, ids)) == {(0, 0): 1, (1, 1): 3}
 
 
-def test_ids_beyond_half_of_64_bits_stay_apart() -> None:
+def test_large_uint64_ids_stay_distinct() -> None:
     high = np.array([2**64 - 1, 2**64 - 2, 2**64 - 1], np.uint64)
     table = contingency(high, high)
-    assert overlaps(table.merged(table)) == {(2**64 - 1, 2**64 - 1): 4, (2**64 - 2, 2**64 - 2): 2}
+    assert overlaps(table.merge(table)) == {(2**64 - 1, 2**64 - 1): 4, (2**64 - 2, 2**64 - 2): 2}
 
 
-def test_the_foreground_leaves_out_what_is_no_cell() -> None:
+def test_the_foreground_excludes_id_0() -> None:
     table = contingency(np.array([0, 0, 3]), np.array([1, 2, 0]))
     assert overlaps(table.foreground()) == {(3, 0): 1}

@@ -1,4 +1,4 @@
-"""Scores of ids agree with a case worked out by hand and with scikit-image, and keep the laws of partitions."""
+"""Scores of ids agree with a case computed by hand and with scikit-image, and are invariant under renumbering."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def columns(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return truth, proposal
 
 
-def test_a_case_worked_out_by_hand() -> None:
+def test_a_case_computed_by_hand() -> None:
     # Overlaps 2, 2, 2; true sizes 4, 2; proposed sizes 2, 4. Pairs of two voxels: 3 shared of 7 and 7, and 15 in all.
     table = contingency(TRUTH, PROPOSAL)
     rand, info = rand_agreement(table), information_agreement(table)
@@ -43,12 +43,12 @@ def test_a_case_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("shape", [(20, 30), (4, 12, 9)])
-def test_scores_are_those_of_scikit_image(seed: int, shape: tuple[int, ...]) -> None:
+def test_scores_equal_those_of_scikit_image(seed: int, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(seed)
     truth, proposal = rng.integers(0, 6, shape), rng.integers(0, 9, shape)
     proposal = np.where(rng.random(shape) < 0.7, truth, proposal)
     scores = instance_scores(proposal, truth)
-    # scikit-image calls precision what its documentation, and the paper, call recall.
+    # scikit-image swaps precision and recall, contrary to its documentation and the paper.
     error, recall, precision = adapted_rand_error(truth, proposal)
     assert (scores.adapted_rand_error, scores.precision, scores.recall) == pytest.approx((error, precision, recall))
     variation = variation_of_information(truth, proposal, ignore_labels=[0])
@@ -56,7 +56,7 @@ def test_scores_are_those_of_scikit_image(seed: int, shape: tuple[int, ...]) -> 
 
 
 @given(IDS)
-def test_truth_against_itself_is_perfect_whatever_its_ids_are_called(pairs: list[tuple[int, int]]) -> None:
+def test_a_renumbered_truth_is_perfect(pairs: list[tuple[int, int]]) -> None:
     truth, _ = columns(pairs)
     scores = asdict(instance_scores(100 - 7 * truth, truth))
     assert (scores.pop("precision"), scores.pop("recall")) == (1, 1)
@@ -64,36 +64,36 @@ def test_truth_against_itself_is_perfect_whatever_its_ids_are_called(pairs: list
 
 
 @given(IDS)
-def test_new_names_change_nothing(pairs: list[tuple[int, int]]) -> None:
+def test_renumbering_changes_nothing(pairs: list[tuple[int, int]]) -> None:
     truth, proposal = columns(pairs)
     assert instance_scores(2**40 - 3 * proposal, 5 * truth + 2) == instance_scores(proposal, truth)
 
 
 @given(IDS)
-def test_splits_lower_the_split_parts_alone_and_mergers_the_merge_parts(pairs: list[tuple[int, int]]) -> None:
+def test_splits_lower_only_split_scores_and_mergers_only_merge_scores(pairs: list[tuple[int, int]]) -> None:
     coarse, other = columns(pairs)
     fine = 10 * coarse + other
-    fell_apart, ran_together = len(np.unique(fine)) > len(np.unique(coarse)), contingency(fine, coarse)
+    has_splits = len(np.unique(fine)) > len(np.unique(coarse))
     for agreement in (rand_agreement, information_agreement, pair_agreement):
-        split, merged = agreement(contingency(coarse, fine)), agreement(ran_together)
-        assert split.merge == merged.split == 1
-        assert split.split == merged.merge
-        assert (split.split < 1) == fell_apart
+        split, merger = agreement(contingency(coarse, fine)), agreement(contingency(fine, coarse))
+        assert split.merge == merger.split == 1
+        assert split.split == merger.merge
+        assert (split.split < 1) == has_splits
         assert 0 <= split.mean <= 1
     scores = instance_scores(fine, coarse)
-    assert (scores.voi_merge, scores.voi_split > 0) == (0, fell_apart)
+    assert (scores.voi_merge, scores.voi_split > 0) == (0, has_splits)
 
 
 @given(IDS)
-def test_scores_lie_between_perfect_and_worst_and_mirror_each_other(pairs: list[tuple[int, int]]) -> None:
+def test_scores_lie_between_0_and_1_and_swap_with_the_partitions(pairs: list[tuple[int, int]]) -> None:
     truth, proposal = columns(pairs)
-    here, there = contingency(truth, proposal), contingency(proposal, truth)
+    table, swapped_table = contingency(truth, proposal), contingency(proposal, truth)
     for agreement in (rand_agreement, information_agreement, pair_agreement):
-        forth, back = agreement(here), agreement(there)
-        assert 0 <= forth.split <= 1
-        assert 0 <= forth.merge <= 1
-        assert (forth.split, forth.merge) == (back.merge, back.split)
-    assert 0 <= rand_error(here) == rand_error(there) <= 1
+        scores, swapped = agreement(table), agreement(swapped_table)
+        assert 0 <= scores.split <= 1
+        assert 0 <= scores.merge <= 1
+        assert (scores.split, scores.merge) == (swapped.merge, swapped.split)
+    assert 0 <= rand_error(table) == rand_error(swapped_table) <= 1
 
 
 @given(IDS, IDS)
@@ -108,14 +108,14 @@ def test_ignored_voxels_and_slabs_change_nothing(pairs: list[tuple[int, int]], m
     assert counts.scores() == instance_scores(proposal, truth)
 
 
-def test_what_is_no_cell_counts_for_the_plain_rand_error_alone() -> None:
+def test_voxels_outside_cells_count_only_for_the_plain_rand_error() -> None:
     without, within = instance_scores(PROPOSAL, TRUTH), instance_scores(np.append(PROPOSAL, 6), np.append(TRUTH, 0))
     assert within.adapted_rand_error == without.adapted_rand_error
-    # The seventh voxel makes six pairs, and is wrongly held together in four of them.
+    # The seventh voxel adds six pairs, of which four are wrongly in one segment.
     assert within.rand_error == pytest.approx((8 + 4) / 21)
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(ConfigError, match="holds no cell"):
         instance_scores(np.ones(3, int), np.array([0, 0, -1]))
     with pytest.raises(ConfigError, match="nothing to score"):

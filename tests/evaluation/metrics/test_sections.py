@@ -1,4 +1,4 @@
-"""V_rand and V_info: truth against itself is perfect, and cells are compared section by section."""
+"""V_rand and V_info are perfect for the truth itself, and means over sections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GAP = np.float32([[[0, 0, 0.35, 0, 0]]])
 
 
 def noisy(seed: int, shape: tuple[int, int, int] = (2, 24, 24)) -> tuple[np.ndarray, np.ndarray]:
-    """A membrane that divides each section, and a map of it, no two values of which are equal."""
+    """Ids that membrane separates, and a map of the membrane with distinct values."""
     rng = np.random.default_rng(seed)
     ids: np.ndarray = np.kron(rng.integers(0, 30, (shape[0], shape[1] // 6, shape[2] // 6)), np.ones((1, 6, 6), int))
     ids[:, ::6] = 0
@@ -31,9 +31,9 @@ def noisy(seed: int, shape: tuple[int, int, int] = (2, 24, 24)) -> tuple[np.ndar
     return (blurred / blurred.max()).astype(np.float32), ids
 
 
-def test_a_case_worked_out_by_hand() -> None:
+def test_a_case_computed_by_hand() -> None:
     scores = section_scores(GAP, TWO)
-    # Up to 0.3 the two cells are apart. From 0.4 on they are one of 4 true pixels: (4 + 4) / (1/2 * 8 + 1/2 * 16).
+    # Up to 0.3 cells are separate. From 0.4 on they are one segment of 4 true pixels: (4 + 4) / (1/2 * 8 + 1/2 * 16).
     assert scores.v_rand == pytest.approx((1, 1, 1, *[2 / 3] * 6))
     assert list(scores.v_info) == [1, 1, 1, 0, 0, 0, 0, 0, 0]
     assert (scores.best_v_rand, scores.v_rand_threshold, scores.rand_split, scores.rand_merge) == (1, 0.1, 1, 1)
@@ -60,9 +60,11 @@ def test_truth_against_itself_is_perfect(cells: np.ndarray) -> None:
 
 @FEW
 @given(st_numpy.arrays(np.uint8, (2, 6, 7)), st_numpy.arrays(np.int32, (2, 6, 7), elements=st.integers(-1, 4)))
-def test_any_map_scores_between_0_and_1_and_bytes_as_floats_do(stored: np.ndarray, ids: np.ndarray) -> None:
+def test_scores_lie_between_0_and_1_and_are_equal_for_uint8_and_float32(
+    probability: np.ndarray, ids: np.ndarray
+) -> None:
     assume((ids > 0).any())
-    scores = section_scores(stored, ids)
+    scores = section_scores(probability, ids)
     values = (
         *scores.v_rand,
         *scores.v_info,
@@ -72,7 +74,7 @@ def test_any_map_scores_between_0_and_1_and_bytes_as_floats_do(stored: np.ndarra
         scores.info_merge,
     )
     assert all(0 <= value <= 1 for value in values)
-    assert scores == section_scores(stored / np.float32(255), ids)
+    assert scores == section_scores(probability / np.float32(255), ids)
 
 
 @FEW
@@ -87,7 +89,7 @@ def test_ignored_pixels_change_nothing(seed: int, ignored: np.ndarray) -> None:
     assert counts.scores() == expected
 
 
-def test_truth_against_itself_is_perfect_where_a_part_is_ignored() -> None:
+def test_truth_against_itself_is_perfect_if_a_part_is_ignored() -> None:
     _, ids = noisy(0)
     ids = (ids > 0).astype(int)
     probability = (ids == 0).astype(np.float32)
@@ -97,41 +99,41 @@ def test_truth_against_itself_is_perfect_where_a_part_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_new_names_change_nothing_and_sections_add_up(seed: int) -> None:
+def test_renumbering_changes_nothing_and_scores_are_means_of_sections(seed: int) -> None:
     probability, ids = noisy(seed)
     counts = SegmentationCounts()
-    for section, named in zip(probability, ids, strict=True):
-        counts.add(section[None], np.where(named > 0, 2**40 - named, 0)[None].astype(np.uint64))
+    for section, section_ids in zip(probability, ids, strict=True):
+        counts.add(section[None], np.where(section_ids > 0, 2**40 - section_ids, 0)[None].astype(np.uint64))
     assert counts.scores() == section_scores(probability, ids)
-    alone = [section_scores(probability[z : z + 1], ids[z : z + 1]).v_rand for z in range(2)]
-    np.testing.assert_allclose(np.mean(alone, axis=0), counts.scores().v_rand)
+    single = [section_scores(probability[z : z + 1], ids[z : z + 1]).v_rand for z in range(2)]
+    np.testing.assert_allclose(np.mean(single, axis=0), counts.scores().v_rand)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
-def test_cells_grow_as_a_watershed_of_the_whole_section_would_have_it(seed: int, threshold: float) -> None:
+def test_cells_equal_a_watershed_of_the_whole_section(seed: int, threshold: float) -> None:
     probability = noisy(seed)[0][0]
     seeds, _ = ndimage.label(probability < threshold)
     expected = watershed(probability, seeds)
     np.testing.assert_array_equal(proposed_cells(probability, threshold), expected)
 
 
-def test_cells_that_touch_or_lie_apart_are_cells_of_their_own() -> None:
+def test_touching_ids_and_separate_components_are_different_cells() -> None:
     assert len(np.unique(true_cells(np.array([[1, 1, 2], [0, 3, 3], [1, 0, 3]])))) == 1 + 4
     assert true_cells(np.array([[-1, 5, -1, 5]])).tolist() == [[0, 1, 0, 2]]
 
 
-def test_a_split_shows_in_the_split_parts_and_a_merger_in_the_merge_parts() -> None:
+def test_splits_lower_split_scores_and_mergers_lower_merge_scores() -> None:
     one = np.ones((1, 1, 5), int)
-    split, merged = section_scores(GAP, one), section_scores(np.zeros_like(GAP), TWO)
+    split, merger = section_scores(GAP, one), section_scores(np.zeros_like(GAP), TWO)
     assert split.v_rand[0] < 1
-    # One true cell holds no information: none of the proposal's is of the truth, and none of the truth's is missed.
+    # One true cell has no information, so the mutual information is 0.
     assert split.v_info[0] == 0
-    assert (merged.rand_split, merged.info_split) == (1, 1)
-    assert (merged.rand_merge, merged.info_merge) == (0.5, 0)
+    assert (merger.rand_split, merger.info_split) == (1, 1)
+    assert (merger.rand_merge, merger.info_merge) == (0.5, 0)
 
 
-def test_sections_without_cells_are_left_out() -> None:
+def test_sections_without_cells_do_not_count() -> None:
     probability, ids = np.concatenate([GAP, GAP]), np.concatenate([TWO, np.zeros_like(TWO)])
     assert section_scores(probability, ids) == section_scores(GAP, TWO)
     with pytest.raises(ConfigError, match="no section of the truth holds a cell"):

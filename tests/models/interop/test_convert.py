@@ -1,4 +1,4 @@
-"""What is exported computes what the network computes, whatever runs it, and is not there if it does not."""
+"""Exports compute what the network computes; one that differs is not written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.interop.exported import NETWORKS, TERMS, model_of
+from tests.models.interop.exported import LICENSE, NETWORKS, make_named_model
 from volseg.errors import ConfigError, ModelError
-from volseg.models.interop.convert import export_model, generated_image
-from volseg.models.model import Model, card_for, load_model_file
+from volseg.models.interop.convert import export_model, generate_image
+from volseg.models.model import Model, build_card, load_model_file
 from volseg.models.registry import build_network
 from volseg.ops import Normalization
 from volseg.testing.factories import VOXEL_NM, make_model
@@ -35,10 +35,10 @@ from volseg.models.interop.onnx_export import INPUT, OUTPUT, onnx_difference, wr
 
 @pytest.fixture(params=NETWORKS)
 def model(request: pytest.FixtureRequest) -> Model:
-    return model_of(request.param)
+    return make_named_model(request.param)
 
 
-def run(path: Path, normalized: NDArray[np.float32]) -> Any:
+def run_onnx(path: Path, normalized: NDArray[np.float32]) -> Any:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -46,29 +46,29 @@ def run(path: Path, normalized: NDArray[np.float32]) -> Any:
     return session.run(None, {INPUT: normalized})[0]
 
 
-def test_an_onnx_file_takes_every_size_that_the_network_takes(model: Model, tmp_path: Path) -> None:
+def test_onnx_files_accept_every_size_of_the_network(model: Model, tmp_path: Path) -> None:
     write_onnx(model, tmp_path / "m.onnx", {})
     _, y, x = model.card.footprint.smallest
     stride = model.card.footprint.stride[1]
     for batch, rows, columns in ((1, y, x), (3, y, x + 5 * stride), (2, y + 7 * stride, x + stride)):
         normalized = np.random.default_rng(rows).normal(size=(batch, 1, rows, columns)).astype(np.float32)
         with torch.inference_mode():
-            output = model.network(torch.from_numpy(normalized))
-        expected = output.softmax(dim=1) if len(model.card.classes) > 1 else output.sigmoid()
-        made = run(tmp_path / "m.onnx", normalized)
-        assert made.shape[1] == len(model.card.classes)
-        np.testing.assert_allclose(made, expected.numpy(), rtol=0, atol=onnx_export.TOLERANCE)
+            logits = model.network(torch.from_numpy(normalized))
+        expected = logits.softmax(dim=1) if len(model.card.classes) > 1 else logits.sigmoid()
+        output = run_onnx(tmp_path / "m.onnx", normalized)
+        assert output.shape[1] == len(model.card.classes)
+        np.testing.assert_allclose(output, expected.numpy(), rtol=0, atol=onnx_export.TOLERANCE)
 
 
-def test_an_onnx_file_carries_the_card(tmp_path: Path) -> None:
+def test_onnx_files_contain_the_card(tmp_path: Path) -> None:
     import onnx
 
     model = make_model(tmp_path / "m.safetensors", "unet", {"width": 2, "depth": 1})
-    export_model(str(model), tmp_path / "m.onnx", authors=["A. Author"], license_id=TERMS)
-    said = {entry.key: entry.value for entry in onnx.load_model(tmp_path / "m.onnx").metadata_props}
+    export_model(str(model), tmp_path / "m.onnx", authors=["A. Author"], license_id=LICENSE)
+    properties = {entry.key: entry.value for entry in onnx.load_model(tmp_path / "m.onnx").metadata_props}
     header = load_model_file(model)
     footprint = header.card.footprint
-    assert (said["name"], said["digest"], said["license"]) == ("m", header.digest, TERMS)
+    assert (properties["name"], properties["digest"], properties["license"]) == ("m", header.digest, LICENSE)
     for key, value in {
         "voxel_nm": VOXEL_NM,
         "stride": footprint.stride,
@@ -77,8 +77,8 @@ def test_an_onnx_file_carries_the_card(tmp_path: Path) -> None:
         "classes": ("cell", "membrane"),
         "authors": ("A. Author",),
     }.items():
-        assert tuple(json.loads(said[key])) == value
-    assert json.loads(said["normalization"])["mode"] == "section"
+        assert tuple(json.loads(properties[key])) == value
+    assert json.loads(properties["normalization"])["mode"] == "section"
 
 
 @pytest.mark.parametrize(
@@ -90,18 +90,18 @@ def test_an_onnx_file_carries_the_card(tmp_path: Path) -> None:
         ("fcn8s", {"width": 1}),
     ],
 )
-def test_other_networks_have_an_onnx_form_as_well(tmp_path: Path, kind: str, arguments: dict[str, Any]) -> None:
+def test_other_networks_are_exported_too(tmp_path: Path, kind: str, arguments: dict[str, Any]) -> None:
     torch.manual_seed(0)
     network = build_network(kind, arguments).eval()
     normalization = Normalization("section", (0.0, 1.0))
-    card = card_for(network, name="m", kind=kind, arguments=arguments, normalization=normalization, voxel_nm=VOXEL_NM)
+    card = build_card(network, name="m", kind=kind, arguments=arguments, normalization=normalization, voxel_nm=VOXEL_NM)
     model = Model(network, card, "digest")
     write_onnx(model, tmp_path / "m.onnx", {})
     assert onnx_difference(model, tmp_path / "m.onnx") < onnx_export.TOLERANCE
 
 
-class Switches(nn.Module):
-    """Pools, and puts back where the switches say: what DeconvNet does at each of its stages."""
+class PoolUnpool(nn.Module):
+    """Pools and unpools, like a stage of DeconvNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,24 +113,25 @@ class Switches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled, switches = self.pool(self.first(x))
-        out: Tensor = self.head(self.unpool(pooled, switches))
-        return out
+        output: Tensor = self.head(self.unpool(pooled, switches))
+        return output
 
 
-def test_unpooling_by_switches_has_an_onnx_form(tmp_path: Path) -> None:
-    model = replace(model_of("fusionnet"), network=Switches().eval())
+def test_unpooling_is_exported(tmp_path: Path) -> None:
+    model = replace(make_named_model("fusionnet"), network=PoolUnpool().eval())
     write_onnx(model, tmp_path / "m.onnx", {})
     assert onnx_difference(model, tmp_path / "m.onnx") < onnx_export.TOLERANCE
 
 
-def test_single_voxels_may_differ_where_switches_decide_and_nowhere_else() -> None:
-    made = np.zeros((1, 1, 100, 100), np.float32)
-    expected = made.copy()
+def test_a_fraction_of_voxels_is_exempt_only_with_unpooling() -> None:
+    output = np.zeros((1, 1, 100, 100), np.float32)
+    expected = output.copy()
     expected[0, 0, 0, :40] = 0.5
-    strict = model_of("fusionnet")
-    assert onnx_export.difference(strict, made, expected) == 0.5
-    assert onnx_export.difference(replace(strict, network=Switches()), made, expected) == 0.0
-    assert onnx_export.difference(replace(strict, network=Switches()), made, made + 1) == 1.0
+    strict = make_named_model("fusionnet")
+    assert onnx_export.max_difference(strict, output, expected) == 0.5
+    unpooling = replace(strict, network=PoolUnpool())
+    assert onnx_export.max_difference(unpooling, output, expected) == 0.0
+    assert onnx_export.max_difference(unpooling, output, output + 1) == 1.0
 
 
 class Fourier(nn.Module):
@@ -138,14 +139,14 @@ class Fourier(nn.Module):
         return torch.fft.fft2(x).real
 
 
-def test_what_has_no_onnx_form_is_refused_in_one_line(tmp_path: Path) -> None:
-    model = replace(model_of("fusionnet"), network=Fourier())
+def test_operations_that_onnx_lacks_are_refused_in_one_line(tmp_path: Path) -> None:
+    model = replace(make_named_model("fusionnet"), network=Fourier())
     with pytest.raises(ModelError, match="network 'fusionnet' .*ONNX .*fft") as refused:
         write_onnx(model, tmp_path / "m.onnx", {})
     assert "\n" not in str(refused.value)
 
 
-def test_pydantic_is_left_as_it_was() -> None:
+def test_exporting_does_not_change_pydantic() -> None:
     from pydantic_core import core_schema
 
     assert core_schema.wrap_serializer_function_ser_schema.__module__ == core_schema.__name__
@@ -153,9 +154,11 @@ def test_pydantic_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("mode", ["section", "volume", "fixed"])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-def test_the_generated_image_is_such_as_the_model_was_made_for(mode: Any, dtype: str) -> None:
-    card = model_of("fusionnet").card.model_copy(update={"normalization": Normalization(mode, (110.0, 20.0), dtype)})
-    grey = generated_image(card, (1, 1, 20, 50), seed=0)
+def test_generated_images_have_grey_values_like_the_training_data(mode: Any, dtype: str) -> None:
+    card = make_named_model("fusionnet").card.model_copy(
+        update={"normalization": Normalization(mode, (110.0, 20.0), dtype)}
+    )
+    grey = generate_image(card, (1, 1, 20, 50), seed=0)
     assert grey.shape == (1, 1, 20, 50)
     if mode == "fixed":
         assert (grey.mean(), grey.std()) == (pytest.approx(110, abs=25), pytest.approx(20, abs=10))
@@ -165,24 +168,24 @@ def test_the_generated_image_is_such_as_the_model_was_made_for(mode: Any, dtype:
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.zip"])
-def test_an_export_that_differs_is_not_there(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exports_that_differ_are_not_written(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(tmp_path / "m.safetensors", "unet", {"width": 2, "depth": 1})
-    honest = onnx_export.probability
-    monkeypatch.setattr(onnx_export, "probability", lambda *given: honest(*given) + 0.001)
+    original = onnx_export.predict_probability
+    monkeypatch.setattr(onnx_export, "predict_probability", lambda *arguments: original(*arguments) + 0.001)
     with pytest.raises(ModelError, match=r"differs from the network by 0\.001, more than 0\.0001; not exported"):
-        export_model(str(model), tmp_path / name, license_id=TERMS)
+        export_model(str(model), tmp_path / name, license_id=LICENSE)
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
-def test_nothing_is_overwritten(tmp_path: Path, small_model: Path) -> None:
-    (tmp_path / "m.onnx").write_text("mine")
+def test_existing_files_are_not_overwritten(tmp_path: Path, small_model: Path) -> None:
+    (tmp_path / "m.onnx").write_text("content")
     with pytest.raises(ModelError, match="exists already; choose another name"):
         export_model(str(small_model), tmp_path / "m.onnx")
-    assert (tmp_path / "m.onnx").read_text() == "mine"
+    assert (tmp_path / "m.onnx").read_text() == "content"
 
 
 @pytest.mark.parametrize("package_name", ["onnx", "onnxruntime"])
-def test_without_the_extra_one_line_says_what_to_install(
+def test_missing_packages_are_named_in_one_line(
     tmp_path: Path, small_model: Path, package_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "volseg.models.interop.onnx_export")

@@ -1,4 +1,4 @@
-"""Foreign weights come in whole, whatever they were wrapped in, and nothing else comes in at all."""
+"""State dicts are matched to a network in any wrapper; other files are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from volseg.errors import ConfigError, ModelError
-from volseg.models.interop.state_dict import fit_names, read_state_dict
+from volseg.models.interop.state_dict import match_tensors, read_state_dict
 from volseg.models.registry import build_network
 from volseg.testing.factories import random_network
 
@@ -31,17 +31,17 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 
 @cache
-def trained(kind: str, **arguments: Any) -> nn.Module:
-    """A network as a training leaves it; made once, and changed by none."""
+def cached_network(kind: str, **arguments: Any) -> nn.Module:
+    """A network with random weights; tests must not modify it."""
     return random_network(kind, arguments)
 
 
-def fitted(path: Path, kind: tuple[str, dict[str, Any]]) -> tuple[nn.Module, int]:
-    """The network with the weights of a file in it, and how many had another name."""
+def load_into(path: Path, kind: tuple[str, dict[str, Any]]) -> tuple[nn.Module, int]:
+    """A network with the weights of a file, and the number of renamed tensors."""
     network = build_network(*kind)
-    found = fit_names(read_state_dict(path), network)
-    network.load_state_dict(found.tensors)
-    return network.eval(), found.renamed
+    matched = match_tensors(read_state_dict(path), network)
+    network.load_state_dict(matched.tensors)
+    return network.eval(), matched.renamed
 
 
 def assert_same(network: nn.Module, other: nn.Module) -> None:
@@ -50,54 +50,54 @@ def assert_same(network: nn.Module, other: nn.Module) -> None:
             torch.testing.assert_close(other.state_dict()[name], tensor, rtol=0, atol=0)
 
 
-def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, under the names that another author gave."""
+def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under other names."""
     return {f"block{number}.{name.rpartition('.')[2]}": tensor for number, (name, tensor) in enumerate(state.items())}
 
 
-@pytest.mark.parametrize("nest", [(), ("state_dict",), ("model_state_dict",), ("net",), ("model", "state_dict")])
+@pytest.mark.parametrize("keys", [(), ("state_dict",), ("model_state_dict",), ("net",), ("model", "state_dict")])
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "network.", "_orig_mod.module."])
-def test_wrappers_do_not_matter(tmp_path: Path, kind: Any, nest: tuple[str, ...], prefix: str) -> None:
-    network = trained(kind[0], **kind[1])
+def test_wrappers_are_removed(tmp_path: Path, kind: Any, keys: tuple[str, ...], prefix: str) -> None:
+    network = cached_network(kind[0], **kind[1])
     content: Any = {prefix + name: tensor for name, tensor in network.state_dict().items()}
-    for name in nest:
-        content = {name: content, "epoch": 7}
+    for key in keys:
+        content = {key: content, "epoch": 7}
     torch.save(content, tmp_path / "w.pt")
-    other, count = fitted(tmp_path / "w.pt", kind)
+    other, count = load_into(tmp_path / "w.pt", kind)
     assert_same(network, other)
     assert count == 0
 
 
 @pytest.mark.parametrize("counters", [True, False])
-def test_names_do_not_matter_where_order_and_shapes_agree(tmp_path: Path, kind: Any, counters: bool) -> None:
-    network = trained(kind[0], **kind[1])
+def test_other_names_match_by_order_and_shape(tmp_path: Path, kind: Any, counters: bool) -> None:
+    network = cached_network(kind[0], **kind[1])
     state = {name: t for name, t in network.state_dict().items() if counters or not name.endswith(COUNTER)}
-    torch.save(renamed(state), tmp_path / "w.pth")
-    other, count = fitted(tmp_path / "w.pth", kind)
+    torch.save(rename(state), tmp_path / "w.pth")
+    other, count = load_into(tmp_path / "w.pth", kind)
     assert_same(network, other)
     assert count == sum(not name.endswith(COUNTER) for name in state)
 
 
-def test_order_does_not_matter_where_names_agree(tmp_path: Path, kind: Any) -> None:
-    network = trained(kind[0], **kind[1])
+def test_equal_names_match_in_any_order(tmp_path: Path, kind: Any) -> None:
+    network = cached_network(kind[0], **kind[1])
     torch.save(dict(reversed(network.state_dict().items())), tmp_path / "w.pt")
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     for name in ("w.pt", "w.safetensors"):
-        other, count = fitted(tmp_path / name, kind)
+        other, count = load_into(tmp_path / name, kind)
         assert_same(network, other)
         assert count == 0
 
 
 def test_half_precision_becomes_float32(tmp_path: Path, kind: Any) -> None:
-    network = trained(kind[0], **kind[1])
+    network = cached_network(kind[0], **kind[1])
     torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, tmp_path / "w.pt")
-    other, _ = fitted(tmp_path / "w.pt", kind)
+    other, _ = load_into(tmp_path / "w.pt", kind)
     assert_same(copy.deepcopy(network).half().float(), other)
     assert all(parameter.dtype == torch.float32 for parameter in other.parameters())
 
 
-class Burglar:
-    """Touches a file when it is unpickled."""
+class TouchOnUnpickling:
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -106,24 +106,26 @@ class Burglar:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_that_holds_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"w": torch.zeros(1)}, "extra": Burglar(tmp_path / "broken-in")}, tmp_path / "w.pt")
+def test_pickles_with_code_are_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save(
+        {"state_dict": {"w": torch.zeros(1)}, "extra": TouchOnUnpickling(tmp_path / "touched")}, tmp_path / "w.pt"
+    )
     with pytest.raises(ModelError, match=r"more than tensors \(\S+\), which could run code and is never loaded"):
         read_state_dict(tmp_path / "w.pt")
-    assert not (tmp_path / "broken-in").exists()
+    assert not (tmp_path / "touched").exists()
 
 
-def test_a_whole_module_is_refused(tmp_path: Path) -> None:
+def test_pickled_modules_are_refused(tmp_path: Path) -> None:
     torch.save(build_network(*NETWORKS[0]), tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"FusionNet\), which could run code .* torch.save\(network.state_dict\(\)"):
         read_state_dict(tmp_path / "w.pt")
 
 
-def _text(path: Path) -> None:
+def _write_text(path: Path) -> None:
     path.write_text("no weights, just some text")
 
 
-def _cut(path: Path) -> None:
+def _write_truncated(path: Path) -> None:
     torch.save({"w": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:2000])
 
@@ -134,32 +136,32 @@ def _cut(path: Path) -> None:
         ("w.pt", lambda path: None, "there is no file"),
         ("w.pt", Path.mkdir, "there is no file"),
         ("w.pt", Path.touch, "cannot be read as a file of torch.save"),
-        ("w.pt", _text, "(cannot be read as a file of torch.save|more than tensors)"),
-        ("w.pt", _cut, "cannot be read as a file of torch.save"),
-        ("w.safetensors", _text, "cannot be read as .safetensors"),
+        ("w.pt", _write_text, "(cannot be read as a file of torch.save|more than tensors)"),
+        ("w.pt", _write_truncated, "cannot be read as a file of torch.save"),
+        ("w.safetensors", _write_text, "cannot be read as .safetensors"),
         ("w.pt", lambda path: torch.save([torch.zeros(1)], path), "holds a list, not a state dict"),
         ("w.pt", lambda path: torch.save({}, path), "holds nothing, not a state dict"),
         ("w.pt", lambda path: torch.save({"w": torch.zeros(1), "n": 3}, path), "its entry 'n' is a int"),
         ("w.pt", lambda path: torch.save({1: torch.zeros(1)}, path), "its entry 1 is a Tensor"),
     ],
 )
-def test_what_is_no_state_dict_is_refused(tmp_path: Path, name: str, make: Any, message: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, name: str, make: Any, message: str) -> None:
     make(tmp_path / name)
     with pytest.raises((ConfigError, ModelError), match=message) as refused:
         read_state_dict(tmp_path / name)
     assert "\n" not in str(refused.value)
 
 
-def _swapped_roles(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Running means and variances have one shape: order alone would take one for the other."""
-    new = renamed(state)
+def _swap_roles(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Swap running means and variances, which have the same shape."""
+    other = rename(state)
     roles = {"running_mean": "running_var", "running_var": "running_mean"}
-    return {f"{n.partition('.')[0]}.{roles.get(n.partition('.')[2], n.partition('.')[2])}": t for n, t in new.items()}
+    return {f"{n.partition('.')[0]}.{roles.get(n.partition('.')[2], n.partition('.')[2])}": t for n, t in other.items()}
 
 
-def _own_names_elsewhere(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _misplace_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     names = list(state)
-    names[0], names[6], names[5] = "stranger", names[0], names[5]
+    names[0], names[6], names[5] = "other", names[0], names[5]
     return dict(zip(names, state.values(), strict=True))
 
 
@@ -171,13 +173,13 @@ def _own_names_elsewhere(state: dict[str, Tensor]) -> dict[str, Tensor]:
             r"head.weight \(2, 9, 1, 1\) .*has head.weight \(1, 2",
         ),
         (
-            lambda s: renamed({**s, "head.weight": torch.zeros(9)}),
+            lambda s: rename({**s, "head.weight": torch.zeros(9)}),
             r"weight \(9,\) where the network has head.wei",
         ),
         (lambda s: dict(list(s.items())[:-1]), r"nothing where the network has head.bias \(1,\)"),
         (lambda s: {**s, "more": torch.zeros(3)}, r"more \(3,\) where the network has nothing"),
-        (_swapped_roles, r"running_var \(2,\) where the network has .*running_mean \(2,\)"),
-        (_own_names_elsewhere, r"where the network has"),
+        (_swap_roles, r"running_var \(2,\) where the network has .*running_mean \(2,\)"),
+        (_misplace_names, r"where the network has"),
         (
             lambda s: {**s, "head.bias": torch.tensor([float("nan")])},
             "head.bias must hold finite floats; use",
@@ -185,14 +187,14 @@ def _own_names_elsewhere(state: dict[str, Tensor]) -> dict[str, Tensor]:
         (lambda s: {**s, "head.bias": torch.tensor([1])}, "head.bias must hold finite floats"),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, change: Any, message: str) -> None:
-    state = trained(NETWORKS[0][0], **NETWORKS[0][1]).state_dict()
+def test_mismatches_are_named(tmp_path: Path, change: Any, message: str) -> None:
+    state = cached_network(NETWORKS[0][0], **NETWORKS[0][1]).state_dict()
     torch.save(change(dict(state)), tmp_path / "w.pt")
     with pytest.raises(ModelError, match=message):
-        fitted(tmp_path / "w.pt", NETWORKS[0])
+        load_into(tmp_path / "w.pt", NETWORKS[0])
 
 
-def test_a_safetensors_file_is_never_matched_by_an_order_that_it_does_not_keep(tmp_path: Path, kind: Any) -> None:
-    save_file(renamed(trained(kind[0], **kind[1]).state_dict()), tmp_path / "w.safetensors")
-    with pytest.raises(ModelError, match=r"holds 'block.*', the network 'down.*keeps no order"):
-        fitted(tmp_path / "w.safetensors", kind)
+def test_safetensors_files_are_not_matched_by_order(tmp_path: Path, kind: Any) -> None:
+    save_file(rename(cached_network(kind[0], **kind[1]).state_dict()), tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"holds 'block.*', the network 'down.*has no order"):
+        load_into(tmp_path / "w.safetensors", kind)

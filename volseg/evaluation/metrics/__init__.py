@@ -1,11 +1,11 @@
-"""Scores of membrane probability and of cells against ground truth: numpy in, numbers out."""
+"""Scores of membrane probability and of cells against ground truth, from numpy arrays."""
 
 from volseg.evaluation.metrics.instances import InstanceCounts, InstanceScores, instance_scores
 from volseg.evaluation.metrics.pixels import (
     PixelCounts,
     PixelCurves,
     PixelScores,
-    membrane_of,
+    membrane_mask,
     pixel_curves,
     pixel_scores,
 )
@@ -20,7 +20,7 @@ __all__ = [
     "SegmentationCounts",
     "SegmentationScores",
     "instance_scores",
-    "membrane_of",
+    "membrane_mask",
     "pixel_curves",
     "pixel_scores",
     "section_scores",

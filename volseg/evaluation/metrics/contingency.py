@@ -1,4 +1,4 @@
-"""Which segments of a truth and of a proposal share voxels, and how many: all that comparing partitions needs."""
+"""Contingency tables: the number of voxels that segments of truth and proposal share."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_DENSE = 8
-"""Ids up to so many times the number of voxels are counted in a table; others are sorted."""
+_DENSE_FACTOR = 8
+"""Ids below this multiple of the number of voxels are counted in a table; larger ones are sorted."""
 
 
 @dataclass(frozen=True)
 class Contingency:
-    """The pairs of segments that overlap; three arrays (pairs,) that belong together, no pair twice.
+    """Pairs of segments that overlap, each once; arrays (pairs,).
 
     Attributes:
-        truth: the id that a pair has in the truth.
-        proposal: the id that it has in the proposal.
-        voxels: how many voxels have both, int64.
+        truth: id in the truth.
+        proposal: id in the proposal.
+        voxels: number of common voxels, int64.
     """
 
     truth: NDArray[Any]
@@ -49,13 +49,13 @@ class Contingency:
         return np.sort(self.voxels)
 
     def foreground(self) -> Contingency:
-        """The pairs within cells of the truth: those whose id there is not 0."""
-        inside = self.truth != 0
-        return Contingency(self.truth[inside], self.proposal[inside], self.voxels[inside])
+        """The pairs within cells of the truth, whose ids are not 0."""
+        cells = self.truth != 0
+        return Contingency(self.truth[cells], self.proposal[cells], self.voxels[cells])
 
-    def merged(self, other: Contingency) -> Contingency:
-        """This table and that of other voxels, as one."""
-        return _added_up(
+    def merge(self, other: Contingency) -> Contingency:
+        """Add the table of other voxels."""
+        return _aggregate(
             np.concatenate([self.truth, other.truth]),
             np.concatenate([self.proposal, other.proposal]),
             np.concatenate([self.voxels, other.voxels]),
@@ -63,7 +63,7 @@ class Contingency:
 
 
 def contingency(truth: NDArray[Any], proposal: NDArray[Any]) -> Contingency:
-    """Count the voxels that each two segments share.
+    """Count the voxels that each pair of segments shares.
 
     Args:
         truth: ids, of any integer type and shape.
@@ -73,35 +73,35 @@ def contingency(truth: NDArray[Any], proposal: NDArray[Any]) -> Contingency:
     >>> table.truth.tolist(), table.proposal.tolist(), table.voxels.tolist()
     ([1, 2], [7, 7], [2, 1])
     """
-    return _added_up(truth.ravel(), proposal.ravel(), np.ones(truth.size, np.int64))
+    return _aggregate(truth.ravel(), proposal.ravel(), np.ones(truth.size, np.int64))
 
 
-def _added_up(truth: NDArray[Any], proposal: NDArray[Any], voxels: NDArray[np.int64]) -> Contingency:
-    """One entry for each pair, with the voxels of all its entries."""
-    (truth_ids, rows), (proposal_ids, columns) = _numbered(truth), _numbered(proposal)
-    keys, places = _numbered(rows * len(proposal_ids) + columns)
-    # Sums of whole numbers below 2^53 are exact in float64, which is what bincount adds in.
-    summed = np.bincount(places, weights=voxels, minlength=len(keys)).astype(np.int64)
+def _aggregate(truth: NDArray[Any], proposal: NDArray[Any], voxels: NDArray[np.int64]) -> Contingency:
+    """Sum the voxels of equal pairs."""
+    (truth_ids, rows), (proposal_ids, columns) = _relabel(truth), _relabel(proposal)
+    keys, indices = _relabel(rows * len(proposal_ids) + columns)
+    # bincount sums in float64, in which integers below 2^53 are exact.
+    sums = np.bincount(indices, weights=voxels, minlength=len(keys)).astype(np.int64)
     rows, columns = np.divmod(keys, max(len(proposal_ids), 1))
-    return Contingency(truth_ids[rows], proposal_ids[columns], summed)
+    return Contingency(truth_ids[rows], proposal_ids[columns], sums)
 
 
-def _numbered(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The ids that occur, ascending, and the number of each entry's among them; both (n,).
+def _relabel(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Unique ids, ascending, and the index of each entry in them.
 
-    The same as `numpy.unique`, but without sorting where ids are small, as those of components are.
+    Equals `numpy.unique`, but does not sort if ids are small, as those of components are.
     """
     if not ids.size:
         return ids, np.zeros(0, np.int64)
-    if int(ids.min()) < 0 or int(ids.max()) >= _DENSE * ids.size:
-        found, places = np.unique(ids, return_inverse=True)
-        return found, places
+    if int(ids.min()) < 0 or int(ids.max()) >= _DENSE_FACTOR * ids.size:
+        unique, indices = np.unique(ids, return_inverse=True)
+        return unique, indices
     small = ids.astype(np.int64, copy=False)
-    there = np.bincount(small) > 0
-    return np.flatnonzero(there).astype(ids.dtype), (np.cumsum(there) - 1)[small]
+    present = np.bincount(small) > 0
+    return np.flatnonzero(present).astype(ids.dtype), (np.cumsum(present) - 1)[small]
 
 
 def _sizes(ids: NDArray[Any], voxels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Voxels of each id. Ascending, so that partitions that are alike add up to the same float."""
-    found, places = _numbered(ids)
-    return np.sort(np.bincount(places, weights=voxels, minlength=len(found)).astype(np.int64))
+    """Voxels of each id, ascending, so that equal partitions sum to the same float."""
+    unique, indices = _relabel(ids)
+    return np.sort(np.bincount(indices, weights=voxels, minlength=len(unique)).astype(np.int64))

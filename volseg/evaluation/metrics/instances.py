@@ -1,4 +1,4 @@
-"""Scores of cells that carry ids, in two or three dimensions."""
+"""Scores of instance segmentations in two or three dimensions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class InstanceScores:
-    """How well proposed ids part the cells of a truth; lower is better but for precision and recall.
+    """Scores of proposed ids; lower is better, except for precision and recall.
 
-    All but the plain Rand error look at the cells of the truth only, its ids other than 0; a 0 of the proposal is an id
-    like any other. With label 0 ignored scikit-image gives the same, but for precision and recall, which it swaps.
+    All but `rand_error` are restricted to cells of the truth, whose ids are not 0; 0 is a normal id in the proposal.
+    scikit-image with label 0 ignored returns the same, but swaps precision and recall.
 
     Attributes:
         adapted_rand_error: 1 - the harmonic mean of precision and recall; SNEMI3D's score.
-        precision: share of pairs of voxels with one proposed id that are of one cell; mergers lower it.
-        recall: share of pairs of voxels of one cell that have one proposed id; splits lower it.
-        voi_split: bits by which a cell falls apart, H(proposal | truth).
-        voi_merge: bits by which a proposed id mixes cells, H(truth | proposal).
+        precision: fraction of voxel pairs with the same proposed id that are of the same cell; mergers lower it.
+        recall: fraction of voxel pairs of the same cell that have the same proposed id; splits lower it.
+        voi_split: conditional entropy H(proposal | truth) in bits.
+        voi_merge: conditional entropy H(truth | proposal) in bits.
         cremi: sqrt(adapted Rand error * (voi_split + voi_merge)); CREMI's score.
-        rand_error: share of all pairs of voxels, 0 included, on which the two disagree (1 - the Rand index).
+        rand_error: fraction of all voxel pairs, id 0 included, on which proposal and truth disagree (1 - Rand index).
     """
 
     adapted_rand_error: float
@@ -42,7 +42,7 @@ class InstanceScores:
 
 
 class InstanceCounts:
-    """Voxels that proposed and true ids share, counted slab by slab; memory holds a number for each pair of ids."""
+    """Counts the voxels that proposed and true ids share, slab by slab; memory grows with the pairs of ids."""
 
     def __init__(self) -> None:
         self.table: Contingency | None = None
@@ -52,36 +52,36 @@ class InstanceCounts:
 
         Args:
             ids: the proposal, of any integer type.
-            truth_ids: 0 where there is no cell; voxels below 0 are ignored.
-            ignored: further voxels that count for nothing.
+            truth_ids: 0 outside cells; voxels below 0 are ignored.
+            ignored: mask of further voxels to ignore.
 
         Raises:
-            ConfigError: shapes that differ, or ids that are no whole numbers.
+            ConfigError: shapes that differ, or ids that are not integers.
         """
         if ids.shape != truth_ids.shape:
             raise ConfigError(f"proposed ids {ids.shape} and true ids {truth_ids.shape} differ in shape")
         for name, array in (("proposed", ids), ("true", truth_ids)):
             if array.dtype.kind not in "iub":
                 raise ConfigError(f"{name} ids are {array.dtype}; give them as integers")
-        known = truth_ids >= 0 if ignored is None else (truth_ids >= 0) & ~ignored
-        found = contingency(truth_ids[known], ids[known])
-        self.table = found if self.table is None else self.table.merged(found)
+        valid = truth_ids >= 0 if ignored is None else (truth_ids >= 0) & ~ignored
+        table = contingency(truth_ids[valid], ids[valid])
+        self.table = table if self.table is None else self.table.merge(table)
 
     @property
     def cells(self) -> int:
-        """True cells that were met."""
+        """Number of true cells so far."""
         return 0 if self.table is None else len(self.table.foreground().truth_sizes)
 
     def scores(self) -> InstanceScores:
-        """Scores of all that was counted.
+        """Compute the scores of all slabs so far.
 
         Raises:
-            ConfigError: the truth held no cell.
+            ConfigError: the truth has no cell.
         """
         if self.table is None or not self.cells:
             raise ConfigError("the truth holds no cell (no id above 0), so there is nothing to score; check its labels")
-        inside = self.table.foreground()
-        pairs, (split, merge) = pair_agreement(inside), variation_of_information(inside)
+        cells = self.table.foreground()
+        pairs, (split, merge) = pair_agreement(cells), variation_of_information(cells)
         error = 1 - pairs.mean
         return InstanceScores(
             adapted_rand_error=error,
@@ -95,14 +95,14 @@ class InstanceCounts:
 
 
 def instance_scores(ids: NDArray[Any], truth_ids: NDArray[Any]) -> InstanceScores:
-    """Scores of ids that are in memory as a whole.
+    """Score ids in memory.
 
     Args:
         ids: proposed ids (y, x) or (z, y, x), of any integer type.
-        truth_ids: of the same shape; 0 where there is no cell, -1 where nothing is known.
+        truth_ids: of the same shape; 0 outside cells, -1 for unlabelled voxels.
 
     Raises:
-        ConfigError: shapes that differ, ids that are no whole numbers, or a truth without cells.
+        ConfigError: shapes that differ, ids that are not integers, or a truth without cells.
 
     >>> import numpy as np
     >>> instance_scores(np.array([[5, 5, 6, 6]]), np.array([[1, 1, 2, 2]])).adapted_rand_error

@@ -1,9 +1,9 @@
-"""How alike two partitions are, from the sizes of their segments and of what these share.
+"""Similarity of two partitions, from the sizes of their segments and of the overlaps.
 
-Two families, one of pairs of voxels (Rand), one of information. Each has a part that a split cell lowers and a part
-that a merger lowers (Arganda-Carreras et al., Front. Neuroanat. 9:142, 2015). In their notation s are the segments of
-the proposal, t those of the truth, p what two of them share, all as shares of the voxels. Where a quotient is 0 / 0
-nothing could be wrong, and it is 1.
+Two families, one of pairs of voxels (Rand), one of information. Each has a term that splits lower and a term that
+mergers lower (Arganda-Carreras et al., Front. Neuroanat. 9:142, 2015). In their notation s are the segments of the
+proposal, t those of the truth and p the overlaps, all as fractions of the voxels. A quotient 0 / 0 counts as 1, since
+no error is possible.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well a proposal agrees with a truth; 1 is perfect, 0 the worst.
+    """Agreement of a proposal with a truth, from 0 (worst) to 1 (perfect).
 
     Attributes:
-        split: what splitting cells leaves: the recall of pairs, or of information.
-        merge: what merging cells leaves: their precision.
+        split: recall of pairs or of information; splits lower it.
+        merge: precision of pairs or of information; mergers lower it.
     """
 
     split: float
@@ -38,26 +38,26 @@ class Agreement:
 
 
 def rand_agreement(table: Contingency) -> Agreement:
-    """V_rand's parts: sum p^2 / sum t^2 (split) and sum p^2 / sum s^2 (merge).
+    """Terms of V_rand: sum p^2 / sum t^2 (split) and sum p^2 / sum s^2 (merge).
 
-    The share of pairs of voxels of one cell that the proposal holds together, and of pairs that it holds together which
-    are of one cell; a voxel is a pair with itself, as in the paper.
+    The fraction of voxel pairs of one cell that are in one segment, and of pairs in one segment that are of one cell; a
+    voxel forms a pair with itself, as in the paper.
     """
     shared, truth, proposal = map(_squares, (table.shared_sizes, table.truth_sizes, table.proposal_sizes))
     return Agreement(_quotient(shared, truth), _quotient(shared, proposal))
 
 
 def pair_agreement(table: Contingency) -> Agreement:
-    """The same of pairs of two different voxels: recall (split) and precision (merge) of the adapted Rand error."""
+    """As `rand_agreement` for pairs of different voxels: recall and precision of the adapted Rand error."""
     sizes = (table.shared_sizes, table.truth_sizes, table.proposal_sizes)
-    shared, truth, proposal = (_squares(each) - table.total for each in sizes)
+    shared, truth, proposal = (_squares(voxels) - table.total for voxels in sizes)
     return Agreement(_quotient(shared, truth), _quotient(shared, proposal))
 
 
 def information_agreement(table: Contingency) -> Agreement:
-    """V_info's parts: I(s, t) / H(s) (split) and I(s, t) / H(t) (merge), I being what one tells of the other.
+    """Terms of V_info: I(s, t) / H(s) (split) and I(s, t) / H(t) (merge), with the mutual information I.
 
-    Computed as 1 - H(s | t) / H(s) and 1 - H(t | s) / H(t), which are exactly 1 where nothing was split, or merged.
+    Computed as 1 - H(s | t) / H(s) and 1 - H(t | s) / H(t), which are exactly 1 without splits or mergers.
     """
     truth, proposal = map(_entropy, (table.truth_sizes, table.proposal_sizes))
     split, merge = variation_of_information(table)
@@ -65,15 +65,15 @@ def information_agreement(table: Contingency) -> Agreement:
 
 
 def variation_of_information(table: Contingency) -> tuple[float, float]:
-    """Bits that a split and a merged cell cost: H(s | t) and H(t | s) (Meila, J. Multivar. Anal. 98:873, 2007)."""
+    """H(s | t) (split) and H(t | s) (merge) in bits (Meila, J. Multivar. Anal. 98:873, 2007)."""
     shared, truth, proposal = map(_entropy, (table.shared_sizes, table.truth_sizes, table.proposal_sizes))
     return max(shared - truth, 0.0), max(shared - proposal, 0.0)
 
 
 def rand_error(table: Contingency) -> float:
-    """The share of pairs of voxels on which the two disagree: 1 - the Rand index (Rand, JASA 66:846, 1971).
+    """Fraction of voxel pairs on which the partitions disagree: 1 - Rand index (Rand, JASA 66:846, 1971).
 
-    Symmetric. Most pairs are of two cells whatever is proposed, so that it is small for bad proposals too.
+    Symmetric. Most pairs are of two cells in any proposal, so it is small for bad proposals too.
     """
     shared, truth, proposal = map(_squares, (table.shared_sizes, table.truth_sizes, table.proposal_sizes))
     pairs = float(table.total) * (table.total - 1)
@@ -86,11 +86,11 @@ def _squares(sizes: NDArray[np.int64]) -> float:
 
 
 def _entropy(sizes: NDArray[np.int64]) -> float:
-    """In bits."""
-    shares = sizes / max(int(sizes.sum()), 1)
-    return float(-np.sum(shares * np.log2(shares))) + 0.0
+    """Entropy in bits."""
+    fractions = sizes / max(int(sizes.sum()), 1)
+    return float(-np.sum(fractions * np.log2(fractions))) + 0.0
 
 
 def _quotient(part: float, whole: float, empty: float = 1.0) -> float:
-    # Rounding may leave a part a hair above its whole.
+    # Rounding may make a part slightly larger than its whole.
     return min(part / whole, 1.0) if whole else empty

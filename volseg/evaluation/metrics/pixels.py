@@ -1,7 +1,7 @@
-"""Pixel scores at every threshold at once, from two histograms that grow block by block.
+"""Pixel scores at all thresholds, from two histograms that are summed block by block.
 
-Stored probability has 256 values, so counting how often each occurs on membrane and off it says all that a threshold
-could ever say, whatever the size of the volume.
+Probability as uint8 has 256 values, so the histograms on membrane and on other voxels determine the scores at every
+threshold, for volumes of any size.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _LEVELS = 256
 
 
-def membrane_of(labels: NDArray[Any], membrane: Literal["zero", "nonzero"]) -> NDArray[np.bool_]:
-    """Which voxels of a ground truth are membrane; same shape.
+def membrane_mask(labels: NDArray[Any], membrane: Literal["zero", "nonzero"]) -> NDArray[np.bool_]:
+    """Mask of membrane in a ground truth, same shape.
 
     Args:
         labels: ids or a mask.
-        membrane: `zero` where cells carry ids (or 255), `nonzero` for a membrane mask.
+        membrane: `zero` if cells have ids (or 255), `nonzero` for a membrane mask.
 
-    >>> membrane_of(np.uint8([0, 7]), "zero").tolist()
+    >>> membrane_mask(np.uint8([0, 7]), "zero").tolist()
     [True, False]
     """
     mask: NDArray[np.bool_] = labels == 0 if membrane == "zero" else labels != 0
@@ -34,43 +34,43 @@ def membrane_of(labels: NDArray[Any], membrane: Literal["zero", "nonzero"]) -> N
 
 
 class PixelCounts:
-    """How often each stored probability (0 to 255) occurs on membrane and off it."""
+    """Histograms of the probability (0 to 255) on membrane and on other voxels."""
 
     def __init__(self) -> None:
         self.membrane: NDArray[np.int64] = np.zeros(_LEVELS, np.int64)
         self.cell: NDArray[np.int64] = np.zeros(_LEVELS, np.int64)
 
     def add(
-        self, stored: NDArray[np.uint8], membrane: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = None
+        self, probability: NDArray[np.uint8], membrane: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = None
     ) -> None:
-        """Count one block; all arrays have its shape, and voxels that are ignored count for nothing.
+        """Add a block; all arrays have its shape, and ignored voxels do not count.
 
         Raises:
             ConfigError: the shapes differ.
         """
-        if stored.shape != membrane.shape:
-            raise ConfigError(f"prediction {stored.shape} and truth {membrane.shape} differ in shape")
+        if probability.shape != membrane.shape:
+            raise ConfigError(f"prediction {probability.shape} and truth {membrane.shape} differ in shape")
         cell = ~membrane
         if ignored is not None:
             membrane, cell = membrane & ~ignored, cell & ~ignored
-        self.membrane += np.bincount(stored[membrane], minlength=_LEVELS)
-        self.cell += np.bincount(stored[cell], minlength=_LEVELS)
+        self.membrane += np.bincount(probability[membrane], minlength=_LEVELS)
+        self.cell += np.bincount(probability[cell], minlength=_LEVELS)
 
 
 @dataclass(frozen=True, slots=True)
 class PixelScores:
-    """Pixel scores, membrane being what is looked for.
+    """Pixel scores, with membrane as the positive class.
 
     Attributes:
         threshold: probability from which a pixel counts as membrane.
-        precision: share of what was called membrane that is.
-        recall: share of membrane that was called so.
+        precision: fraction of predicted membrane that is membrane.
+        recall: fraction of membrane that is predicted.
         f1: harmonic mean of the two.
-        pixel_error: share of pixels called wrongly.
+        pixel_error: fraction of misclassified pixels.
         best_f1: the highest F1 of all thresholds.
-        best_threshold: where it is reached.
+        best_threshold: threshold of `best_f1`.
         average_precision: area under precision over recall, summed at each threshold without interpolation.
-        membrane_share: share of membrane in the truth.
+        membrane_share: fraction of membrane in the truth.
     """
 
     threshold: float
@@ -90,10 +90,10 @@ class PixelCurves:
 
     Attributes:
         threshold: probability from which a pixel counts as membrane.
-        precision: share of what was called membrane that is; 0 where nothing was.
-        recall: share of membrane that was called so.
+        precision: fraction of predicted membrane that is membrane; 0 if none is predicted.
+        recall: fraction of membrane that is predicted.
         f1: harmonic mean of the two.
-        pixel_error: share of pixels called wrongly.
+        pixel_error: fraction of misclassified pixels.
     """
 
     threshold: NDArray[np.float64]
@@ -104,7 +104,7 @@ class PixelCurves:
 
 
 def pixel_curves(counts: PixelCounts) -> PixelCurves:
-    """Scores at each threshold, of what was counted.
+    """Compute the scores at each threshold.
 
     Raises:
         ConfigError: a truth without membrane or without cells.
@@ -115,7 +115,7 @@ def pixel_curves(counts: PixelCounts) -> PixelCurves:
             f"the truth has {positives} membrane and {negatives} other voxels, so there is nothing to score; "
             "check which labels are membrane (--membrane zero or nonzero)"
         )
-    # true[t], false[t]: pixels with a stored probability of at least t.
+    # true[t], false[t]: pixels with a probability of at least t.
     true, false = (np.cumsum(count[::-1])[::-1] for count in (counts.membrane, counts.cell))
     return PixelCurves(
         threshold=np.arange(_LEVELS) / 255,
@@ -127,10 +127,10 @@ def pixel_curves(counts: PixelCounts) -> PixelCurves:
 
 
 def pixel_scores(counts: PixelCounts, threshold: float = 0.5) -> PixelScores:
-    """Scores of what was counted.
+    """Compute the scores at a threshold.
 
     Args:
-        counts: of the whole volume.
+        counts: of all blocks.
         threshold: probability in [0, 1] from which a pixel counts as membrane.
 
     Raises:
@@ -139,16 +139,16 @@ def pixel_scores(counts: PixelCounts, threshold: float = 0.5) -> PixelScores:
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold {threshold} is not between 0 and 1")
     curves = pixel_curves(counts)
-    # From strict thresholds to loose ones, each gain in recall weighs the precision reached there.
+    # From high thresholds to low ones, the precision is weighted by the gain in recall.
     average = float(np.sum(np.diff(curves.recall[::-1], prepend=0.0) * curves.precision[::-1]))
-    at, best = min(int(np.ceil(threshold * 255 - 1e-9)), 255), int(np.argmax(curves.f1))
+    index, best = min(int(np.ceil(threshold * 255 - 1e-9)), 255), int(np.argmax(curves.f1))
     membrane = int(counts.membrane.sum())
     return PixelScores(
         threshold=threshold,
-        precision=float(curves.precision[at]),
-        recall=float(curves.recall[at]),
-        f1=float(curves.f1[at]),
-        pixel_error=float(curves.pixel_error[at]),
+        precision=float(curves.precision[index]),
+        recall=float(curves.recall[index]),
+        f1=float(curves.f1[index]),
+        pixel_error=float(curves.pixel_error[index]),
         best_f1=float(curves.f1[best]),
         best_threshold=best / 255,
         average_precision=average,

@@ -1,8 +1,8 @@
-"""V_rand and V_info of ISBI 2012: how well the cells of each section would be told apart.
+"""V_rand and V_info of ISBI 2012: scores of the cells that a map separates in each section.
 
-After Arganda-Carreras et al., Front. Neuroanat. 9:142, 2015, both restricted to the cells of the truth. Cells are
-grown until they meet rather than their borders thinned: a thinned border recedes from the edge of the image and merges
-what lies on either side of it.
+After Arganda-Carreras et al., Front. Neuroanat. 9:142, 2015, both restricted to cells of the truth. Cells are grown
+until they touch instead of thinning their borders: a thinned border recedes from the edge of the image and merges the
+cells on both sides.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 THRESHOLDS = tuple(step / 10 for step in range(1, 10))
-"""Membrane probabilities at which cells are proposed."""
+"""Membrane probabilities at which maps are cut into cells."""
 
 
 def true_cells(truth_ids: NDArray[Any]) -> NDArray[np.int32]:
-    """The cells of a true section: 4-connected components of equal id, so that touching ids stay apart.
+    """Label the cells of a true section: 4-connected components of equal id, so touching ids stay separate.
 
     Args:
-        truth_ids: (y, x), any integers; what is not above 0 is no cell.
+        truth_ids: (y, x), any integers; ids of 0 and below are not cells.
 
     Returns:
-        Numbers from 1 and 0 where there is no cell, same shape.
+        Labels from 1, and 0 outside cells; same shape.
 
     >>> true_cells(np.array([[7, 7, 8, 0, 7]])).tolist()
     [[1, 1, 2, 0, 3]]
     """
-    above = np.where(truth_ids > 0, truth_ids, 0)
-    cells: NDArray[Any] = label(above, background=0, connectivity=1)  # type: ignore[no-untyped-call]
+    positive = np.where(truth_ids > 0, truth_ids, 0)
+    cells: NDArray[Any] = label(positive, background=0, connectivity=1)  # type: ignore[no-untyped-call]
     return cells.astype(np.int32, copy=False)
 
 
 def proposed_cells(
     probability: NDArray[Any], threshold: float, ignored: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int32]:
-    """The cells that a map proposes: 4-connected components below a threshold, grown by watershed until they meet.
+    """Label the cells of a map: 4-connected components below a threshold, grown by watershed until they touch.
 
     Args:
         probability: of membrane, (y, x); float from 0 to 1, or uint8 (probability x 255).
-        threshold: pixels below it are inside a cell for sure.
-        ignored: pixels that are as if they were not part of the image.
+        threshold: pixels below it are seeds of cells.
+        ignored: mask of pixels to treat as outside the image.
 
     Returns:
-        Numbers from 1, same shape; 0 where no cell reaches, as all over a section without a pixel below the threshold.
+        Labels from 1, same shape; 0 where no cell grows, as in a section without a pixel below the threshold.
 
     >>> proposed_cells(np.float32([[0, 0, 0.8, 0.9, 0]]), 0.5).tolist()
     [[1, 1, 1, 2, 2]]
@@ -63,33 +63,33 @@ def proposed_cells(
     if ignored is not None:
         inside &= ~ignored
     seeds: NDArray[np.int32] = ndimage.label(inside)[0].astype(np.int32, copy=False)
-    open_ground = ~inside if ignored is None else ~(inside | ignored)
-    # Only the rim of a seed can grow: flooding from it alone is two to five times as fast.
-    rim = inside & ndimage.binary_dilation(open_ground)
+    growable = ~inside if ignored is None else ~(inside | ignored)
+    # Only the rims of seeds grow: flooding from them alone is two to five times as fast.
+    rim = inside & ndimage.binary_dilation(growable)
     if not rim.any():
         return seeds
     rims = np.where(rim, seeds, 0)
-    grown: NDArray[Any] = watershed(probability, rims, mask=rim | open_ground)  # type: ignore[no-untyped-call]
-    return np.where(inside, seeds, grown).astype(np.int32, copy=False)
+    regions: NDArray[Any] = watershed(probability, rims, mask=rim | growable)  # type: ignore[no-untyped-call]
+    return np.where(inside, seeds, regions).astype(np.int32, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentationScores:
-    """V_rand and V_info, means over sections; 1 is perfect, 0 the worst.
+    """V_rand and V_info, means over sections, from 0 (worst) to 1 (perfect).
 
     Attributes:
-        thresholds: membrane probabilities at which cells were proposed.
+        thresholds: membrane probabilities at which the map is cut.
         v_rand: foreground-restricted Rand F-score at each, alpha 0.5.
         v_info: foreground-restricted information-theoretic F-score at each, alpha 0.5.
-        best_v_rand: the highest of `v_rand`.
-        v_rand_threshold: where it is reached.
-        rand_split: its recall: cells that were split lower it.
-        rand_merge: its precision: cells that were merged lower it.
-        best_v_info: the highest of `v_info`.
-        v_info_threshold: where it is reached.
-        info_split: share of the proposal's information that is of the truth; lowered by splits.
-        info_merge: share of the truth's information that the proposal holds; lowered by mergers.
-        sections: sections that held a cell, and so were scored.
+        best_v_rand: maximum of `v_rand`.
+        v_rand_threshold: threshold of `best_v_rand`.
+        rand_split: recall at that threshold; splits lower it.
+        rand_merge: precision at that threshold; mergers lower it.
+        best_v_info: maximum of `v_info`.
+        v_info_threshold: threshold of `best_v_info`.
+        info_split: mutual information / entropy of the proposal, at that threshold; splits lower it.
+        info_merge: mutual information / entropy of the truth, at that threshold; mergers lower it.
+        sections: number of sections with a cell; others are not scored.
     """
 
     thresholds: tuple[float, ...]
@@ -107,7 +107,7 @@ class SegmentationScores:
 
 
 class SegmentationCounts:
-    """Scores of the sections seen so far; memory holds six numbers a threshold."""
+    """Sums of section scores; memory holds six numbers per threshold."""
 
     def __init__(self, thresholds: tuple[float, ...] = THRESHOLDS) -> None:
         self._thresholds = thresholds
@@ -121,16 +121,16 @@ class SegmentationCounts:
         Args:
             probability: of membrane, float from 0 to 1 or uint8 (probability x 255).
             truth_ids: 0 on membrane; voxels below 0 are ignored.
-            ignored: further voxels that are as if they were not part of the image.
+            ignored: mask of further voxels to treat as outside the image.
 
         Raises:
             ConfigError: the shapes differ.
         """
         if probability.shape != truth_ids.shape:
             raise ConfigError(f"prediction {probability.shape} and truth {truth_ids.shape} differ in shape")
-        unknown = truth_ids < 0 if ignored is None else (truth_ids < 0) | ignored
-        for section, ids, without in zip(probability, truth_ids, unknown, strict=True):
-            self._add_section(section, np.where(without, 0, ids), without if without.any() else None)
+        outside = truth_ids < 0 if ignored is None else (truth_ids < 0) | ignored
+        for section, ids, mask in zip(probability, truth_ids, outside, strict=True):
+            self._add_section(section, np.where(mask, 0, ids), mask if mask.any() else None)
 
     def _add_section(self, probability: NDArray[Any], ids: NDArray[Any], ignored: NDArray[np.bool_] | None) -> None:
         cells = true_cells(ids)
@@ -145,10 +145,10 @@ class SegmentationCounts:
                 family += (agreement.mean, agreement.split, agreement.merge)
 
     def scores(self) -> SegmentationScores:
-        """Scores of all sections so far.
+        """Compute the mean scores of all sections so far.
 
         Raises:
-            ConfigError: no section held a cell.
+            ConfigError: no section has a cell.
         """
         if not self._sections:
             raise ConfigError("no section of the truth holds a cell, so there is nothing to score; check its labels")
@@ -171,11 +171,11 @@ class SegmentationCounts:
 
 
 def section_scores(probability: NDArray[Any], truth_ids: NDArray[Any]) -> SegmentationScores:
-    """V_rand and V_info of a map that is in memory as a whole.
+    """Compute V_rand and V_info of a map in memory.
 
     Args:
         probability: of membrane, (z, y, x); float32 from 0 to 1 or uint8 (probability x 255).
-        truth_ids: int32 of the same shape; 0 on membrane, -1 where nothing is known.
+        truth_ids: int32 of the same shape; 0 on membrane, -1 for unlabelled voxels.
 
     Raises:
         ConfigError: shapes that differ, or a truth without cells.

@@ -1,4 +1,4 @@
-"""What a bioimage.io package says of a model: its rdf.yaml, and its page for people."""
+"""Description of a model in a bioimage.io package: rdf.yaml and README.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bioimageio.spec.model.v0_5 import ModelDescr
 
 from volseg.errors import ModelError
-from volseg.models.interop.onnx_export import INPUT, OPSET, OUTPUT, card_facts, exempt, spatial_axes
+from volseg.models.interop.onnx_export import INPUT, OPSET, OUTPUT, card_fields, exempt_fraction, spatial_axes
 from volseg.registry import NORMALIZATIONS
 
 if TYPE_CHECKING:
@@ -23,37 +23,37 @@ CITATIONS = {
     "deconvnet": ("Noh, Hong, Han: Learning Deconvolution Network, 2015", "10.1109/ICCV.2015.178"),
     "fcn": ("Long, Shelhamer, Darrell: Fully Convolutional Networks, 2015", "10.1109/CVPR.2015.7298965"),
 }
-"""Publications of the networks, by how their names begin."""
+"""Publications of the networks, by prefix of their names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
-    """Sizes that the description allows along a spatial axis.
+class AxisSize:
+    """Sizes along a spatial axis.
 
     Attributes:
-        least: the smallest input.
-        step: all others are whole steps larger.
-        halo: what consumers read around a block and crop from its output; for axes that the network pads.
-        lost: what the output lacks on both sides together; for axes that it does not pad.
+        minimum: smallest input.
+        step: difference of valid inputs.
+        halo: context around a block that is cropped from its output, on each side; 0 along unpadded axes.
+        shrinkage: difference of input and output; 0 along padded axes.
     """
 
-    least: int
+    minimum: int
     step: int
     halo: int
-    lost: int
+    shrinkage: int
 
 
-def extents(model: Model) -> dict[str, Extent]:
-    """The sizes along each spatial axis.
+def axis_sizes(model: Model) -> dict[str, AxisSize]:
+    """Sizes along each spatial axis.
 
-    With a halo, the smallest input is larger than the network's own: the format asks for room to crop it.
+    With a halo, the smallest input is larger than that of the network, since the format requires room to crop it.
     """
     footprint = model.card.footprint
     halo = footprint.exact_halo()
-    least = footprint.input_shape((1, 1, 1), halo)
+    minimum = footprint.input_shape((1, 1, 1), halo)
     return {
-        name: Extent(
-            least[axis],
+        name: AxisSize(
+            minimum[axis],
             footprint.stride[axis],
             0 if footprint.margin[axis] else halo[axis],
             2 * footprint.margin[axis],
@@ -62,18 +62,20 @@ def extents(model: Model) -> dict[str, Extent]:
     }
 
 
-def description(model: Model, authors: Sequence[str]) -> dict[str, Any]:
-    """What the package says of the model, as its rdf.yaml holds it."""
+def package_description(model: Model, authors: Sequence[str]) -> dict[str, Any]:
+    """Content of rdf.yaml."""
     card = model.card
     name = re.sub(r"[^A-Za-z0-9_+\-() ]", "-", card.name)
-    cited = [{"text": text, "doi": doi} for known, (text, doi) in CITATIONS.items() if card.network.startswith(known)]
+    citations = [
+        {"text": text, "doi": doi} for prefix, (text, doi) in CITATIONS.items() if card.network.startswith(prefix)
+    ]
     return {
         "type": "model",
         "format_version": ModelDescr.implemented_format_version,
         "name": name if len(name) >= 5 else f"volseg {name}",
         "description": f"{', '.join(card.classes)} in electron microscopy, by {card.network}; exported from volseg.",
         "authors": [{"name": author} for author in authors],
-        "cite": cited,
+        "cite": citations,
         "license": card.license,
         "documentation": {"source": "README.md"},
         "covers": [{"source": "cover.png"}],
@@ -85,7 +87,7 @@ def description(model: Model, authors: Sequence[str]) -> dict[str, Any]:
                 "axes": [{"type": "batch"}, _input_channels(model), *_input_axes(model)],
                 "test_tensor": {"source": "test_input.npy"},
                 "data": {"type": "float32"},
-                # volseg mirrors what lies outside.
+                # As volseg mirrors beyond the volume.
                 "pad": {"mode": "reflect"},
                 "preprocessing": [_preprocessing(model)],
             }
@@ -104,24 +106,24 @@ def description(model: Model, authors: Sequence[str]) -> dict[str, Any]:
             }
         ],
         "weights": {"onnx": {"source": "weights.onnx", "opset_version": OPSET}},
-        "config": {"bioimageio": _tolerance(model), "volseg": card_facts(model)},
+        "config": {"bioimageio": _tolerance(model), "volseg": card_fields(model)},
     }
 
 
 def _input_channels(model: Model) -> dict[str, Any]:
     sections = model.card.footprint.smallest[0] if model.card.footprint.dimensions == 2 else 1
-    names = ["grey"] if sections == 1 else [f"section {place - sections // 2:+d}" for place in range(sections)]
+    names = ["grey"] if sections == 1 else [f"section {index - sections // 2:+d}" for index in range(sections)]
     return {"type": "channel", "channel_names": names}
 
 
 def _input_axes(model: Model) -> Iterator[dict[str, Any]]:
-    for name, size in extents(model).items():
-        yield {**_space(model, name), "size": {"min": size.least, "step": size.step}, "concatenable": False}
+    for name, size in axis_sizes(model).items():
+        yield {**_space(model, name), "size": {"min": size.minimum, "step": size.step}, "concatenable": False}
 
 
 def _output_axes(model: Model) -> Iterator[dict[str, Any]]:
-    for name, size in extents(model).items():
-        reference = {"tensor_id": INPUT, "axis_id": name, "offset": -size.lost}
+    for name, size in axis_sizes(model).items():
+        reference = {"tensor_id": INPUT, "axis_id": name, "offset": -size.shrinkage}
         yield {**_space(model, name), "size": reference, **({"halo": size.halo} if size.halo else {})}
 
 
@@ -131,10 +133,9 @@ def _space(model: Model, name: str) -> dict[str, Any]:
 
 
 def exact_scale(nm: float) -> float:
-    """A voxel size with which the format's rule for sizes is exact: int(size * scale / scale).
+    """Round a voxel size so that the format's rule for sizes, int(size * scale / scale), is exact.
 
-    It is off by one where the product is rounded down: at 4.2 nm, 61 voxels become 60. Sizes of few binary digits
-    are never rounded.
+    Rounding may reduce the size by one voxel: at 4.2 nm, 61 voxels become 60. Scales of few binary digits are exact.
 
     >>> exact_scale(4.0), round(exact_scale(4.2), 3)
     (4.0, 4.2)
@@ -146,30 +147,30 @@ def _preprocessing(model: Model) -> dict[str, Any]:
     card = model.card
     if card.normalization.mode not in NORMALIZATIONS.builtins:
         raise ModelError(
-            f"{card.name} has the normalisation {card.normalization.mode!r} of a plug-in, which no BioImage.IO package "
-            "can state; export it as .onnx"
+            f"{card.name} has the normalisation {card.normalization.mode!r} of a plug-in, which a BioImage.IO package "
+            "cannot state; export it as .onnx"
         )
     if card.normalization.mode == "fixed":
         mean, std = card.normalization.training
         return {"id": "fixed_zero_mean_unit_variance", "kwargs": {"mean": mean, "std": std}}
     axes = ["y", "x"]
     if card.normalization.mode == "volume":
-        # To a 2-D network the volume's sections come one by one, and are its batch.
+        # The sections of a volume are the batch of a 2-D network.
         axes = ["z", "y", "x"] if card.footprint.dimensions == 3 else ["batch", "channel", "y", "x"]
     return {"id": "zero_mean_unit_variance", "kwargs": {"axes": axes}}
 
 
 def _tolerance(model: Model) -> dict[str, Any]:
-    """What the official test lets pass, where its defaults are too strict."""
-    share = round(exempt(model) * 1e6)
-    return {"reproducibility_tolerance": [{"mismatched_elements_per_million": share}]} if share else {}
+    """Tolerance of the official test, if its default is too strict."""
+    per_million = round(exempt_fraction(model) * 1e6)
+    return {"reproducibility_tolerance": [{"mismatched_elements_per_million": per_million}]} if per_million else {}
 
 
-def model_page(model: Model) -> str:
-    """The package's page: what the model is, what it takes, and how to tell whether it is good."""
+def package_readme(model: Model) -> str:
+    """Content of README.md: metadata, training, and how to validate the model."""
     card = model.card
-    facts = {key: value for key, value in card_facts(model).items() if key != "name"}
-    rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items())
+    fields = {key: value for key, value in card_fields(model).items() if key != "name"}
+    rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in fields.items())
     training = "\n".join(f"| {key} | {value} |" for key, value in card.training.items())
     return f"""# {card.name}
 

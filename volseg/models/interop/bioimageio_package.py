@@ -1,4 +1,4 @@
-"""A model as a bioimage.io package: a zip that holds an ONNX file, test images, and a description of all of it."""
+"""Exports a model as a bioimage.io package: a zip of an ONNX file, test images, and their description."""
 
 from __future__ import annotations
 
@@ -25,8 +25,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from volseg.errors import ConfigError, ModelError
-from volseg.models.interop.bioimageio_description import description, model_page
-from volseg.models.interop.onnx_export import TOLERANCE, difference, onnx_difference, probability, write_onnx
+from volseg.models.interop.bioimageio_description import package_description, package_readme
+from volseg.models.interop.onnx_export import (
+    TOLERANCE,
+    max_difference,
+    onnx_difference,
+    predict_probability,
+    write_onnx,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +46,7 @@ _DEVICES = ["CPUExecutionProvider"]
 
 
 def check_license(license_id: str) -> None:
-    """Refuse terms that a package cannot state.
+    """Refuse a licence that is not an SPDX identifier.
 
     Raises:
         ConfigError: not an SPDX identifier.
@@ -60,38 +66,38 @@ def write_package(
     """Write a package.
 
     Args:
-        model: the model.
-        grey: grey values (N, C, y, x) or (N, C, z, y, x) of the test image, of a size that `image_shape` allows.
-        folder: an empty folder for its parts.
+        model: to export.
+        grey: grey values (N, C, y, x) or (N, C, z, y, x) of the test image, of a shape as from `image_shape`.
+        folder: an empty folder for the contents.
         package: the zip to write.
-        authors: names of those who made the model.
+        authors: names of the model's authors.
 
     Returns:
-        The largest difference of its ONNX file from the torch network.
+        The maximum difference of the ONNX file from the torch network.
 
     Raises:
-        ModelError: the network has no ONNX form, or the description is not a valid one.
+        ModelError: the network has an operation that ONNX lacks, or the description is invalid.
     """
     write_onnx(model, folder / "weights.onnx", {"authors": list(authors)})
-    worst = onnx_difference(model, folder / "weights.onnx")
-    made = probability(model, normalized(model, grey))
+    difference = onnx_difference(model, folder / "weights.onnx")
+    probability = predict_probability(model, normalized(model, grey))
     np.save(folder / "test_input.npy", grey)
-    np.save(folder / "test_output.npy", made)
-    (folder / "README.md").write_text(model_page(model))
-    _save_cover(folder / "cover.png", grey, made[:, -1])
-    reason = _save_package(description(model, authors), folder, package)
+    np.save(folder / "test_output.npy", probability)
+    (folder / "README.md").write_text(package_readme(model))
+    _save_cover(folder / "cover.png", grey, probability[:, -1])
+    reason = _save_package(package_description(model, authors), folder, package)
     if reason:
-        raise ModelError(f"bioimage.io refuses the description of {model.card.name!r}: {reason}")
-    return worst
+        raise ModelError(f"bioimage.io rejects the description of {model.card.name!r}: {reason}")
+    return difference
 
 
 def package_difference(model: Model, package: Path, grey: NDArray[np.float32]) -> float:
-    """Have bioimageio.core test a package and predict with it; the largest difference from volseg's prediction.
+    """Test a package with bioimageio.core; returns the maximum difference of its prediction from volseg's.
 
     Args:
-        model: the model.
+        model: that was exported.
         package: the zip.
-        grey: grey values of an image that is not the package's own, of a size that `image_shape` allows.
+        grey: grey values of an image other than the test image, of a shape as from `image_shape`.
 
     Raises:
         ModelError: the official test fails, or the prediction differs by more than `TOLERANCE`.
@@ -99,48 +105,48 @@ def package_difference(model: Model, package: Path, grey: NDArray[np.float32]) -
     errors = _test_errors(package)
     if errors:
         raise ModelError(f"the package fails the test of bioimageio.core ({'; '.join(errors)}); not exported")
-    taken, made = _predicted(package, grey)
-    # Step by step, so that the last bits of normalised values are not taken for the network's doing.
-    normalising = float(np.abs(taken - normalized(model, grey)).max())
-    worst = max(normalising, difference(model, made, probability(model, taken)))
-    if not worst <= TOLERANCE:
+    network_input, output = _predict(package, grey)
+    # Compared in two steps, so that rounding of the normalised values does not count as error of the network.
+    input_difference = float(np.abs(network_input - normalized(model, grey)).max())
+    difference = max(input_difference, max_difference(model, output, predict_probability(model, network_input)))
+    if not difference <= TOLERANCE:
         raise ModelError(
-            f"bioimageio.core's prediction with the package differs from volseg's by {worst:.2g}, more than "
+            f"bioimageio.core's prediction with the package differs from volseg's by {difference:.2g}, more than "
             f"{TOLERANCE:g}; not exported"
         )
-    return worst
+    return difference
 
 
 def normalized(model: Model, grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The network's input for grey values (1, C, y, x) or (1, C, z, y, x)."""
+    """Normalise grey values (1, C, y, x) or (1, C, z, y, x)."""
     return model.normalize(grey.reshape(-1, *grey.shape[-2:])).reshape(grey.shape)
 
 
 def image_shape(model: Model, core: int) -> tuple[int, ...]:
-    """The smallest image (1, C, y, x) or (1, C, z, y, x) with `core` voxels inside the halo, along y and x."""
+    """Shape (1, C, y, x) or (1, C, z, y, x) of the smallest image with `core` voxels inside the halo along y and x."""
     footprint = model.card.footprint
     zyx = footprint.input_shape((1, core, core), footprint.exact_halo())
     return (1, *zyx) if footprint.dimensions == 2 else (1, 1, *zyx)
 
 
-def _save_cover(path: Path, grey: NDArray[np.float32], made: NDArray[np.float32]) -> None:
-    """The middle of the test image beside the middle of its probability, as large as each other."""
-    sections = [plane.reshape(-1, *plane.shape[-2:]) for plane in (grey, made)]
+def _save_cover(path: Path, grey: NDArray[np.float32], probability: NDArray[np.float32]) -> None:
+    """Write the centres of the test image and of its probability side by side."""
+    sections = [plane.reshape(-1, *plane.shape[-2:]) for plane in (grey, probability)]
     raw, map_ = (section[len(section) // 2] for section in sections)
     side = min(*raw.shape, *map_.shape)
-    shown = []
+    panels = []
     for plane in ((raw - raw.min()) / max(float(np.ptp(raw)), 1e-6), map_):
         top, left = ((n - side) // 2 for n in plane.shape)
-        shown.append(np.rint(plane[top : top + side, left : left + side] * 255).astype(np.uint8))
-    Image.fromarray(np.hstack(shown)).save(path)
+        panels.append(np.rint(plane[top : top + side, left : left + side] * 255).astype(np.uint8))
+    Image.fromarray(np.hstack(panels)).save(path)
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Without the logs and progress bars of bioimageio, and without the files that it leaves open.
+def silenced() -> Iterator[None]:
+    """Suppress logs and progress bars of bioimageio, and close the files that it leaves open.
 
     Raises:
-        ModelError: whatever bioimageio raises.
+        ModelError: for any error of bioimageio.
     """
     logger.disable("bioimageio")
     with warnings.catch_warnings():
@@ -149,42 +155,42 @@ def quietly() -> Iterator[None]:
             with redirect_stderr(io.StringIO()):
                 yield
         except Exception as error:
-            # What it left open hangs on the frames that it failed in.
+            # The frames of the error hold the open files.
             traceback.clear_frames(error.__traceback__)
-            raise ModelError(f"bioimageio.core refuses the package ({error}); not exported") from error
+            raise ModelError(f"bioimageio.core rejects the package ({error}); not exported") from error
         finally:
             logger.enable("bioimageio")
             gc.collect()
 
 
-@quietly()
+@silenced()
 def _save_package(content: dict[str, Any], folder: Path, package: Path) -> str:
-    """Write the zip of what lies in a folder; returns why it is not a valid package, or nothing."""
-    described = build_description(content, context=ValidationContext(root=folder, perform_io_checks=True))
-    if isinstance(described, InvalidDescr):
-        return described.get_reason() or "it does not say why"
-    save_bioimageio_package(described, output_path=package)
+    """Write a folder as a package; returns the reason if the description is invalid, else an empty string."""
+    parsed = build_description(content, context=ValidationContext(root=folder, perform_io_checks=True))
+    if isinstance(parsed, InvalidDescr):
+        return parsed.get_reason() or "no reason given"
+    save_bioimageio_package(parsed, output_path=package)
     return ""
 
 
-@quietly()
+@silenced()
 def _test_errors(package: Path) -> list[str]:
-    """What the official test of a package finds wrong."""
+    """Errors of the official test of a package."""
     summary = test_model(package, weight_format="onnx", devices=_DEVICES)
     errors = [error.msg for detail in summary.details for error in detail.errors]
     return [] if summary.status == "passed" else errors or [summary.status]
 
 
-@quietly()
-def _predicted(package: Path, grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What bioimageio.core makes of an image that is as large as the network takes: normalised, and predicted."""
-    described = load_model_description(package)
-    with create_prediction_pipeline(described, weights_format="onnx", devices=_DEVICES) as pipeline:
-        sample = create_sample_for_model(described, inputs=grey)
+@silenced()
+def _predict(package: Path, grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Normalised input and output of bioimageio.core for an image that the network accepts whole."""
+    parsed = load_model_description(package)
+    with create_prediction_pipeline(parsed, weights_format="onnx", devices=_DEVICES) as pipeline:
+        sample = create_sample_for_model(parsed, inputs=grey)
         pipeline.apply_preprocessing(sample)
-        # The halo is for blocks.
-        made = pipeline.predict_sample_without_blocking(
+        # The halo is only for blocks.
+        result = pipeline.predict_sample_without_blocking(
             sample, skip_preprocessing=True, skip_input_padding=True, skip_output_cropping=True
         )
-        taken, predicted = sample.members[pipeline.input_ids[0]], made.members[pipeline.output_ids[0]]
-        return np.array(taken.data.values), np.array(predicted.data.values)
+        network_input, output = sample.members[pipeline.input_ids[0]], result.members[pipeline.output_ids[0]]
+        return np.array(network_input.data.values), np.array(output.data.values)

@@ -1,4 +1,4 @@
-"""A model as an ONNX file: normalised grey values in, probability of every class out."""
+"""Exports a model as ONNX: input is normalised grey values, output the probability of every class."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 OPSET = 17
 INPUT, OUTPUT = "raw", "probability"
 TOLERANCE = 1e-4
-"""How far probabilities may differ from those of the torch network: its float32 sums are made in another order."""
+"""Maximum difference of probabilities from the torch network, whose float32 sums have another order."""
 
-SWITCHED = 0.005
-"""Share of voxels that may differ by more in a network that unpools by switches: where two voxels of a pooling's cell
-are all but equal, the last bit decides which of them is put back, and where."""
+UNPOOL_EXEMPT_FRACTION = 0.005
+"""Fraction of voxels that may differ more in a network with unpooling: if two voxels of a pooling cell are nearly
+equal, rounding decides which of them is the maximum, and its position."""
 
 
 class Probability(nn.Module):
@@ -46,51 +46,51 @@ class Probability(nn.Module):
         self.softmax = model.card.activation == "softmax"
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Map (N, C, y, x) or (N, C, z, y, x)."""
+        """Map (N, C, y, x) or (N, C, z, y, x) to probabilities."""
         output: Tensor = self.network(raw)
         return output.softmax(dim=1) if self.softmax else output.sigmoid()
 
 
-def probability(model: Model, normalized: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probability of every class, of a normalised input of any size that the network takes."""
+def predict_probability(model: Model, normalized: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probability of every class (N, classes, ...) of a normalised input of any size that the network accepts."""
     with EXCLUSIVE, torch.inference_mode():
-        made: NDArray[np.float32] = model.probabilities(model.network(torch.from_numpy(normalized))).numpy()
-    return made
+        result: NDArray[np.float32] = model.probabilities(model.network(torch.from_numpy(normalized))).numpy()
+    return result
 
 
-def exempt(model: Model) -> float:
-    """The share of voxels that may differ by more than `TOLERANCE`."""
-    return SWITCHED if any(isinstance(module, Unpool) for module in model.network.modules()) else 0.0
+def exempt_fraction(model: Model) -> float:
+    """Fraction of voxels that may differ by more than `TOLERANCE`."""
+    return UNPOOL_EXEMPT_FRACTION if any(isinstance(module, Unpool) for module in model.network.modules()) else 0.0
 
 
-def difference(model: Model, made: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference of probabilities, but for the share of voxels that is exempt."""
-    if made.shape != expected.shape:
+def max_difference(model: Model, output: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Maximum difference of probabilities, without the exempt fraction of voxels; infinite if the shapes differ."""
+    if output.shape != expected.shape:
         return float("inf")
-    return float(np.quantile(np.abs(made - expected), 1 - exempt(model), method="lower"))
+    return float(np.quantile(np.abs(output - expected), 1 - exempt_fraction(model), method="lower"))
 
 
-def write_onnx(model: Model, path: Path, about: dict[str, Any]) -> None:
-    """Write a model as ONNX; batch and spatial axes take any size that the network takes.
+def write_onnx(model: Model, path: Path, metadata: dict[str, Any]) -> None:
+    """Write a model as ONNX; batch and spatial axes are dynamic.
 
     Args:
-        model: the model.
+        model: to export.
         path: file to write.
-        about: what to say of it beside what its card says.
+        metadata: properties to store beside those of the card.
 
     Raises:
         ModelError: the network uses an operation that ONNX does not have.
     """
     with EXCLUSIVE, warnings.catch_warnings():
-        # The newer exporter takes 60 times as long for the same graph. Sizes that tracing froze, which is what
-        # TracerWarning is about, would show when the file is run at another size.
+        # The newer exporter takes 60 times as long for the same graph. Sizes that tracing fixes, of which TracerWarning
+        # warns, show when the file is run at another size.
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript", DeprecationWarning)
         warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         try:
             torch.onnx.export(
                 _exportable(Probability(model)),
-                (torch.zeros(input_shape(model, 1, beyond=1)),),
+                (torch.zeros(input_shape(model, 1, strides=1)),),
                 path,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -104,32 +104,34 @@ def write_onnx(model: Model, path: Path, about: dict[str, Any]) -> None:
                 f"network {model.card.network!r} uses an operation that ONNX does not have ({first}); "
                 "predict with volseg itself, which needs no export"
             ) from error
-    made = onnx.load_model(path)
-    made.producer_name, made.producer_version = "volseg", __version__
-    onnx.helper.set_model_props(made, {key: _text(value) for key, value in {**card_facts(model), **about}.items()})
-    onnx.checker.check_model(made)
-    onnx.save_model(made, path)
+    proto = onnx.load_model(path)
+    proto.producer_name, proto.producer_version = "volseg", __version__
+    onnx.helper.set_model_props(proto, {key: _text(value) for key, value in {**card_fields(model), **metadata}.items()})
+    onnx.checker.check_model(proto)
+    onnx.save_model(proto, path)
 
 
 def onnx_difference(model: Model, path: Path) -> float:
-    """Run an ONNX file at another size than it was made with; the largest difference from the torch network.
+    """Run an ONNX file at sizes other than the traced one; returns the maximum difference from the torch network.
 
     Raises:
         ModelError: ONNX Runtime cannot run it, or it differs by more than `TOLERANCE`.
     """
-    worst = 0.0
-    for batch, beyond in ((1, 0), (2, 3)):
-        normalized = np.random.default_rng(beyond).normal(size=input_shape(model, batch, beyond)).astype(np.float32)
-        worst = max(worst, difference(model, _run(path, normalized), probability(model, normalized)))
-    if not worst <= TOLERANCE:
-        raise ModelError(
-            f"the ONNX file differs from the network by {worst:.2g}, more than {TOLERANCE:g}; not exported"
+    difference = 0.0
+    for batch, strides in ((1, 0), (2, 3)):
+        normalized = np.random.default_rng(strides).normal(size=input_shape(model, batch, strides)).astype(np.float32)
+        difference = max(
+            difference, max_difference(model, _run(path, normalized), predict_probability(model, normalized))
         )
-    return worst
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"the ONNX file differs from the network by {difference:.2g}, more than {TOLERANCE:g}; not exported"
+        )
+    return difference
 
 
-def card_facts(model: Model) -> dict[str, Any]:
-    """What whoever runs the network needs to know of its input and output."""
+def card_fields(model: Model) -> dict[str, Any]:
+    """Metadata that users of the exported network need."""
     card = model.card
     return {
         "name": card.name,
@@ -152,31 +154,31 @@ def card_facts(model: Model) -> dict[str, Any]:
     }
 
 
-def input_shape(model: Model, batch: int, beyond: int) -> tuple[int, ...]:
-    """The smallest input, and `beyond` strides more: half of them along z, one more along x."""
+def input_shape(model: Model, batch: int, strides: int) -> tuple[int, ...]:
+    """Shape of the smallest input plus some strides along y, half as many along z, one more along x."""
     footprint = model.card.footprint
-    strides = (beyond // 2, beyond, beyond + 1)
-    z, y, x = (n + more * by for n, more, by in zip(footprint.smallest, strides, footprint.stride, strict=True))
+    counts = (strides // 2, strides, strides + 1)
+    z, y, x = (n + count * s for n, count, s in zip(footprint.smallest, counts, footprint.stride, strict=True))
     # A 2-D network takes its sections as channels.
     return (batch, footprint.smallest[0], y, x) if footprint.dimensions == 2 else (batch, 1, z, y, x)
 
 
 def spatial_axes(model: Model) -> Iterator[tuple[str, int]]:
-    """Names of the axes that the network's input has beside batch and channel, and their places in (z, y, x)."""
+    """Names of the spatial axes of the network's input, and their indices in (z, y, x)."""
     yield from [("z", 0), ("y", 1), ("x", 2)][3 - model.card.footprint.dimensions :]
 
 
 def _axis_names(model: Model) -> dict[str, dict[int, str]]:
     margin = model.card.footprint.margin
-    taken, made = {0: "batch"}, {0: "batch"}
-    for place, (name, axis) in enumerate(spatial_axes(model), start=2):
-        taken[place] = name
-        made[place] = f"{name} - {2 * margin[axis]}" if margin[axis] else name
-    return {INPUT: taken, OUTPUT: made}
+    inputs, outputs = {0: "batch"}, {0: "batch"}
+    for dimension, (name, axis) in enumerate(spatial_axes(model), start=2):
+        inputs[dimension] = name
+        outputs[dimension] = f"{name} - {2 * margin[axis]}" if margin[axis] else name
+    return {INPUT: inputs, OUTPUT: outputs}
 
 
 class _Scatter(nn.Module):
-    """A max-unpooling in operations that ONNX has: its own MaxUnpool counts places through the whole batch."""
+    """Max-unpooling by scatter, since ONNX's MaxUnpool indexes through the whole batch."""
 
     def __init__(self, pool: int) -> None:
         super().__init__()
@@ -190,12 +192,12 @@ class _Scatter(nn.Module):
 
 
 def _exportable(network: nn.Module) -> nn.Module:
-    """A copy in which nothing is left that the exporter does not know."""
-    replaced = copy.deepcopy(network).eval()
-    for name, module in list(replaced.named_modules()):
+    """A copy without modules that the exporter does not support."""
+    exportable = copy.deepcopy(network).eval()
+    for name, module in list(exportable.named_modules()):
         if isinstance(module, Unpool):
-            replaced.set_submodule(name, _Scatter(module.pool))
-    return replaced
+            exportable.set_submodule(name, _Scatter(module.pool))
+    return exportable
 
 
 def _run(path: Path, normalized: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -203,11 +205,11 @@ def _run(path: Path, normalized: NDArray[np.float32]) -> NDArray[np.float32]:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        made: NDArray[np.float32] = session.run([OUTPUT], {INPUT: normalized})[0]
+        output: NDArray[np.float32] = session.run([OUTPUT], {INPUT: normalized})[0]
     except Exception as error:
-        # Its errors have no common class of their own.
-        raise ModelError(f"ONNX Runtime does not run the ONNX file ({error}); not exported") from error
-    return made
+        # Its errors have no common base class.
+        raise ModelError(f"ONNX Runtime cannot run the ONNX file ({error}); not exported") from error
+    return output
 
 
 def _text(value: object) -> str:

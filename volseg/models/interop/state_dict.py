@@ -1,4 +1,4 @@
-"""Weights that others trained: read without running code, and fitted to one of volseg's networks."""
+"""Reads state dicts without running code, and matches their tensors to a network."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
     Pair = tuple[str | None, str | None]
 
-_NESTS = ("state_dict", "model_state_dict", "model", "net")
-"""Where checkpoints keep the state dict."""
+_STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "net")
+"""Keys of the state dict in checkpoints."""
 _PREFIXES = ("module.", "model.", "network.", "_orig_mod.")
-"""What wrappers put before every name: DataParallel, Lightning and others, torch.compile."""
+"""Prefixes that wrappers add to every name: DataParallel, Lightning and others, torch.compile."""
 _COUNTER = "num_batches_tracked"
 _ROLES = ("weight", "bias", "running_mean", "running_var")
-"""Tensors of one shape that mean different things: these are never taken for each other."""
+"""Kinds of tensors with the same shape; tensors of different kinds do not match."""
 _WAY_OUT = "save it again with torch.save(network.state_dict(), FILE)"
 
 
 @dataclass(frozen=True, slots=True)
 class StateDict:
-    """Tensors by name, as a file holds them.
+    """Tensors of a file by name.
 
     Attributes:
         path: the file.
         tensors: name to tensor, without the counters of batch norms.
-        ordered: whether they stand in the network's order; a .safetensors file sorts them.
+        ordered: whether the tensors are in the network's order; a .safetensors file sorts them.
     """
 
     path: Path
@@ -54,8 +54,8 @@ class MatchedTensors:
     """Tensors under the names of a network.
 
     Attributes:
-        tensors: what the network loads.
-        renamed: how many were matched by order and shape, because the names differ; 0 where the names agree.
+        tensors: state dict of the network.
+        renamed: number of tensors matched by order and shape; 0 if the names agree.
     """
 
     tensors: dict[str, Tensor]
@@ -73,14 +73,14 @@ def read_state_dict(path: Path) -> StateDict:
         raise ConfigError(f"there is no file {path}; name a .pt, .pth or .safetensors file that holds a state dict")
     ordered = path.suffix != ".safetensors"
     content = _torch_content(path) if ordered else _safetensors_content(path)
-    while isinstance(content, Mapping) and (nest := _nest(content)) is not None:
-        content = content[nest]
+    while isinstance(content, Mapping) and (key := _state_dict_key(content)) is not None:
+        content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise ModelError(f"{path} holds {_kind(content)}, not a state dict; {_WAY_OUT}")
-    strangers = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
-    if strangers:
+    others = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if others:
         raise ModelError(
-            f"{path} is not a state dict: its entry {strangers[0]!r} is {_kind(content[strangers[0]])}; {_WAY_OUT}"
+            f"{path} is not a state dict: its entry {others[0]!r} is {_kind(content[others[0]])}; {_WAY_OUT}"
         )
     return StateDict(path, {name: value for name, value in content.items() if not name.endswith(_COUNTER)}, ordered)
 
@@ -89,8 +89,8 @@ def _torch_content(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        content = f" ({named[1]})" if named else ""
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        content = f" ({match[1]})" if match else ""
         raise ModelError(
             f"{path} is a pickle of more than tensors{content}, which could run code and is never loaded; {_WAY_OUT}"
         ) from error
@@ -105,8 +105,8 @@ def _safetensors_content(path: Path) -> Any:
         raise ModelError(f"{path} cannot be read as .safetensors ({_first_line(error)}); write it again") from error
 
 
-def _nest(content: Mapping[Any, Any]) -> str | None:
-    return next((name for name in _NESTS if isinstance(content.get(name), Mapping)), None)
+def _state_dict_key(content: Mapping[Any, Any]) -> str | None:
+    return next((name for name in _STATE_DICT_KEYS if isinstance(content.get(name), Mapping)), None)
 
 
 def _kind(value: object) -> str:
@@ -117,35 +117,34 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
 
 
-def fit_names(state: StateDict, network: nn.Module) -> MatchedTensors:
-    """Give tensors the names that a network has for them.
+def match_tensors(state: StateDict, network: nn.Module) -> MatchedTensors:
+    """Match tensors to the names of a network.
 
-    Where the names agree, perhaps behind the prefix of a wrapper, they decide. Where they do not, tensors are matched
-    in their order, if all shapes agree.
+    Tensors are matched by name, without prefixes of wrappers, or else by order if all shapes agree.
 
     Raises:
-        ModelError: a tensor that does not fit, or one that is not finite.
+        ModelError: a tensor that does not match, or one that is not finite.
     """
-    own = network.state_dict()
-    wanted = {name: tensor for name, tensor in own.items() if not name.endswith(_COUNTER)}
-    counters = {name: tensor for name, tensor in own.items() if name.endswith(_COUNTER)}
-    given = _stripped(state.tensors, wanted)
-    same = given.keys() == wanted.keys()
+    expected = network.state_dict()
+    counters = {name: expected.pop(name) for name in list(expected) if name.endswith(_COUNTER)}
+    tensors = _without_prefixes(state.tensors, expected)
+    same = tensors.keys() == expected.keys()
     if not same and not state.ordered:
-        stranger, missing = (next((n for n in a if n not in b), None) for a, b in ((given, wanted), (wanted, given)))
+        pairs_of_names = ((tensors, expected), (expected, tensors))
+        extra, missing = (next((name for name in a if name not in b), None) for a, b in pairs_of_names)
         raise ModelError(
-            f"names differ: {state.path} holds {stranger!r}, the network {missing!r}, and a .safetensors file keeps no "
+            f"names differ: {state.path} holds {extra!r}, the network {missing!r}, and a .safetensors file has no "
             "order to match them by; give the .pt file, or rename its tensors"
         )
-    pairs = [(name, name) for name in wanted] if same else list(zip_longest(given, wanted))
-    _check_pairs(state.path, pairs, given, wanted)
-    fitted = {own_name: given[name].to(wanted[own_name].dtype) for name, own_name in pairs}
-    return MatchedTensors(fitted | counters, 0 if same else len(fitted))
+    pairs = [(name, name) for name in expected] if same else list(zip_longest(tensors, expected))
+    _check_pairs(state.path, pairs, tensors, expected)
+    matched = {target: tensors[name].to(expected[target].dtype) for name, target in pairs}
+    return MatchedTensors(matched | counters, 0 if same else len(matched))
 
 
-def _stripped(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes that wrappers put before all names."""
-    while tensors and tensors.keys() != wanted.keys():
+def _without_prefixes(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove prefixes that wrappers add to all names."""
+    while tensors and tensors.keys() != expected.keys():
         prefix = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in tensors)), None)
         if prefix is None:
             break
@@ -153,24 +152,24 @@ def _stripped(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str
     return tensors
 
 
-def _check_pairs(path: Path, pairs: Iterable[Pair], given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Raises ModelError for the first pair of a given and a wanted tensor that do not fit together."""
-    for name, own_name in pairs:
-        fits = name is not None and own_name is not None and given[name].shape == wanted[own_name].shape
-        if not fits or _contradict(str(name), str(own_name), wanted):
+def _check_pairs(path: Path, pairs: Iterable[Pair], tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ModelError for the first pair of names whose tensors do not match."""
+    for name, target in pairs:
+        same_shape = name is not None and target is not None and tensors[name].shape == expected[target].shape
+        if not same_shape or _contradict(str(name), str(target), expected):
             raise ModelError(
-                f"{path} does not fit: it has {_described(name, given)} where the network has "
-                f"{_described(own_name, wanted)}; choose another --network, or give its size with --argument KEY=VALUE"
+                f"{path} does not fit: it has {_format(name, tensors)} where the network has "
+                f"{_format(target, expected)}; choose another --network, or give its size with --argument KEY=VALUE"
             )
-        if not (given[str(name)].is_floating_point() and given[str(name)].isfinite().all()):
+        if not (tensors[str(name)].is_floating_point() and tensors[str(name)].isfinite().all()):
             raise ModelError(f"{path}: {name} must hold finite floats; use an earlier checkpoint")
 
 
-def _contradict(name: str, own_name: str, wanted: dict[str, Tensor]) -> bool:
-    """Whether the names say that two tensors of one shape are not the same."""
-    role, own_role = name.rpartition(".")[2], own_name.rpartition(".")[2]
-    return name != own_name and (name in wanted or (role != own_role and {role, own_role} <= set(_ROLES)))
+def _contradict(name: str, target: str, expected: dict[str, Tensor]) -> bool:
+    """Whether the names exclude that two tensors of the same shape match."""
+    role, target_role = name.rpartition(".")[2], target.rpartition(".")[2]
+    return name != target and (name in expected or (role != target_role and {role, target_role} <= set(_ROLES)))
 
 
-def _described(name: str | None, tensors: dict[str, Tensor]) -> str:
+def _format(name: str | None, tensors: dict[str, Tensor]) -> str:
     return "nothing" if name is None else f"{name} {tuple(tensors[name].shape)}"

@@ -1,4 +1,4 @@
-"""FCN: a classifier made convolutional, its scores upsampled and summed with those of finer poolings.
+"""FCN: a convolutional classifier whose scores are upsampled and summed with those of finer poolings.
 
 Long, Shelhamer, Darrell: Fully Convolutional Networks for Semantic Segmentation, CVPR 2015, arXiv 1411.4038, figure 3.
 
@@ -17,21 +17,21 @@ from torch import nn
 
 from volseg.errors import ConfigError
 from volseg.models.networks.layers import Crop, convolution, initialise
-from volseg.models.networks.vgg import CONVOLUTIONS_A_STAGE, classifier_width, stage_widths
+from volseg.models.networks.vgg import CONVOLUTIONS_PER_STAGE, classifier_width, stage_widths
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _FIRST_PADDING = 100
-"""Zeros around the image, so that fc6 fits in even at the border; the offsets below follow from it."""
+"""Zero padding of the image, so that fc6 fits at the border; the offsets below follow from it."""
 _SCORE_OFFSETS = {16: 5, 8: 9}
-"""Where the scores of pool4 and pool3 lie under the upsampled coarser ones."""
+"""Offset of the scores of pool4 and pool3 to the upsampled coarser scores."""
 _IMAGE_OFFSETS = {32: 19, 16: 27, 8: 31}
-"""Where the image lies in the last upsampled scores."""
+"""Offset of the image to the last upsampled scores."""
 
 
 def stage(channels_in: int, channels_out: int, convolutions: int, first_padding: int) -> nn.Sequential:
-    """3x3 convolutions, each with ReLU, and a 2x2 pooling."""
+    """Build a stage: 3x3 convolutions, each with ReLU, and a 2x2 pooling."""
     layers: list[nn.Module] = []
     for number in range(convolutions):
         padding = first_padding if number == 0 else 1
@@ -43,9 +43,9 @@ def stage(channels_in: int, channels_out: int, convolutions: int, first_padding:
 
 
 def bilinear(channels: int, factor: int, *, padded: bool) -> nn.ConvTranspose2d:
-    """Bilinear upsampling as a transposed convolution of each channel for itself; its kernel is fixed.
+    """Bilinear upsampling as a depthwise transposed convolution with a fixed kernel of twice the factor.
 
-    The published kernel is twice the factor wide; learning it gave no significant gain (section 4.3).
+    Learning the kernel gave no significant gain (section 4.3 of the paper).
     """
     layer = nn.ConvTranspose2d(
         channels,
@@ -66,16 +66,16 @@ def bilinear(channels: int, factor: int, *, padded: bool) -> nn.ConvTranspose2d:
 class FCN(nn.Module):
     """A fully convolutional network on VGG16, whose scores are refined down to a stride.
 
-    As published the first layer pads by 100 and the result is cropped; input sides are 26 more than a multiple of 32,
-    so that no pooling leaves a rest. Padded, all convolutions are "same", and sides are multiples of 32.
+    As published, the first layer pads by 100 and the output is cropped; input sides are 26 more than a multiple of 32,
+    so that all poolings divide evenly. Padded, all convolutions are "same", and sides are multiples of 32.
 
     Args:
         finest: stride of the finest scores: 32, 16 or 8.
-        in_channels: grey values a pixel: 1; also 3, 5 ..: neighbouring sections.
-        out_channels: classes; 2, to be put through a soft-max.
+        in_channels: 1, or 3, 5 .. for neighbouring sections.
+        out_channels: classes; 2, for a softmax.
         width: channels of the first stage; those of fc6 and fc7 are 64 times as many.
         padded: "same" convolutions instead of the published padding and crops.
-        dropout: rate of the drop-out behind fc6 and fc7.
+        dropout: rate of the dropout after fc6 and fc7.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class FCN(nn.Module):
         channels, hidden = stage_widths(width), classifier_width(width)
         paddings = [1 if padded else _FIRST_PADDING, 1, 1, 1, 1]
         self.stages = nn.ModuleList(
-            stage(*each)
-            for each in zip([in_channels, *channels[:-1]], channels, CONVOLUTIONS_A_STAGE, paddings, strict=True)
+            stage(*sizes)
+            for sizes in zip([in_channels, *channels[:-1]], channels, CONVOLUTIONS_PER_STAGE, paddings, strict=True)
         )
         self.classifier = nn.Sequential(
             nn.Conv2d(channels[-1], hidden, kernel_size=7, padding=3 if padded else 0),
@@ -124,9 +124,9 @@ class FCN(nn.Module):
             pooled.append(x)
         scores = self.head(self.classifier(x))
         finer = (pooled[3], pooled[2])[: len(self.scores)]
-        for double, score, crop, seen in zip(self.doublings, self.scores, self.crops, finer, strict=True):
+        for double, score, crop, features in zip(self.doublings, self.scores, self.crops, finer, strict=True):
             doubled = double(scores)
-            scores = doubled + crop(score(seen), doubled)
+            scores = doubled + crop(score(features), doubled)
         out: Tensor = self.crop(self.upsample(scores), image)
         return out
 

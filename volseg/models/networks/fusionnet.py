@@ -10,8 +10,8 @@ Quan, Hildebrand, Jeong: FusionNet, arXiv 1612.05360; Front. Comput. Sci. 3:6139
 
     C: 3x3 convolution, ReLU, batch normalisation.   R: three C and a short skip that adds the input.
 
-In three dimensions, with kernels and poolings of [z, y, x], it is the residual net of Lee et al. 2017 (arXiv
-1706.00120) in kind: summed skips, anisotropic poolings.
+In three dimensions, with kernels and poolings of [z, y, x], it resembles the residual network of Lee et al. 2017 (arXiv
+1706.00120): summed skips, anisotropic poolings.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from volseg.models.networks.layers import (
     batch_norm,
     convolution,
     initialise,
+    level_sizes,
+    level_widths,
     pooling,
-    scales,
     upconvolution,
-    widths,
 )
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ class Residual(nn.Module):
         self.blocks = nn.Sequential(*(conv_block(channels, channels, kernel) for _ in range(3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape out as in."""
+        """Return a tensor of the same shape."""
         out: Tensor = x + self.blocks(x)
         return out
 
 
 def level(channels_in: int, channels_out: int, kernel: Size) -> nn.Sequential:
-    """What stands at every level, down and up: conv block, residual block, conv block."""
+    """Build a level of encoder or decoder: conv block, residual block, conv block."""
     return nn.Sequential(
         conv_block(channels_in, channels_out, kernel),
         Residual(channels_out, kernel),
@@ -72,17 +72,17 @@ def level(channels_in: int, channels_out: int, kernel: Size) -> nn.Sequential:
 class FusionNet(nn.Module):
     """FusionNet; as published with width 64 and depth 4.
 
-    Long skips are sums: the upsampled map is *added* to the encoder's map of its level. All convolutions are
-    "same", so the output is as large as the input, whose sides must be multiples of the poolings' product. The
-    deconvolutions have kernels as large as their stride, 2x2 (the paper states their stride alone).
+    Long skips are sums: the upsampled features are *added* to those of the encoder at their level. All convolutions are
+    "same", so the output is as large as the input, whose sides must be multiples of the product of the poolings. The
+    kernels of the deconvolutions are as large as their stride, 2x2 (the paper states only the stride).
 
     Args:
-        in_channels: grey values a pixel: 1; in two dimensions also 3, 5 ..: neighbouring sections.
-        out_channels: maps that the last 1x1 convolution makes; 1, to be put through a sigmoid.
+        in_channels: 1, or in two dimensions 3, 5 .. for neighbouring sections.
+        out_channels: classes; 1, for a sigmoid.
         width: channels at full resolution; they double at each pooling.
         depth: number of poolings.
-        kernel: of the convolutions, [y, x] or [z, y, x]; one for all levels, or one for each.
-        pool: of the poolings and deconvolutions; one for all, or one for each.
+        kernel: of the convolutions, [y, x] or [z, y, x]; one for all levels, or one per level.
+        pool: of the poolings and deconvolutions; one for all, or one per level.
     """
 
     def __init__(
@@ -95,16 +95,16 @@ class FusionNet(nn.Module):
         pool: Sizes = (2, 2),
     ) -> None:
         super().__init__()
-        channels = widths(width, depth)
-        kernels, pools = scales(kernel, pool, depth)
-        entering = [in_channels, *channels[:-1]]
-        *down, bridge = zip(entering, channels, kernels, strict=True)
+        channels = level_widths(width, depth)
+        kernels, pools = level_sizes(kernel, pool, depth)
+        inputs = [in_channels, *channels[:-1]]
+        *down, bridge = zip(inputs, channels, kernels, strict=True)
         self.down = nn.ModuleList(level(*stage) for stage in down)
         self.pools = nn.ModuleList(pooling(size) for size in pools)
         self.bridge = level(*bridge)
-        rising = list(zip(channels[1:], channels[:-1], pools, kernels[:-1], strict=True))[::-1]
-        self.deconvolutions = nn.ModuleList(upconvolution(a, b, size) for a, b, size, _ in rising)
-        self.up = nn.ModuleList(level(b, b, size) for _, b, _, size in rising)
+        up = list(zip(channels[1:], channels[:-1], pools, kernels[:-1], strict=True))[::-1]
+        self.deconvolutions = nn.ModuleList(upconvolution(a, b, size) for a, b, size, _ in up)
+        self.up = nn.ModuleList(level(b, b, size) for _, b, _, size in up)
         self.head = convolution(width, out_channels, (1,) * len(kernels[0]))
         initialise(self)
 
@@ -129,7 +129,7 @@ class FusionNetChain(nn.Module):
           '---------------------------'      before -----'
 
     Args:
-        length: FusionNets in the chain.
+        length: number of FusionNets.
         in_channels: as of a FusionNet.
         out_channels: as of a FusionNet.
         arguments: further arguments of each FusionNet: width, depth, kernel, pool.
@@ -138,15 +138,15 @@ class FusionNetChain(nn.Module):
     def __init__(self, length: int = 2, in_channels: int = 1, out_channels: int = 1, **arguments: Sizes) -> None:
         super().__init__()
         if length < 2:
-            raise ConfigError(f"length {length} must be at least 2; for one link use the network fusionnet")
-        entering = [in_channels] + [in_channels + out_channels] * (length - 1)
-        self.links = nn.ModuleList(FusionNet(channels, out_channels, **arguments) for channels in entering)  # type: ignore[arg-type]  # each goes on as it came
+            raise ConfigError(f"length {length} must be at least 2; use the network fusionnet for one")
+        inputs = [in_channels] + [in_channels + out_channels] * (length - 1)
+        self.links = nn.ModuleList(FusionNet(channels, out_channels, **arguments) for channels in inputs)  # type: ignore[arg-type]  # passed on unchanged
         self.squash = nn.Sigmoid()
         self.join = CropConcat()
 
     @property
     def head(self) -> nn.Module:
-        """The layer that makes the output's channels."""
+        """The last layer, whose channels are those of the output."""
         return self.links[-1].get_submodule("head")
 
     def forward(self, x: Tensor) -> Tensor:

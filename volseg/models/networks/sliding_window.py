@@ -1,14 +1,13 @@
-"""The sliding-window pixel classifier, in the dense form that computes nothing twice.
+"""The sliding-window pixel classifier as a dense network.
 
 Ciresan, Giusti, Gambardella, Schmidhuber: Deep Neural Networks Segment Neuronal Membranes in Electron Microscopy
-Images, NIPS 2012. A small network sees a square window and labels its centre pixel:
+Images, NIPS 2012. A small network classifies the centre pixel of a square window:
 
     window 95: conv 4 -> 92, pool -> 46, conv 5 -> 42, pool -> 21, conv 4 -> 18, pool -> 9, conv 4 -> 6, pool -> 3,
                fully connected on 3x3 -> classes
 
-Slid over an image it does the same sums again and again. Densely, a pooling moves on by one pixel instead of two, and
-whatever follows looks at every second place of its map, then every fourth: filter rarefaction (Long et al. 2015,
-section 3.2). The sums are the same, each done once.
+Neighbouring windows repeat most computations. In the dense form poolings have stride 1, and the layers after them are
+dilated by 2, then by 4: filter rarefaction (Long et al. 2015, section 3.2). The results are the same, computed once.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STAGES = {95: (4, 5, 4, 4), 65: (4, 4, 5)}
-"""Kernels of the convolutions, each followed by a 2x2 pooling. Those of window 65 are ours."""
+"""Kernels of the convolutions, each followed by a 2x2 pooling; those of window 65 are not from the paper."""
 
 
 class SlidingWindow(nn.Module):
     """A pixel classifier run densely: every output pixel is what the classifier says of the window around it.
 
-    It pads nothing: an output lacks (window - 1) / 2 pixels on each side. It has a stride of 1. ReLU follows every
-    layer but the last.
+    Unpadded: the output is (window - 1) / 2 pixels smaller on each side. The stride is 1. ReLU follows all layers but
+    the last.
 
     Args:
-        in_channels: grey values a pixel: 1; also 3, 5 ..: neighbouring sections.
-        out_channels: classes; 2, to be put through a soft-max.
-        width: maps of each convolution.
+        in_channels: 1, or 3, 5 .. for neighbouring sections.
+        out_channels: classes; 2, for a softmax.
+        width: channels of each convolution.
         hidden: neurons of the fully connected layer.
         window: side of the window, in pixels: 95 or 65.
     """
@@ -54,14 +53,14 @@ class SlidingWindow(nn.Module):
         self.window = window
         convolutions: list[nn.Module] = []
         poolings: list[nn.Module] = []
-        apart, left, channels = 1, window, in_channels
+        dilation, side, channels = 1, window, in_channels
         for kernel in STAGES[window]:
-            convolutions.append(nn.Conv2d(channels, width, kernel, dilation=apart))
-            poolings.append(nn.MaxPool2d(2, stride=1, dilation=apart))
-            apart, left, channels = 2 * apart, (left - kernel + 1) // 2, width
+            convolutions.append(nn.Conv2d(channels, width, kernel, dilation=dilation))
+            poolings.append(nn.MaxPool2d(2, stride=1, dilation=dilation))
+            dilation, side, channels = 2 * dilation, (side - kernel + 1) // 2, width
         self.convolutions = nn.ModuleList(convolutions)
         self.poolings = nn.ModuleList(poolings)
-        self.connected = nn.Conv2d(width, hidden, left, dilation=apart)
+        self.connected = nn.Conv2d(width, hidden, side, dilation=dilation)
         self.rectify = nn.ReLU(inplace=True)
         self.head = nn.Conv2d(hidden, out_channels, kernel_size=1)
         initialise(self)
@@ -74,13 +73,13 @@ class SlidingWindow(nn.Module):
         return out
 
     def classify(self, windows: Tensor) -> Tensor:
-        """The classifier as it was before it was made dense: strided poolings, one window at a time.
+        """Classify single windows with strided poolings, as the original classifier does.
 
         Args:
             windows: (N, in_channels, window, window).
 
         Returns:
-            (N, out_channels), before any activation: what the dense form says of the windows' centre pixels.
+            (N, out_channels), before any activation: the dense output at the windows' centre pixels.
         """
         x = windows
         for convolve in self.convolutions:
@@ -91,5 +90,5 @@ class SlidingWindow(nn.Module):
 
 
 def _weights(convolution: nn.Module) -> tuple[Tensor, Tensor]:
-    """Kernel and bias, for a convolution that is to be applied without its dilation."""
+    """Kernel and bias of a convolution, to apply it without dilation."""
     return convolution.get_parameter("weight"), convolution.get_parameter("bias")

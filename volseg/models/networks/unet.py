@@ -23,22 +23,22 @@ from volseg.models.networks.layers import (
     batch_norm,
     convolution,
     initialise,
+    level_sizes,
+    level_widths,
     pooling,
-    scales,
     upconvolution,
-    widths,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def double_conv(channels_in: int, channels_out: int, kernel: Size, *, padded: bool, normed: bool) -> nn.Sequential:
-    """Two convolutions, each with ReLU (and batch normalisation between, where asked for)."""
+def double_conv(channels_in: int, channels_out: int, kernel: Size, *, padded: bool, with_norm: bool) -> nn.Sequential:
+    """Build two convolutions, each with ReLU, and optionally batch normalisation before it."""
     layers: list[nn.Module] = []
     for channels in (channels_in, channels_out):
         layers.append(convolution(channels, channels_out, kernel, padded=padded))
-        if normed:
+        if with_norm:
             layers.append(batch_norm(channels_out, kernel))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
@@ -47,22 +47,22 @@ def double_conv(channels_in: int, channels_out: int, kernel: Size, *, padded: bo
 class UNet(nn.Module):
     """U-Net; as published with the default arguments: 572 x 572 in, 388 x 388 out, 23 convolutions.
 
-    Unpadded, its input must be such that every pooling divides its size evenly; padded, a multiple of the poolings'
-    product.
+    Unpadded, every pooling must divide its input evenly; padded, input sides are multiples of the product of the
+    poolings.
 
     Args:
-        in_channels: grey values a pixel: 1; in two dimensions also 3, 5 ..: neighbouring sections.
-        out_channels: classes of the last 1x1 convolution; 2, to be put through a soft-max.
+        in_channels: 1, or in two dimensions 3, 5 .. for neighbouring sections.
+        out_channels: classes; 2, for a softmax.
         width: channels at full resolution; they double at each pooling.
         depth: number of poolings.
-        padded: "same" convolutions, so that the output is as large as the input; not the paper's.
-        batch_norm: batch normalisation before each ReLU; not the paper's.
-        dropout: rate of the drop-out at the end of the contracting path.
-        kernel: of the convolutions, [y, x] or [z, y, x]; one for all levels, or one for each.
-        pool: of the poolings and up-convolutions; one for all, or one for each.
+        padded: "same" convolutions, so that the output is as large as the input; not in the paper.
+        batch_norm: batch normalisation before each ReLU; not in the paper.
+        dropout: rate of the dropout at the end of the contracting path.
+        kernel: of the convolutions, [y, x] or [z, y, x]; one for all levels, or one per level.
+        pool: of the poolings and up-convolutions; one for all, or one per level.
     """
 
-    def __init__(  # noqa: PLR0913 - what may differ between U-Nets is much
+    def __init__(  # noqa: PLR0913 - options of published U-Nets
         self,
         in_channels: int = 1,
         out_channels: int = 2,
@@ -78,20 +78,20 @@ class UNet(nn.Module):
         super().__init__()
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout {dropout} must be at least 0 and below 1")
-        channels = widths(width, depth)
-        kernels, pools = scales(kernel, pool, depth)
+        channels = level_widths(width, depth)
+        kernels, pools = level_sizes(kernel, pool, depth)
 
         def convolutions(a: int, b: int, size: Size) -> nn.Sequential:
-            return double_conv(a, b, size, padded=padded, normed=batch_norm)
+            return double_conv(a, b, size, padded=padded, with_norm=batch_norm)
 
         *down, bottom = zip([in_channels, *channels[:-1]], channels, kernels, strict=True)
         self.down = nn.ModuleList(convolutions(*stage) for stage in down)
         self.pools = nn.ModuleList(pooling(size) for size in pools)
         self.bottom = nn.Sequential(convolutions(*bottom), nn.Dropout(dropout))
-        rising = list(zip(channels[1:], channels[:-1], pools, kernels[:-1], strict=True))[::-1]
-        self.upconvolutions = nn.ModuleList(upconvolution(a, b, size) for a, b, size, _ in rising)
+        up = list(zip(channels[1:], channels[:-1], pools, kernels[:-1], strict=True))[::-1]
+        self.upconvolutions = nn.ModuleList(upconvolution(a, b, size) for a, b, size, _ in up)
         self.join = CropConcat()
-        self.up = nn.ModuleList(convolutions(a, b, size) for a, b, _, size in rising)
+        self.up = nn.ModuleList(convolutions(a, b, size) for a, b, _, size in up)
         self.head = convolution(width, out_channels, (1,) * len(kernels[0]))
         initialise(self)
 

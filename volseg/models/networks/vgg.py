@@ -1,4 +1,4 @@
-"""The convolutional stages of VGG16, on which FCN and DeconvNet stand.
+"""Sizes of VGG16, on which FCN and DeconvNet are based.
 
 Simonyan, Zisserman: arXiv 1409.1556, configuration D.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from volseg.errors import ConfigError
 
-CONVOLUTIONS_A_STAGE = (2, 2, 3, 3, 3)
+CONVOLUTIONS_PER_STAGE = (2, 2, 3, 3, 3)
 """3x3 convolutions before each of the five poolings."""
 
 
 def stage_widths(width: int) -> list[int]:
-    """Channels of the five stages, with `width` of them in the first.
+    """Channels of the five stages, with `width` channels in the first.
 
     Raises:
         ConfigError: a width below 1.
@@ -26,5 +26,5 @@ def stage_widths(width: int) -> list[int]:
 
 
 def classifier_width(width: int) -> int:
-    """Channels of what VGG16's fully connected layers become: 4096 at width 64."""
+    """Channels of the convolutions that replace VGG16's fully connected layers: 4096 at width 64."""
     return 64 * width

@@ -70,10 +70,10 @@ def measure_sample(box: Box, probe: ProbeSpec) -> DepthErrors | None:
     Raises:
         MemoryPlanError: the sample does not fit into this worker's memory.
     """
-    from volseg.models.model import shared_model  # noqa: PLC0415 - the driver imports this module without torch
+    from volseg.models.model import load_shared_model  # noqa: PLC0415 - the driver imports this module without torch
 
     footprint, volume = probe.footprint, open_volume(probe.source)
-    network = shared_model(probe.model_file).network
+    network = load_shared_model(probe.model_file).network
     # Each block in flight may be a sample with a network of its own.
     weights = probe.load.slots * sum(parameter.numel() for parameter in network.parameters())
     load, grid = replace(probe.load, batch=1), BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))

@@ -164,10 +164,10 @@ def measure_box(box: Box, probe: ProbeSpec) -> NDArray[np.int16] | None:
     """Difference in grey levels between the reference and the optimised network, per voxel; None without contrast."""
     from volseg.inference.optimize.fold_batch_norm import fold_batch_norm  # noqa: PLC0415 - loads torch, on workers only
     from volseg.inference.reference import reference_probability  # noqa: PLC0415 - likewise
-    from volseg.models.model import shared_model  # noqa: PLC0415 - likewise
+    from volseg.models.model import load_shared_model  # noqa: PLC0415 - likewise
 
     tiling = _tiling(box, probe)
-    model = shared_model(probe.model_file)
+    model = load_shared_model(probe.model_file)
     load = replace(probe.load, batch=1, precision="float32")
     grid = BlockGrid(box.shape, box.shape, Box.of_shape(box.shape))
     if not fits_in_memory(plan_memory(model.network, grid, tiling, load), *probe.free):

@@ -84,9 +84,9 @@ def choose_tiles(
     Raises:
         MemoryPlanError: not even the smallest tile fits.
     """
-    from volseg.models.model import shared_model  # noqa: PLC0415 - the driver imports this module without torch
+    from volseg.models.model import load_shared_model  # noqa: PLC0415 - the driver imports this module without torch
 
-    models = [shared_model(file) for file in model_files]
+    models = [load_shared_model(file) for file in model_files]
     weights = sum(parameter.numel() for model in models for parameter in model.network.parameters())
     if engine is not None and engine.device == "cpu":
         retain_heap()  # as in the run
