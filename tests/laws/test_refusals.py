@@ -176,7 +176,7 @@ def test_predict_refuses_in_one_line(
         ("fusionnet-mars", 2, "'fusionnet-mars' is neither a file nor a packaged model"),
         ("folder", 2, "'folder' is neither a file nor a packaged model"),
         ("cut.safetensors", 1, "cut.safetensors is not a complete .safetensors model file"),
-        ("changed.safetensors", 1, "changed.safetensors has changed since it was written"),
+        ("changed.safetensors", 1, "has changed since it was written"),
         ("pickled.pt", 1, "pickled.pt is a pickled PyTorch file, which could run code and is never loaded"),
     ],
 )

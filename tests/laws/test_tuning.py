@@ -35,10 +35,10 @@ def wide(tmp_path: Path) -> Path:
     return make_volume(tmp_path / "wide.zarr", (10, 256, 256))
 
 
-def begin(raw: Path, target: Path, model: Path, **options: Any) -> None:
-    """Begin a run, and do the first of its blocks: what it takes is settled before."""
+def predict_first_block(raw: Path, target: Path, model: Path, **options: Any) -> None:
+    """Resolve a run, and predict its first block only."""
     config = PredictConfig(source=str(raw), target=str(target), model=str(model), cluster="serial", **options)
-    assert execute(prepare(config), NullProgress(), [0]).done == 1
+    assert execute(*prepare(config), NullProgress(), [0]).done == 1
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_inaccurate_precision_is_used_only_if_requested(
     monkeypatch.setitem(
         volseg.prediction.autotune.precision.LIMITS, "bfloat16", Tolerance(limit, 0 if limit == 1 else 255)
     )
-    begin(wide, tmp_path / "p.zarr", small_model, precision=requested, halo="exact")
+    predict_first_block(wide, tmp_path / "p.zarr", small_model, precision=requested, halo="exact")
     record = read_record(tmp_path / "p.zarr")
     assert record.settings.precision == expected
     loss = record.models[0].precision_loss
@@ -143,7 +143,7 @@ def test_the_fastest_tile_is_chosen(
         return 1e-3 if tiling.core[1] == 128 else 1.0
 
     monkeypatch.setattr(choosing, "seconds_per_pass", seconds)
-    begin(wide, tmp_path / "p.zarr", small_model, halo="exact")
+    predict_first_block(wide, tmp_path / "p.zarr", small_model, halo="exact")
     (entry,) = read_record(tmp_path / "p.zarr").models
     assert entry.tile == (1, 128, 128)
     assert entry.kvoxel_s == pytest.approx(128 * 128 / 1e-3 / 1e3)
@@ -153,7 +153,7 @@ def test_tiles_are_timed_for_any_classes(wide: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(choosing, "_MAX_OVERHEAD", 9.0)
     monkeypatch.setattr(choosing, "_MIN_PASSES", 1)
     model = make_model(tmp_path / "m.safetensors", classes=("mitochondria",))
-    begin(wide, tmp_path / "p.zarr", model, halo="exact")
+    predict_first_block(wide, tmp_path / "p.zarr", model, halo="exact")
     assert read_record(tmp_path / "p.zarr").models[0].kvoxel_s > 0
 
 
@@ -168,7 +168,7 @@ def test_the_first_pass_over_a_tile_is_not_counted(small_model: Path, monkeypatc
 
 
 def test_a_requested_tile_is_used(wide: Path, small_model: Path, tmp_path: Path) -> None:
-    begin(wide, tmp_path / "p.zarr", small_model, tile=(1, 64, 64))
+    predict_first_block(wide, tmp_path / "p.zarr", small_model, tile=(1, 64, 64))
     assert read_record(tmp_path / "p.zarr").models[0].tile == (1, 64, 64)
 
 

@@ -259,7 +259,7 @@ def test_too_few_values_for_batch_norm_is_a_one_line_error(data: Path, tmp_path:
 
 def test_a_3d_network_with_channels_is_refused(data: Path, tmp_path: Path) -> None:
     arguments = {"width": 2, "depth": 1, "in_channels": 3, "kernel": [3, 3, 3], "pool": [1, 2, 2]}
-    with pytest.raises(ModelError, match="a 3-D network takes one grey value a voxel, not 3 channels"):
+    with pytest.raises(ModelError, match="a 3-D network must have one input channel, not 3"):
         train_config(make_config(data, tmp_path, network={"arguments": arguments}))
 
 
