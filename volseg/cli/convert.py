@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from volseg.cli.options import NanometresType
+from volseg.cli.options import NanometresType, reading_options
 
 if TYPE_CHECKING:
     from volseg.blocks import ZyxFloat
@@ -18,11 +18,20 @@ if TYPE_CHECKING:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--voxel-size", type=NanometresType(),
               help="Voxel size along z, y, x in nanometres; needed if SOURCE states none.")  # fmt: skip
+@reading_options
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
-def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: bool) -> None:
+def convert(
+    source: str,
+    target: Path,
+    voxel_size: ZyxFloat | None,
+    axes: str | None,
+    channel: str | None,
+    missing: Literal["refuse", "blank", "nearest"] | None,
+    overwrite: bool,
+) -> None:
     """Convert an image stack, an HDF5 dataset or another Zarr to OME-Zarr.
 
-    SOURCE is a multi-page TIFF, a folder of TIFF or PNG sections (in natural order), FILE.h5:DATASET (DATASET is
+    SOURCE is a multi-page TIFF, a folder of TIFF, PNG or JPEG sections (in natural order), FILE.h5:DATASET (DATASET is
     optional if the file has only one), or a Zarr. TARGET becomes a sharded OME-Zarr 0.5 group of the same data type,
     which any reader of Zarr 3 opens. It appears under its name once it is complete.
 
@@ -30,13 +39,16 @@ def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: b
     Examples:
       volseg convert train-volume.tif raw.zarr --voxel-size 50,4,4
       volseg convert sections/ raw.zarr --voxel-size 30,6,6
+      volseg convert xyz.zarr raw.zarr --axes x,y,z
+      volseg convert sections/ raw.zarr --voxel-size 30,6,6 --missing nearest
       volseg convert sample_A.hdf:volumes/raw raw.zarr
     """
     from volseg.cli.progress import ProgressBar
     from volseg.errors import ConfigError, TargetError
-    from volseg.storage import convert_stack, open_sections
+    from volseg.storage import ReadOptions, convert_stack, open_sections, parse_axes
 
-    stack, stated_nm = open_sections(source)
+    options = ReadOptions(None if axes is None else parse_axes(axes), channel, missing or "refuse")
+    stack, stated_nm = open_sections(source, options=options)
     voxel_nm = voxel_size or stated_nm
     if voxel_nm is None:
         raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")

@@ -24,14 +24,13 @@ from volseg.prediction.dry_run import RunEstimate, estimate_run
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.sink import NullSink
 from volseg.prediction.worker import ensemble_of, restored_heap
-from volseg.storage import open_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from volseg.blocks import Box, Zyx
     from volseg.prediction.prepare import RunSpec
-    from volseg.storage import RunRecord, Volume
+    from volseg.storage import Readable, RunRecord, VolumeRef
 
 _CANDIDATES = 24
 """Blocks among which those that are not empty are searched."""
@@ -150,13 +149,13 @@ def _from_the_middle(spec: RunSpec) -> Iterator[int]:
 
 
 def measure_blocks(
-    record: RunRecord, source: str, model_files: tuple[str, ...], numbers: Sequence[int], load: Load
+    record: RunRecord, source: VolumeRef, model_files: tuple[str, ...], numbers: Sequence[int], load: Load
 ) -> Measurement:
     """Compute as many blocks at once as a worker has slots, and write nothing; runs on a worker.
 
     Args:
         record: of the run.
-        source: location of the volume.
+        source: the volume.
         model_files: paths of the models.
         numbers: candidates; the first that are not empty are computed.
         load: of the worker.
@@ -164,7 +163,7 @@ def measure_blocks(
     Raises:
         BlockError: all candidates are empty.
     """
-    volume = open_volume(source)
+    volume = source.open()
     blocks = list(islice((number for number in numbers if _has_contrast(volume, record.grid.box(number))), load.slots))
     if not blocks:
         raise BlockError(
@@ -187,7 +186,7 @@ def measure_blocks(
     return Measurement(seconds / len(blocks), voxels, predicted, peak_memory(record.settings.device))
 
 
-def _has_contrast(volume: Volume, box: Box) -> bool:
+def _has_contrast(volume: Readable, box: Box) -> bool:
     """Whether the voxels of a box hold more than one grey value."""
     voxels = volume.read(box)
     return bool(voxels.min() != voxels.max())

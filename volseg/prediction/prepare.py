@@ -18,11 +18,15 @@ from volseg.pipeline import Plan, PlanRequest, plan_run
 from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.storage import (
     BlockMask,
+    Readable,
+    ReadOptions,
     RunRecord,
     Volume,
+    VolumeRef,
     is_target,
     open_mask,
-    open_volume,
+    open_readable,
+    parse_axes,
     read_record,
     refuse_non_zarr,
     refuse_overlap,
@@ -40,6 +44,7 @@ class RunSpec:
 
     Attributes:
         volume: the source.
+        options: what the user states of it.
         models: the networks, whose estimates are averaged.
         classes: of the models, to write.
         plan: the blocks; the halos are exact if they are still to be measured.
@@ -56,7 +61,8 @@ class RunSpec:
         load: of a worker with one slot, on a CPU in float32; the run's own device, precision and slots replace these.
     """
 
-    volume: Volume
+    volume: Readable
+    options: ReadOptions
     models: tuple[ModelHeader, ...]
     classes: tuple[str, ...]
     plan: Plan
@@ -71,6 +77,11 @@ class RunSpec:
     measures_halo: bool
     halo_tolerance: Tolerance | None
     load: Load
+
+    @property
+    def source(self) -> VolumeRef:
+        """The source, for workers to open."""
+        return VolumeRef(self.volume.location, self.options)
 
     @property
     def model_files(self) -> tuple[str, ...]:
@@ -95,16 +106,20 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     _refuse_options(config)
     target = Path(config.target).absolute()
     _refuse_target(target, config)
-    volume = open_volume(config.source, level=config.scale_level)
+    recorded = read_record(target) if config.resume and target.exists() else None
+    options = _read_options(config, recorded)
+    refuse_overlap("source", config.source, target)
+    volume = open_readable(config.source, options=options, level=config.scale_level)
     refuse_overlap("source", volume.location, target)
     models = _open_models(config, volume, target)
     classes = resolve_classes(models, config.classes)
     check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
-    recorded = read_record(target) if config.resume and target.exists() else None
     if recorded is not None:
         _refuse_other_inputs(recorded, volume, models, target)
     footprints = tuple(model.card.footprint for model in models)
     plan = plan_run(volume.shape, volume.chunk, footprints, _plan_request(config, volume.shape, recorded))
+    z, y, x = plan.grid.region.start
+    volume.read(Box((z, y, x), (z + 1, y + 1, x + 1)))  # refuses what opens, but cannot be decoded
     mask = _open_mask(config, recorded, plan.grid, target)
     load = Load(
         batch=1,
@@ -119,6 +134,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     has_choice = any(len(candidate_halos(footprint)) > 1 for footprint in footprints)
     spec = RunSpec(
         volume=volume,
+        options=options,
         models=models,
         classes=classes,
         plan=plan,
@@ -161,20 +177,37 @@ def _refuse_target(target: Path, config: PredictConfig) -> None:
     refuse_unwritable(target)
 
 
-def _open_models(config: PredictConfig, volume: Volume, target: Path) -> tuple[ModelHeader, ...]:
+def _read_options(config: PredictConfig, recorded: RunRecord | None) -> ReadOptions:
+    """What the user states of the source; a resumed run takes what is not stated from its record."""
+    before = recorded.source.options if recorded else ReadOptions()
+    options = ReadOptions(
+        before.axes if config.axes is None else parse_axes(config.axes),
+        before.channel if config.channel is None else str(config.channel),
+        config.missing or before.missing,
+    )
+    if recorded is not None and options != before:
+        raise ResumeError(
+            f"{config.target} was started with axes {before.axes}, channel {before.channel} and missing sections "
+            f"{before.missing}; give the same, or --overwrite"
+        )
+    return options
+
+
+def _open_models(config: PredictConfig, volume: Readable, target: Path) -> tuple[ModelHeader, ...]:
     """Read the models' cards, and refuse those that do not suit the volume."""
     models = tuple(read_card(resolve_model(name)) for name in config.model)
     for model in models:
         refuse_overlap("model", model.path, target)
         if not config.ignore_voxel_size:
-            refuse_voxel_size_mismatch(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, volume.levels_nm)
+            levels_nm = volume.levels_nm if isinstance(volume, Volume) else ()
+            refuse_voxel_size_mismatch(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, levels_nm)
         refuse_dtype_mismatch(volume.dtype, model.card.normalization)
         if config.orientations == "all":
             refuse_uneven_rotation(model.card.footprint)
     return models
 
 
-def _refuse_other_inputs(recorded: RunRecord, volume: Volume, models: tuple[ModelHeader, ...], target: Path) -> None:
+def _refuse_other_inputs(recorded: RunRecord, volume: Readable, models: tuple[ModelHeader, ...], target: Path) -> None:
     """Refuse to resume with another source or model, as far as their metadata tell; the rest is checked later."""
     if recorded.source.shape != volume.shape:
         raise ResumeError(

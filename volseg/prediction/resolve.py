@@ -54,6 +54,7 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         dtype=volume.dtype,
         voxel_nm=volume.voxel_nm,
         identity=volume_fingerprint(volume),
+        options=spec.options,
     )
     settings = _settings(spec, recorded, executor, workers)
     statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(spec, progress)
@@ -145,7 +146,7 @@ def _probes(
     load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
     return [
         ProbeSpec(
-            source=spec.volume.location,
+            source=spec.source,
             model_file=model.path,
             digest=model.digest,
             footprint=model.card.footprint,

@@ -102,7 +102,7 @@ def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> N
 def _run(spec: RunSpec, record: RunRecord, executor: Executor, progress: Progress, numbers: Iterable[int]) -> Summary:
     folder, grid, mask = open_target(spec.target).journal, record.grid, spec.mask
     planned = mask.count if mask else grid.count
-    reference = RunRef(str(spec.target), record.digest, spec.volume.location, spec.model_files)
+    reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files)
     with Journal(folder) as journal:
         done, empty = done_blocks(folder)
         voxels, workers = 0, Counter[str]()

@@ -1,5 +1,6 @@
 """Reading and writing of volumes: Zarr, HDF5, image stacks, OME-Zarr metadata, journal and run record."""
 
+from volseg.storage.axes import ReadOptions, parse_axes
 from volseg.storage.block_mask import OUTSIDE, BlockMask, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.convert import convert_stack
@@ -8,7 +9,7 @@ from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, Mark, read_marks
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.paths import refuse_overlap, refuse_unwritable
-from volseg.storage.readers import Readable, open_readable, open_sections
+from volseg.storage.readers import Readable, VolumeRef, open_readable, open_sections
 from volseg.storage.run_record import (
     FORMAT,
     NUMERICS,
@@ -45,6 +46,7 @@ __all__ = [
     "MaskEntry",
     "MemmapFile",
     "ModelEntry",
+    "ReadOptions",
     "Readable",
     "RunRecord",
     "Settings",
@@ -52,6 +54,7 @@ __all__ = [
     "Stack",
     "Target",
     "Volume",
+    "VolumeRef",
     "cached",
     "cached_memmap",
     "convert_stack",
@@ -64,6 +67,7 @@ __all__ = [
     "open_stack",
     "open_target",
     "open_volume",
+    "parse_axes",
     "pooled_moments",
     "read_marks",
     "read_record",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
 from volseg.errors import ConfigError, TargetError
+from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.readers import open_sections
 from volseg.storage.target import Target, create_volume, open_target, refuse_non_zarr, replace_volume
 
@@ -82,6 +83,7 @@ def convert_volume(
     voxel_nm: ZyxFloat | None = None,
     on_sections: Callable[[int], None] = lambda done: None,
     *,
+    options: ReadOptions = DEFAULT_OPTIONS,
     overwrite: bool = False,
 ) -> Target:
     """As `convert_stack`, of a source that is named.
@@ -91,6 +93,7 @@ def convert_volume(
         path: of the volume to create.
         voxel_nm: (z, y, x) in nanometres; by default what the source states.
         on_sections: called with the number of sections written.
+        options: axes and channel of the source, and what to read for missing sections.
         overwrite: replace a Zarr at the path, once the new one is complete.
 
     Raises:
@@ -98,7 +101,7 @@ def convert_volume(
         TargetError: the path exists or cannot be written.
         SourceError: the source cannot be read.
     """
-    stack, stated_nm = open_sections(source)
+    stack, stated_nm = open_sections(source, options=options)
     if voxel_nm is None and stated_nm is None:
         raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")
     return convert_stack(stack, path, voxel_nm or stated_nm or (1.0, 1.0, 1.0), on_sections, overwrite=overwrite)

@@ -11,13 +11,13 @@ import numpy as np
 from volseg.blocks import Box
 
 if TYPE_CHECKING:
-    from volseg.storage.zarr_volume import Volume
+    from volseg.storage.readers import Readable
 
 _COUNTS = (4, 2, 2)
 _WINDOW = (1, 64, 64)
 
 
-def volume_fingerprint(volume: Volume) -> str:
+def volume_fingerprint(volume: Readable) -> str:
     """Return a digest of shape, data type and the voxels of sixteen windows spread over the volume.
 
     It is fast for any size and independent of path and storage. Edits outside the windows do not change it.

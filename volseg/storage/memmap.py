@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _UNUSED_SECONDS = 30 * 24 * 3600
+_REMEDY = "free some space there, or set TMPDIR to a larger disk"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +61,8 @@ def temporary_memmap(shape: tuple[int, ...], dtype: str, parts: Iterable[NDArray
     Raises:
         SourceError: the file cannot be written.
     """
-    folder, size = Path(tempfile.gettempdir()), prod(shape) * np.dtype(dtype).itemsize
-    remedy = "free some space there, or set TMPDIR to a larger disk"
-    if _free_bytes(folder) < size:
-        raise SourceError(
-            f"{folder} has {_free_bytes(folder) / 1e9:.1f} GB free and {size / 1e9:.1f} GB is needed; {remedy}"
-        )
+    folder = Path(tempfile.gettempdir())
+    _refuse_full_disk(folder, prod(shape) * np.dtype(dtype).itemsize)
     handle, name = tempfile.mkstemp(prefix="volseg-", suffix=".npy")
     os.close(handle)
     path = Path(name)
@@ -73,10 +72,83 @@ def temporary_memmap(shape: tuple[int, ...], dtype: str, parts: Iterable[NDArray
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, VolsegError):
-            raise SourceError(f"cannot write into {folder}: {error.strerror}; {remedy}") from error
+            raise SourceError(f"cannot write into {folder}: {error.strerror}; {_REMEDY}") from error
         raise
     weakref.finalize(memmap, _remove_if_owner, os.getpid(), path)
     return memmap
+
+
+def shared_memmap(
+    key: str, shape: tuple[int, ...], dtype: str, compute: Callable[[], Iterable[NDArray[Any]]]
+) -> MemmapFile:
+    """Write an array to a temporary file once for all processes of this user on this host.
+
+    Each process holds a shared lock on the file for as long as it uses it; the last one deletes it. A file that a
+    killed process left is used by the next one.
+
+    Args:
+        key: everything that the voxels depend on.
+        shape: shape of the array.
+        dtype: data type of the array.
+        compute: returns the voxels in C order, in parts of any size; called by one process, others wait for it.
+
+    Raises:
+        SourceError: the file cannot be written.
+    """
+    folder = Path(tempfile.gettempdir())
+    path = folder / f"volseg-{os.getuid()}-{blake2b(key.encode(), digest_size=16).hexdigest()}.npy"
+    try:
+        while (handle := _locked(path)) is None:
+            pass
+        try:
+            if not _is_complete(path, shape, dtype):
+                _refuse_full_disk(folder, prod(shape) * np.dtype(dtype).itemsize)
+                _write(path, shape, dtype, compute())
+            memmap = open_memmap(path)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            os.close(handle)
+            raise
+    except OSError as error:
+        if isinstance(error, VolsegError):
+            raise
+        raise SourceError(f"cannot write into {folder}: {error.strerror}; {_REMEDY}") from error
+    weakref.finalize(memmap, _release, os.getpid(), handle, path)
+    return memmap
+
+
+def _locked(path: Path) -> int | None:
+    """Open and lock a file of this user, creating it; None if it was deleted meanwhile."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    opened = os.fstat(handle)
+    if opened.st_uid != os.getuid():
+        os.close(handle)
+        raise SourceError(f"{path} belongs to another user; set TMPDIR to a folder of your own")
+    with suppress(FileNotFoundError):
+        if opened.st_ino == path.stat().st_ino:
+            return handle
+    os.close(handle)
+    return None
+
+
+def _release(owner: int, handle: int, path: Path) -> None:
+    """Delete a shared file unless another process uses it."""
+    if os.getpid() != owner:  # a forked child shares its parent's lock
+        return
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    os.close(handle)
+
+
+def _is_complete(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
+    """Whether a shared file was written to its end, as its length tells."""
+    with suppress(OSError, ValueError, EOFError):
+        array = np.load(path, mmap_mode="r")
+        return bool((array.shape, array.dtype) == (shape, np.dtype(dtype)))
+    return False
 
 
 def cached_memmap(
@@ -120,6 +192,13 @@ def cached_memmap(
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
     return temporary_memmap(shape, dtype, compute())
+
+
+def _refuse_full_disk(folder: Path, size: int) -> None:
+    if _free_bytes(folder) < size:
+        raise SourceError(
+            f"{folder} has {_free_bytes(folder) / 1e9:.1f} GB free and {size / 1e9:.1f} GB is needed; {_REMEDY}"
+        )
 
 
 def _write(path: Path, shape: tuple[int, ...], dtype: str, parts: Iterable[NDArray[Any]]) -> None:

@@ -29,6 +29,11 @@ def multiscale_of(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return scales[0] if isinstance(scales, list) and scales else None
 
 
+def is_bioformats2raw(attributes: Mapping[str, Any]) -> bool:
+    """Whether a group holds series 0, 1 .. as bioformats2raw lays them out."""
+    return "bioformats2raw.layout" in _ome(attributes)
+
+
 def channel_labels(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the channel names of a group's attributes, OME-Zarr 0.5 or 0.4; empty if one has no name.
 

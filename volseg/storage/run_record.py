@@ -10,6 +10,7 @@ from pydantic import AfterValidator
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
 from volseg.config.base import FrozenModel
 from volseg.registry import NORMALIZATIONS
+from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 
 FORMAT = 1
 """Of the record's fields; raised if a change keeps older readers from reading it."""
@@ -27,6 +28,8 @@ class SourceEntry(FrozenModel):
     voxel_nm: ZyxFloat | None
     identity: str
     """Digest of shape, type and sampled voxels; independent of the path."""
+    options: ReadOptions = DEFAULT_OPTIONS
+    """What the user stated of it: its axes, a channel, and what to read for missing sections."""
 
 
 class MaskEntry(FrozenModel):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.errors import TrainingError
+from volseg.training.data.polarity import polarity_warnings
 from volseg.training.data.volumes import open_volumes
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ def train(
         RunLogger(output, volumes[0].voxel_nm, reporter, step) as logger,
         init_distributed(settings.fit.device) as context,
     ):
+        if context.is_rank_zero:
+            for warning in polarity_warnings(volumes):
+                reporter.note(warning)
         return run_training(TrainingJob(settings, volumes, card_fields, context, should_stop, checkpoint), logger)
 
 
