@@ -164,5 +164,5 @@ def test_floats_outside_0_to_1_are_refused(tmp_path: Path, truth: Path, value: f
 
 def test_a_stack_has_no_channels(tmp_path: Path, truth: Path) -> None:
     tifffile.imwrite(tmp_path / "map.tif", read_volume(truth), photometric="minisblack")
-    with pytest.raises(ConfigError, match="no channel membrane; leave --channel out"):
+    with pytest.raises(ConfigError, match="no channel membrane; choose from 0, or leave --channel out"):
         evaluate(str(tmp_path / "map.tif"), str(truth), EvaluateOptions(channel="membrane"))

@@ -142,10 +142,10 @@ def test_other_folders_are_refused_with_a_way_out(tmp_path):
         "empty": "volseg convert",
         "flat": "which is not one volume",
         "film": r"shape \(2, 4, 32, 32\), which is not one volume.*store one volume by itself",
-        "group": "name one of its arrays",
+        "group": "name one of its volumes",
         "broken": "cannot read the metadata",
         "hollow": "is not an array",
-        "flipped": "last axes are z, y, x",
+        "flipped": "axes x, y, z, and volseg reads z, y, x",
     }.items():
         with pytest.raises(SourceError, match=message):
             read_local_volume(tmp_path / name)

@@ -169,7 +169,8 @@ def at_channel(
     name = str(channel)
     index = names.index(name) if name in names else int(name) if name.isdecimal() else count
     if index >= count:
-        raise ConfigError(f"{location} has no channel {name}; choose from {', '.join(names)}")
+        remedy = ", or leave --channel out" if layout.channel_axis is None else ""
+        raise ConfigError(f"{location} has no channel {name}; choose from {', '.join(names)}{remedy}")
     return replace(layout, channel=index)
 
 
