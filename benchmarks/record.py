@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from volseg.inference.hardware import instruction_set
+from volseg.inference.hardware import available_cpus, instruction_set
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -25,7 +24,7 @@ def record(name: str, figures: dict[str, Any]) -> Path:
         "machine": {
             "processor": _processor(),
             "instruction_set": instruction_set(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": len(available_cpus()),
             "system": platform.system(),
         },
         "figures": figures,

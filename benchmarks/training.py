@@ -10,7 +10,6 @@ Both run in turns, so that other load on the machine affects both.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from benchmarks.record import record
 from volseg.blocks import Box
 from volseg.config import TrainConfig
+from volseg.inference.hardware import available_cpus
 from volseg.models.registry import build_network
 from volseg.phantom import make_phantom
 from volseg.storage.target import create_volume
@@ -118,7 +118,7 @@ def main() -> None:
         "network": f"fusionnet width {WIDTH}, bfloat16, {BATCH} patches of {SIDE} x {SIDE}",
         "device": torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(available_cpus()),
         "steps_per_s": {label: round(1 / seconds, 3) for label, seconds in step.items()},
         "ratio_to_bare": {label: round(step["bare"] / step[label], 3) for label in waits},
         "waiting_for_data": {label: round(statistics.median(fractions), 4) for label, fractions in waits.items()},

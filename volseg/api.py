@@ -164,7 +164,7 @@ def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 
         sources: paths or URLs of Zarr arrays or OME-Zarr groups.
         bind: address to serve them at.
         port: to serve them at; any free one by default.
-        host: name in the viewer's URL; by default what suits `bind`.
+        host: host name in the viewer's URL; by default `bind`, or this machine's name if `bind` is all addresses.
 
     Returns:
         The session, with its URL; closing it stops the server.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volseg.blocks import BlockGrid, Box, Footprint, Tiling
+from volseg.blocks import BlockGrid, Box, Footprint, Tiling, format_zyx
 from volseg.blocks.tiling import even_tile_core
 from volseg.errors import ClusterError, MemoryPlanError
 from volseg.inference import open_predictors
@@ -217,7 +217,7 @@ def halo_lines(entry: ModelEntry) -> list[str]:
     spaced = {round(i * (len(points) - 1) / (_TABLE_ROWS - 1)) for i in range(_TABLE_ROWS)}
     lines = ["        halo  maximum error  within one grey level  computed for each written"]
     for i in sorted(near | spaced):
-        halo = ",".join(map(str, points[i].halo))
+        halo = format_zyx(points[i].halo)
         mark = "  <- chosen" if i == at else ""
         cost = Tiling(entry.footprint, entry.tile, points[i].halo).overhead
         lines.append(f"{halo:>12}  {points[i].max_error:>13g}  {points[i].fraction:>21.3%}  {cost:>25.2f}{mark}")
