@@ -167,7 +167,7 @@ def load_model_file(path: str | Path) -> Model:
     content = read_model_file(path)
     header = parse_model_file(Path(path), content)
     card = header.card
-    with _SkipInit():
+    with SkipInit():
         network = build_network(card.network, card.arguments)
     try:
         state = {name: _to_float32(tensor) for name, tensor in load(content).items()}
@@ -182,7 +182,7 @@ def load_model_file(path: str | Path) -> Model:
     return Model(network.eval(), card, header.digest)
 
 
-class _SkipInit(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Skips the slow random initialisation of parameters that are replaced afterwards."""
 
     def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
