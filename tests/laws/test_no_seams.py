@@ -215,8 +215,8 @@ def test_within_one_record_bytes_are_equal(
     for run, (cluster, workers, backwards) in enumerate(runs + [("local", 1, True)] * (precision == "float32")):
         target = tmp_path / f"{run}.zarr"
         config = PredictConfig(
-            source=str(raw_path), target=str(target), model=str(small_model), block=(1, side, side), precision=precision,
-            cluster=cluster, workers=workers, resume=run > 0,
+            source=str(raw_path), target=str(target), model=str(small_model), block=(1, side, side),
+            precision=precision, cluster=cluster, workers=workers, resume=run > 0,
         )  # fmt: skip
         if run:
             create_target_like(target, tmp_path / "0.zarr")
