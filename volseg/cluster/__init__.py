@@ -7,6 +7,7 @@ from volseg.cluster.gpus import cpu_count, visible_gpus
 from volseg.cluster.progress import NullProgress, Progress
 from volseg.cluster.run import Outcome, run_blocks
 from volseg.cluster.serial import SerialExecutor
+from volseg.cluster.versions import refuse_other_versions
 
 __all__ = [
     "SLOTS",
@@ -19,6 +20,7 @@ __all__ = [
     "SerialExecutor",
     "connect",
     "cpu_count",
+    "refuse_other_versions",
     "run_blocks",
     "visible_gpus",
 ]

@@ -14,7 +14,7 @@ from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from volseg.cluster import Progress, connect, visible_gpus
+from volseg.cluster import Progress, connect, refuse_other_versions, visible_gpus
 from volseg.errors import BlockError
 from volseg.inference import Device, Load, Precision, peak_memory, reset_peak_memory
 from volseg.inference.memory.malloc import release_heap, retain_heap
@@ -103,6 +103,7 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
         VolsegError: the run would be refused, or all candidate blocks are empty.
     """
     with connect(spec.cluster, spec.workers, visible_gpus(spec.device)) as executor, restored_heap(executor):
+        refuse_other_versions(executor, progress)
         record = resolve_run(spec, recorded, executor, progress)
         settings, entries = record.settings, record.models
         load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from volseg.blocks import Tiling, read_amplification
-from volseg.cluster import Executor, Progress, connect, run_blocks, visible_gpus
+from volseg.cluster import Executor, Progress, connect, refuse_other_versions, run_blocks, visible_gpus
 from volseg.pipeline import EMPTY
 from volseg.plots.curves import save_halo_curve
 from volseg.prediction.autotune.halo import halo_lines
@@ -78,6 +78,7 @@ def execute(
         VolsegError: the cluster, the memory or the target refused, or the recorded run was another.
     """
     with connect(spec.cluster, spec.workers, visible_gpus(spec.device)) as executor, restored_heap(executor):
+        refuse_other_versions(executor, progress)
         record = resolve_run(spec, recorded, executor, progress)
         if recorded is None:
             create_target(spec.target, record, spec.volume.voxel_nm or spec.models[0].card.voxel_nm)
