@@ -45,9 +45,11 @@ if TYPE_CHECKING:
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
               show_default=True, help="auto: float16 on GPUs, bfloat16 on CPUs with hardware support, else float32; "
                                       "a higher one if the measured error is too large.")  # fmt: skip
-@click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://HOST:PORT",
+@click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://..|tls://..",
               help="This process, local worker processes, or a Dask scheduler.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: one per GPU, or two]")
+@click.option("--tls", metavar="FOLDER",
+              help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Finish a run that was stopped; start one if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and exit.")

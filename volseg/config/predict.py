@@ -32,6 +32,7 @@ class PredictOptions(TypedDict, total=False):
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     cluster: str
     workers: int | None
+    tls: str | None
     resume: bool
     overwrite: bool
 
@@ -63,10 +64,12 @@ class PredictConfig(FrozenModel):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     cluster: str = "local"
     workers: int | None = Field(default=None, ge=1, le=4096)
+    tls: str | None = None
+    """Folder of `ca.pem`, `cert.pem` and `key.pem`, for a `tls://` address."""
     resume: bool = False
     overwrite: bool = False
 
-    @field_validator("source", "target", "mask", mode="before")
+    @field_validator("source", "target", "mask", "tls", mode="before")
     @classmethod
     def _path_as_text(cls, value: Any) -> Any:
         return fspath(value) if isinstance(value, PathLike) else value

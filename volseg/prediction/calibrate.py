@@ -102,7 +102,7 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
     Raises:
         VolsegError: the run would be refused, or all candidate blocks are empty.
     """
-    with connect(spec.cluster, spec.workers, visible_gpus(spec.device)) as executor, restored_heap(executor):
+    with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
         refuse_other_versions(executor, progress)
         record = resolve_run(spec, recorded, executor, progress)
         settings, entries = record.settings, record.models

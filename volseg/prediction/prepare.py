@@ -47,6 +47,7 @@ class RunSpec:
         target: path of the map.
         cluster: name or address.
         workers: of a local cluster; None for the default.
+        tls: folder of the certificates for a scheduler's `tls://` address.
         device: requested.
         precision: requested.
         orientations: in which each tile is predicted.
@@ -64,6 +65,7 @@ class RunSpec:
     target: Path
     cluster: str
     workers: int | None
+    tls: str | None
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto"] | Precision
     orientations: Orientations
@@ -126,6 +128,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         target=target,
         cluster=config.cluster,
         workers=config.workers,
+        tls=config.tls,
         device=config.device,
         precision=config.precision,
         orientations=config.orientations,

@@ -77,7 +77,7 @@ def execute(
     Raises:
         VolsegError: the cluster, the memory or the target refused, or the recorded run was another.
     """
-    with connect(spec.cluster, spec.workers, visible_gpus(spec.device)) as executor, restored_heap(executor):
+    with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
         refuse_other_versions(executor, progress)
         record = resolve_run(spec, recorded, executor, progress)
         if recorded is None:
