@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from volseg.errors import redact
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -54,8 +56,8 @@ class ProgressBar:
         self._progress.update(task, completed=completed, total=total, status=status)
 
     def note(self, line: str) -> None:
-        """Print a line above the bars."""
-        self._progress.console.print(line, style=self.note_style, highlight=False, markup=False, soft_wrap=True)
+        """Print a line above the bars, without credentials."""
+        self._progress.console.print(redact(line), style=self.note_style, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         return self

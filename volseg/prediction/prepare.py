@@ -10,7 +10,7 @@ import numpy as np
 
 from volseg.blocks import Box, parse_roi
 from volseg.config.tolerance import Tolerance
-from volseg.errors import ConfigError, ResumeError, TargetError
+from volseg.errors import REDACTED, ConfigError, ResumeError, TargetError
 from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
 from volseg.models import ModelHeader, check_ensemble, read_card, resolve_classes, resolve_model
 from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
@@ -211,6 +211,8 @@ def _open_mask(config: PredictConfig, recorded: RunRecord | None, grid: BlockGri
     location = config.mask or (recorded.mask.location if recorded and recorded.mask else None)
     if location is None:
         return None
+    if config.mask is None and REDACTED in location:
+        raise ConfigError(f"the run's mask was {location}, and its credentials are not stored; give it with --mask")
     mask = open_mask(location, grid)
     refuse_overlap("mask", mask.volume.location, target)
     return mask

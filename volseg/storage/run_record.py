@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
 from volseg.config.base import FrozenModel
+from volseg.errors import redact
 from volseg.registry import NORMALIZATIONS
 
 FORMAT = 1
@@ -17,11 +18,15 @@ NUMERICS = 1
 """Of the bytes that a run writes under one record; raised with any change of them."""
 
 
+Location = Annotated[str, AfterValidator(redact)]
+"""Absolute path or URL, without credentials."""
+
+
 class SourceEntry(FrozenModel):
     """The source."""
 
-    location: str
-    """Absolute path or URL of the array."""
+    location: Location
+    """Of the array."""
     shape: Zyx
     dtype: str
     voxel_nm: ZyxFloat | None
@@ -32,8 +37,8 @@ class SourceEntry(FrozenModel):
 class MaskEntry(FrozenModel):
     """The mask of the blocks to compute."""
 
-    location: str
-    """Absolute path or URL of the array."""
+    location: Location
+    """Of the array."""
     shape: Zyx
     identity: str
     """Digest of shape, type and sampled voxels."""
@@ -54,7 +59,7 @@ class HaloPoint(FrozenModel):
 class ModelEntry(FrozenModel):
     """A network, and how it is run."""
 
-    location: str
+    location: Location
     name: str
     digest: str
     """Digest of weights and architecture."""

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volseg.errors import TrainingError
+from volseg.errors import TrainingError, redacted
 from volseg.training.data.volumes import open_volumes
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def train(
     card_fields = {
         "name": output.name,
         "license": "; ".join(dict.fromkeys(data.license for data in settings.data)),
-        "training": settings.model_dump(mode="json", exclude={"network"}),
+        "training": redacted(settings.model_dump(mode="json", exclude={"network"})),
     }
     step = checkpoint.metadata["step"] if checkpoint else 0
     with (
