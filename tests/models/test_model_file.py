@@ -162,3 +162,16 @@ def test_float16_files_have_about_half_the_size(tmp_path: Path) -> None:
         assert rounded.dtype == exact.dtype
         expected = exact.half().to(exact.dtype) if exact.ndim > 1 else exact
         assert torch.equal(rounded, expected), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_layer(tmp_path: Path, value: float) -> None:
+    """oneDNN's ReLU turns NaN into 0: the map would look plausible."""
+    path = make_model(tmp_path / "m.safetensors")
+    model = load_model_file(path)
+    name, weight = next((name, weight) for name, weight in model.network.named_parameters() if weight.ndim > 1)
+    with torch.no_grad():
+        weight.view(-1)[1] = value
+    save_model(path, model.network, model.card)
+    with pytest.raises(ModelError, match=rf"{name} holds NaN or infinity, .* take an earlier model"):
+        load_model_file(path)

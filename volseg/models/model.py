@@ -162,7 +162,7 @@ def load_model_file(path: str | Path) -> Model:
     """Load a model file.
 
     Raises:
-        ModelError: not a model file, or weights or reach that do not match its network.
+        ModelError: not a model file, weights that are NaN or infinite, or weights or reach that do not match its network.
     """
     content = read_model_file(path)
     header = parse_model_file(Path(path), content)
@@ -174,6 +174,10 @@ def load_model_file(path: str | Path) -> Model:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ModelError(f"the weights in {path} do not match {card.network} {card.arguments}: {error}") from error
+    if damaged := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise ModelError(
+            f"{path}: {damaged[0]} holds NaN or infinity, so the map would be wrong; take an earlier model of its training"
+        )
     if network_footprint(network) != card.footprint:
         raise ModelError(
             f"reach or stride in the card of {path} differ from those of its network, so blocks would show seams; "
