@@ -24,9 +24,7 @@ CLUSTERS: Registry[ClusterFactory] = Registry(
 
 
 @contextmanager
-def connect(
-    name: str, workers: int | None, gpus: tuple[str, ...] = (), tls: str | None = None
-) -> Iterator[Executor]:
+def connect(name: str, workers: int | None, gpus: tuple[str, ...] = (), tls: str | None = None) -> Iterator[Executor]:
     """Start or join a cluster; one that was started here ends with the context.
 
     Args:
@@ -50,6 +48,8 @@ def connect(
             yield executor
         return
     if name not in CLUSTERS:
-        raise ConfigError(f"--cluster {name!r} is not one of {', '.join(CLUSTERS)}, or a scheduler's tcp://HOST:PORT or tls://HOST:PORT")
+        raise ConfigError(
+            f"--cluster {name!r} is not one of {', '.join(CLUSTERS)}, or a scheduler's tcp://HOST:PORT or tls://HOST:PORT"
+        )
     with CLUSTERS[name](workers, gpus) as executor:
         yield executor

@@ -162,7 +162,8 @@ def load_model_file(path: str | Path) -> Model:
     """Load a model file.
 
     Raises:
-        ModelError: not a model file, weights that are NaN or infinite, or weights or reach that do not match its network.
+        ModelError: not a model file, weights that are NaN or infinite, or weights or reach that do not match the
+            network.
     """
     content = read_model_file(path)
     header = parse_model_file(Path(path), content)
@@ -176,7 +177,8 @@ def load_model_file(path: str | Path) -> Model:
         raise ModelError(f"the weights in {path} do not match {card.network} {card.arguments}: {error}") from error
     if damaged := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise ModelError(
-            f"{path}: {damaged[0]} holds NaN or infinity, so the map would be wrong; take an earlier model of its training"
+            f"{path}: {damaged[0]} holds NaN or infinity, so the map would be wrong; take an earlier model of the "
+            "training"
         )
     if network_footprint(network) != card.footprint:
         raise ModelError(
