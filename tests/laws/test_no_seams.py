@@ -23,10 +23,11 @@ from volseg.ops import Grey
 from volseg.pipeline import BlockPipeline, EnsembleMember, Estimate, PlanRequest, plan_run, process_block
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
-from volseg.storage import open_volume, volume_statistics
+from volseg.storage import open_volume
 from volseg.testing.doubles import address_of
 from volseg.testing.factories import (
     blobs,
+    constants_of,
     create_target_like,
     float32_tolerance,
     make_model,
@@ -124,7 +125,7 @@ def in_blocks(
     tiling = list(itertools.islice(plan.tilings(), parts + 1))[-1]
     predict = open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", batch, 1))
     keep = Keep(predict, volume.shape)
-    statistics = volume_statistics(volume, header.card.normalization)
+    statistics = constants_of(volume, header.card.normalization)
     pipeline = BlockPipeline(plan.grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in plan.grid.numbers():
         process_block(number, pipeline)
@@ -197,7 +198,7 @@ def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth, toler
     tiling = Tiling(footprint, (1, 32, 32), (0, 0, 0))
     keep = Keep(open_predictor(str(model_file), header.digest, tiling, Engine("cpu", "float32", 1, 1)))
     grid = BlockGrid.over(SHAPE, (1, 32, 32), (1, 32, 32))
-    statistics = volume_statistics(volume, header.card.normalization)
+    statistics = constants_of(volume, header.card.normalization)
     pipeline = BlockPipeline(grid, (EnsembleMember(tiling, statistics, keep),), volume, keep)
     for number in grid.numbers():
         process_block(number, pipeline)

@@ -227,17 +227,15 @@ def predicted(raw: Path, target: Path, *more: str) -> Result:
     return CliRunner().invoke(main, command, catch_exceptions=False)
 
 
-def test_nan_in_a_float_source_fails_its_block_only(here: Path) -> None:
+def test_nan_in_the_midst_of_tissue_is_refused_before_the_first_block(here: Path) -> None:
     voxels = blobs((4, 64, 64), dtype="float32")
     voxels[2, 5, 5] = np.nan
     make_volume(here / "nan.zarr", voxels.shape, voxels=voxels, chunk=(1, 32, 32))
     more = ["--block", "1,32,32", "--halo", "0,4,4", "--cluster", "serial"]
     done = predicted(here / "nan.zarr", here / "out.zarr", *more)
-    assert done.exit_code == 3
-    assert re.search(r"failed: block 8: .*NaN or infinity.* \(2, 5, 5\)", done.stderr)
-    assert "15 of 16 blocks" in done.stdout
-    assert "--resume" in done.stderr
-    assert "sent again" not in done.stderr
+    assert done.exit_code == 1
+    assert re.search(r"nan.zarr/0 holds NaN or infinity in the midst of tissue, .* \(2, 5, 5\).*--mask", done.stderr)
+    assert not (here / "out.zarr").exists()
 
 
 OTHERS: list[tuple[list[str], int, str]] = [

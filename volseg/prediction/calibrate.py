@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from volseg.blocks import Box, Zyx
+    from volseg.ops import Statistics
     from volseg.prediction.prepare import RunSpec
     from volseg.storage import RunRecord, Volume
 
+_SECTIONS = 8
+"""Sections from which the constants are computed: what they are does not change time and memory."""
 _CANDIDATES = 24
 """Blocks among which those that are not empty are searched."""
 
@@ -104,13 +107,13 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
     """
     with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
         refuse_other_versions(executor, progress)
-        record = resolve_run(spec, recorded, executor, progress)
+        record, constants = resolve_run(spec, recorded, executor, progress, samples=_SECTIONS)
         settings, entries = record.settings, record.models
         load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
         numbers = list(islice(_from_the_middle(spec), _CANDIDATES))
         progress.note(f"calibrating: up to {load.slots} blocks at once on one worker")
         measurement: Measurement = executor.run_on_one(
-            measure_blocks, record, spec.volume.location, spec.model_files, numbers, load
+            measure_blocks, record, spec.volume.location, spec.model_files, constants.tables, numbers, load
         )
         workers, slots = len(executor.workers), executor.slots
     plan = spec.plan.with_halos(tuple(entry.halo for entry in entries))
@@ -151,7 +154,12 @@ def _from_the_middle(spec: RunSpec) -> Iterator[int]:
 
 
 def measure_blocks(
-    record: RunRecord, source: str, model_files: tuple[str, ...], numbers: Sequence[int], load: Load
+    record: RunRecord,
+    source: str,
+    model_files: tuple[str, ...],
+    statistics: Sequence[Statistics],
+    numbers: Sequence[int],
+    load: Load,
 ) -> Measurement:
     """Compute as many blocks at once as a worker has slots, and write nothing; runs on a worker.
 
@@ -159,6 +167,7 @@ def measure_blocks(
         record: of the run.
         source: location of the volume.
         model_files: paths of the models.
+        statistics: constants of each network's input.
         numbers: candidates; the first that are not empty are computed.
         load: of the worker.
 
@@ -176,7 +185,7 @@ def measure_blocks(
     release_heap()  # as `open_pipeline` does
     if load.device == "cpu":
         retain_heap()
-    members, with_std = ensemble_of(record, model_files), record.settings.uncertainty
+    members, with_std = ensemble_of(record, model_files, statistics), record.settings.uncertainty
     pipeline = BlockPipeline(record.grid, members, volume, NullSink(), with_std=with_std)
     reset_peak_memory()
     started = time.perf_counter()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from volseg.errors import ClusterError
+from volseg.errors import ClusterError, TargetError
 from volseg.inference import Engine, WorkerInfo, choose_precision, threads_per_worker, worker_info
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.autotune.tuner import Tuner
+from volseg.prediction.constants import RunConstants, run_constants
 from volseg.prediction.resume import refuse_if_different
 from volseg.storage import (
     FORMAT,
@@ -19,22 +19,20 @@ from volseg.storage import (
     RunRecord,
     Settings,
     SourceEntry,
+    open_target,
+    read_table,
     volume_fingerprint,
-    volume_statistics,
 )
 from volseg.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from volseg.cluster import Executor, Progress
-    from volseg.ops import Statistics
     from volseg.prediction.prepare import RunSpec
 
-_PROGRESS_SECONDS = 5.0
 
-
-def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, progress: Progress) -> RunRecord:
+def resolve_run(
+    spec: RunSpec, recorded: RunRecord | None, executor: Executor, progress: Progress, samples: int | None = None
+) -> tuple[RunRecord, RunConstants]:
     """Decide all that the bytes depend on, from the workers' hardware and from measurements on them.
 
     Args:
@@ -42,6 +40,10 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         recorded: the record of the run to resume, which keeps its choices; None for a new run.
         executor: whose workers are asked.
         progress: receives what is measured.
+        samples: sections from which the constants are computed, if the run is only calibrated; None for all.
+
+    Returns:
+        The record, and the constants of each network's input.
 
     Raises:
         ResumeError: the recorded run had other weights, settings or source.
@@ -56,7 +58,8 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         identity=volume_fingerprint(volume),
     )
     settings = _settings(spec, recorded, executor, workers)
-    statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(spec, progress)
+    constants = _recorded_constants(spec, recorded) or run_constants(spec, executor, progress, samples)
+    source = source.model_copy(update={"empty_sections": constants.empty_sections, "fills": constants.fills})
     tuner = Tuner(
         plan=spec.plan,
         recorded=recorded.models if recorded else None,
@@ -65,7 +68,7 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         executor=executor,
         progress=progress,
     )
-    probes = _probes(spec, settings, workers, executor, statistics)
+    probes = _probes(spec, settings, workers, executor, constants)
     networks = tuner.tune_precision(probes, may_lower=spec.precision == "auto")
     requested = RunRecord(
         format=FORMAT,
@@ -79,14 +82,26 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         mask=spec.mask.entry if spec.mask else None,
     )
     if recorded is None:
-        return requested
+        return requested, constants
     refuse_if_different(recorded, requested, str(spec.target))
     if recorded.torch != requested.torch:
         progress.note(
             f"the run was started with torch {recorded.torch} and is resumed with {requested.torch}: blocks of the "
             "two may differ by a grey level"
         )
-    return recorded
+    return recorded, constants
+
+
+def _recorded_constants(spec: RunSpec, recorded: RunRecord | None) -> RunConstants | None:
+    """The constants beside the journal of a run; None for a new run, or one that was killed before it wrote them."""
+    if recorded is None:
+        return None
+    folder = open_target(spec.target).journal
+    try:
+        tables = tuple(read_table(folder, entry.statistics) for entry in recorded.models)
+    except TargetError:
+        return None
+    return RunConstants(tables, recorded.source.empty_sections, recorded.source.fills)
 
 
 def _settings(spec: RunSpec, recorded: RunRecord | None, executor: Executor, workers: list[WorkerInfo]) -> Settings:
@@ -120,26 +135,12 @@ def _tolerance(spec: RunSpec, earlier: Settings | None) -> tuple[float, float] |
     return astuple(spec.tolerance) if spec.measures_halo or spec.halo_tolerance else None
 
 
-def _statistics(spec: RunSpec, progress: Progress) -> list[Statistics]:
-    """The constants of each network's input; networks that normalise alike share one pass over the volume."""
-    volume, computed = spec.volume, {}
-    result: list[Statistics] = []
-    for model in spec.models:
-        normalization = model.card.normalization
-        key = (normalization.mode, normalization.training if normalization.scope == "training" else ())
-        if key not in computed:
-            on_section = log_section_progress(progress, volume.shape[0])
-            computed[key] = volume_statistics(volume, normalization, on_section)
-        result.append(computed[key])
-    return result
-
-
 def _probes(
     spec: RunSpec,
     settings: Settings,
     workers: list[WorkerInfo],
     executor: Executor,
-    statistics: list[Statistics],
+    constants: RunConstants,
 ) -> list[ProbeSpec]:
     """How a worker measures each network."""
     load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
@@ -149,13 +150,13 @@ def _probes(
             model_file=model.path,
             digest=model.digest,
             footprint=model.card.footprint,
-            statistics=constants,
+            statistics=table,
             engine=Engine(settings.device, settings.precision, batch=1, threads=settings.threads),
             classes=settings.classes,
             load=load,
             free=_free_bytes(workers),
         )
-        for model, constants in zip(spec.models, statistics, strict=True)
+        for model, table in zip(spec.models, constants.tables, strict=True)
     ]
 
 
@@ -164,18 +165,3 @@ def _free_bytes(workers: list[WorkerInfo]) -> tuple[int, int]:
     per_host = max(Counter(worker.host for worker in workers).values())
     per_gpu = max(Counter((worker.host, worker.gpu) for worker in workers).values())
     return min(worker.memory for worker in workers) // per_host, min(w.device_memory for w in workers) // per_gpu
-
-
-def log_section_progress(progress: Progress, sections: int) -> Callable[[int], None]:
-    """A callback that logs the pass over the volume before the first block, every few seconds."""
-    started = logged = time.monotonic()
-
-    def on_section(done: int) -> None:
-        nonlocal logged
-        now = time.monotonic()
-        if now - logged > _PROGRESS_SECONDS:
-            logged = now
-            left = (now - started) / done * (sections - done)
-            progress.note(f"grey values of {done} of {sections} sections measured, {left:.0f} s left")
-
-    return on_section

@@ -20,7 +20,7 @@ from volseg.prediction.autotune.halo import halo_lines
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.resume import done_blocks
 from volseg.prediction.worker import RunRef, compute_block, restored_heap
-from volseg.storage import OUTSIDE, Journal, Mark, RunRecord, create_target, open_target
+from volseg.storage import OUTSIDE, Journal, Mark, RunRecord, create_target, open_target, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,9 +79,12 @@ def execute(
     """
     with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
         refuse_other_versions(executor, progress)
-        record = resolve_run(spec, recorded, executor, progress)
+        record, constants = resolve_run(spec, recorded, executor, progress)
         if recorded is None:
             create_target(spec.target, record, spec.volume.voxel_nm or spec.models[0].card.voxel_nm)
+        for table in constants.tables:
+            write_table(open_target(spec.target).journal, table)
+        if recorded is None:
             _save_halo_curves(spec, record, progress)
         return _run(spec, record, executor, progress, record.grid.numbers() if numbers is None else numbers)
 

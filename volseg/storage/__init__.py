@@ -1,6 +1,6 @@
 """Reading and writing of volumes: Zarr, HDF5, image stacks, OME-Zarr metadata, journal and run record."""
 
-from volseg.storage.block_mask import OUTSIDE, BlockMask, open_mask
+from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.convert import convert_stack
 from volseg.storage.fingerprint import volume_fingerprint
@@ -19,7 +19,8 @@ from volseg.storage.run_record import (
     Settings,
     SourceEntry,
 )
-from volseg.storage.statistics import pooled_moments, sample_slabs, volume_statistics
+from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
+from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
 from volseg.storage.target import (
     UNCERTAINTY,
     Target,
@@ -41,6 +42,7 @@ __all__ = [
     "BlockMask",
     "HaloPoint",
     "Journal",
+    "KeptBlocks",
     "Mark",
     "MaskEntry",
     "MemmapFile",
@@ -48,6 +50,7 @@ __all__ = [
     "Readable",
     "RunRecord",
     "Settings",
+    "SlabStatistics",
     "SourceEntry",
     "Stack",
     "Target",
@@ -58,19 +61,23 @@ __all__ = [
     "create_target",
     "is_stack",
     "is_target",
+    "moments_in_order",
     "open_mask",
     "open_readable",
     "open_sections",
     "open_stack",
     "open_target",
     "open_volume",
-    "pooled_moments",
     "read_marks",
     "read_record",
+    "read_table",
     "refuse_non_zarr",
     "refuse_overlap",
     "refuse_unwritable",
-    "sample_slabs",
+    "slab_statistics",
+    "slabs",
+    "table_digest",
+    "table_of",
     "volume_fingerprint",
-    "volume_statistics",
+    "write_table",
 ]

@@ -12,9 +12,9 @@ from volseg.config.base import FrozenModel
 from volseg.errors import redact
 from volseg.registry import NORMALIZATIONS
 
-FORMAT = 1
+FORMAT = 2
 """Of the record's fields; raised if a change keeps older readers from reading it."""
-NUMERICS = 1
+NUMERICS = 2
 """Of the bytes that a run writes under one record; raised with any change of them."""
 
 
@@ -31,7 +31,11 @@ class SourceEntry(FrozenModel):
     dtype: str
     voxel_nm: ZyxFloat | None
     identity: str
-    """Digest of shape, type and sampled voxels; independent of the path."""
+    """Digest of shape, type and sampled voxels; independent of the path. `statistics` of the models covers the rest."""
+    empty_sections: int = 0
+    """Sections without tissue, where the map is 0."""
+    fills: tuple[float, ...] = ()
+    """Grey values other than 0 that fill whole tiles of 64 x 64 and count as no tissue."""
 
 
 class MaskEntry(FrozenModel):
@@ -78,8 +82,8 @@ class ModelEntry(FrozenModel):
     """Fraction of voxels within one grey level of float32, and maximum difference from it, measured on samples."""
     kvoxel_s: float = 0.0
     """Thousands of voxels per second of one worker with this tile; 0 if it was not measured."""
-    statistics: tuple[tuple[float, float], ...]
-    """(mean, standard deviation): one pair, or one per section of the volume."""
+    statistics: str
+    """Digest of its constants, (mean, standard deviation) for the volume or each section: a file beside the journal."""
 
     @property
     def tiling(self) -> Tiling:

@@ -1,93 +1,162 @@
-"""Statistics of a volume or its sections, computed before the first block."""
+"""Statistics of a volume's tissue, section by section, computed before the blocks that need them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import lcm, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from volseg.blocks import Box
+from volseg.errors import SourceError
+from volseg.ops.moments import TILE, Moments, NanTiles, SectionSum
+from volseg.ops.normalize import normalization_mode, section_moments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from volseg.ops import Normalization, Statistics
+    from volseg.blocks import Zyx
+    from volseg.storage.block_mask import KeptBlocks
     from volseg.storage.readers import Readable
 
-_MAX_LENGTH = 1024
-"""Axes up to this length are read completely."""
-_WINDOWS = 8
-_WINDOW = 128
 _MAX_DEPTH = 64
-"""Maximum number of sections in memory."""
+"""Maximum number of sections in a slab."""
+_WINDOW_BYTES = 1 << 26
+"""Size of one read, unless a row of chunks is larger."""
 
 
-def volume_statistics(
-    volume: Readable, normalization: Normalization, on_section: Callable[[int], None] = lambda done: None
-) -> Statistics:
-    """Return the normalisation constants of a run: mean and standard deviation of training, volume or each section.
+@dataclass(frozen=True, slots=True)
+class SlabStatistics:
+    """Statistics of some sections.
 
-    Sections of up to 1024 x 1024 are read completely; of larger ones 8 windows of 128 voxels along each longer axis,
-    evenly spaced, so that a petabyte takes minutes.
-
-    Args:
-        volume: the source.
-        normalization: normalisation of the model.
-        on_section: callback with the number of sections done so far.
+    Attributes:
+        first: the first section.
+        moments: of each section, for each normalisation mode.
+        fills: values other than 0 that were taken as no tissue.
+        not_finite: sections that hold NaN or infinity, around the tissue.
     """
-    if normalization.scope == "training":
-        return (normalization.training,)
-    sections: list[tuple[float, float, int]] = []
-    for slab in sample_slabs(volume, 0, volume.shape[0]):
-        sections += [normalization.moments(section) for section in slab]
-        on_section(len(sections))
-    if normalization.scope == "section":
-        return tuple((mean, std or 1.0) for mean, std, _ in sections)
-    return (pooled_moments(sections),)
+
+    first: int
+    moments: tuple[tuple[Moments, ...], ...]
+    fills: tuple[float, ...]
+    not_finite: tuple[int, ...] = ()
 
 
-def sample_slabs(volume: Readable, first: int, stop: int) -> Iterator[NDArray[Any]]:
-    """Yield sections [first, stop) as (z, y, x) slabs of a few sections; of large sections, windows side by side.
+def slabs(shape: Zyx, chunk: Zyx, first: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Cut the sections [first, stop) at the borders of chunks, so that each chunk is decoded once.
 
-    Slabs end at chunk borders, so that each chunk is decoded once.
+    >>> list(slabs((10, 8, 8), (4, 8, 8), 2, 10))
+    [(2, 4), (4, 8), (8, 10)]
     """
-    depth = min(volume.chunk[0], _MAX_DEPTH)
-    while first < stop:
+    depth = min(chunk[0], _MAX_DEPTH)
+    while first < min(stop, shape[0]):
         end = min((first // depth + 1) * depth, stop)
-        yield _sample(volume, first, end)
+        yield first, end
         first = end
 
 
-def pooled_moments(sections: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
-    """Pool (mean, standard deviation, voxel count) of sections into mean and standard deviation of all.
+def slab_statistics(
+    volume: Readable, sections: tuple[int, int], modes: Sequence[str], region: Box, mask: KeptBlocks | None = None
+) -> SlabStatistics:
+    """Read sections [first, stop) and return the moments of their tissue.
 
-    >>> pooled_moments([(10.0, 0.0, 1), (20.0, 0.0, 1)])
-    (15.0, 5.0)
+    Args:
+        volume: the source.
+        sections: first and stop.
+        modes: names of normalisation modes.
+        region: voxels that count, along y and x.
+        mask: the voxels of its blocks count, NaN only where the mask itself is; None for all.
+
+    Raises:
+        SourceError: voxels are NaN or infinite in the midst of tissue, or cannot be read.
     """
-    mean, std, count = np.asarray(sections, np.float64).T
-    if not count.any():
-        return 0.0, 1.0
-    weight = count / count.sum()
-    total_mean = float((weight * mean).sum())
-    variance = float((weight * (std**2 + (mean - total_mean) ** 2)).sum())
-    return total_mean, variance**0.5 or 1.0
+    numbers = range(*sections)
+    dtype = np.dtype(volume.dtype)
+    measures = [normalization_mode(mode).measure_of_values for mode in modes]
+    collects = [measure is not None for measure in measures]
+    sums = {collect: [SectionSum(dtype, collect) for _ in numbers] for collect in set(collects)}
+    windows = list(_windows(volume, sections, region))
+    nan_tiles = [NanTiles(volume.shape[1:]) for _ in numbers] if dtype.kind == "f" else []
+    for window in windows:
+        _add_window(volume, window, list(sums.values()), nan_tiles, mask)
+    for z, tiles in zip(numbers, nan_tiles, strict=False):
+        refuse_damage(tiles, z, volume.location)
+    for one in sums.values():
+        # A value that is known as no tissue from a later window was counted in the earlier ones.
+        if len(windows) > 1 and any(section.fills for section in one):
+            again = [SectionSum(dtype, section.collect, set(section.fills)) for section in one]
+            for window in windows:
+                _add_window(volume, window, [again], [], mask)
+            one[:] = again
+    moments = [
+        tuple(section_moments(section, measure) for section in sums[collect])
+        for measure, collect in zip(measures, collects, strict=True)
+    ]
+    fills = {value for one in sums.values() for section in one for value in section.fills}
+    not_finite = tuple(z for z, tiles in zip(numbers, nan_tiles, strict=False) if tiles.found)
+    return SlabStatistics(sections[0], tuple(moments), tuple(sorted(fills)), not_finite)
 
 
-def _sample(volume: Readable, first: int, stop: int) -> NDArray[Any]:
-    rows, columns = (_windows(length) for length in volume.shape[1:])
-    return np.concatenate(
-        [
-            np.concatenate([volume.read(Box((first, y0, x0), (stop, y1, x1))) for x0, x1 in columns], axis=2)
-            for y0, y1 in rows
-        ],
-        axis=1,
-    )
+def refuse_damage(tiles: NanTiles, section: int, name: str) -> None:
+    """Refuse a section that holds NaN or infinity in the midst of tissue.
+
+    Raises:
+        SourceError: names the first such voxel.
+    """
+    if (voxel := tiles.damage()) is not None:
+        raise SourceError(
+            f"{name} holds NaN or infinity in the midst of tissue, for example at {(section, *voxel)} (z, y, x); "
+            "repair it, or leave it out with --roi or --mask"
+        )
 
 
-def _windows(length: int) -> list[tuple[int, int]]:
-    if length <= _MAX_LENGTH:
-        return [(0, length)]
-    starts = [(length - _WINDOW) * k // (_WINDOWS - 1) for k in range(_WINDOWS)]
-    return [(start, start + _WINDOW) for start in starts]
+def _add_window(
+    volume: Readable,
+    box: Box,
+    sums: Sequence[Sequence[SectionSum]],
+    nan_tiles: Sequence[NanTiles],
+    mask: KeptBlocks | None,
+) -> None:
+    """Read a box and add its sections; voxels that do not count become 0."""
+    raw = volume.read(box)
+    if mask is not None:
+        raw = np.where(mask.contain(box), raw, raw.dtype.type(0))
+    if raw.dtype.kind == "f":
+        raw = _without_nan(raw, box, nan_tiles, mask)
+    for number, counted in enumerate(raw):
+        for one in sums:
+            one[number].add(counted, box.start[1:])
+
+
+def _without_nan(raw: NDArray[Any], box: Box, nan_tiles: Sequence[NanTiles], mask: KeptBlocks | None) -> NDArray[Any]:
+    """Note where a box holds NaN or infinity in the mask, and replace them all by 0."""
+    finite = np.isfinite(raw)
+    zero = raw.dtype.type(0)
+    judged = raw
+    if mask is not None and not finite.all():
+        judged = np.where(finite | mask.voxels.read(box), raw, zero)
+    for tiles, section in zip(nan_tiles, judged, strict=False):
+        tiles.add(section, box.start[1:])
+    return raw if finite.all() else np.where(finite, raw, zero)
+
+
+def _windows(volume: Readable, sections: tuple[int, int], region: Box) -> Iterator[Box]:
+    """Cut sections into windows of whole rows that end at borders of tiles, and of chunks that are not too high."""
+    row_bytes = prod((sections[1] - sections[0], region.shape[2], np.dtype(volume.dtype).itemsize))
+    step = lcm(TILE, volume.chunk[1])
+    if step * row_bytes > 4 * _WINDOW_BYTES:
+        step = TILE
+    height = max(1, _WINDOW_BYTES // (step * row_bytes)) * step
+    y, stop = region.start[1], region.stop[1]
+    while y < stop:
+        end = min((y // height + 1) * height, stop)
+        yield Box((sections[0], y, region.start[2]), (sections[1], end, region.stop[2]))
+        y = end
+
+
+def moments_in_order(slabs: Sequence[SlabStatistics], mode: int) -> list[Moments]:
+    """Moments of the sections of some slabs in their order, for one of the modes."""
+    return [moments for slab in sorted(slabs, key=lambda slab: slab.first) for moments in slab.moments[mode]]

@@ -20,7 +20,7 @@ from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
 from volseg.prediction.autotune.probe import ProbeSpec
-from volseg.storage import create_target, open_volume, read_record, volume_statistics
+from volseg.storage import create_target, open_volume, read_record, slab_statistics
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.inference import Precision
+    from volseg.ops import Statistics
+    from volseg.storage import Readable
 
 VOXEL_NM = (30.0, 6.0, 6.0)
 
@@ -137,10 +139,19 @@ def make_model(
     return path
 
 
+def constants_of(volume: Readable, normalization: Normalization) -> Statistics:
+    """The constants of a whole volume, read section by section."""
+    if normalization.scope == "training":
+        return (normalization.training,)
+    box = Box.of_shape(volume.shape)
+    slab = slab_statistics(volume, (0, volume.shape[0]), (normalization.mode,), box)
+    return normalization.constants_of(slab.moments[0])
+
+
 def probe_spec(raw: Path, model: Path, precision: Precision = "float32") -> ProbeSpec:
     """Describe how a worker probes a model on a volume, with 64 GiB of memory."""
     header, volume = read_card(model), open_volume(str(raw))
-    statistics = volume_statistics(volume, header.card.normalization)
+    statistics = constants_of(volume, header.card.normalization)
     engine, load = Engine("cpu", precision, 1, 1), Load(1, precision, 1, 1, "cpu")
     return ProbeSpec(
         volume.location, header.path, header.digest, header.card.footprint, statistics, engine, ("membrane",), load,

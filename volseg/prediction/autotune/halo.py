@@ -200,7 +200,7 @@ def _key(probe: ProbeSpec, grid: BlockGrid, identity: str) -> str:
     """All that the errors depend on."""
     engine = probe.engine
     parts = (_FORMAT, SAMPLES, probe.digest, probe.footprint, identity, grid.region, probe.classes)
-    return "|".join(map(str, (*parts, engine.device, engine.precision, probe.statistics)))
+    return "|".join(map(str, (*parts, engine.device, engine.precision, probe.statistics_digest)))
 
 
 def _measured_voxels(boxes: Sequence[Box], footprint: Footprint) -> int:

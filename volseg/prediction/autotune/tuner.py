@@ -109,7 +109,7 @@ class Tuner:
                 kvoxel_s=tile.kvoxel_s,
                 compiled=tile.compiled,
                 precision_loss=astuple(network.loss) if network.loss else None,
-                statistics=network.probe.statistics,
+                statistics=network.probe.statistics_digest,
             )
             for network, card, choice, tile in zip(networks, cards, halos, tiles, strict=True)
         )

@@ -1,0 +1,174 @@
+"""Law 3: constants come from whole sections, alike in every form, and are frozen beside the record."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import volseg
+from volseg.blocks import Box
+from volseg.cli.main import main
+from volseg.config import PredictConfig
+from volseg.prediction.prepare import prepare
+from volseg.prediction.run import execute
+from volseg.storage import open_target, open_volume, read_record, read_table, slab_statistics
+from volseg.testing.doubles import NoteRecorder
+from volseg.testing.factories import blobs, make_model, make_volume, read_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+OPTIONS: dict[str, Any] = {"precision": "float32", "cluster": "serial", "halo": (0, 8, 8), "block": (1, 64, 64)}
+
+
+def tables_of(target: Path) -> list[np.ndarray]:
+    """The constants of each network of a finished run."""
+    folder = open_target(target).journal
+    return [read_table(folder, entry.statistics) for entry in read_record(target).models]
+
+
+def moments_of(voxels: np.ndarray) -> tuple[float, float]:
+    tissue = voxels[voxels != 0].astype(float)
+    return tissue.mean(), tissue.std()
+
+
+def run(raw: Path, target: Path, model: Path, **options: Any) -> Sequence[str]:
+    """Predict, and return the notes."""
+    notes = NoteRecorder()
+    config = PredictConfig(source=str(raw), target=str(target), model=str(model), **{**OPTIONS, **options})
+    spec, recorded = prepare(config)
+    execute(spec, recorded, notes)
+    return notes.lines
+
+
+def test_an_island_between_what_was_sampled_gets_the_map_of_its_tissue_alone(small_model: Path, tmp_path: Path) -> None:
+    tissue, sea = blobs((1, 192, 192)), np.zeros((1, 1408, 1408), np.uint8)
+    sea[:, 192:384, 192:384] = tissue
+    run(make_volume(tmp_path / "tissue.zarr", tissue.shape, voxels=tissue), tmp_path / "a.zarr", small_model)
+    raw = make_volume(tmp_path / "sea.zarr", sea.shape, voxels=sea, chunk=(1, 64, 64))
+    run(raw, tmp_path / "b.zarr", small_model)
+    np.testing.assert_array_equal(tables_of(tmp_path / "b.zarr"), tables_of(tmp_path / "a.zarr"))
+    inside = (slice(None), slice(64, 128), slice(64, 128))
+    island = read_volume(tmp_path / "b.zarr")[:, 192:384, 192:384]
+    np.testing.assert_array_equal(island[inside], read_volume(tmp_path / "a.zarr")[inside])
+    assert island.any()
+
+
+@pytest.mark.parametrize("mode", ["section", "volume"])
+def test_run_and_lazy_array_have_the_same_constants(tmp_path: Path, mode: str) -> None:
+    """Above 1024 voxels a side, and with fill that is not 0."""
+    model = make_model(tmp_path / "m.safetensors", mode=mode)
+    voxels = np.minimum(blobs((2, 1152, 96)), 254)
+    voxels[1, :300] = 255
+    raw = make_volume(tmp_path / "raw.zarr", voxels.shape, voxels=voxels, chunk=(1, 64, 64))
+    run(raw, tmp_path / "map.zarr", model, halo="exact", block=(1, 1152, 96))
+    lazy = volseg.membrane_probability(da.from_array(voxels, (1, 1152, 96)), str(model), halo="exact")
+    written = read_volume(tmp_path / "map.zarr")
+    assert np.abs(np.rint(lazy.compute() * 255) - written).max() <= 1
+    (table,) = tables_of(tmp_path / "map.zarr")
+    parts = [voxels[0], voxels[1, 300:][None]] if mode == "section" else [np.concatenate([voxels[0], voxels[1, 300:]])]
+    np.testing.assert_allclose(table, [moments_of(part) for part in parts])
+    assert read_record(tmp_path / "map.zarr").source.fills == (255.0,)
+
+
+def test_region_and_mask_say_which_voxels_count(small_model: Path, tmp_path: Path) -> None:
+    voxels = blobs((4, 128, 128))
+    raw = make_volume(tmp_path / "raw.zarr", voxels.shape, voxels=voxels, chunk=(1, 64, 64))
+    run(raw, tmp_path / "roi.zarr", small_model, roi="1:3,0:64,64:128")
+    (table,) = tables_of(tmp_path / "roi.zarr")
+    np.testing.assert_allclose(table[1:3], [moments_of(section) for section in voxels[1:3, :64, 64:]])
+    assert np.isnan(table[[0, 3]]).all(), "no block needs them"
+    mask = np.zeros((4, 32, 32), np.uint8)
+    mask[:, 3:20, 5:9] = 1
+    make_volume(tmp_path / "mask.zarr", mask.shape, voxels=mask, chunk=(1, 32, 32))
+    run(raw, tmp_path / "masked.zarr", small_model, mask=str(tmp_path / "mask.zarr"))
+    (table,) = tables_of(tmp_path / "masked.zarr")
+    kept = np.zeros((128, 128), bool)
+    kept[:, :64] = True  # the blocks that the mask keeps
+    np.testing.assert_allclose(table, [moments_of(section * kept) for section in voxels])
+
+
+@pytest.mark.parametrize("block", [(1, 64, 64), (3, 64, 96)])
+def test_a_section_of_nan_is_0_in_the_map_and_its_neighbours_are_as_alone(
+    small_model: Path, tmp_path: Path, block: Any
+) -> None:
+    voxels = blobs((3, 70, 90), dtype="float32")
+    run(
+        make_volume(tmp_path / "whole.zarr", voxels.shape, voxels=voxels), tmp_path / "a.zarr", small_model, block=block
+    )
+    voxels[1] = np.nan
+    notes = run(
+        make_volume(tmp_path / "n.zarr", voxels.shape, voxels=voxels), tmp_path / "b.zarr", small_model, block=block
+    )
+    assert "1 of 3 sections holds no tissue; the map is 0 there" in notes
+    whole, without = read_volume(tmp_path / "a.zarr"), read_volume(tmp_path / "b.zarr")
+    assert not without[1].any()
+    np.testing.assert_array_equal(without[[0, 2]], whole[[0, 2]])
+    assert read_record(tmp_path / "b.zarr").source.empty_sections == 1
+
+
+def test_what_lies_outside_the_mask_fails_no_block_inside(small_model: Path, tmp_path: Path) -> None:
+    voxels = blobs((1, 128, 128), dtype="float32")
+    voxels[0, 90, 90] = np.nan
+    raw = make_volume(tmp_path / "raw.zarr", voxels.shape, voxels=voxels, chunk=(1, 64, 64))
+    words = ["predict", str(raw), str(tmp_path / "m.zarr"), "--model", str(small_model), "--cluster", "serial"]
+    refused = CliRunner().invoke(main, words)
+    assert (refused.exit_code, "(0, 90, 90)" in refused.stderr, "--mask" in refused.stderr) == (1, True, True)
+    mask = np.ones((1, 128, 128), np.uint8)
+    mask[:, 80:100, 80:100] = 0
+    make_volume(tmp_path / "mask.zarr", mask.shape, voxels=mask)
+    assert CliRunner().invoke(main, [*words, "--mask", str(tmp_path / "mask.zarr")]).exit_code == 0
+
+
+def test_a_resume_reads_the_frozen_constants_and_not_the_volume(
+    small_model: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import volseg.prediction.constants as constants
+
+    run(raw, tmp_path / "m.zarr", small_model)
+    monkeypatch.setattr(constants, "slab_statistics", None)
+    run(raw, tmp_path / "m.zarr", small_model, resume=True)
+
+
+def test_lost_constants_are_computed_again_and_an_edited_source_is_refused(
+    small_model: Path, raw: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "m.zarr"
+    run(raw, target, small_model)
+    (file,) = open_target(target).journal.glob("statistics-*.npy")
+    before = file.read_bytes()
+    file.unlink()
+    run(raw, target, small_model, resume=True)
+    assert file.read_bytes() == before
+    file.write_bytes(before[:-8] + b"\0" * 8)
+    run(raw, target, small_model, resume=True)
+    assert file.read_bytes() == before
+    file.unlink()
+    voxels = open_volume(str(raw)).read(Box.of_shape((6, 70, 90))).copy()
+    voxels[5, 69, 89] ^= 1
+    shutil.rmtree(raw)
+    make_volume(raw, voxels.shape, voxels=voxels)
+    with pytest.raises(volseg.ResumeError, match="another source"):
+        run(raw, target, small_model, resume=True)
+
+
+def test_windows_do_not_change_the_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill that is found in the last window does not count in the first one."""
+    import volseg.storage.statistics as statistics
+
+    voxels = blobs((3, 300, 70))
+    voxels[:, 5:20, 5:20] = 9
+    voxels[:, 192:256, :64] = 9
+    volume = open_volume(str(make_volume(tmp_path / "raw.zarr", voxels.shape, voxels=voxels, chunk=(2, 32, 70))))
+    whole = slab_statistics(volume, (0, 2), ("section",), Box.of_shape(volume.shape))
+    monkeypatch.setattr(statistics, "_WINDOW_BYTES", 1)
+    assert slab_statistics(volume, (0, 2), ("section",), Box.of_shape(volume.shape)) == whole
+    assert whole.fills == (9.0,)
+    counted = voxels[:2].astype(float)
+    assert [m.count for m in whole.moments[0]] == [int(((s != 0) & (s != 9)).sum()) for s in counted]
