@@ -117,7 +117,7 @@ def convert(source: str, target: str | Path, *, voxel_size: ZyxFloat | None = No
     """
     from volseg.storage.convert import convert_volume
 
-    return convert_volume(source, Path(target), voxel_size, overwrite=overwrite).path
+    return convert_volume(source, target, voxel_size, overwrite=overwrite).path
 
 
 def membrane_probability(
