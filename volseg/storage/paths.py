@@ -68,7 +68,7 @@ def refuse_overlap(what: str, location: str, target: Path) -> None:
     if outputs and outputs[0] in inputs and target.exists():
         relation = "would replace" if outputs[0] == inputs[0] else "contains"
         raise TargetError(f"target {target} {relation} {what} {location}; choose a path outside the {what}")
-    if inputs and read.exists() and inputs[0] in outputs:
+    if read.is_dir() and inputs[0] in outputs:
         raise TargetError(f"target {target} is inside {what} {location}; choose a path outside the {what}")
 
 
