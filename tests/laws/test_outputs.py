@@ -56,7 +56,10 @@ def tree(folder: Path) -> dict[str, bytes]:
 SIZE = ["--voxel-size", "1,1,1", "--overwrite"]
 MODEL = ["--model", "model.safetensors", "--overwrite"]
 REFUSED: list[tuple[list[str], str]] = [
-    (["convert", "g.zarr/volumes/raw", "g.zarr", *SIZE], "g.zarr also holds volumes, so --overwrite does not replace it"),
+    (
+        ["convert", "g.zarr/volumes/raw", "g.zarr", *SIZE],
+        "g.zarr also holds volumes, so --overwrite does not replace it",
+    ),
     (["convert", "raw.zarr", "g.zarr", *SIZE], "g.zarr also holds volumes, so --overwrite does not replace it"),
     (["convert", "raw.zarr", "raw.zarr", *SIZE], "would replace source raw.zarr; choose"),
     (["convert", "raw.zarr/0", "link/raw.zarr", *SIZE], "contains source raw.zarr/0; choose"),
@@ -73,7 +76,10 @@ REFUSED: list[tuple[list[str], str]] = [
     (["evaluate", "raw.zarr", "stack.tif", "--output", "s3://b/scores"], "is a URL"),
     (["models", "export", "model.safetensors", "gs://b/m.onnx"], "is a URL"),
     (["models", "export", "model.safetensors", "link/model.safetensors", "--format", "onnx"], "would replace model"),
-    (["models", "import", "model.safetensors", "--network", "unet", "--voxel-size", "1,1,1", "--output", "s3://b/m"], "URL"),
+    (
+        ["models", "import", "model.safetensors", "--network", "unet", "--voxel-size", "1,1,1", "--output", "s3://b/m"],
+        "URL",
+    ),
     (["demo", "s3://b/demo"], "is a URL"),
     (["train", "run.toml"], "is inside data.labels sections; choose"),
     (["train", "start.toml"], "own-last.safetensors would replace network.start own-last.safetensors"),

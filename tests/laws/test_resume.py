@@ -275,7 +275,9 @@ def test_the_source_may_have_moved(small_model: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
     volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options)
     for mark_file in (tmp_path / "t.zarr" / "0" / ".volseg").glob("*.jsonl"):
-        mark_file.write_text("".join(mark_file.read_text().splitlines(keepends=True)[:11]))  # the first names the format
+        mark_file.write_text(
+            "".join(mark_file.read_text().splitlines(keepends=True)[:11])
+        )  # the first names the format
     moved = raw.rename(tmp_path / "moved.zarr")
     summary = volseg.predict(str(moved), str(tmp_path / "t.zarr"), **options, resume=True)
     assert (summary.already_done, summary.done, summary.failed) == (10, 8, {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,9 +110,14 @@ def test_a_zarr_that_holds_more_is_not_replaced(tmp_path: Path, change: Callable
 def test_one_array_of_any_layout_may_be_replaced(tmp_path: Path, version: int, separator: str) -> None:
     encoding = {"name": "v2" if version == 2 else "default", "separator": separator}
     array = zarr.create_array(
-        tmp_path / "a.zarr", shape=(4, 4), chunks=(2, 2), dtype="uint8", zarr_format=version, chunk_key_encoding=encoding
+        tmp_path / "a.zarr",
+        shape=(4, 4),
+        chunks=(2, 2),
+        dtype="uint8",
+        zarr_format=version,
+        chunk_key_encoding=encoding,
     )
     array[:] = 1
     (tmp_path / "a.zarr" / ".DS_Store").touch()
-    assert len(os.listdir(tmp_path / "a.zarr")) > 2
+    assert len(list((tmp_path / "a.zarr").iterdir())) > 2
     refuse_other_content(tmp_path / "a.zarr")

@@ -21,7 +21,13 @@ def written(folder: Path, channels: tuple[str, ...], region: Box | None) -> tupl
     """Two volumes whose blocks are written, and the bytes of each block."""
     targets = [
         create_volume(
-            folder / name, shape=SHAPE, shard=SHARD, chunk=(1, 16, 16), dtype="uint8", voxel_nm=(1, 1, 1), channels=names
+            folder / name,
+            shape=SHAPE,
+            shard=SHARD,
+            chunk=(1, 16, 16),
+            dtype="uint8",
+            voxel_nm=(1, 1, 1),
+            channels=names,
         )
         for name, names in (("map.zarr", channels), ("std.zarr", ()))
     ]
@@ -42,14 +48,19 @@ def lost(targets: list[Target], grid: BlockGrid, sizes: np.ndarray) -> list[int]
 
 @pytest.mark.parametrize("channels", [(), ("a", "b")])
 @pytest.mark.parametrize("region", [None, Box((1, 20, 33), (3, 40, 70))])
-def test_each_damaged_shard_is_traced_to_its_block(tmp_path: Path, channels: tuple[str, ...], region: Box | None) -> None:
+def test_each_damaged_shard_is_traced_to_its_block(
+    tmp_path: Path, channels: tuple[str, ...], region: Box | None
+) -> None:
     targets, grid, sizes = written(tmp_path, channels, region)
     assert lost(targets, grid, sizes) == []
     shards = [shard for target in targets for shard in sorted((target.path / "0" / "c").rglob("*")) if shard.is_file()]
     rng = np.random.default_rng(1)
     for shard in rng.choice(np.array(shards, object), 4, replace=False):
         z, y, x = (int(part) * s for part, s in zip(shard.parts[-3:], SHARD, strict=True))
-        number, content = grid.number((z, max(y, grid.region.start[1]), max(x, grid.region.start[2]))), shard.read_bytes()
+        number, content = (
+            grid.number((z, max(y, grid.region.start[1]), max(x, grid.region.start[2]))),
+            shard.read_bytes(),
+        )
         for damaged in (content[:-1], content + b"0", b""):
             shard.write_bytes(damaged)
             assert lost(targets, grid, sizes) == [number]

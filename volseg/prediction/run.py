@@ -36,7 +36,9 @@ from volseg.storage import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
+    from volseg.blocks import BlockGrid
     from volseg.pipeline import BlockReport
     from volseg.prediction.prepare import RunSpec
     from volseg.storage import Target
@@ -115,7 +117,51 @@ def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> N
 
 def _open_targets(spec: RunSpec, record: RunRecord) -> list[Target]:
     """The volumes of a run: its map, and the standard deviation if it is written."""
-    return [open_target(spec.target), *([open_target(spec.target / UNCERTAINTY)] if record.settings.uncertainty else [])]
+    return [
+        open_target(spec.target),
+        *([open_target(spec.target / UNCERTAINTY)] if record.settings.uncertainty else []),
+    ]
+
+
+def _take_over(path: Path, record: RunRecord, targets: list[Target]) -> None:
+    """Begin to write into a target, with its journal's lock held.
+
+    Raises:
+        TargetError: the target is another run's.
+    """
+    if read_record(path).digest != record.digest:
+        raise TargetError(f"{path} was replaced by another run before this one began; rerun it elsewhere")
+    for target in targets:
+        target.remove_partials()
+
+
+def _mark(report: BlockReport, attempt: int, worker: str) -> Mark:
+    seconds = round(report.seconds, 3)
+    return Mark(report.number, report.digest, attempt, worker, seconds, report.skipped, report.bytes)
+
+
+def _shard_folders(report: BlockReport, targets: list[Target], grid: BlockGrid) -> set[Path]:
+    """Folders of the shards that a block has written."""
+    if report.skipped:
+        return set()
+    return set().union(*(target.shard_folders(grid.box(report.number)) for target in targets))
+
+
+def _lost_blocks(check: ShardCheck, lost: list[int], progress: Progress, planned: int) -> Iterator[int]:
+    """Blocks that were done and whose shards are gone: the end of the plan, which waits for their check.
+
+    Args:
+        check: finds them.
+        lost: receives them.
+        progress: is told of them.
+        planned: blocks that the plan holds without them.
+    """
+    lost.extend(check.lost())
+    if lost:
+        blocks = "1 block that was" if len(lost) == 1 else f"{len(lost)} blocks that were"
+        progress.note(f"{blocks} done lost shards, or they changed in size; computing them again")
+        progress.begin(planned + len(lost))
+    yield from lost
 
 
 def _run(spec: RunSpec, record: RunRecord, executor: Executor, progress: Progress, numbers: Iterable[int]) -> Summary:
@@ -124,38 +170,23 @@ def _run(spec: RunSpec, record: RunRecord, executor: Executor, progress: Progres
     planned = mask.count if mask else grid.count
     reference = RunRef(str(spec.target), record.digest, spec.volume.location, spec.model_files)
     with Journal(folder) as journal:
-        if read_record(spec.target).digest != record.digest:
-            raise TargetError(f"{spec.target} was replaced by another run before this one began; rerun it elsewhere")
-        for target in targets:
-            target.remove_partials()
+        _take_over(spec.target, record, targets)
         done = done_blocks(folder, grid.count)
         empty, lost = done.empty, list[int]()
         voxels, workers = 0, Counter[str]()
 
         def on_done(report: BlockReport, attempt: int, worker: str) -> None:
             nonlocal voxels, empty
-            seconds = round(report.seconds, 3)
-            box = grid.box(report.number)
-            folders = set() if report.skipped else {f for target in targets for f in target.shard_folders(box)}
-            mark = Mark(report.number, report.digest, attempt, worker, seconds, report.skipped, report.bytes)
-            journal.mark(mark, folders)
+            journal.mark(_mark(report, attempt, worker), _shard_folders(report, targets, grid))
             voxels += report.voxels
             empty += report.skipped == EMPTY
             workers[worker] += 1
-
-        def lost_blocks() -> Iterator[int]:
-            """Blocks that were done and whose shards are gone: the end of the plan, which waits for their check."""
-            lost.extend(check.lost())
-            if lost:
-                progress.note(f"{len(lost)} blocks that were done have lost shards; they are computed again")
-                progress.begin(planned - len(done.blocks) + len(lost))
-            yield from lost
 
         progress.begin(planned - len(done.blocks))
         started = time.perf_counter()
         todo = (number for number in numbers if number not in done.blocks and (mask is None or number in mask))
         with ShardCheck(targets, grid, done.sizes) as check:
-            plan = chain(todo, lost_blocks())
+            plan = chain(todo, _lost_blocks(check, lost, progress, planned - len(done.blocks)))
             outcome = run_blocks(executor, plan, partial(compute_block, reference=reference), on_done, progress)
         for target in targets:
             target.remove_partials()

@@ -41,10 +41,10 @@ class VolumeSink:
         digest = digests[0] if len(digests) == 1 else blake2b("".join(digests).encode(), digest_size=16).hexdigest()
         return digest, sum(size for _, size in written)
 
-    def clear(self, box: Box) -> None:
-        """Delete the shards of a box in each volume."""
+    def clear(self, box: Box, check: Callable[[], object] = lambda: None) -> None:
+        """Delete the shards of a box in each volume; `check` is called before."""
         for target in self.targets:
-            target.clear(box)
+            target.clear(box, check)
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class FencedSink:
         Raises:
             TargetError: as `write`.
         """
-        read_own_record(self.path, self.digest)
-        self.sink.clear(box)
+        self.sink.clear(box, lambda: read_own_record(self.path, self.digest))
 
 
 class NullSink:

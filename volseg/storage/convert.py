@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
@@ -14,6 +13,7 @@ from volseg.storage.target import Target, create_volume, open_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from volseg.storage.image_stack import Stack
 

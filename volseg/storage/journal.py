@@ -213,6 +213,6 @@ def _parse(line: str) -> dict[str, Any]:
 def _refuse_later_format(number: object, segment: Path) -> None:
     if number != JOURNAL_FORMAT:
         raise TargetError(
-            f"the journal {segment} has format {number}, this volseg reads up to {JOURNAL_FORMAT}; use the version that "
-            "wrote it, or start again with --overwrite"
+            f"the journal {segment} has format {number}, this volseg reads up to {JOURNAL_FORMAT}; use the version "
+            "that wrote it, or start again with --overwrite"
         )

@@ -141,7 +141,9 @@ def _other_content(folder: Path, prefix: str = "") -> list[str]:
             if name in levels:
                 others += _other_content(folder / name, f"{prefix}{name}/") if (folder / name).is_dir() else []
             elif not (
-                name in _METADATA | _OF_VOLSEG or _OF_THE_SYSTEM.fullmatch(name) or (is_array and _CHUNK.fullmatch(name))
+                name in _METADATA | _OF_VOLSEG
+                or _OF_THE_SYSTEM.fullmatch(name)
+                or (is_array and _CHUNK.fullmatch(name))
             ):
                 others.append(prefix + name)
     return others

@@ -56,7 +56,9 @@ class ShardCheck:
         try:
             return self._lost.result()
         except OSError as error:
-            raise TargetError(f"cannot list the shards of {self._targets[0].path}: {error}; rerun with --resume") from error
+            raise TargetError(
+                f"cannot list the shards of {self._targets[0].path}: {error}; rerun with --resume"
+            ) from error
 
     def __enter__(self) -> Self:
         return self

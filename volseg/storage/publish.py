@@ -98,8 +98,8 @@ def staged(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             except OSError as error:
                 raise TargetError(f"cannot replace {path}: {error.strerror or error}") from error
     finally:
-        # A kill before this line leaves the folder to `settle`.
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # then, or after a kill, the folder is left to `settle`
+            _close(folder, path)
 
 
 def _publish(folder: Path, path: Path, *, overwrite: bool) -> None:
@@ -128,11 +128,15 @@ def _replace(new: Path, path: Path, old: Path) -> None:
     if exchange(new, path):
         return
     path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
+    new.rename(path)
+
+
+def _close(folder: Path, path: Path) -> None:
+    """Delete a staging folder, when what it holds of an interrupted replacement is back at its path."""
+    if (folder / "old").exists() and not path.exists():
+        (folder / "old").rename(path)
+        sync_folder(path.parent)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def exchange(first: Path, second: Path) -> bool:
@@ -161,12 +165,8 @@ def settle(path: Path) -> None:
     for name in names:
         folder = path.with_name(name)
         with suppress(OSError), _of_dead_owner(folder, path.name) as dead:  # a read-only folder: it stays
-            if not dead:
-                continue
-            if (folder / "old").exists() and not path.exists():
-                (folder / "old").rename(path)
-                sync_folder(path.parent)
-            shutil.rmtree(folder, ignore_errors=True)
+            if dead:
+                _close(folder, path)
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import product
@@ -13,7 +15,6 @@ from uuid import uuid4
 import zarr
 from pydantic import ValidationError
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import MemoryStore, StorePath
 
 from volseg.errors import TargetError
 from volseg.storage.durable import write_synced
@@ -21,13 +22,13 @@ from volseg.storage.ome_zarr import image_attributes
 from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.publish import staged
 from volseg.storage.run_record import RunRecord
+from volseg.storage.shards import encode_shard, rename_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from zarr.core.buffer import Buffer
 
     from volseg.blocks import Box, Zyx, ZyxFloat
 
@@ -58,9 +59,7 @@ class Target:
         """Length of the channel axis; 0 if there is none."""
         return int(self._array.shape[0]) if len(self._array.shape) > 3 else 0
 
-    def write(
-        self, box: Box, voxels: NDArray[Any], check: Callable[[], object] = lambda: None
-    ) -> tuple[str, int]:
+    def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object] = lambda: None) -> tuple[str, int]:
         """Write a box of whole shards, (z, y, x), or (c, z, y, x) for all channels, and sync them to the disk.
 
         Each shard is written beside the others and then renamed, so that a reader sees the old one or the new.
@@ -84,7 +83,7 @@ class Target:
             size = sum(self._write_partial(shard, box, voxels, written) for shard in self._shards(box))
             check()
             for partial, path in written.items():
-                _rename(partial, path)
+                rename_shard(partial, path)
         except TargetError:
             raise
         except OSError as error:
@@ -94,10 +93,8 @@ class Target:
                 partial.unlink(missing_ok=True)
         return voxel_digest(voxels), size
 
-    def _write_partial(
-        self, shard: tuple[int, ...], box: Box, voxels: NDArray[Any], written: dict[Path, Path]
-    ) -> int:
-        """Encode a shard and write it under a temporary name; returns its bytes.
+    def _write_partial(self, shard: tuple[int, ...], box: Box, voxels: NDArray[Any], written: dict[Path, Path]) -> int:
+        """Write a shard under a temporary name; returns its bytes.
 
         Args:
             shard: its position.
@@ -105,31 +102,32 @@ class Target:
             voxels: of the box.
             written: receives the temporary path, and that which the shard is to have.
         """
-        part = tuple(
-            slice(max(a, p * s), min(b, (p + 1) * s))
-            for a, b, p, s in zip(box.start, box.stop, shard[-3:], self.shard, strict=True)
-        )
-        inner = tuple(slice(p.start - a, p.stop - a) for p, a in zip(part, box.start, strict=True))
-        encoded: dict[str, Buffer] = {}
-        # An array of its own: zarr would read the old shard before it overwrites it, and fail on a truncated one.
-        array = self._array.async_array
-        memory = zarr.Array(zarr.AsyncArray(array.metadata, StorePath(MemoryStore(encoded)), array.config))
-        memory[(*shard[:-3], *part)] = voxels[(*shard[:-3], *inner)]
-        ((key, buffer),) = encoded.items()
         partial = self._partials() / uuid4().hex
-        written[partial] = self.path / "0" / key
-        return write_synced(partial, buffer.as_buffer_like())
+        written[partial] = self._shard_file(shard)
+        return write_synced(partial, encode_shard(self._array, shard, self.shard, box, voxels))
 
-    def clear(self, box: Box) -> None:
+    def clear(self, box: Box, check: Callable[[], object] = lambda: None) -> None:
         """Delete the shards of a box, for all channels: its voxels read as 0, the fill value.
+
+        Args:
+            box: of the voxels.
+            check: as in `write`; a target that is exchanged after it keeps its shards.
 
         Raises:
             TargetError: the box is not made of whole shards, or they cannot be deleted.
         """
         self._refuse_shared(box)
         try:
-            for shard in self._shard_files(box):
-                shard.unlink(missing_ok=True)
+            folder = os.open(self.path / "0", os.O_RDONLY)
+            try:
+                check()
+                for shard in self._shards(box):
+                    with suppress(FileNotFoundError):
+                        os.unlink(self._array.metadata.encode_chunk_key(shard), dir_fd=folder)
+            finally:
+                os.close(folder)
+        except TargetError:
+            raise
         except OSError as error:
             raise TargetError(f"cannot write {box} of {self.path}: {error}") from error
 
@@ -144,7 +142,7 @@ class Target:
 
     def shard_folders(self, box: Box) -> set[Path]:
         """Folders of the shards of a box."""
-        return {shard.parent for shard in self._shard_files(box)}
+        return {self._shard_file(shard).parent for shard in self._shards(box)}
 
     def remove_partials(self) -> None:
         """Delete shards that were not renamed, because their process died."""
@@ -161,9 +159,6 @@ class Target:
         if any(a % s or (b % s and b != n) for a, b, s, n in ends):
             raise TargetError(f"box {box} is not made of whole shards {self.shard} of {self.path}")
 
-    def _shard_files(self, box: Box) -> list[Path]:
-        return [self._shard_file(shard) for shard in self._shards(box)]
-
     def _shards(self, box: Box) -> Iterator[tuple[int, ...]]:
         """Positions of the shards of a box, (z, y, x) or (c, z, y, x), in units of shards."""
         channels = [range(self.channels)] if self.channels else []
@@ -172,17 +167,6 @@ class Target:
 
     def _shard_file(self, position: tuple[int, ...]) -> Path:
         return self.path / "0" / self._array.metadata.encode_chunk_key(position)
-
-
-def _rename(partial: Path, path: Path) -> None:
-    """Give a shard its name, in a folder that may not be there yet."""
-    try:
-        partial.replace(path)
-    except FileNotFoundError:
-        if not partial.exists():  # the target was replaced or deleted
-            raise
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.replace(path)
 
 
 def voxel_digest(voxels: NDArray[Any]) -> str:
