@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import volseg
 from volseg.cli.main import main
 from volseg.errors import TargetError
+from volseg.storage import Journal
 from volseg.testing.factories import blobs, make_volume, read_volume
 
 if TYPE_CHECKING:
@@ -113,6 +114,17 @@ def test_what_is_apart_is_converted_and_replaced(here: Path) -> None:
     np.testing.assert_array_equal(read_volume(here / "g.zarr" / "volumes" / "copy"), blobs(SHAPE))
     assert not list(here.rglob("*.staging"))
     assert not list(here.rglob(".partial"))
+
+
+@pytest.mark.parametrize("command", [["convert", "stack.tif"], ["predict", "raw.zarr", "--model", "none.safetensors"]])
+def test_a_target_in_use_is_refused_before_any_work(here: Path, command: list[str]) -> None:
+    path = make_volume(here / "used.zarr", (2, 32, 32))
+    with Journal(path / "0" / ".volseg"):
+        before = tree(here)
+        done = CliRunner().invoke(main, [*command, "used.zarr", "--overwrite"], catch_exceptions=False)
+        assert done.exit_code == 1
+        assert "another run is writing into" in done.stderr
+        assert tree(here) == before
 
 
 QUICK: Any = {

@@ -81,8 +81,8 @@ def add_note(path: Path) -> None:
     (path / "notes.txt").write_text("precious")
 
 
-def add_folder_of_a_level(path: Path) -> None:
-    (path / "0" / "meshes").mkdir()
+def add_map_in_a_level(path: Path) -> None:
+    make_volume(path / "0" / "map.zarr", (2, 32, 32))
 
 
 def in_zarr_2(path: Path) -> None:
@@ -93,7 +93,7 @@ def in_zarr_2(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [(add_labels, "labels"), (add_note, "notes.txt"), (add_folder_of_a_level, "0/meshes"), (in_zarr_2, "raw")],
+    [(add_labels, "labels"), (add_note, "notes.txt"), (add_map_in_a_level, "0/map.zarr"), (in_zarr_2, "raw")],
 )
 def test_a_zarr_that_holds_more_is_not_replaced(tmp_path: Path, change: Callable[[Path], None], named: str) -> None:
     path = make_volume(tmp_path / "g.zarr", (2, 32, 32))

@@ -189,10 +189,18 @@ def dead_pid() -> int:
 )
 def test_only_what_a_dead_process_of_this_host_left_is_deleted(tmp_path: Path, owner: str, kept: bool) -> None:
     name = owner.format(host=socket.gethostname(), dead=dead_pid(), self=os.getpid())
-    left = make(tmp_path / f".t.zarr.{name}.staging" / "t.zarr")
+    left = make(tmp_path / f".t.zarr@{name}.staging" / "t.zarr")
     (left.parent / "lock").touch()
     settle(tmp_path / "t.zarr")
     assert left.exists() == kept
+
+
+def test_an_unfinished_replacement_of_another_host_is_named(tmp_path: Path) -> None:
+    old = make(tmp_path / ".t.zarr@another-host.7.0123abcd.staging" / "old")
+    with pytest.raises(TargetError, match=rf"t.zarr is being replaced by .*another-host.7.*move {old} back to"):
+        claim_target(str(tmp_path / "t.zarr"), overwrite=False)
+    old.rename(tmp_path / "t.zarr")
+    assert claim_target(str(tmp_path / "t.zarr"), overwrite=True) == tmp_path / "t.zarr"
 
 
 def test_the_staging_folder_of_a_live_owner_is_kept(tmp_path: Path) -> None:
@@ -201,7 +209,7 @@ def test_the_staging_folder_of_a_live_owner_is_kept(tmp_path: Path) -> None:
         settle(tmp_path / "t.zarr")
         assert (new / "c").exists()
         # Locked, though its number belongs to no process, as one of another container.
-        hidden = new.parent.with_name(f".t.zarr.{socket.gethostname()}.{dead_pid()}.0123abcd.staging")
+        hidden = new.parent.with_name(f".t.zarr@{socket.gethostname()}.{dead_pid()}.0123abcd.staging")
         new.parent.rename(hidden)
         settle(tmp_path / "t.zarr")
         assert hidden.exists()

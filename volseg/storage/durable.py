@@ -7,14 +7,13 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
     from pathlib import Path
 
 _NOT_SYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """Of file systems that do not sync folders, because they write their entries at once."""
 
 
-def write_synced(path: Path, content: Buffer) -> int:
+def write_synced(path: Path, content: bytes | bytearray | memoryview) -> int:
     """Create a file and sync it; returns its size in bytes. The folder is not synced.
 
     Only the process that wrote a file can sync it on a network file system: others do not have its pages.

@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_CHUNK = re.compile(r"c|(c[./])?\d+([./]\d+)*")
-_METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
-_OF_VOLSEG = {".volseg", ".partial"}
-_OF_THE_SYSTEM = re.compile(r"\.DS_Store|\._.*|\.nfs.*")
+_MAY_BE_IN_A_GROUP = re.compile(r"zarr\.json|\.zgroup|\.zattrs|\.zmetadata|\.DS_Store|\._.*|\.nfs.*")
+"""Metadata, and files that systems make."""
 _LISTED = 3
 
 UNCERTAINTY = "uncertainty"
@@ -120,7 +118,7 @@ def refuse_other_content(path: Path) -> None:
     """
     if not path.exists():
         return
-    if not path.is_dir() or not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+    if not _is_zarr(path):
         raise TargetError(f"{path} is not a Zarr, so --overwrite does not replace it; delete it or choose another path")
     others = _other_content(path)
     if others:
@@ -131,37 +129,34 @@ def refuse_other_content(path: Path) -> None:
 
 
 def _other_content(folder: Path, prefix: str = "") -> list[str]:
-    """Entries of a Zarr that are neither its metadata, nor its chunks, nor levels of its image."""
-    document = _document(folder)
+    """Entries of a group that are neither its metadata nor levels of its image, and Zarrs inside an array."""
+    document = _read_json(folder / "zarr.json")
     is_array = (folder / ".zarray").is_file() or document.get("node_type") == "array"
     levels = set() if is_array else _own_children(folder, document)
     others: list[str] = []
     with os.scandir(folder) as entries:
-        for name in sorted(entry.name for entry in entries):
-            if name in levels:
-                others += _other_content(folder / name, f"{prefix}{name}/") if (folder / name).is_dir() else []
-            elif not (
-                name in _METADATA | _OF_VOLSEG
-                or _OF_THE_SYSTEM.fullmatch(name)
-                or (is_array and _CHUNK.fullmatch(name))
-            ):
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            name, path = entry.name, folder / entry.name
+            if name in levels and entry.is_dir():
+                others += _other_content(path, f"{prefix}{name}/")
+            elif (entry.is_dir() and _is_zarr(path)) if is_array else not _MAY_BE_IN_A_GROUP.fullmatch(name):
                 others.append(prefix + name)
     return others
+
+
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def _own_children(folder: Path, document: Mapping[str, Any]) -> set[str]:
     """Names of the levels of an OME-Zarr image, and of what else volseg writes into its targets."""
     attributes = document.get("attributes") or _read_json(folder / ".zattrs")
-    scales = (attributes.get("ome") or attributes).get("multiscales")
     try:
-        levels = {str(dataset["path"]).partition("/")[0] for scale in scales or [] for dataset in scale["datasets"]}
-    except (KeyError, TypeError):
-        levels = set()
+        scales = (attributes.get("ome") or attributes).get("multiscales") or []
+        levels = {str(dataset["path"]).partition("/")[0] for scale in scales for dataset in scale["datasets"]}
+    except (AttributeError, KeyError, TypeError):  # metadata of no known form: all entries count as others
+        return set()
     return levels | ({UNCERTAINTY} if "volseg" in attributes else set())
-
-
-def _document(folder: Path) -> Mapping[str, Any]:
-    return _read_json(folder / "zarr.json")
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 It is made in a staging folder beside its path, on the same file system:
 
-    .NAME.HOST.PID.TOKEN.staging/
+    .NAME@HOST.PID.TOKEN.staging/
         lock          locked as long as its owner lives
         NAME          the new Zarr; after an exchange the one that it replaced
         old           the replaced one, where the file system has no exchange
@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import socket
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -37,7 +37,7 @@ _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _SUFFIX = ".staging"
-_OWNER = re.compile(r"(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}")
+_OWNER = re.compile(r"(?P<host>[^@]+)\.(?P<pid>\d+)\.[0-9a-f]{8}")
 
 
 def claim_target(location: str | Path, *, overwrite: bool, resume: bool | None = None) -> Path:
@@ -51,7 +51,8 @@ def claim_target(location: str | Path, *, overwrite: bool, resume: bool | None =
         resume: an existing target may be continued; None for a command that cannot.
 
     Raises:
-        TargetError: a URL, a path that exists and may not be replaced, or one that cannot be written.
+        TargetError: a URL, a path that exists and may not be replaced, into which a run is writing, or which cannot be
+            written.
     """
     path = local_output(location)
     settle(path)
@@ -60,6 +61,8 @@ def claim_target(location: str | Path, *, overwrite: bool, resume: bool | None =
         raise TargetError(f"target {path} exists already; give {ways}, or choose another path")
     if overwrite:
         refuse_other_content(path)
+        with _unused(path):
+            pass
     refuse_unwritable(path)
     return path
 
@@ -78,7 +81,7 @@ def staged(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     settle(path)
-    folder = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid4().hex[:8]}{_SUFFIX}")
+    folder = path.with_name(f".{path.name}@{socket.gethostname()}.{os.getpid()}.{uuid4().hex[:8]}{_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -115,12 +118,16 @@ def _publish(folder: Path, path: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise TargetError(f"{path} appeared meanwhile and is kept; give --overwrite to replace it, or another path")
     refuse_other_content(path)
-    lock = path / "0" / ".volseg" / "lock"
-    if lock.is_file():
-        with locked(lock, in_use(path)):
-            _replace(new, path, folder / "old")
-    else:
+    with _unused(path):
         _replace(new, path, folder / "old")
+
+
+@contextmanager
+def _unused(path: Path) -> Iterator[None]:
+    """Hold the lock of a target's journal, if it has one: no run is writing into it, and none begins."""
+    lock = path / "0" / ".volseg" / "lock"
+    with locked(lock, in_use(path)) if lock.is_file() else nullcontext():
+        yield
 
 
 def _replace(new: Path, path: Path, old: Path) -> None:
@@ -157,22 +164,31 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def settle(path: Path) -> None:
-    """Undo a replacement of a path whose owner died within it, and delete the staging folders of dead owners."""
+    """Undo a replacement of a path whose owner died within it, and delete the staging folders of dead owners.
+
+    Raises:
+        TargetError: the owner of an unfinished replacement is not proven dead.
+    """
     if not path.parent.is_dir():
         return
     with os.scandir(path.parent) as entries:
-        names = [e.name for e in entries if e.name.startswith(f".{path.name}.") and e.name.endswith(_SUFFIX)]
+        names = [e.name for e in entries if e.name.startswith(f".{path.name}@") and e.name.endswith(_SUFFIX)]
     for name in names:
         folder = path.with_name(name)
         with suppress(OSError), _of_dead_owner(folder, path.name) as dead:  # a read-only folder: it stays
             if dead:
                 _close(folder, path)
+        if (folder / "old").exists() and not path.exists():
+            raise TargetError(
+                f"{path} is being replaced by the process that {folder} names; wait for it, or if it is dead, move "
+                f"{folder / 'old'} back to {path}"
+            )
 
 
 @contextmanager
 def _of_dead_owner(folder: Path, name: str) -> Iterator[bool]:
     """Whether the owner of a staging folder is proven dead: a process of this host that neither runs nor holds it."""
-    owner = _OWNER.fullmatch(folder.name.removeprefix(f".{name}.").removesuffix(_SUFFIX))
+    owner = _OWNER.fullmatch(folder.name.removeprefix(f".{name}@").removesuffix(_SUFFIX))
     if owner is None or owner["host"] != socket.gethostname():
         yield False
         return

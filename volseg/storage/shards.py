@@ -8,7 +8,6 @@ import zarr
 from zarr.storage import MemoryStore, StorePath
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
     from volseg.blocks import Box, Zyx
 
 
-def encode_shard(array: zarr.Array[Any], shard: tuple[int, ...], size: Zyx, box: Box, voxels: NDArray[Any]) -> Buffer:
+def encode_shard(
+    array: zarr.Array[Any], shard: tuple[int, ...], size: Zyx, box: Box, voxels: NDArray[Any]
+) -> bytes | bytearray | memoryview:
     """Encode a shard as the array stores it.
 
     In an array of its own: zarr would read the stored shard before it overwrites it, and fail on a truncated one.
@@ -33,9 +34,10 @@ def encode_shard(array: zarr.Array[Any], shard: tuple[int, ...], size: Zyx, box:
     memory = zarr.Array(zarr.AsyncArray(source.metadata, StorePath(MemoryStore(stored)), source.config))
     part = [slice(p * s, min(b, (p + 1) * s)) for b, p, s in zip(box.stop, shard[-3:], size, strict=True)]
     inner = [slice(p.start - a, p.stop - a) for p, a in zip(part, box.start, strict=True)]
-    memory[(*shard[:-3], *part)] = voxels[(*shard[:-3], *inner)]
+    channel: tuple[Any, ...] = shard[:-3]
+    memory[(*channel, *part)] = voxels[(*channel, *inner)]
     (encoded,) = stored.values()
-    content: Buffer = encoded.as_buffer_like()
+    content: bytes | bytearray | memoryview = encoded.as_buffer_like()
     return content
 
 
