@@ -62,8 +62,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, truncate])
-@pytest.mark.parametrize("volume", ["0", "uncertainty/0"])
+@pytest.mark.parametrize(("damage", "volume"), [(Path.unlink, "0"), (truncate, "uncertainty/0")])
 def test_a_lost_shard_is_computed_again(
     options: dict[str, Any], done: Path, damage: Callable[[Path], None], volume: str
 ) -> None:

@@ -25,7 +25,7 @@ NO_SHARDS = -1
 """Size of a block that has no mark, or whose mark says that no shard was written."""
 UNKNOWN_SIZE = 0
 """Size of a block whose mark does not say it."""
-_THREADS = 8
+_THREADS = 4
 _ROWS = 64
 """Rows of shards that are listed ahead of the comparison."""
 
