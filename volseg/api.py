@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from volseg.blocks import ZyxFloat
     from volseg.cluster import Progress
@@ -117,7 +117,7 @@ def convert(source: str, target: str | Path, *, voxel_size: ZyxFloat | None = No
     """
     from volseg.storage.convert import convert_volume
 
-    return convert_volume(source, Path(target), voxel_size, overwrite=overwrite).path
+    return convert_volume(source, target, voxel_size, overwrite=overwrite).path
 
 
 def membrane_probability(

@@ -26,7 +26,7 @@ from volseg.phantom import make_phantom
 from volseg.plots.panel import save_panel
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
-from volseg.storage import open_volume
+from volseg.storage import local_output, open_volume
 from volseg.storage.target import create_volume
 from volseg.training.run import train
 
@@ -90,8 +90,9 @@ class DemoFolder:
         """Delete the files of an earlier demo.
 
         Raises:
-            TargetError: the folder holds other files, or may not be replaced.
+            TargetError: the folder is a URL or holds other files, or may not be replaced.
         """
+        local_output(self.folder)
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             if not overwrite:
                 raise TargetError(f"{self.folder} is not empty; give --overwrite, or another folder")
@@ -125,6 +126,7 @@ def make_data(place: DemoFolder) -> None:
                 voxel_nm=phantom.voxel_nm,
             )
             target.write(Box.of_shape(shape), voxels)
+            target.remove_partials()
 
 
 def learn(place: DemoFolder, seconds: int, screen: ProgressReporter) -> None:

@@ -28,8 +28,6 @@ from volseg.testing.factories import blobs, create_target_like, make_model, make
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-
     from volseg.blocks import Box
 
 BLOCK = "1,32,32"
@@ -164,10 +162,10 @@ def test_a_block_whose_data_was_not_written_has_no_mark(
 
     write = Target.write
 
-    def full(self: Target, box: Box, voxels: np.ndarray) -> str:
+    def full(self: Target, box: Box, *rest: Any) -> tuple[str, int]:
         if box.start[0] == 4:
             raise TargetError(f"cannot write {box}: no space left on device")
-        return write(self, box, voxels)
+        return write(self, box, *rest)
 
     monkeypatch.setattr(Target, "write", full)
     where: Any = {"model": str(small_model), "block": (1, 32, 32), "cluster": "serial"}
@@ -278,7 +276,9 @@ def test_the_source_may_have_moved(small_model: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
     volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options)
     for mark_file in (tmp_path / "t.zarr" / "0" / ".volseg").glob("*.jsonl"):
-        mark_file.write_text("".join(mark_file.read_text().splitlines(keepends=True)[:10]))
+        mark_file.write_text(
+            "".join(mark_file.read_text().splitlines(keepends=True)[:11])
+        )  # the first names the format
     moved = raw.rename(tmp_path / "moved.zarr")
     summary = volseg.predict(str(moved), str(tmp_path / "t.zarr"), **options, resume=True)
     assert (summary.already_done, summary.done, summary.failed) == (10, 8, {})

@@ -115,7 +115,7 @@ def test_what_a_killed_attempt_left_of_a_block_that_is_empty_is_deleted(
     kept = [line for line in segment.read_text().splitlines(keepends=True) if '"block":1,' not in line]
     segment.write_text("".join(kept))
     summary = volseg.predict(str(padded), str(target), **options, resume=True)
-    assert (len(kept), summary.done, summary.skipped["empty"]) == (2, 1, 2)
+    assert (len(kept), summary.done, summary.skipped["empty"]) == (1 + 2, 1, 2)  # the first names the format
     assert set(shards(target)) == set(shards(target / UNCERTAINTY)) == {(1, 2)}
 
 
@@ -158,7 +158,7 @@ def test_a_mask_is_frozen_with_the_run(padded: Path, mask: Path, options: dict[s
     with pytest.raises(ResumeError, match="another block"):
         volseg.predict(str(padded), str(target), **options | {"block": (1, 64, 32)}, mask=str(mask), resume=True)
     segment = target / "0" / ".volseg" / "journal-0001.jsonl"
-    segment.write_text("".join(segment.read_text().splitlines(keepends=True)[:1]))
+    segment.write_text("".join(segment.read_text().splitlines(keepends=True)[:2]))
     moved = mask.rename(tmp_path / "moved.zarr")
     summary = volseg.predict(str(padded), str(target), **options, mask=str(moved), resume=True)
     assert (summary.already_done, summary.done) == (1, 2)

@@ -32,11 +32,11 @@ class Memory:
         self.calls.append("read")
         return read_reflected(self.raw, box.start, box.stop)
 
-    def write(self, box: Box, volumes: Sequence[np.ndarray]) -> str:
+    def write(self, box: Box, volumes: Sequence[np.ndarray]) -> tuple[str, int]:
         self.calls.append("write")
         self.out[box.slices] = volumes[0][0]
         self.with_std = volumes[1][0] if len(volumes) > 1 else None
-        return "digest"
+        return "digest", 7
 
     def clear(self, box: Box) -> None:
         self.calls.append("clear")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,11 +14,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target")
 @click.option("--voxel-size", type=NanometresType(),
               help="Voxel size along z, y, x in nanometres; needed if SOURCE states none.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
-def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: bool) -> None:
+def convert(source: str, target: str, voxel_size: ZyxFloat | None, overwrite: bool) -> None:
     """Convert an image stack, an HDF5 dataset or another Zarr to OME-Zarr.
 
     SOURCE is a multi-page TIFF, a folder of TIFF or PNG sections (in natural order), FILE.h5:DATASET (DATASET is
@@ -33,17 +32,16 @@ def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: b
       volseg convert sample_A.hdf:volumes/raw raw.zarr
     """
     from volseg.cli.progress import ProgressBar
-    from volseg.errors import ConfigError, TargetError
-    from volseg.storage import convert_stack, open_sections
+    from volseg.errors import ConfigError
+    from volseg.storage import conversion_target, convert_stack, open_sections
 
+    path = conversion_target(source, target, overwrite=overwrite)
     stack, stated_nm = open_sections(source)
     voxel_nm = voxel_size or stated_nm
     if voxel_nm is None:
         raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")
-    if target.exists() and not overwrite:
-        raise TargetError(f"target {target} exists already; choose another path, or give --overwrite")
     z, y, x = stack.shape
     with ProgressBar("sections", transient=True) as bar:
-        convert_stack(stack, target, voxel_nm, lambda done: bar.update("convert", done, z), overwrite=overwrite)
+        convert_stack(stack, path, voxel_nm, lambda done: bar.update("convert", done, z), overwrite=overwrite)
     size = " x ".join(f"{v:g}" for v in voxel_nm)
     click.echo(f"{target}: {z} sections of {y} x {x}, {stack.dtype}, voxels of {size} nm (z, y, x)")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from volseg.evaluation.evaluate import MapScores
     from volseg.evaluation.metrics import InstanceScores, SegmentationScores
 
+_SCORES = "scores.json"
+_THRESHOLDS = "thresholds.png"
+
 
 @click.command()
 @click.argument("prediction")
@@ -71,7 +74,7 @@ def evaluate(
     from volseg.evaluation.evaluate import evaluate as evaluate_volumes
 
     if output is not None:
-        _make_folder(output)
+        _make_folder(output, (("prediction", prediction), ("truth", truth)))
     options = EvaluateOptions(
         kind=kind,
         membrane=membrane,
@@ -93,10 +96,13 @@ def evaluate(
         _write(output, scores)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, inputs: tuple[tuple[str, str], ...]) -> None:
     """Make the output folder before scoring, so that no scores are lost if it cannot be made."""
     from volseg.errors import TargetError
+    from volseg.storage import local_output, refuse_overwritten_inputs
 
+    path = local_output(folder)
+    refuse_overwritten_inputs(inputs, [path / _SCORES, path / _THRESHOLDS])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -109,11 +115,11 @@ def _write(folder: Path, scores: MapScores | InstanceScores) -> None:
     from volseg.evaluation.threshold_plot import save_thresholds
 
     try:
-        (folder / "scores.json").write_text(json.dumps(_fields(scores), indent=2) + "\n")
+        (folder / _SCORES).write_text(json.dumps(_fields(scores), indent=2) + "\n")
     except OSError as error:
         raise TargetError(f"cannot write into {folder}: {error.strerror}; choose another folder") from error
     if isinstance(scores, MapScores):
-        save_thresholds(folder / "thresholds.png", scores.curves, scores.segmentation)
+        save_thresholds(folder / _THRESHOLDS, scores.curves, scores.segmentation)
 
 
 def _fields(scores: MapScores | InstanceScores) -> dict[str, Any]:

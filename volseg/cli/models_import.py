@@ -61,7 +61,9 @@ def import_(
           --classes affinity_z,affinity_y,affinity_x --activation sigmoid --output a.safetensors
     """
     from volseg.models.interop.import_weights import ImportSpec, import_weights, normalization_of
+    from volseg.storage import local_output, refuse_overlap
 
+    refuse_overlap("weights", str(weights), local_output(output))
     spec = ImportSpec(
         network=network,
         arguments=dict(arguments),

@@ -81,9 +81,9 @@ class PredictionBar(ProgressBar):
         self._started = 0.0
 
     def begin(self, total: int) -> None:
-        """Show an empty bar for a number of blocks."""
-        self._total, self._started = total, time.monotonic()
-        self.update("predict", 0, total)
+        """Show a bar for a number of blocks; called again if there are more than was known."""
+        self._total, self._started = total, self._started or time.monotonic()
+        self.update("predict", self._blocks, total)
 
     def advance(self, voxels: int, busy: float | None = None) -> None:
         """Add one block of so many voxels."""

@@ -60,8 +60,11 @@ class Predictor(Protocol):
 class Sink(Protocol):
     """Stores the bytes of a write box."""
 
-    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
-        """Write (classes, z, y, x) of each volume: probabilities, then standard deviations; return their digest."""
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> tuple[str, int]:
+        """Write (classes, z, y, x) of each volume: probabilities, then standard deviations.
+
+        Returns their digest, and the bytes that they take on the disk, where they are when it returns.
+        """
 
     def clear(self, box: Box) -> None:
         """Delete what an earlier attempt wrote."""
@@ -110,6 +113,7 @@ class BlockReport:
         seconds: time of the whole block.
         predict_seconds: time of its forward passes.
         skipped: reason for not predicting it, such as `empty`; empty if it was predicted.
+        bytes: that its voxels take as stored.
     """
 
     number: int
@@ -118,6 +122,7 @@ class BlockReport:
     seconds: float
     predict_seconds: float
     skipped: str = ""
+    bytes: int = 0
 
 
 def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
@@ -144,8 +149,9 @@ def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
     written = raw[write_box.relative_to(read_box.start).slices]
     for member in pipeline.members:
         erase_no_data(volumes, written, member.statistics, write_box.start[0])
-    digest = pipeline.sink.write(write_box, volumes)
-    return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, forward_seconds)
+    digest, stored = pipeline.sink.write(write_box, volumes)
+    seconds = time.perf_counter() - started
+    return BlockReport(number, write_box.voxels, digest, seconds, forward_seconds, bytes=stored)
 
 
 def _predict(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,16 +19,17 @@ from volseg.storage import (
     BlockMask,
     RunRecord,
     Volume,
+    claim_target,
     is_target,
     open_mask,
     open_volume,
     read_record,
-    refuse_non_zarr,
     refuse_overlap,
-    refuse_unwritable,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from volseg.blocks import BlockGrid, Zyx
     from volseg.config import PredictConfig
 
@@ -45,6 +45,7 @@ class RunSpec:
         plan: the blocks; the halos are exact if they are still to be measured.
         mask: of the blocks to compute; None for all.
         target: path of the map.
+        overwrite: replace a Zarr at that path.
         cluster: name or address.
         workers: of a local cluster; None for the default.
         tls: folder of the certificates for a scheduler's `tls://` address.
@@ -63,6 +64,7 @@ class RunSpec:
     plan: Plan
     mask: BlockMask | None
     target: Path
+    overwrite: bool
     cluster: str
     workers: int | None
     tls: str | None
@@ -95,10 +97,10 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         VolsegError: the first thing that does not fit.
     """
     _refuse_options(config)
-    target = Path(config.target).absolute()
-    _refuse_target(target, config)
+    target = _claim_target(config)
     volume = open_volume(config.source, level=config.scale_level)
-    refuse_overlap("source", volume.location, target)
+    for location in (volume.location, config.source):
+        refuse_overlap("source", location, target)
     models = _open_models(config, volume, target)
     classes = resolve_classes(models, config.classes)
     check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
@@ -126,6 +128,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         plan=plan,
         mask=mask,
         target=target,
+        overwrite=config.overwrite,
         cluster=config.cluster,
         workers=config.workers,
         tls=config.tls,
@@ -150,18 +153,12 @@ def _refuse_options(config: PredictConfig) -> None:
         raise ConfigError("--resume and --overwrite contradict each other; give one of them")
 
 
-def _refuse_target(target: Path, config: PredictConfig) -> None:
-    if "://" in config.target:
-        raise TargetError(f"target {config.target} is a URL; write to a local or mounted path and copy it from there")
-    if target.exists() and not (config.resume or config.overwrite):
-        raise TargetError(
-            f"target {target} exists already; give --resume to finish it, --overwrite to replace it, or another path"
-        )
-    if config.overwrite:
-        refuse_non_zarr(target)
+def _claim_target(config: PredictConfig) -> Path:
+    """Path of the target, which is free, or may be replaced or resumed."""
+    target = claim_target(config.target, overwrite=config.overwrite, resume=config.resume)
     if target.exists() and config.resume and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
-    refuse_unwritable(target)
+    return target
 
 
 def _open_models(config: PredictConfig, volume: Volume, target: Path) -> tuple[ModelHeader, ...]:
@@ -214,5 +211,6 @@ def _open_mask(config: PredictConfig, recorded: RunRecord | None, grid: BlockGri
     if config.mask is None and REDACTED in location:
         raise ConfigError(f"the run's mask was {location}, and its credentials are not stored; give it with --mask")
     mask = open_mask(location, grid)
-    refuse_overlap("mask", mask.volume.location, target)
+    for path in (mask.volume.location, location):
+        refuse_overlap("mask", path, target)
     return mask

@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from volseg.blocks import BlockSet
 from volseg.errors import ResumeError
 from volseg.pipeline import EMPTY
-from volseg.storage import read_marks
+from volseg.storage import NO_SHARDS, read_marks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from volseg.storage import MaskEntry, RunRecord
 
 
-def done_blocks(journal: Path) -> tuple[BlockSet, int]:
-    """The blocks that have a mark in a journal, and how many of them were empty."""
-    done, empty = BlockSet(), 0
+@dataclass(frozen=True, slots=True)
+class DoneBlocks:
+    """The blocks that have a mark in a journal.
+
+    Attributes:
+        blocks: their numbers.
+        empty: how many of them were empty.
+        sizes: bytes of each block's shards by number, for `ShardCheck`.
+    """
+
+    blocks: BlockSet
+    empty: int
+    sizes: NDArray[np.int64]
+
+
+def done_blocks(journal: Path, count: int) -> DoneBlocks:
+    """Read a journal; of several marks of a block the last counts.
+
+    Args:
+        journal: folder of the journal.
+        count: blocks of the run in all.
+    """
+    done, empty, sizes = BlockSet(), BlockSet(), np.full(count, NO_SHARDS, np.int64)
     for mark in read_marks(journal):
-        empty += mark.skipped == EMPTY and mark.block not in done
+        if not 0 <= mark.block < count:
+            continue
         done.add(mark.block)
-    return done, empty
+        if mark.skipped == EMPTY:
+            empty.add(mark.block)
+        sizes[mark.block] = NO_SHARDS if mark.skipped else mark.bytes
+    return DoneBlocks(done, len(empty), sizes)
 
 
 def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) -> None:

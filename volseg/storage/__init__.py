@@ -2,12 +2,14 @@
 
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
-from volseg.storage.convert import convert_stack
+from volseg.storage.convert import conversion_target, convert_stack
 from volseg.storage.fingerprint import volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, Mark, read_marks
 from volseg.storage.memmap import MemmapFile, cached_memmap
-from volseg.storage.paths import refuse_overlap, refuse_unwritable
+from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
+from volseg.storage.presence import NO_SHARDS, ShardCheck
+from volseg.storage.publish import claim_target
 from volseg.storage.readers import Readable, open_readable, open_sections
 from volseg.storage.run_record import (
     FORMAT,
@@ -21,21 +23,14 @@ from volseg.storage.run_record import (
 )
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
-from volseg.storage.target import (
-    UNCERTAINTY,
-    Target,
-    create_target,
-    is_target,
-    open_target,
-    read_record,
-    refuse_non_zarr,
-)
+from volseg.storage.target import Target, create_target, is_target, open_target, read_record
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
     "FORMAT",
     "GREY",
     "LABELS",
+    "NO_SHARDS",
     "NUMERICS",
     "OUTSIDE",
     "UNCERTAINTY",
@@ -50,6 +45,7 @@ __all__ = [
     "Readable",
     "RunRecord",
     "Settings",
+    "ShardCheck",
     "SlabStatistics",
     "SourceEntry",
     "Stack",
@@ -57,10 +53,13 @@ __all__ = [
     "Volume",
     "cached",
     "cached_memmap",
+    "claim_target",
+    "conversion_target",
     "convert_stack",
     "create_target",
     "is_stack",
     "is_target",
+    "local_output",
     "moments_in_order",
     "open_mask",
     "open_readable",
@@ -71,9 +70,8 @@ __all__ = [
     "read_marks",
     "read_record",
     "read_table",
-    "refuse_non_zarr",
     "refuse_overlap",
-    "refuse_unwritable",
+    "refuse_overwritten_inputs",
     "slab_statistics",
     "slabs",
     "table_digest",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
-from volseg.errors import ConfigError, TargetError
+from volseg.errors import ConfigError
+from volseg.storage.paths import refuse_overlap
+from volseg.storage.publish import claim_target, staged
 from volseg.storage.readers import open_sections
-from volseg.storage.target import Target, create_volume, open_target, refuse_non_zarr, replace_volume
+from volseg.storage.target import Target, create_volume, open_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +44,7 @@ def convert_stack(
         TargetError: the path exists or cannot be written.
         SourceError: a section cannot be read.
     """
-    if path.exists() and not overwrite:
-        raise TargetError(f"{path} exists already; choose another path, or add --overwrite")
-    refuse_non_zarr(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = claim_target(path, overwrite=overwrite)
     chunk = default_chunk(voxel_nm)
     z, y, x = stack.shape
     shard = (
@@ -55,30 +52,37 @@ def convert_stack(
         min(_SHARD_YX, ceil_to(y, chunk[1])),
         min(_SHARD_YX, ceil_to(x, chunk[2])),
     )
-    try:
+    with staged(path, overwrite=overwrite) as new:
         target = create_volume(
-            partial,
+            new,
             shape=stack.shape,
             shard=shard,
             chunk=chunk,
             dtype=stack.dtype,
             voxel_nm=voxel_nm,
-            name=path.name.removesuffix(".zarr"),
         )
         for first in range(0, z, shard[0]):
             stop = min(first + shard[0], z)
             target.write(Box((first, 0, 0), (stop, y, x)), stack.read(first, stop))
             on_sections(stop)
-        replace_volume(partial, path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        target.remove_partials()
     return open_target(path)
+
+
+def conversion_target(source: str, target: str | Path, *, overwrite: bool) -> Path:
+    """Path of the volume that a source becomes.
+
+    Raises:
+        TargetError: a URL, a path that exists and may not be replaced, or one inside the source or around it.
+    """
+    path = claim_target(target, overwrite=overwrite)
+    refuse_overlap("source", source, path)
+    return path
 
 
 def convert_volume(
     source: str,
-    path: Path,
+    path: str | Path,
     voxel_nm: ZyxFloat | None = None,
     on_sections: Callable[[int], None] = lambda done: None,
     *,
@@ -98,6 +102,7 @@ def convert_volume(
         TargetError: the path exists or cannot be written.
         SourceError: the source cannot be read.
     """
+    path = conversion_target(source, path, overwrite=overwrite)
     stack, stated_nm = open_sections(source)
     if voxel_nm is None and stated_nm is None:
         raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")

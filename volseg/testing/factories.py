@@ -65,6 +65,7 @@ def make_volume(
     voxels = blobs(shape) if voxels is None else voxels
     target = create_volume(path, shape=shape, shard=chunk, chunk=chunk, dtype=voxels.dtype.name, voxel_nm=voxel_nm)
     target.write(Box.of_shape(shape), voxels)
+    target.remove_partials()
     return path
 
 
