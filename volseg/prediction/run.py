@@ -32,6 +32,7 @@ from volseg.storage import (
     create_target,
     open_target,
     read_record,
+    write_table,
 )
 
 if TYPE_CHECKING:
