@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,37 @@ def test_lost_constants_are_computed_again_and_an_edited_source_is_refused(
     make_volume(raw, voxels.shape, voxels=voxels)
     with pytest.raises(volseg.ResumeError, match="another source"):
         run(raw, target, small_model, resume=True)
+
+
+def test_a_source_with_other_times_is_measured_again_and_one_that_was_edited_is_refused(
+    small_model: Path, tmp_path: Path
+) -> None:
+    voxels = blobs((2, 300, 300))
+    raw, target = (
+        make_volume(tmp_path / "raw.zarr", voxels.shape, voxels=voxels, chunk=(1, 50, 50)),
+        tmp_path / "m.zarr",
+    )
+    run(raw, target, small_model, block=(1, 320, 320))
+    covered = "shape, type, 16 windows, modification marks, mean and deviation of each section"
+    assert read_record(target).source.covered == covered
+    (chunk,) = raw.rglob("c/0/0/0")
+    os.utime(chunk, ns=(0, 2**62))
+    notes = run(raw, target, small_model, resume=True, block=(1, 320, 320))
+    assert any("modification marks of the source differ (72 files" in note for note in notes)
+    voxels[0, 3, 3] ^= 1  # outside the windows of the fingerprint
+    shutil.rmtree(raw)
+    make_volume(raw, voxels.shape, voxels=voxels, chunk=(1, 50, 50))
+    with pytest.raises(volseg.ResumeError, match=r"m.zarr was started with another source: .* differ from .*raw.zarr"):
+        run(raw, target, small_model, resume=True, block=(1, 320, 320))
+
+
+def test_without_statistics_a_source_with_other_times_is_refused(tmp_path: Path, raw: Path) -> None:
+    model = make_model(tmp_path / "fixed.safetensors", mode="fixed")
+    run(raw, tmp_path / "m.zarr", model)
+    run(raw, tmp_path / "m.zarr", model, resume=True)
+    os.utime(next(path for path in raw.rglob("c/*/*/*")), ns=(0, 2**62))
+    with pytest.raises(volseg.ResumeError, match="may have been edited .* restore its times"):
+        run(raw, tmp_path / "m.zarr", model, resume=True)
 
 
 def test_windows_do_not_change_the_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

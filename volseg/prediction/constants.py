@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from volseg.errors import ResumeError, TargetError
 from volseg.ops.moments import pooled
-from volseg.storage import SlabStatistics, moments_in_order, slab_statistics, slabs, table_of
+from volseg.storage import (
+    SlabStatistics,
+    moments_in_order,
+    open_target,
+    read_table,
+    slab_statistics,
+    slabs,
+    table_digest,
+    table_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +30,9 @@ if TYPE_CHECKING:
     from volseg.blocks import Box
     from volseg.cluster import Executor, Progress
     from volseg.prediction.prepare import RunSpec
-    from volseg.storage import KeptBlocks
+    from volseg.storage import KeptBlocks, RunRecord
     from volseg.storage.readers import Readable
+    from volseg.storage.run_record import SourceMarks
 
 _PROGRESS_SECONDS = 5.0
 
@@ -58,7 +69,7 @@ def run_constants(spec: RunSpec, executor: Executor, progress: Progress, samples
     """
     normalizations = [model.card.normalization for model in spec.models]
     modes = sorted({one.mode for one in normalizations if one.scope != "training"})
-    if not modes and np.dtype(spec.volume.dtype).kind != "f":
+    if not needs_pass(spec):
         return RunConstants(tuple(table_of([one.training]) for one in normalizations))
     region = spec.plan.grid.region
     ranges = _section_ranges(spec, samples)
@@ -80,6 +91,60 @@ def run_constants(spec: RunSpec, executor: Executor, progress: Progress, samples
     _state(progress, empty, len(numbers), fills)
     tables = (table_of([one.training]) if one.scope == "training" else constants[one.mode] for one in normalizations)
     return RunConstants(tuple(tables), empty, fills)
+
+
+def needs_pass(spec: RunSpec) -> bool:
+    """Whether a network takes constants of the volume, or NaN must be looked for."""
+    scopes = {model.card.normalization.scope for model in spec.models}
+    return scopes != {"training"} or np.dtype(spec.volume.dtype).kind == "f"
+
+
+def confirmed_constants(
+    spec: RunSpec, recorded: RunRecord, marks: SourceMarks | None, executor: Executor, progress: Progress
+) -> RunConstants:
+    """The frozen constants of a run to resume, if its source is still the one that it began with.
+
+    If the marks of its files differ, as those of a copy do, or the constants are lost, all sections are measured again.
+
+    Args:
+        spec: the run.
+        recorded: its record.
+        marks: of the source's files as they are.
+        executor: whose workers read.
+        progress: is told of a pass.
+
+    Raises:
+        ResumeError: the source was edited, or may have been.
+    """
+    folder = open_target(spec.target).journal
+    try:
+        tables = tuple(read_table(folder, entry.statistics) for entry in recorded.models)
+    except TargetError as error:
+        tables = ()
+        progress.note(f"{error}; they are computed again")
+    if tables and recorded.source.marks == marks:
+        return RunConstants(tables, recorded.source.empty_sections, recorded.source.fills)
+    changed = f"{recorded.source.marks or 'none'} recorded, {marks or 'none'} found"
+    if not needs_pass(spec) and recorded.source.marks != marks:
+        raise ResumeError(
+            f"the source of {spec.target} may have been edited ({changed}), and without statistics of its sections "
+            "that cannot be told; restore its times of modification, or start again with --overwrite"
+        )
+    if recorded.source.marks != marks:
+        progress.note(f"the modification marks of the source differ ({changed}): its sections are measured again")
+    again = run_constants(spec, executor, progress)
+    for number, (entry, table) in enumerate(zip(recorded.models, again.tables, strict=True)):
+        if table_digest(table) != entry.statistics and not (tables and _agree(tables[number], table)):
+            raise ResumeError(
+                f"{spec.target} was started with another source: the grey values of its sections differ from those of "
+                f"{spec.volume.location}; restore it, or start again with --overwrite"
+            )
+    return RunConstants(tables or again.tables, recorded.source.empty_sections, recorded.source.fills)
+
+
+def _agree(recorded: NDArray[np.float64], measured: NDArray[np.float64]) -> bool:
+    """Whether constants differ by no more than the order of float sums, which chunks decide."""
+    return recorded.shape == measured.shape and np.allclose(recorded, measured, rtol=1e-12, atol=0, equal_nan=True)
 
 
 def _section_ranges(spec: RunSpec, samples: int | None) -> list[tuple[int, int]]:

@@ -7,11 +7,11 @@ from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from volseg.errors import ClusterError, TargetError
+from volseg.errors import ClusterError
 from volseg.inference import Engine, WorkerInfo, choose_precision, threads_per_worker, worker_info
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.autotune.tuner import Tuner
-from volseg.prediction.constants import RunConstants, run_constants
+from volseg.prediction.constants import RunConstants, confirmed_constants, needs_pass, run_constants
 from volseg.prediction.resume import refuse_if_different
 from volseg.storage import (
     FORMAT,
@@ -19,8 +19,7 @@ from volseg.storage import (
     RunRecord,
     Settings,
     SourceEntry,
-    open_target,
-    read_table,
+    source_marks,
     volume_fingerprint,
 )
 from volseg.version import __version__
@@ -56,10 +55,23 @@ def resolve_run(
         dtype=volume.dtype,
         voxel_nm=volume.voxel_nm,
         identity=volume_fingerprint(volume),
+        marks=source_marks(volume.location),
     )
     settings = _settings(spec, recorded, executor, workers)
-    constants = _recorded_constants(spec, recorded) or run_constants(spec, executor, progress, samples)
-    source = source.model_copy(update={"empty_sections": constants.empty_sections, "fills": constants.fills})
+    constants = (
+        confirmed_constants(spec, recorded, source.marks, executor, progress)
+        if recorded
+        else run_constants(spec, executor, progress, samples)
+    )
+    covered = ["16 windows", *(["modification marks"] if source.marks else [])]
+    covered += ["mean and deviation of each section"] if needs_pass(spec) else []
+    source = source.model_copy(
+        update={
+            "empty_sections": constants.empty_sections,
+            "fills": constants.fills,
+            "covered": f"shape, type, {', '.join(covered)}",
+        }
+    )
     tuner = Tuner(
         plan=spec.plan,
         recorded=recorded.models if recorded else None,
@@ -90,18 +102,6 @@ def resolve_run(
             "two may differ by a grey level"
         )
     return recorded, constants
-
-
-def _recorded_constants(spec: RunSpec, recorded: RunRecord | None) -> RunConstants | None:
-    """The constants beside the journal of a run; None for a new run, or one that was killed before it wrote them."""
-    if recorded is None:
-        return None
-    folder = open_target(spec.target).journal
-    try:
-        tables = tuple(read_table(folder, entry.statistics) for entry in recorded.models)
-    except TargetError:
-        return None
-    return RunConstants(tables, recorded.source.empty_sections, recorded.source.fills)
 
 
 def _settings(spec: RunSpec, recorded: RunRecord | None, executor: Executor, workers: list[WorkerInfo]) -> Settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,7 @@ class FencedSink:
     sink: VolumeSink
     path: Path
     digest: str
+    _accepted: list[bytes] = field(default_factory=list)
 
     def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> tuple[str, int]:
         """As `VolumeSink.write`.
@@ -67,7 +68,7 @@ class FencedSink:
         Raises:
             TargetError: the target belongs to another run, or the voxels cannot be written.
         """
-        return self.sink.write(box, volumes, lambda: read_own_record(self.path, self.digest))
+        return self.sink.write(box, volumes, self._check)
 
     def clear(self, box: Box) -> None:
         """As `VolumeSink.clear`.
@@ -75,7 +76,17 @@ class FencedSink:
         Raises:
             TargetError: as `write`.
         """
-        self.sink.clear(box, lambda: read_own_record(self.path, self.digest))
+        self.sink.clear(box, self._check)
+
+    def _check(self) -> None:
+        """Parse the record only if the bytes of the target's metadata changed."""
+        try:
+            metadata = (self.path / "zarr.json").read_bytes()
+        except OSError:
+            metadata = b""
+        if not metadata or metadata not in self._accepted:
+            read_own_record(self.path, self.digest)
+            self._accepted[:] = [metadata]
 
 
 class NullSink:

@@ -3,7 +3,7 @@
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.convert import conversion_target, convert_stack
-from volseg.storage.fingerprint import volume_fingerprint
+from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, Mark, read_marks
 from volseg.storage.memmap import MemmapFile, cached_memmap
@@ -74,6 +74,7 @@ __all__ = [
     "refuse_overwritten_inputs",
     "slab_statistics",
     "slabs",
+    "source_marks",
     "table_digest",
     "table_of",
     "volume_fingerprint",

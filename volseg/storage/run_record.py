@@ -22,6 +22,18 @@ Location = Annotated[str, AfterValidator(redact)]
 """Absolute path or URL, without credentials."""
 
 
+class SourceMarks(FrozenModel):
+    """Modification marks of the files of a source."""
+
+    files: int
+    bytes: int
+    newest: str
+    """Newest time of modification in ns; of an object store, a digest of all names, sizes and tags."""
+
+    def __str__(self) -> str:
+        return f"{self.files} files, {self.bytes} bytes, newest {self.newest}"
+
+
 class SourceEntry(FrozenModel):
     """The source."""
 
@@ -31,7 +43,11 @@ class SourceEntry(FrozenModel):
     dtype: str
     voxel_nm: ZyxFloat | None
     identity: str
-    """Digest of shape, type and sampled voxels; independent of the path. `statistics` of the models covers the rest."""
+    """Digest of shape, type and sampled voxels; independent of the path."""
+    marks: SourceMarks | None = None
+    """Modification marks of its files; None if its store does not list them, as over http."""
+    covered: str = ""
+    """What of the source a resume compares, in words."""
     empty_sections: int = 0
     """Sections without tissue, where the map is 0."""
     fills: tuple[float, ...] = ()
