@@ -173,7 +173,7 @@ def test_a_source_with_other_times_is_measured_again_and_one_that_was_edited_is_
     (chunk,) = raw.rglob("c/0/0/0")
     os.utime(chunk, ns=(0, 2**62))
     notes = run(raw, target, small_model, resume=True, block=(1, 320, 320))
-    assert any("modification marks of the source differ (72 files" in note for note in notes)
+    assert any("modification marks of the source differ (" in note for note in notes)
     voxels[0, 3, 3] ^= 1  # outside the windows of the fingerprint
     shutil.rmtree(raw)
     make_volume(raw, voxels.shape, voxels=voxels, chunk=(1, 50, 50))
