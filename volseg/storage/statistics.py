@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import lcm, prod
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from volseg.storage.block_mask import KeptBlocks
     from volseg.storage.readers import Readable
 
-_MAX_DEPTH = 64
-"""Maximum number of sections in a slab."""
+_MAX_DEPTH, _MIN_DEPTH = 64, 8
+"""Sections of a slab: as deep as a chunk, but no deeper and, if chunks are whole in it, no thinner than these."""
 _WINDOW_BYTES = 1 << 26
 """Size of one read, unless a row of chunks is larger."""
 
@@ -48,14 +49,11 @@ class SlabStatistics:
 def slabs(shape: Zyx, chunk: Zyx, first: int, stop: int) -> Iterator[tuple[int, int]]:
     """Cut the sections [first, stop) at the borders of chunks, so that each chunk is decoded once.
 
-    >>> list(slabs((10, 8, 8), (4, 8, 8), 2, 10))
-    [(2, 4), (4, 8), (8, 10)]
+    >>> list(slabs((30, 8, 8), (16, 8, 8), 2, 30)), list(slabs((20, 8, 8), (3, 8, 8), 0, 20))
+    ([(2, 16), (16, 30)], [(0, 6), (6, 12), (12, 18), (18, 20)])
     """
-    depth = min(chunk[0], _MAX_DEPTH)
-    while first < min(stop, shape[0]):
-        end = min((first // depth + 1) * depth, stop)
-        yield first, end
-        first = end
+    depth = _depth(chunk) * max(1, _MIN_DEPTH // _depth(chunk))
+    yield from _steps(first, min(stop, shape[0]), depth)
 
 
 def slab_statistics(
@@ -80,16 +78,14 @@ def slab_statistics(
     sums = {collect: [SectionSum(dtype, collect) for _ in numbers] for collect in set(collects)}
     windows = list(_windows(volume, sections, region))
     nan_tiles = [NanTiles(volume.shape[1:]) for _ in numbers] if dtype.kind == "f" else []
-    for window in windows:
-        _add_window(volume, window, list(sums.values()), nan_tiles, mask)
+    _add_windows(volume, windows, sections[0], list(sums.values()), nan_tiles, mask)
     for z, tiles in zip(numbers, nan_tiles, strict=False):
         refuse_damage(tiles, z, volume.location)
     for one in sums.values():
         # A value that is known as no tissue from a later window was counted in the earlier ones.
-        if len(windows) > 1 and any(section.fills for section in one):
+        if len({window.start[0] for window in windows}) < len(windows) and any(section.fills for section in one):
             again = [SectionSum(dtype, section.collect, set(section.fills)) for section in one]
-            for window in windows:
-                _add_window(volume, window, [again], [], mask)
+            _add_windows(volume, windows, sections[0], [again], [], mask)
             one[:] = again
     moments = [
         tuple(section_moments(section, measure) for section in sums[collect])
@@ -113,15 +109,33 @@ def refuse_damage(tiles: NanTiles, section: int, name: str) -> None:
         )
 
 
-def _add_window(
+def _add_windows(
     volume: Readable,
+    windows: Sequence[Box],
+    first: int,
+    sums: Sequence[Sequence[SectionSum]],
+    nan_tiles: Sequence[NanTiles],
+    mask: KeptBlocks | None,
+) -> None:
+    """Add windows to the sums of their sections, from section `first` on; the next window is read meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(volume.read, windows[0])
+        for number, box in enumerate(windows):
+            raw = following.result()
+            if number + 1 < len(windows):
+                following = reader.submit(volume.read, windows[number + 1])
+            within = slice(box.start[0] - first, box.stop[0] - first)
+            _add_window(raw, box, [one[within] for one in sums], nan_tiles[within], mask)
+
+
+def _add_window(
+    raw: NDArray[Any],
     box: Box,
     sums: Sequence[Sequence[SectionSum]],
     nan_tiles: Sequence[NanTiles],
     mask: KeptBlocks | None,
 ) -> None:
-    """Read a box and add its sections; voxels that do not count become 0."""
-    raw = volume.read(box)
+    """Add the sections of a box; voxels that do not count become 0."""
     if mask is not None:
         raw = np.where(mask.contain(box), raw, raw.dtype.type(0))
     if raw.dtype.kind == "f":
@@ -145,16 +159,27 @@ def _without_nan(raw: NDArray[Any], box: Box, nan_tiles: Sequence[NanTiles], mas
 
 def _windows(volume: Readable, sections: tuple[int, int], region: Box) -> Iterator[Box]:
     """Cut sections into windows of whole rows that end at borders of tiles, and of chunks that are not too high."""
-    row_bytes = prod((sections[1] - sections[0], region.shape[2], np.dtype(volume.dtype).itemsize))
+    depth = _depth(volume.chunk)
+    row_bytes = prod((depth, region.shape[2], np.dtype(volume.dtype).itemsize))
     step = lcm(TILE, volume.chunk[1])
     if step * row_bytes > 4 * _WINDOW_BYTES:
         step = TILE
     height = max(1, _WINDOW_BYTES // (step * row_bytes)) * step
-    y, stop = region.start[1], region.stop[1]
-    while y < stop:
-        end = min((y // height + 1) * height, stop)
-        yield Box((sections[0], y, region.start[2]), (sections[1], end, region.stop[2]))
-        y = end
+    for z, z_stop in _steps(*sections, depth):
+        for y, y_stop in _steps(region.start[1], region.stop[1], height):
+            yield Box((z, y, region.start[2]), (z_stop, y_stop, region.stop[2]))
+
+
+def _steps(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    """Cut [start, stop) at the multiples of a step."""
+    while start < stop:
+        end = min((start // step + 1) * step, stop)
+        yield start, end
+        start = end
+
+
+def _depth(chunk: Zyx) -> int:
+    return min(chunk[0], _MAX_DEPTH)
 
 
 def moments_in_order(slabs: Sequence[SlabStatistics], mode: int) -> list[Moments]:
