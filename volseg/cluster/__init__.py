@@ -3,7 +3,7 @@
 from volseg.cluster.attempt import Attempt, Failure
 from volseg.cluster.connect import connect
 from volseg.cluster.executor import SLOTS, Executor
-from volseg.cluster.gpus import cpu_count, visible_gpus
+from volseg.cluster.gpus import visible_gpus
 from volseg.cluster.progress import NullProgress, Progress
 from volseg.cluster.run import Outcome, run_blocks
 from volseg.cluster.serial import SerialExecutor
@@ -18,7 +18,6 @@ __all__ = [
     "Progress",
     "SerialExecutor",
     "connect",
-    "cpu_count",
     "run_blocks",
     "visible_gpus",
 ]
