@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_CUTOFF = 0.65
-"""Similarity of a suggestion: two of three letters in order; below it, guesses are mostly wrong."""
+_CUTOFF = 0.75
+"""Similarity of a suggestion; below it, guesses are mostly wrong."""
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,7 +1,7 @@
 """Executors: start or join a cluster, send block numbers, collect results. Dask is used here only."""
 
 from volseg.cluster.attempt import Attempt, Failure
-from volseg.cluster.connect import connect
+from volseg.cluster.connect import check_cluster, connect
 from volseg.cluster.executor import SLOTS, Executor
 from volseg.cluster.gpus import visible_gpus
 from volseg.cluster.progress import NullProgress, Progress
@@ -17,6 +17,7 @@ __all__ = [
     "Outcome",
     "Progress",
     "SerialExecutor",
+    "check_cluster",
     "connect",
     "run_blocks",
     "visible_gpus",
