@@ -98,7 +98,7 @@ WRONG_USE = [
     "models import none.pt --network unet --voxel-size 30,6,6 --output out.safetensors",
     "view map.zarr --port 70000",
     "view map.zarr --bind ''",
-    "demo --seconds 0",
+    "demo --steps 0",
     "fly",
 ]
 

@@ -35,6 +35,7 @@ def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: b
     from volseg.cli.progress import ProgressBar
     from volseg.errors import ConfigError, TargetError
     from volseg.storage import convert_stack, open_sections
+    from volseg.text import counted
 
     stack, stated_nm = open_sections(source)
     voxel_nm = voxel_size or stated_nm
@@ -43,7 +44,7 @@ def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: b
     if target.exists() and not overwrite:
         raise TargetError(f"target {target} exists already; choose another path, or give --overwrite")
     z, y, x = stack.shape
-    with ProgressBar("sections", transient=True) as bar:
+    with ProgressBar("section", transient=True) as bar:
         convert_stack(stack, target, voxel_nm, lambda done: bar.update("convert", done, z), overwrite=overwrite)
     size = " x ".join(f"{v:g}" for v in voxel_nm)
-    click.echo(f"{target}: {z} sections of {y} x {x}, {stack.dtype}, voxels of {size} nm (z, y, x)")
+    click.echo(f"{target}: {counted(z, 'section')} of {y} x {x}, {stack.dtype}, voxels of {size} nm (z, y, x)")

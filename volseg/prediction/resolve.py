@@ -22,6 +22,7 @@ from volseg.storage import (
     volume_fingerprint,
     volume_statistics,
 )
+from volseg.text import counted
 from volseg.version import __version__
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def _tolerance(spec: RunSpec, earlier: Settings | None) -> tuple[float, float] |
 
 def _statistics(spec: RunSpec, progress: Progress) -> list[Statistics]:
     """The constants of each network's input; networks that normalise alike share one pass over the volume."""
+    progress.stage("measuring grey values")
     volume, computed = spec.volume, {}
     result: list[Statistics] = []
     for model in spec.models:
@@ -176,6 +178,6 @@ def log_section_progress(progress: Progress, sections: int) -> Callable[[int], N
         if now - logged > _PROGRESS_SECONDS:
             logged = now
             left = (now - started) / done * (sections - done)
-            progress.note(f"grey values of {done} of {sections} sections measured, {left:.0f} s left")
+            progress.note(f"grey values of {done} of {counted(sections, 'section')} measured, {left:.0f} s left")
 
     return on_section
