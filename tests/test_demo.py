@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 def test_the_demo_takes_the_whole_journey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volseg.demo, "_LEARN_SHAPE", (4, 160, 160))
     monkeypatch.setattr(volseg.demo, "_UNSEEN_SHAPE", (4, 224, 224))
-    monkeypatch.setattr(volseg.demo, "_STEPS", 60)
     folder = tmp_path / "demo"
-    result = CliRunner().invoke(main, ["demo", str(folder), "--seconds", "200"], catch_exceptions=False)
+    result = CliRunner().invoke(main, ["demo", str(folder), "--steps", "60"], catch_exceptions=False)
     assert result.exit_code == 0
     assert f"volseg view {folder / 'unseen-raw.zarr'} {folder / 'unseen-membrane.zarr'}" in result.stdout
     assert (folder / "unseen.png").read_bytes().startswith(b"\x89PNG")

@@ -38,7 +38,7 @@ OPTIONS = {
     ],
     "models export": ["--author", "--format", "--license", "MODEL", "OUTPUT"],
     "view": ["--bind", "--host", "--no-browser", "--port", "SOURCES"],
-    "demo": ["--overwrite", "--seconds", "FOLDER"],
+    "demo": ["--overwrite", "--steps", "FOLDER"],
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import pytest
 from distributed import Client
 
 import volseg
-from volseg.cluster import NullProgress, connect, run_blocks
+from volseg.cluster import NullProgress, check_cluster, connect, run_blocks
 from volseg.cluster.dask_cluster import CONNECT_SECONDS
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
@@ -214,6 +214,20 @@ def test_certificates_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
             connect(name, None, tls=str(tmp_path)).__enter__()
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://head", "tcp://:8786", "tcp://head:99999", "tls://head:port", "tcp://head:1/x", "http://head:1", "://"],
+)
+def test_a_malformed_address_is_refused_without_connecting(address: str) -> None:
+    with pytest.raises(ConfigError, match=f"--cluster '{address}' is not a scheduler's address"):
+        check_cluster(address)
+
+
+@pytest.mark.parametrize("name", ["serial", "local", "tcp://head:8786", "tls://[::1]:8786", "inproc://10.0.0.1/7/1"])
+def test_a_name_of_a_cluster_is_accepted_without_connecting(name: str) -> None:
+    check_cluster(name)
+
+
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--cluster 'slurm' is not one of local, serial"), connect("slurm", None):
+    with pytest.raises(ConfigError, match="--cluster 'slurm' is not one of local, serial, or"), connect("slurm", None):
         pass

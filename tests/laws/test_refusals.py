@@ -256,7 +256,7 @@ OTHERS: list[tuple[list[str], int, str]] = [
     (["train", "none.toml"], 2, "cannot read run file none.toml"),
     (["models", "vgg"], 2, "'vgg' is neither a file nor a packaged model"),
     (["view", "none.zarr"], 1, "none.zarr"),
-    (["fly"], 2, "No such command 'fly'"),
+    (["fly"], 2, "there is no command 'fly'; choose from convert"),
 ]
 
 
@@ -273,7 +273,7 @@ def test_the_other_commands_refuse_in_one_line(
 RUN = '[data]\nraw = "raw.zarr"\nlabels = "stack.tif"\ntrain = [0, 2]\n[output]\nfolder = "o"\n'
 END = 'folder = "o"\n'
 RUN_FILES: list[tuple[str, str, int, str]] = [
-    (END, END + "[fit]\nstep = 3\n", 2, "unknown key 'fit.step'; choose from steps, minutes"),
+    (END, END + "[fit]\nstep = 3\n", 2, "unknown key 'fit.step' .did you mean 'steps'..; choose from steps, minutes"),
     (END, END + "[fit]\nsteps = 0\n", 2, r"fit.steps: .*greater than 0 \(given: 0\)"),
     ('raw = "raw.zarr"\n', "", 2, "data.raw: Field required"),
     ("raw =", "row =", 2, "unknown key 'data.row'; choose from raw"),
@@ -340,7 +340,7 @@ def test_networks_that_cannot_be_trained_are_refused_in_one_line(
     ("assignment", "message"),
     [
         ("fit.steps", "--set fit.steps is not KEY=VALUE, such as fit.steps=500"),
-        ("fit.stops=3", "unknown key 'fit.stops'; choose from steps"),
+        ("fit.stops=3", "unknown key 'fit.stops' .did you mean 'steps'..; choose from steps"),
         ("fit.steps.more=3", "'more' is below a value that is not a table"),
         ("fit.steps=many", r"fit.steps: .*valid integer.* \(given: 'many'\)"),
     ],

@@ -232,8 +232,10 @@ def test_a_resume_of_another_run_is_refused(
     options, target = dict(begun), Path(begun["target"])
     before = files(target)
     change(options, tmp_path)
-    with pytest.raises(ResumeError, match=f"was started with {named}.*--overwrite"):
+    with pytest.raises(ResumeError, match=f"was started with {named}.*--overwrite") as caught:
         volseg.predict(**options, resume=True)
+    paths = [inputs[name] for inputs in (begun, options) for name in ("source", "model") if name in named]
+    assert all(path in str(caught.value) for path in paths)
     assert files(target) == before
 
 

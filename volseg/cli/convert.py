@@ -34,6 +34,7 @@ def convert(source: str, target: str, voxel_size: ZyxFloat | None, overwrite: bo
     from volseg.cli.progress import ProgressBar
     from volseg.errors import ConfigError
     from volseg.storage import conversion_target, convert_stack, open_sections
+    from volseg.text import counted
 
     path = conversion_target(source, target, overwrite=overwrite)
     stack, stated_nm = open_sections(source)
@@ -41,7 +42,7 @@ def convert(source: str, target: str, voxel_size: ZyxFloat | None, overwrite: bo
     if voxel_nm is None:
         raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")
     z, y, x = stack.shape
-    with ProgressBar("sections", transient=True) as bar:
+    with ProgressBar("section", transient=True) as bar:
         convert_stack(stack, path, voxel_nm, lambda done: bar.update("convert", done, z), overwrite=overwrite)
     size = " x ".join(f"{v:g}" for v in voxel_nm)
-    click.echo(f"{target}: {z} sections of {y} x {x}, {stack.dtype}, voxels of {size} nm (z, y, x)")
+    click.echo(f"{target}: {counted(z, 'section')} of {y} x {x}, {stack.dtype}, voxels of {size} nm (z, y, x)")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from volseg.cli.output import echo_json, plain_table
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,7 +85,7 @@ def evaluate(
         channel=channel,
         pixels_only=pixels_only,
     )
-    with ProgressBar("sections", visible=not as_json, transient=True) as bar:
+    with ProgressBar("section", visible=not as_json, transient=True) as bar:
         scores = evaluate_volumes(
             prediction, truth, options, lambda name, done, total: bar.update(f"score {name}", done, total)
         )
@@ -167,8 +168,7 @@ def _threshold_table(scores: SegmentationScores) -> Table:
 
 
 def _best_table(scores: SegmentationScores) -> Table:
-    plural = "" if scores.sections == 1 else "s"
-    table = plain_table([f"best of {scores.sections} section{plural}"], ["score", "split", "merge", "threshold"])
+    table = plain_table([f"best of {counted(scores.sections, 'section')}"], ["score", "split", "merge", "threshold"])
     for name, values, threshold in (
         ("V_rand", (scores.best_v_rand, scores.rand_split, scores.rand_merge), scores.v_rand_threshold),
         ("V_info", (scores.best_v_info, scores.info_split, scores.info_merge), scores.v_info_threshold),

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volseg.cli.options import HaloType, ToleranceType, ZyxType
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from volseg.prediction.prepare import RunSpec
     from volseg.prediction.run import Summary
     from volseg.storage import RunRecord
+
+_ALL_EMPTY = (
+    "every block is empty: each holds a single grey value in the source, so the map is all 0. If there should be "
+    "tissue, the chunks may lie elsewhere than the metadata say (a wrong dimension_separator) or be lost, or another "
+    "--scale-level, --roi or --mask was meant"
+)
 
 
 @click.command()
@@ -102,6 +109,8 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
         echo_json(asdict(summary))
     else:
         _print_summary(summary)
+    if summary.all_empty:
+        click.echo(f"Warning: {_ALL_EMPTY}", err=True)
     raise SystemExit(3 if summary.failed else 0)
 
 
@@ -115,7 +124,8 @@ def _interrupt_on_terminate() -> None:
 
 
 def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, as_json: bool) -> None:
-    from volseg.cli.output import echo_json, value_text
+    from volseg.cli.output import echo_json
+    from volseg.cli.quotation import quotation
     from volseg.prediction.dry_run import estimate_peak_memory, estimate_run
 
     if calibrated:
@@ -131,11 +141,7 @@ def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, 
     if as_json:
         echo_json(fields)
         return
-    width = max(map(len, fields))
-    for name, value in fields.items():
-        click.echo(f"{name.replace('_', ' '):>{width}}  {value_text(value)}")
-    if not calibrated:
-        click.echo("Add --calibrate to measure seconds and memory on a worker.")
+    click.echo(quotation(fields))
 
 
 def _print_summary(summary: Summary) -> None:
@@ -143,19 +149,19 @@ def _print_summary(summary: Summary) -> None:
     skipped_text = f" (skipped: {skipped})" if skipped else ""
     if not summary.done and not summary.failed:
         click.echo(
-            f"{summary.target}: {summary.already_done} of {summary.blocks} blocks were done before{skipped_text}; "
-            "nothing was left to do"
+            f"{summary.target}: {summary.already_done} of {counted(summary.blocks, 'block')} done before"
+            f"{skipped_text}; nothing was left to do"
         )
         return
     rate = summary.voxels / max(summary.seconds, 1e-9) / 1e6
-    before = f" ({summary.already_done} were done before)" if summary.already_done else ""
+    before = f" ({summary.already_done} done before)" if summary.already_done else ""
     busy = f", devices {sum(summary.busy.values()) / len(summary.busy):.0%} busy" if summary.busy else ""
     click.echo(
-        f"{summary.target}: {summary.done} of {summary.blocks} blocks{before}{skipped_text}, "
+        f"{summary.target}: {summary.done} of {counted(summary.blocks, 'block')}{before}{skipped_text}, "
         f"{summary.voxels / 1e6:.1f} Mvoxel in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, "
         f"read amplification {summary.read_amplification:.2f}{busy}"
     )
     for number, reason in summary.failed.items():
         click.echo(f"failed: {reason if f'block {number}' in reason else f'block {number}: {reason}'}", err=True)
     if summary.failed:
-        click.echo(f"{len(summary.failed)} blocks failed; fix the cause, then rerun with --resume", err=True)
+        click.echo(f"{counted(len(summary.failed), 'block')} failed; fix the cause, then rerun with --resume", err=True)

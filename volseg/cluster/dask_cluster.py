@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
-from volseg.cluster.gpus import cpu_count
 from volseg.cluster.submission import SLOT
 from volseg.errors import ClusterError, ConfigError
+from volseg.system import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ _LOCAL_CONFIG = {
 
 def default_workers(gpus: tuple[str, ...]) -> int:
     """Number of processes of a local cluster: one per GPU, else two (one on a single core)."""
-    return len(gpus) or min(2, cpu_count())
+    return len(gpus) or min(2, len(available_cpus()))
 
 
 @contextlib.contextmanager

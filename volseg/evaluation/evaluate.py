@@ -27,6 +27,7 @@ from volseg.ops import to_uint8
 from volseg.storage import LABELS, is_stack, open_sections, open_volume
 from volseg.storage.readers import Sections
 from volseg.storage.zarr_metadata import channel_names
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,7 +207,8 @@ def _open_pair(prediction: str, truth: str, options: EvaluateOptions) -> _Pair:
 def _resolve_kind(prediction: str, dtype: str, requested: str) -> Literal["probability", "instances"]:
     """Resolve the kind `auto`, and check the type."""
     if requested not in ("auto", "probability", "instances"):
-        raise ConfigError(f"unknown kind {requested!r}; choose from auto, probability, instances")
+        hint = did_you_mean(requested, ("auto", "probability", "instances"))
+        raise ConfigError(f"unknown kind {requested!r}{hint}; choose from auto, probability, instances")
     if requested != "instances" and dtype in _PROBABILITIES:
         return "probability"
     if requested != "probability" and "int" in dtype:

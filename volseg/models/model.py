@@ -15,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from volseg.errors import ConfigError, ModelError
-from volseg.models.card import CARD_KEY, ModelCard, ModelHeader, parse_model_file, read_model_file, weights_digest
+from volseg.models.card import CARD_KEY, ModelCard, ModelHeader, read_model_file, weights_digest
 from volseg.models.footprint import network_footprint
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, Statistics, normalize
@@ -145,7 +145,7 @@ def save_model(path: Path, network: nn.Module, card: ModelCard, *, float16: bool
         state = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
     content = save(state)
     tensors = memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
-    digest = weights_digest(card, tensors)
+    digest = weights_digest(card, [tensors])
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,8 +165,7 @@ def load_model_file(path: str | Path) -> Model:
         ModelError: not a model file, weights that are NaN or infinite, or weights or reach that do not match the
             network.
     """
-    content = read_model_file(path)
-    header = parse_model_file(Path(path), content)
+    header, content = read_model_file(path)
     card = header.card
     with SkipInit():
         network = build_network(card.network, card.arguments)

@@ -20,11 +20,12 @@ from volseg.inference import Device, Load, Precision, peak_memory, reset_peak_me
 from volseg.inference.memory.malloc import release_heap, retain_heap
 from volseg.inference.memory.plan import MemoryPlan, plan_memory
 from volseg.pipeline import BlockPipeline, process_block
-from volseg.prediction.dry_run import RunEstimate, estimate_run
+from volseg.prediction.dry_run import RunEstimate, estimate_run, flops_per_voxel
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.sink import NullSink
 from volseg.prediction.worker import ensemble_of, restored_heap
 from volseg.storage import open_volume
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,6 +70,7 @@ class Calibration:
         halos: of each network, voxels (z, y, x).
         tiles: of each network, voxels (z, y, x).
         batches: tiles per forward pass, of each network.
+        flops_per_voxel: of the map, with what is computed for halos.
         kvoxel_s_of_a_worker: thousands of voxels per second.
         seconds_a_block: of a worker.
         seconds_for_the_run: of all workers.
@@ -85,6 +87,7 @@ class Calibration:
     halos: tuple[Zyx, ...]
     tiles: tuple[Zyx, ...]
     batches: tuple[int, ...]
+    flops_per_voxel: int
     kvoxel_s_of_a_worker: float
     seconds_a_block: float
     seconds_for_the_run: float
@@ -105,20 +108,23 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
     Raises:
         VolsegError: the run would be refused, or all candidate blocks are empty.
     """
+    if spec.cluster != "serial":
+        progress.stage("waiting for workers")
     with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
         refuse_other_versions(executor, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, samples=_SECTIONS)
         settings, entries = record.settings, record.models
         load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
         numbers = list(islice(_from_the_middle(spec), _CANDIDATES))
-        progress.note(f"calibrating: up to {load.slots} blocks at once on one worker")
+        progress.stage(f"calibrating with {counted(load.slots, 'block')} at once on one worker")
         measurement: Measurement = executor.run_on_one(
             measure_blocks, record, spec.volume.location, spec.model_files, constants.tables, numbers, load
         )
         workers, slots = len(executor.workers), executor.slots
     plan = spec.plan.with_halos(tuple(entry.halo for entry in entries))
     resolved = replace(spec, plan=plan, measures_halo=False)
-    estimate = estimate_run(resolved, recorded, [entry.tiling for entry in entries])
+    tilings = [entry.tiling for entry in entries]
+    estimate = estimate_run(resolved, recorded, tilings)
     return estimate, Calibration(
         device=settings.device,
         precision=settings.precision,
@@ -127,6 +133,7 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
         halos=tuple(entry.halo for entry in entries),
         tiles=tuple(entry.tile for entry in entries),
         batches=tuple(entry.batch for entry in entries),
+        flops_per_voxel=flops_per_voxel(resolved, tilings),
         kvoxel_s_of_a_worker=round(measurement.voxels / measurement.seconds / 1e3, 1),
         seconds_a_block=round(measurement.seconds, 3),
         seconds_for_the_run=round(total_seconds(estimate.blocks_to_do, workers, measurement.seconds), 1),
@@ -178,8 +185,8 @@ def measure_blocks(
     blocks = list(islice((number for number in numbers if _has_contrast(volume, record.grid.box(number))), load.slots))
     if not blocks:
         raise BlockError(
-            f"the {len(numbers)} blocks that were tried hold one grey value each; give --roi or --mask to select an "
-            "image"
+            f"of {counted(len(numbers), 'block')} tried, each holds a single grey value; give --roi or --mask to "
+            "select an image"
         )
     plans = _plans(record, model_files, load)
     release_heap()  # as `open_pipeline` does

@@ -21,6 +21,7 @@ from volseg.storage import (
     table_digest,
     table_of,
 )
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,6 +161,7 @@ def _section_ranges(spec: RunSpec, samples: int | None) -> list[tuple[int, int]]
 def _measure(
     spec: RunSpec, executor: Executor, progress: Progress, ranges: list[tuple[int, int]], modes: list[str]
 ) -> list[SlabStatistics]:
+    progress.stage("measuring grey values")
     mask = spec.mask
     measure = partial(measure_slab, volume=spec.volume, modes=tuple(modes), region=spec.plan.grid.region)
     slabs_and_blocks = ((sections, mask.kept_blocks(*sections) if mask else None) for sections in ranges)
@@ -187,7 +189,7 @@ def _state(progress: Progress, empty: int, sections: int, fills: tuple[float, ..
     """Say what was taken as no tissue."""
     if empty:
         hold = "holds" if empty == 1 else "hold"
-        progress.note(f"{empty} of {sections} sections {hold} no tissue; the map is 0 there")
+        progress.note(f"{empty} of {counted(sections, 'section')} {hold} no tissue; the map is 0 there")
     if fills:
         values = ", ".join(f"{value:g}" for value in fills)
         progress.note(f"grey values that fill whole tiles of 64 x 64 count as no tissue: {values}")
@@ -204,7 +206,7 @@ def log_section_progress(progress: Progress, sections: int) -> Callable[[int], N
             logged = now
             rate = done / (now - started)
             left = (sections - done) / rate
-            measured = f"grey values of {done} of {sections} sections measured"
+            measured = f"grey values of {done} of {counted(sections, 'section')} measured"
             progress.note(f"{measured}, {rate:.1f} a second, {left:.0f} s left")
 
     return on_section

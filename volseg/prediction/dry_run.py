@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volseg.blocks import Zyx, decoded_chunks, read_amplification
+from volseg.blocks import Zyx, ZyxFloat, decoded_chunks, read_amplification
 from volseg.cluster import SLOTS, visible_gpus
 from volseg.cluster.dask_cluster import default_workers
 from volseg.errors import MemoryPlanError
@@ -38,8 +38,11 @@ class RunEstimate:
     Attributes:
         source: location of the volume.
         shape: of the volume (z, y, x).
+        dtype: of the volume.
+        voxel_nm: of the volume, (z, y, x) in nanometres; None if it states none.
         target: path of the map.
         models: names.
+        models_voxel_nm: voxel size of each model's training data, (z, y, x) in nanometres.
         orientations: in which each tile is predicted.
         uncertainty: whether the standard deviation is written too.
         classes: written.
@@ -65,8 +68,11 @@ class RunEstimate:
 
     source: str
     shape: Zyx
+    dtype: str
+    voxel_nm: ZyxFloat | None
     target: str
     models: tuple[str, ...]
+    models_voxel_nm: tuple[ZyxFloat, ...]
     orientations: str
     uncertainty: bool
     classes: tuple[str, ...]
@@ -92,14 +98,16 @@ class RunEstimate:
 
 @dataclass(frozen=True)
 class PeakEstimate:
-    """Predicted peak memory of a worker.
+    """Predicted work per voxel, and peak memory of a worker.
 
     Attributes:
+        flops_per_voxel: of the map, with what is computed for halos; None if no tile fits.
         predicted_peak_bytes: of main memory; None if no tile fits.
         predicted_gpu_peak_bytes: of the GPU, 0 on a CPU; None if no tile fits.
         peak_is: of which worker, or why there is none.
     """
 
+    flops_per_voxel: int | None
     predicted_peak_bytes: int | None
     predicted_gpu_peak_bytes: int | None
     peak_is: str
@@ -123,8 +131,11 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
     return RunEstimate(
         source=volume.location,
         shape=volume.shape,
+        dtype=volume.dtype,
+        voxel_nm=volume.voxel_nm,
         target=str(spec.target),
         models=tuple(model.card.name for model in spec.models),
+        models_voxel_nm=tuple(model.card.voxel_nm for model in spec.models),
         orientations=spec.orientations,
         uncertainty=spec.uncertainty,
         classes=spec.classes,
@@ -166,13 +177,32 @@ def estimate_peak_memory(spec: RunSpec, recorded: RunRecord | None) -> PeakEstim
     try:
         tiles = choose_tiles(spec.model_files, spec.plan.grid, tilings_of(spec.plan, models), load, free)
     except MemoryPlanError as error:
-        return PeakEstimate(None, None, f"too much for a worker on this machine: {error}")
+        return PeakEstimate(None, None, None, f"too much for a worker on this machine: {error}")
     cores = " and ".join(sorted({",".join(map(str, tile.core)) for tile in tiles}))
+    tilings = [
+        replace(options[0], core=tile.core) for options, tile in zip(tilings_of(spec.plan, models), tiles, strict=True)
+    ]
     return PeakEstimate(
+        flops_per_voxel=flops_per_voxel(spec, tilings),
         predicted_peak_bytes=max(tile.memory.host_peak for tile in tiles),
         predicted_gpu_peak_bytes=max(tile.memory.device_peak for tile in tiles),
         peak_is=f"of a worker that computes in {precision} on {device.upper()}, with tiles of {cores}",
     )
+
+
+def flops_per_voxel(spec: RunSpec, tilings: Sequence[Tiling]) -> int:
+    """Floating-point operations for each voxel of the map, with those for halos; loads torch.
+
+    Args:
+        spec: the run.
+        tilings: how a worker cuts blocks for each network.
+    """
+    from volseg.models.describe import describe_network  # noqa: PLC0415 - loads torch
+
+    flops = 0.0
+    for model, tiling in zip(spec.models, tilings, strict=True):
+        flops += describe_network(model.card.network, model.card.arguments).flops_per_voxel * tiling.overhead
+    return round(flops * spec.load.estimates / len(spec.models))
 
 
 def _local_worker(spec: RunSpec, recorded: RunRecord | None) -> tuple[Device, Precision, tuple[int, int]]:
@@ -184,7 +214,7 @@ def _local_worker(spec: RunSpec, recorded: RunRecord | None) -> tuple[Device, Pr
     requested = settings.device if settings else spec.device
     precision = settings.precision if settings and spec.precision == "auto" else spec.precision
     gpus = visible_gpus(requested)
-    if requested == "cuda" and not gpus:
+    if requested == "cuda" and not gpus and spec.cluster not in ("serial", "local"):
         return "cuda", "float16" if precision == "auto" else precision, _UNLIMITED
     worker = worker_info(requested)
     count = {"serial": 1, "local": spec.workers or default_workers(gpus)}.get(spec.cluster)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from volseg.blocks import Box, parse_roi
+from volseg.cluster import check_cluster
 from volseg.config.tolerance import Tolerance
-from volseg.errors import REDACTED, ConfigError, ResumeError, TargetError
+from volseg.errors import REDACTED, ConfigError, TargetError
 from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
 from volseg.models import ModelHeader, check_ensemble, read_card, resolve_classes, resolve_model
 from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
 from volseg.pipeline import Plan, PlanRequest, plan_run
 from volseg.prediction.autotune.halo_curve import candidate_halos
+from volseg.prediction.resume import refuse_other_inputs
 from volseg.storage import (
     BlockMask,
     RunRecord,
@@ -106,7 +108,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
     recorded = read_record(target) if config.resume and target.exists() else None
     if recorded is not None:
-        _refuse_other_inputs(recorded, volume, models, target)
+        refuse_other_inputs(recorded, volume, models, str(target))
     footprints = tuple(model.card.footprint for model in models)
     plan = plan_run(volume.shape, volume.chunk, footprints, _plan_request(config, volume.shape, recorded))
     mask = _open_mask(config, recorded, plan.grid, target)
@@ -144,6 +146,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
 
 
 def _refuse_options(config: PredictConfig) -> None:
+    check_cluster(config.cluster)
     if config.workers is not None and config.cluster != "local":
         raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
     if config.halo_tolerance is not None and config.halo != "auto":
@@ -163,7 +166,7 @@ def _claim_target(config: PredictConfig) -> Path:
 
 def _open_models(config: PredictConfig, volume: Volume, target: Path) -> tuple[ModelHeader, ...]:
     """Read the models' cards, and refuse those that do not suit the volume."""
-    models = tuple(read_card(resolve_model(name)) for name in config.model)
+    models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     for model in models:
         refuse_overlap("model", model.path, target)
         if not config.ignore_voxel_size:
@@ -172,17 +175,6 @@ def _open_models(config: PredictConfig, volume: Volume, target: Path) -> tuple[M
         if config.orientations == "all":
             refuse_uneven_rotation(model.card.footprint)
     return models
-
-
-def _refuse_other_inputs(recorded: RunRecord, volume: Volume, models: tuple[ModelHeader, ...], target: Path) -> None:
-    """Refuse to resume with another source or model, as far as their metadata tell; the rest is checked later."""
-    if recorded.source.shape != volume.shape:
-        raise ResumeError(
-            f"{target} was started with another source, of shape {recorded.source.shape}, not {volume.shape}"
-        )
-    if [entry.digest for entry in recorded.models] != [model.digest for model in models]:
-        names = ", ".join(entry.name for entry in recorded.models)
-        raise ResumeError(f"{target} was started with another model ({names}); give that one, or --overwrite")
 
 
 def _plan_request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> PlanRequest:

@@ -9,15 +9,17 @@ import numpy as np
 
 from volseg.blocks import BlockSet
 from volseg.errors import ResumeError
+from volseg.models import ModelHeader
 from volseg.pipeline import EMPTY
 from volseg.storage import NO_SHARDS, read_marks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from volseg.storage import MaskEntry, RunRecord
+    from volseg.storage import MaskEntry, ModelEntry, RunRecord, SourceEntry, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +70,58 @@ def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) 
                 f"volseg {requested.version} with {name} {getattr(requested, name)}: resume with the version that "
                 "started it, or start again with --overwrite"
             )
-    pairs: list[tuple[str, object, object]] = [
-        ("source", recorded.source.identity, requested.source.identity),
-        ("source shape", recorded.source.shape, requested.source.shape),
-        ("model", [entry.digest for entry in recorded.models], [entry.digest for entry in requested.models]),
-    ]
+    _refuse_other("source", recorded.source, requested.source, target)
+    _refuse_other_models(recorded, requested.models, target)
+    pairs: list[tuple[str, object, object]] = []
     for before, now in zip(recorded.models, requested.models, strict=False):
         pairs += [(name, getattr(before, name), getattr(now, name)) for name in ("halo", "tile", "statistics")]
     pairs += [
         (name, getattr(recorded.settings, name), getattr(requested.settings, name))
         for name in type(recorded.settings).model_fields
     ]
-    # Last: how many blocks a mask leaves depends on the settings.
-    pairs.append(("mask", _mask_text(recorded.mask), _mask_text(requested.mask)))
     for name, value, other in pairs:
         if value != other:
-            values = f"{value} recorded, {other} requested" if len(f"{value}{other}") < 200 else "they differ"
-            raise ResumeError(
-                f"{target} was started with another {name} ({values}); repeat the run's own command with --resume, "
-                "or start again with --overwrite"
-            )
+            is_short = len(f"{value}{other}") < 200
+            raise _error(name, f"{value} recorded, {other} requested" if is_short else "they differ", target)
+    # Last: how many blocks a mask leaves depends on the settings.
+    _refuse_other("mask", recorded.mask, requested.mask, target)
 
 
-def _mask_text(mask: MaskEntry | None) -> str:
-    return f"{mask.identity} of {mask.blocks} blocks" if mask else "none"
+def refuse_other_inputs(recorded: RunRecord, volume: Volume, models: Sequence[ModelHeader], target: str) -> None:
+    """Refuse to resume with another source or other models, as far as their metadata tell.
+
+    Raises:
+        ResumeError: names what is recorded and what was requested.
+    """
+    if recorded.source.shape != volume.shape:
+        was, now = (f"{v.location} of {v.shape}" for v in (recorded.source, volume))
+        raise _error("source", f"{was} recorded, {now} requested", target)
+    _refuse_other_models(recorded, models, target)
+
+
+def _refuse_other_models(recorded: RunRecord, models: Sequence[ModelHeader | ModelEntry], target: str) -> None:
+    if [entry.digest for entry in recorded.models] != [model.digest for model in models]:
+        was = ", ".join(entry.location for entry in recorded.models)
+        now = ", ".join(model.path if isinstance(model, ModelHeader) else model.location for model in models)
+        raise _error("model", _locations(was, now), target)
+
+
+def _refuse_other(
+    kind: str, was: SourceEntry | MaskEntry | None, now: SourceEntry | MaskEntry | None, target: str
+) -> None:
+    """Refuse another volume; where it lies does not matter."""
+    identities = [volume and (volume.shape, volume.identity, getattr(volume, "blocks", 0)) for volume in (was, now)]
+    if identities[0] != identities[1]:
+        locations = (volume.location if volume else "none" for volume in (was, now))
+        raise _error(kind, _locations(*locations), target)
+
+
+def _locations(was: str, now: str) -> str:
+    return f"{now} has changed since" if was == now else f"{was} recorded, {now} requested"
+
+
+def _error(what: str, difference: str, target: str) -> ResumeError:
+    return ResumeError(
+        f"{target} was started with another {what} ({difference}); repeat the run's own command with --resume, or "
+        "start again with --overwrite"
+    )

@@ -58,6 +58,7 @@ class Summary:
         skipped: number of blocks that were not computed, in this start or an earlier one, by reason: `empty`, or
             `outside the mask` (these do not count as done).
         failed: block numbers with the reason of each.
+        all_empty: whether every block of the run was empty, so that the map is 0 everywhere.
         voxels: written in this start.
         seconds: from the first block sent to the last completed.
         read_amplification: how often a chunk of the source is decoded, if no block is skipped.
@@ -72,6 +73,7 @@ class Summary:
     done: int
     skipped: dict[str, int]
     failed: dict[int, str]
+    all_empty: bool
     voxels: int
     seconds: float
     read_amplification: float
@@ -94,6 +96,8 @@ def execute(
     Raises:
         VolsegError: the cluster, the memory or the target refused, or the recorded run was another.
     """
+    if spec.cluster != "serial":
+        progress.stage("waiting for workers")
     with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
         refuse_other_versions(executor, progress)
         record, constants = resolve_run(spec, recorded, executor, progress)
@@ -211,6 +215,7 @@ def _run(
         done=outcome.done,
         skipped={EMPTY: empty, OUTSIDE: grid.count - planned},
         failed=outcome.failed,
+        all_empty=0 < empty == len(done) + outcome.done and not outcome.failed,
         voxels=voxels,
         seconds=time.perf_counter() - started,
         read_amplification=round(read_amplification(grid, tilings, spec.volume.chunk), 2),

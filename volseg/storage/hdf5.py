@@ -15,6 +15,7 @@ from volseg.blocks import mirror_span
 from volseg.errors import SourceError
 from volseg.ops import reflect_gather
 from volseg.storage.zarr_volume import GREY
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,7 +129,8 @@ def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Datas
     if not volumes:
         raise SourceError(f"{path} holds no dataset of three dimensions (z, y, x)")
     listed = ", ".join(volumes[:_LISTED]) + (", .." if len(volumes) > _LISTED else "")
-    problem = f"has no dataset {name} of three dimensions (z, y, x)" if name else "holds several volumes"
+    hint = did_you_mean(name or "", volumes)
+    problem = f"has no dataset {name} of three dimensions (z, y, x){hint}" if name else "holds several volumes"
     raise SourceError(f"{path} {problem}; add one of them after a colon: {listed}")
 
 

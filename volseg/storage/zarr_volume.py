@@ -15,6 +15,7 @@ from volseg.errors import ConfigError, SourceError
 from volseg.ops import reflect_gather
 from volseg.storage.zarr_metadata import VolumeMetadata, read_metadata
 from volseg.storage.zarr_store import open_store
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,7 +119,8 @@ def _channel_index(metadata: VolumeMetadata, channel: str | int | None) -> int |
     name = str(channel)
     index = names.index(name) if name in names else int(name) if name.isdecimal() else len(names)
     if index >= len(names):
-        raise ConfigError(f"{metadata.location} has no channel {name}; choose from {', '.join(names)}")
+        hint = did_you_mean(name, names)
+        raise ConfigError(f"{metadata.location} has no channel {name}{hint}; choose from {', '.join(names)}")
     return None if metadata.channel_axis is None else index
 
 

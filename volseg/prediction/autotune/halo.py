@@ -32,6 +32,7 @@ from volseg.prediction.autotune.halo_curve import (
     sample_boxes,
 )
 from volseg.storage import cached, open_volume
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -146,8 +147,7 @@ def choose_halo(samples: list[DepthErrors] | str, tolerance: Tolerance, footprin
     points = halo_errors(samples, footprint, core)
     best = cheapest_halo(points, tolerance, footprint, core)
     reason = "none smaller is within" if best.halo == footprint.exact_halo() else "the smallest within"
-    count = f"{len(samples)} sample{'s' if len(samples) > 1 else ''}"
-    return HaloChoice(best.halo, points, f"{reason} {tolerance} ({count})")
+    return HaloChoice(best.halo, points, f"{reason} {tolerance} ({counted(len(samples), 'sample')})")
 
 
 class _UndecidedError(Exception):
