@@ -33,8 +33,8 @@ OPTIONS = {
     ],
     "models": ["--json", "NAME"],
     "models import": [
-        "--activation", "--argument", "--classes", "--dtype", "--license", "--mean", "--name", "--network",
-        "--normalization", "--output", "--std", "--voxel-size", "WEIGHTS",
+        "--activation", "--argument", "--classes", "--concatenation", "--dtype", "--license", "--mean", "--name",
+        "--network", "--normalization", "--output", "--std", "--voxel-size", "WEIGHTS",
     ],
     "models export": ["--author", "--format", "--license", "MODEL", "OUTPUT"],
     "view": ["--bind", "--host", "--no-browser", "--port", "SOURCES"],

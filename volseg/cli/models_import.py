@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 @click.option(
     "--activation", type=click.Choice(["sigmoid", "softmax"]), help="[default: sigmoid for one class, else softmax]"
 )
+@click.option("--concatenation", type=click.Choice(["skip-first", "upsampled-first"]),
+              help="Order of the channels that a U-Net concatenates.  [default: of a known layout, else skip-first]")  # fmt: skip
 @click.option("--name", help="Name of the model.  [default: that of FILE]")
 @click.option("--license", default="not stated", show_default=True, help="Licence of the training data.")
 def import_(
@@ -45,16 +47,20 @@ def import_(
     mean: float | None,
     std: float | None,
     dtype: str | None,
+    concatenation: str | None,
     **card_options: Any,
 ) -> None:
     """Make a model file from weights that PyTorch saved.
 
-    WEIGHTS is a .pt or .pth file with a state dict, or a plain .safetensors file; no code in it is run. If names of
-    tensors differ from those of the network, tensors are matched by their order, provided that all shapes agree.
+    WEIGHTS is a .pt or .pth file with a state dict, or a plain .safetensors file; no code in it is run. The layouts of
+    some public U-Nets are known. If names of tensors differ from those of the network, tensors are matched by their
+    order, provided that all shapes agree, or else layer by layer, by their shapes and neighbours.
 
     \b
     Examples:
       volseg models import weights.pt --network unet --voxel-size 50,4,4 --output unet.safetensors
+      volseg models import milesial.pth --network unet --argument in_channels=1 --voxel-size 50,4,4 \\
+          --normalization fixed --mean 0 --std 255 --dtype uint8 --output unet.safetensors
       volseg models import net.pth --network fusionnet --argument width=32 --argument depth=4 \\
           --voxel-size 30,6,6 --normalization fixed --mean 128 --std 33 --dtype uint8 --output net.safetensors
       volseg models import a.pt --network unet --argument out_channels=3 --voxel-size 40,8,8 \\
@@ -69,10 +75,11 @@ def import_(
         arguments=dict(arguments),
         voxel_nm=voxel_size,
         normalization=normalization_of(normalization, mean, std, dtype),
+        upsampled_first=None if concatenation is None else concatenation == "upsampled-first",
         **card_options,
     )
-    header, renamed = import_weights(weights, output, spec)
-    if renamed:
-        click.echo(f"names differ; {renamed} tensors matched in order, by shape", err=True)
+    header, notes = import_weights(weights, output, spec)
+    for note in notes:
+        click.echo(note, err=True)
     card = header.card
     click.echo(f"{output}: {card.network}, {card.parameters / 1e6:.1f} M parameters, classes {', '.join(card.classes)}")

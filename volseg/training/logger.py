@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import ZyxFloat
     from volseg.config import OutputConfig
+    from volseg.models.interop.initial_weights import InitialWeights
     from volseg.models.model import Model
     from volseg.training.checkpoint import Checkpoint
     from volseg.training.job import ProgressReporter, StepResult
@@ -77,6 +79,13 @@ class RunLogger:
             self._last_report = time.monotonic()
             self._reporter.note(f"{task}: {done} of {counted(total, 'section')}")
 
+    def on_initial_weights(self, weights: InitialWeights) -> None:
+        """Log and report where the initial weights come from."""
+        with _translate_os_error(self._output.log):
+            (self._log or self._open_log()).write(json.dumps({"step": 0, "start": asdict(weights)}).encode() + b"\n")
+        for line in weights.lines():
+            self._reporter.note(line)
+
     def on_step(self, step: StepResult) -> None:
         """Log and report a step."""
         times = {"seconds": round(step.seconds, 3), "waited": round(step.wait_seconds, 3)}
@@ -119,8 +128,9 @@ class RunLogger:
         """Open the log without its entries after the checkpoint."""
         path = self._output.log
         with _translate_os_error(path):
-            self._entries = [entry for entry in _read_log(path) if entry["step"] <= self._resumed_step]
-            write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in self._entries).encode())
+            kept = [entry for entry in _read_log(path) if entry["step"] <= self._resumed_step]
+            self._entries = [entry for entry in kept if "start" not in entry]
+            write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
             self._log = path.open("ab", buffering=0)
             if self._output.tensorboard:
                 self._tensorboard = TensorBoardWriter(path.parent / "tensorboard", self._resumed_step)

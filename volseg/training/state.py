@@ -59,12 +59,14 @@ class TrainingState:
         wait_seconds: part of it in which the device waited for patches.
         best: validation scores of the best step, with its `step` and the selecting score as `value`.
         validations_since_best: number of validations after the best step.
+        start: where the initial weights come from; None if they are random.
     """
 
     seconds: float = 0.0
     wait_seconds: float = 0.0
     best: dict[str, float] | None = None
     validations_since_best: int = 0
+    start: dict[str, Any] | None = None
 
     @property
     def wait_fraction(self) -> float:
@@ -98,6 +100,8 @@ class TrainingState:
     def update_card(self, card: ModelCard, step: int) -> ModelCard:
         """Add the step, the time and the best scores to the training record of a card."""
         record: dict[str, Any] = {"steps": step, "seconds": round(self.seconds, 1)}
+        if self.start is not None:
+            record["start"] = self.start
         if self.best is not None:
             keys = {"step": "best_step", "best_f1": "validation_f1", "best_threshold": "threshold"}
             keys |= {name: f"validation_{name}" for name in ("average_precision", "v_rand", "v_info")}
