@@ -56,7 +56,7 @@ def train_config(assignment: str) -> TrainConfig:
         (partial(train_config, "validation.score=v_ran"), "v_rand"),
         (partial(train_config, "optimizer.name=adamm"), "adam"),
         (partial(validate, PredictConfig, {"source": "a", "target": "b", "model": "c", "blok": 1}, "predict"), "block"),
-        (partial(evaluate, "map.zarr", "map.zarr", EvaluateOptions(kind="instance")), "instances"),  # type: ignore[arg-type]
+        (partial(evaluate, "map.zarr", "map.zarr", EvaluateOptions(kind="instance")), "instances"),
         (partial(open_volume, "channels.zarr", channel="membrame"), "membrane"),
         (lambda: read_card("m.safetensors").card.channels_of(("membrame",)), "membrane"),
         (partial(resolve_model, "n.safetensors"), "m.safetensors"),

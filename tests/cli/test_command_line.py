@@ -24,7 +24,8 @@ OPTIONS = {
     "predict": [
         "--block", "--calibrate", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo",
         "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--model", "--orientations", "--overwrite",
-        "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--uncertainty", "--workers",
+        "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--tls", "--uncertainty",
+        "--workers",
         "SOURCE", "TARGET",
     ],
     "evaluate": [

@@ -92,7 +92,12 @@ def test_what_is_waited_for_is_named_unless_it_is_short(
     clock: Clock, screen: Callable[..., io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timers: list[Any] = []
-    monkeypatch.setattr(threading, "Timer", lambda *call: timers.append(Timer(call)) or timers[-1])
+
+    def timer(*call: Any) -> Any:
+        timers.append(Timer(call))
+        return timers[-1]
+
+    monkeypatch.setattr(threading, "Timer", timer)
     out = screen(False)
     with PredictionBar() as bar:
         bar.stage("waiting for workers")

@@ -66,7 +66,7 @@ def test_a_value_that_fills_a_tile_is_no_tissue(dtype: str, fill: float) -> None
 def test_a_section_of_one_value_has_no_tissue() -> None:
     for value in (0, 9):
         moments = moments_of(np.full((70, 70), value, np.uint8))
-        assert moments.count == 0
+        assert moments.voxels == 0
         assert moments.constants == (0.0, float("inf"))
 
 

@@ -203,4 +203,4 @@ def test_windows_do_not_change_the_constants(tmp_path: Path, monkeypatch: pytest
     assert slab_statistics(volume, (0, 2), ("section",), Box.of_shape(volume.shape)) == whole
     assert whole.fills == (9.0,)
     counted = voxels[:2].astype(float)
-    assert [m.count for m in whole.moments[0]] == [int(((s != 0) & (s != 9)).sum()) for s in counted]
+    assert [m.voxels for m in whole.moments[0]] == [int(((s != 0) & (s != 9)).sum()) for s in counted]

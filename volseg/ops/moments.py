@@ -29,12 +29,12 @@ class Moments(NamedTuple):
     Attributes:
         mean: of the voxels; 0 if there are none.
         std: standard deviation; 0 if there are none, or all are equal.
-        count: number of voxels.
+        voxels: their number.
     """
 
     mean: float
     std: float
-    count: int
+    voxels: int
 
     @property
     def constants(self) -> tuple[float, float]:
@@ -42,7 +42,7 @@ class Moments(NamedTuple):
 
         Tissue of a single grey value gets 1, and so the input 0 too.
         """
-        return self.mean, self.std or (1.0 if self.count else float("inf"))
+        return self.mean, self.std or (1.0 if self.voxels else float("inf"))
 
 
 @dataclass
@@ -145,7 +145,7 @@ def pooled(sections: Sequence[tuple[float, float, float]]) -> Moments:
     """Moments of all voxels of several sections, each (mean, standard deviation, count).
 
     >>> pooled([(10.0, 0.0, 1), (20.0, 0.0, 1)])
-    Moments(mean=15.0, std=5.0, count=2)
+    Moments(mean=15.0, std=5.0, voxels=2)
     """
     mean, std, count = np.asarray(sections, np.float64).reshape(-1, 3).T
     if not count.any():

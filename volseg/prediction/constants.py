@@ -87,7 +87,7 @@ def run_constants(spec: RunSpec, executor: Executor, progress: Progress, samples
         wanted = numbers if samples is None else range(spec.volume.shape[0])
         for z in wanted:
             constants[mode][z] = moments[z if samples is None else min(numbers, key=lambda n: abs(n - z))].constants
-    empty = sum(one.count == 0 for one in moments_in_order(results, 0)) if modes else 0
+    empty = sum(one.voxels == 0 for one in moments_in_order(results, 0)) if modes else 0
     fills = tuple(sorted({value for slab in results for value in slab.fills}))
     _state(progress, empty, len(numbers), fills)
     tables = (table_of([one.training]) if one.scope == "training" else constants[one.mode] for one in normalizations)

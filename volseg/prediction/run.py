@@ -215,7 +215,7 @@ def _run(
         done=outcome.done,
         skipped={EMPTY: empty, OUTSIDE: grid.count - planned},
         failed=outcome.failed,
-        all_empty=0 < empty == len(done) + outcome.done and not outcome.failed,
+        all_empty=0 < empty == len(done.blocks) + outcome.done and not outcome.failed,
         voxels=voxels,
         seconds=time.perf_counter() - started,
         read_amplification=round(read_amplification(grid, tilings, spec.volume.chunk), 2),

@@ -49,7 +49,7 @@ class VoxelMask:
             SourceError: the mask cannot be read.
         """
         coarse = self.scale.box(box)
-        kept = self.volume.read(coarse) != 0
+        kept: NDArray[np.bool_] = self.volume.read(coarse) != 0
         for axis in range(3):
             places = np.arange(box.start[axis], box.stop[axis])
             last = self.scale.shape[axis] - 1
@@ -57,7 +57,7 @@ class VoxelMask:
             high = np.minimum(places // self.scale.min_factor[axis], last) - coarse.start[axis]
             # With few voxels several factors are possible: a voxel that any of them keeps is kept.
             steps = int((high - low).max()) + 1
-            kept = np.logical_or.reduce([kept.take(np.minimum(low + k, high), axis) for k in range(steps)])
+            kept = np.any([kept.take(np.minimum(low + k, high), axis) for k in range(steps)], axis=0)
         return kept
 
 

@@ -128,5 +128,7 @@ def test_what_does_not_fit_is_refused_by_layer(tmp_path: Path, state: Any, kind:
 def test_other_models_are_refused(tmp_path: Path) -> None:
     fine = make_model(tmp_path / "fine.safetensors", "fcn8s", {"width": 2})
     for kind, arguments in (("fcn16s", {"width": 2}), ("fcn8s", {"width": 2, "padded": True})):
-        with pytest.raises(VolsegError, match=r"network.start .* is fcn8s \{'width': 2\}, not fcn.*; use the same name"):
+        with pytest.raises(
+            VolsegError, match=r"network.start .* is fcn8s \{'width': 2\}, not fcn.*; use the same name"
+        ):
             load_initial_weights(build_network(kind, arguments), str(fine), kind, arguments)
