@@ -73,7 +73,8 @@ def test_the_report_names_each_layer(tmp_path: Path) -> None:
     assert "vgg.pt: 15 layers taken: features.0 as stages.0.0, " in taken
     assert rest.endswith("not taken: classifier.6; not in the file: head, scores.0, scores.1")
     for layer in (network.head, *network.scores):
-        assert not layer.weight.any() and not layer.bias.any()
+        assert not layer.weight.any()
+        assert not layer.bias.any()
 
 
 @pytest.mark.parametrize(("coarse", "fine"), [("fcn32s", "fcn16s"), ("fcn16s", "fcn8s"), ("fcn32s", "fcn8s")])
@@ -128,5 +129,7 @@ def test_what_does_not_fit_is_refused_by_layer(tmp_path: Path, state: Any, kind:
 def test_other_models_are_refused(tmp_path: Path) -> None:
     fine = make_model(tmp_path / "fine.safetensors", "fcn8s", {"width": 2})
     for kind, arguments in (("fcn16s", {"width": 2}), ("fcn8s", {"width": 2, "padded": True})):
-        with pytest.raises(VolsegError, match=r"network.start .* is fcn8s \{'width': 2\}, not fcn.*; use the same name"):
+        with pytest.raises(
+            VolsegError, match=r"network.start .* is fcn8s \{'width': 2\}, not fcn.*; use the same name"
+        ):
             load_initial_weights(build_network(kind, arguments), str(fine), kind, arguments)
