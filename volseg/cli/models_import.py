@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--activation", type=click.Choice(["sigmoid", "softmax"]), help="[default: sigmoid for one class, else softmax]"
 )
 @click.option("--concatenation", type=click.Choice(["skip-first", "upsampled-first"]),
-              help="Order of the channels that a U-Net concatenates.  [default: of a known layout, else skip-first]")  # fmt: skip
+              help="Of a U-Net's channels.  [default: of a known layout, else skip-first]")  # fmt: skip
 @click.option("--name", help="Name of the model.  [default: that of FILE]")
 @click.option("--license", default="not stated", show_default=True, help="Licence of the training data.")
 def import_(

@@ -43,7 +43,6 @@ class TrainingComponents:
     state: TrainingState
     dataset: PatchDataset
     validator: Validator
-    initial_weights: InitialWeights | None
 
 
 def _section_hook(job: TrainingJob, callback: TrainerCallback, task: str) -> Callable[[int, int], None]:
@@ -95,7 +94,9 @@ def build_components(job: TrainingJob, callback: TrainerCallback) -> TrainingCom
     sections = [sections for volume in job.volumes for sections in volume.read_validation()]
     validator = Validator(sections, settings, engine)
     validator.check(Model(network, card, ""))
-    return TrainingComponents(card, learner, state, dataset, validator, initial_weights)
+    if initial_weights is not None and context.is_rank_zero:
+        callback.on_initial_weights(initial_weights)
+    return TrainingComponents(card, learner, state, dataset, validator)
 
 
 def _weight_maps(job: TrainingJob, callback: TrainerCallback) -> tuple[WeightMaps, ...]:

@@ -73,8 +73,6 @@ def run_training(job: TrainingJob, callback: TrainerCallback) -> TrainingResult:
     torch.manual_seed(settings.fit.seed)
     components = build_components(job, callback)
     learner, state, output_shape = components.learner, components.state, components.dataset.output_shape
-    if components.initial_weights is not None and context.is_rank_zero:
-        callback.on_initial_weights(components.initial_weights)
     clock, previous_wait = TrainingClock(settings.fit, state.seconds), state.wait_seconds
     losses: list[float] = []
     stopped, startup_seconds = False, 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +25,7 @@ def named(**modules: nn.Module) -> nn.Module:
 def conv_norm_relu(channels: list[int], *, bias: bool, norm: bool = True) -> nn.Sequential:
     """3x3 convolutions between these channels, each with a norm and ReLU."""
     layers: list[nn.Module] = []
-    for a, b in zip(channels, channels[1:], strict=False):
+    for a, b in pairwise(channels):
         layers += [nn.Conv2d(a, b, 3, padding=1, bias=bias), *([nn.BatchNorm2d(b)] if norm else []), nn.ReLU()]
     return nn.Sequential(*layers)
 
@@ -117,7 +118,7 @@ class BrainUNet(nn.Module):
 
 
 class ListedFusionNet(nn.Module):
-    """A FusionNet that defines its decoder, bottom-up, before its encoder, and norms after all convolutions of a level."""
+    """A FusionNet that defines its decoder, finest level first, before its encoder, and its norms last."""
 
     def __init__(self, width: int = 2, depth: int = 3) -> None:
         super().__init__()

@@ -73,7 +73,8 @@ def test_the_report_names_each_layer(tmp_path: Path) -> None:
     assert "vgg.pt: 15 layers taken: features.0 as stages.0.0, " in taken
     assert rest.endswith("not taken: classifier.6; not in the file: head, scores.0, scores.1")
     for layer in (network.head, *network.scores):
-        assert not layer.weight.any() and not layer.bias.any()
+        assert not layer.weight.any()
+        assert not layer.bias.any()
 
 
 @pytest.mark.parametrize(("coarse", "fine"), [("fcn32s", "fcn16s"), ("fcn16s", "fcn8s"), ("fcn32s", "fcn8s")])

@@ -132,12 +132,12 @@ def test_layers_that_fit_in_two_ways_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("saved", "asked", "options"),
     [
-        (("unet", {"width": 2, "depth": 2}), ("fusionnet", {"width": 4}), "--network unet .*width=2 --argument depth=2"),
-        (("unet", {"width": 2, "depth": 2, "batch_norm": True}), ("unet", {"width": 4}), "--network unet .*depth=2 --argument batch_norm=true"),
-        (("fusionnet", {"width": 2, "depth": 1}), ("fusionnet", {"depth": 1}), "--network fusionnet .*--argument width=2"),
+        ({"depth": 2}, ("fusionnet", {"width": 4}), "--network unet .*width=2 --argument depth=2"),
+        ({"depth": 2, "batch_norm": True}, ("unet", {"width": 4}), "--network unet .*--argument batch_norm=true"),
+        ({"depth": 1, "out_channels": 1}, ("unet", {"width": 2}), "--network unet .*out_channels=1 .*depth=1"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_says_what_would(tmp_path: Path, saved: Any, asked: Any, options: str) -> None:
-    torch.save(build_network(*saved).state_dict(), tmp_path / "w.pt")
+    torch.save(build_network("unet", {"width": 2, **saved}).state_dict(), tmp_path / "w.pt")
     with pytest.raises(ModelError, match=rf"does not fit: it has \S+ \(.*where the network has .*; it fits {options}"):
         translate(tmp_path / "w.pt", *asked, None)

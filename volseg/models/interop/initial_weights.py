@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +20,8 @@ from volseg.models.networks.vgg import CONVOLUTIONS_PER_STAGE, classifier_width
 from volseg.models.packaged import packaged_models, resolve_model
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 _FEATURES = sum(CONVOLUTIONS_PER_STAGE)
@@ -29,6 +30,7 @@ _FULLY_CONNECTED = ("classifier.0", "classifier.3")
 """torchvision's names of the fully connected layers that become convolutions."""
 _SCORES = ("head.", "scores.")
 """Layers of an FCN that begin with zeros."""
+_ROLES = ("weight", "bias", "running_mean", "running_var")
 _NORM_EPSILON = 1e-5
 """Of the norms in torchvision's vgg16_bn, as of all norms here."""
 
@@ -118,23 +120,10 @@ def _is_finer(network: nn.Module, initial: nn.Module) -> bool:
 
 
 def _from_classifier(network: nn.Module, path: Path, start: str, kind: str) -> InitialWeights:
-    state = read_state_dict(path)
-    tensors = without_prefixes(state.tensors, lambda tensors: any(name.startswith("features.") for name in tensors))
-    features = sorted({int(found[1]) for name in tensors if (found := re.match(r"features\.(\d+)\.", name))})
-    convolutions = [f"features.{n}" for n in features if f"features.{n}.running_mean" not in tensors]
-    if not features or f"{_FULLY_CONNECTED[0]}.weight" not in tensors:
-        raise ModelError(
-            f"network.start {start} is neither a model file nor a VGG16 classifier (features.0.weight .. "
-            "classifier.0.weight); make a model file of it with `volseg models import`"
-        )
+    tensors, convolutions = _read_classifier(path, start)
     if not isinstance(network, FCN | DeconvNet):
         raise ConfigError(
             f"network.start {start} is a VGG16 classifier, which starts fcn32s, fcn16s, fcn8s and deconvnet, not {kind}"
-        )
-    if len(convolutions) != _FEATURES:
-        raise ModelError(
-            f"network.start {start} has {len(convolutions)} convolutions before {_FULLY_CONNECTED[0]}, VGG16 has "
-            f"{_FEATURES}; use a classifier of configuration D (vgg16 or vgg16_bn)"
         )
     sources = [*convolutions, *_FULLY_CONNECTED]
     targets = [name for name in run_order(network) if isinstance(network.get_submodule(name), nn.Conv2d)]
@@ -142,34 +131,55 @@ def _from_classifier(network: nn.Module, path: Path, start: str, kind: str) -> I
     loaded: dict[str, Tensor] = {}
     taken: dict[str, str] = {}
     for number, (source, target) in enumerate(zip(sources, targets[: len(sources)], strict=True)):
-        layer = network.get_submodule(target)
-        assert isinstance(layer, nn.Conv2d)
-        weight, bias = _kernel(tensors, source, layer, start, grey=number == 0)
-        norm = source.replace(source.rpartition(".")[2], str(int(source.rpartition(".")[2]) + 1))
-        norm_tensors = _norm(tensors, norm, len(bias), start) if f"{norm}.running_mean" in tensors else None
+        weight, bias = _kernel(tensors, source, network.get_submodule(target), start, grey=number == 0)
+        part, _, index = source.rpartition(".")
+        norm = f"{part}.{int(index) + 1}"
+        values = _norm(tensors, norm, len(bias), start) if f"{norm}.running_mean" in tensors else None
         taken[target] = source
         if target in norms:
-            # Without one in the file, the norm is the identity in eval mode.
+            # Without a norm in the file, that of the network is the identity in eval mode.
             one, zero = torch.ones_like(bias), torch.zeros_like(bias)
-            values = norm_tensors or (one, zero, zero, one - _NORM_EPSILON)
-            roles = ("weight", "bias", "running_mean", "running_var")
-            loaded |= {f"{norms[target]}.{role}": value for role, value in zip(roles, values, strict=True)}
-            if norm_tensors:
-                taken[norms[target]] = norm
-        elif norm_tensors:
-            gamma, beta, mean, variance = norm_tensors
-            scale = gamma / (variance + _NORM_EPSILON).sqrt()
-            weight, bias = weight * scale.view(-1, 1, 1, 1), (bias - mean) * scale + beta
+            loaded |= _named(norms[target], values or (one, zero, zero, one - _NORM_EPSILON))
+            taken |= {norms[target]: norm} if values else {}
+        elif values:
+            scale = values[0] / (values[3] + _NORM_EPSILON).sqrt()
+            weight, bias = weight * scale.view(-1, 1, 1, 1), (bias - values[2]) * scale + values[1]
             taken[target] = f"{source} with {norm}"
-        loaded |= {f"{target}.weight": weight, f"{target}.bias": bias}
+        loaded |= _named(target, (weight, bias))
     used = " ".join(taken.values()).split()
     left_out = dict.fromkeys(name.rpartition(".")[0] for name in tensors if name.rpartition(".")[0] not in used)
     return _load(network, loaded, InitialWeights(start, taken, tuple(left_out), ()))
 
 
-def _kernel(
-    tensors: dict[str, Tensor], source: str, layer: nn.Conv2d, start: str, *, grey: bool
-) -> tuple[Tensor, Tensor]:
+def _read_classifier(path: Path, start: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors of a VGG16 classifier, and the names of its convolutions in order.
+
+    Raises:
+        ModelError: it is none.
+    """
+    state = read_state_dict(path)
+    tensors = without_prefixes(state.tensors, lambda tensors: any(name.startswith("features.") for name in tensors))
+    features = sorted({int(found[1]) for name in tensors if (found := re.match(r"features\.(\d+)\.", name))})
+    if not features or f"{_FULLY_CONNECTED[0]}.weight" not in tensors:
+        raise ModelError(
+            f"network.start {start} is neither a model file nor a VGG16 classifier (features.0.weight .. "
+            "classifier.0.weight); make a model file of it with `volseg models import`"
+        )
+    convolutions = [f"features.{n}" for n in features if f"features.{n}.running_mean" not in tensors]
+    if len(convolutions) != _FEATURES:
+        raise ModelError(
+            f"network.start {start} has {len(convolutions)} convolutions before {_FULLY_CONNECTED[0]}, VGG16 has "
+            f"{_FEATURES}; use a classifier of configuration D (vgg16 or vgg16_bn)"
+        )
+    return tensors, convolutions
+
+
+def _named(layer: str, values: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Tensors of a layer by name."""
+    return {f"{layer}.{role}": value for role, value in zip(_ROLES, values, strict=False)}
+
+
+def _kernel(tensors: dict[str, Tensor], source: str, layer: Any, start: str, *, grey: bool) -> tuple[Tensor, Tensor]:
     """Kernel and bias of a classifier's layer for a layer of the network.
 
     Raises:
@@ -200,7 +210,7 @@ def _kernel(
 
 def _norm(tensors: dict[str, Tensor], norm: str, width: int, start: str) -> tuple[Tensor, ...]:
     """Weight, bias, mean and variance of a norm."""
-    values = [tensors.get(f"{norm}.{role}") for role in ("weight", "bias", "running_mean", "running_var")]
+    values = [tensors.get(f"{norm}.{role}") for role in _ROLES]
     complete = tuple(value.float() for value in values if value is not None and value.shape == (width,))
     if len(complete) < len(values) or not all(value.isfinite().all() for value in complete):
         raise ModelError(f"network.start {start}: {norm} is no batch norm of {width} channels with finite values")

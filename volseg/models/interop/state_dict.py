@@ -130,7 +130,7 @@ def _state_dict_key(content: Mapping[Any, Any]) -> str | None:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value is a number, a text, or a list or table of them, such as the `mask_values` of milesial's U-Net."""
+    """Whether a value is a number, a text, or a list or table of them, as milesial's `mask_values`."""
     if isinstance(value, Mapping):
         return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
     if isinstance(value, list | tuple):
