@@ -3,9 +3,10 @@
 python -m benchmarks.fcn_stages RAW LABELS
 
 The classifier is a VGG16 of width 16 in torchvision's layout of vgg16_bn (plain, it learns next to nothing in some
-minutes). It learns to tell from which of the photographs of scikit-image a crop of 224 x 224 was taken. FCN-32s starts from it, FCN-16s from FCN-32s and FCN-8s from FCN-16s; the
-other FCN-8s starts from random weights and takes as many steps as the three. RAW and LABELS are the 30 sections of ISBI
-2012 (labels: 0 = membrane); sections and scores are those of `benchmarks.literature`.
+minutes). It learns to tell from which of the photographs of scikit-image a crop of 224 x 224 was taken. FCN-32s starts
+from it, FCN-16s from FCN-32s and FCN-8s from FCN-16s; the other FCN-8s starts from random weights and takes as many
+steps as the three. RAW and LABELS are the 30 sections of ISBI 2012 (labels: 0 =
+membrane); sections and scores are those of `benchmarks.literature`.
 """
 
 from __future__ import annotations

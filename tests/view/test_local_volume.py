@@ -51,7 +51,7 @@ def test_an_array_inside_a_volume_has_its_voxel_size_and_run(make_volume):
 
 def test_the_scale_of_the_coarsest_level_is_read(tmp_path):
     volume = read_local_volume(ome_group(tmp_path / "a", axes=axes_in("nanometer"), version="0.5"))
-    assert (volume.coarsest_scale, volume.is_translated) == (2, False)
+    assert (volume.max_downsampling, volume.is_translated) == (2, False)
 
 
 def test_a_translation_is_read(tmp_path):

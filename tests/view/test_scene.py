@@ -18,7 +18,7 @@ def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changes):
         "shape": shape,
         "dtype": "uint8",
         "voxel_nm": voxel_nm,
-        "coarsest_scale": 1.0,
+        "max_downsampling": 1.0,
         "is_multiscale": voxel_nm is not None,
         "is_translated": False,
         "has_run_record": False,
@@ -52,9 +52,9 @@ def test_the_zoom_counts_in_the_smallest_voxel_length():
     assert scene([layer("raw", Role.RAW, volume(voxel_nm=(3.0, 6.0, 6.0)))])["crossSectionScale"] == 2.0
 
 
-@pytest.mark.parametrize(("coarsest_scale", "scale"), [(1.0, 2), (8.0, 16)])
-def test_the_first_zoom_of_a_huge_volume_is_limited_by_its_levels(coarsest_scale, scale):
-    state = scene([layer("raw", Role.RAW, volume(shape=(1000, 10**5, 10**5), coarsest_scale=coarsest_scale))])
+@pytest.mark.parametrize(("max_downsampling", "scale"), [(1.0, 2), (8.0, 16)])
+def test_the_first_zoom_of_a_huge_volume_is_limited_by_its_levels(max_downsampling, scale):
+    state = scene([layer("raw", Role.RAW, volume(shape=(1000, 10**5, 10**5), max_downsampling=max_downsampling))])
     assert state["crossSectionScale"] == scale
 
 

@@ -60,7 +60,7 @@ def _plot_scores(axes: Axes, validations: Sequence[Mapping[str, Any]]) -> None:
         axes.text(0.5, 0.5, "no validation sections", ha="center", transform=axes.transAxes)
 
 
-def save_halo_curve(path: Path, rows: Sequence[tuple[Zyx, float, float, float]], selected: Zyx, title: str) -> None:
+def plot_halo_curve(path: Path, rows: Sequence[tuple[Zyx, float, float, float]], selected: Zyx, title: str) -> None:
     """Plot the error and the cost of each halo to a PNG; halos with the same z form one line.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volseg.blocks import Zyx, ZyxFloat, decoded_chunks, read_amplification
+from volseg.blocks import Zyx, ZyxFloat, count_chunk_decodes, read_amplification
 from volseg.cluster import SLOTS, visible_gpus
 from volseg.cluster.dask_cluster import default_workers
 from volseg.errors import MemoryPlanError
@@ -154,7 +154,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         blocks_done_before=done,
         blocks_to_do=planned - done,
         read_amplification=round(read_amplification(grid, tilings, volume.chunk), 2),
-        bytes_to_read=decoded_chunks(grid, tilings, volume.chunk)
+        bytes_to_read=count_chunk_decodes(grid, tilings, volume.chunk)
         * prod(volume.chunk)
         * np.dtype(volume.dtype).itemsize,
         bytes_to_write=grid.region.voxels * len(spec.classes) * (2 if spec.uncertainty else 1),

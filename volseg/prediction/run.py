@@ -17,7 +17,7 @@ from volseg.blocks import Tiling, read_amplification
 from volseg.cluster import Executor, Progress, connect, refuse_other_versions, run_blocks, visible_gpus
 from volseg.errors import TargetError
 from volseg.pipeline import EMPTY
-from volseg.plots.curves import save_halo_curve
+from volseg.plots.curves import plot_halo_curve
 from volseg.prediction.autotune.halo import halo_lines
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.resume import done_blocks
@@ -119,7 +119,7 @@ def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> N
         picture.parent.mkdir(exist_ok=True)
         costs = [Tiling(entry.footprint, entry.tile, point.halo).overhead for point in entry.halo_curve]
         rows = [(p.halo, p.max_error, p.fraction, cost) for p, cost in zip(entry.halo_curve, costs, strict=True)]
-        save_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
+        plot_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
         progress.note(f"the curve is drawn in {picture}")
 
 

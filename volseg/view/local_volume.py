@@ -38,7 +38,7 @@ class LocalVolume:
         shape: voxels along z, y, x.
         dtype: name of the data type, such as `uint8`.
         voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
-        coarsest_scale: voxels of level 0 along x that a voxel of the coarsest level spans.
+        max_downsampling: voxels of level 0 along x that a voxel of the coarsest level spans.
         is_multiscale: whether Neuroglancer takes axes and levels from the OME-Zarr metadata.
         is_translated: whether the metadata moves the volume away from the origin.
         has_run_record: whether a run of volseg wrote it: a map of probabilities.
@@ -55,7 +55,7 @@ class LocalVolume:
     shape: Zyx
     dtype: str
     voxel_nm: ZyxFloat | None
-    coarsest_scale: float
+    max_downsampling: float
     is_multiscale: bool
     is_translated: bool
     has_run_record: bool
@@ -93,7 +93,7 @@ def read_local_volume(folder: Path) -> LocalVolume:
         shape=metadata.shape,
         dtype=metadata.dtype,
         voxel_nm=metadata.voxel_nm,
-        coarsest_scale=_coarsest_scale(metadata) if is_multiscale else 1.0,
+        max_downsampling=_max_downsampling(metadata) if is_multiscale else 1.0,
         is_multiscale=is_multiscale,
         is_translated=is_multiscale and '"translation"' in json.dumps(multiscale),
         has_run_record=has_run_record,
@@ -126,7 +126,7 @@ def _is_map(folder: Path) -> bool:
     return group is not None and "volseg" in group.attributes
 
 
-def _coarsest_scale(metadata: VolumeMetadata) -> float:
+def _max_downsampling(metadata: VolumeMetadata) -> float:
     finest, coarsest = metadata.levels_nm[0], metadata.levels_nm[-1]
     return 1.0 if finest is None or coarsest is None else coarsest[2] / finest[2]
 

@@ -68,7 +68,7 @@ def _first_view(volume: LocalVolume, voxel: ZyxFloat, unit: str) -> dict[str, An
     scale_to_fit = max(n * size / pixels for n, size, pixels in extents) / min(voxel)
     view = {
         "dimensions": {axis: [size, unit] for axis, size in zip("zyx", voxel, strict=True)},
-        "crossSectionScale": min(scale_to_fit, _VOXELS_PER_PIXEL * volume.coarsest_scale * voxel[2] / min(voxel)),
+        "crossSectionScale": min(scale_to_fit, _VOXELS_PER_PIXEL * volume.max_downsampling * voxel[2] / min(voxel)),
     }
     # Neuroglancer finds the middle of a translated volume by itself. A voxel's centre is a whole number.
     return view if volume.is_translated else view | {"position": [n // 2 for n in volume.shape]}
