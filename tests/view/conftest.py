@@ -53,7 +53,7 @@ def make_record(shape: Zyx, channels: Sequence[str] = (), *, uncertainty: bool =
                 halo=none,
                 tile=shape,
                 batch=1,
-                statistics=((0.0, 1.0),),
+                statistics="",
             ),
         ),
         settings=Settings(
