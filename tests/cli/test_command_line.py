@@ -78,6 +78,21 @@ def test_help_loads_neither_torch_nor_dask(arguments: list[str]) -> None:
     assert done.stdout
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["models", "--help"]])
+def test_commands_are_described_in_whole_sentences(arguments: list[str]) -> None:
+    listed = CliRunner(env={"COLUMNS": "80"}).invoke(main, arguments).output.partition("Commands:")[2]
+    assert listed
+    assert all(line.endswith(".") and not line.endswith("..") for line in listed.strip().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("command", "suggestion"), [(["predcit", "a"], "predict"), (["models", "improt", "a.pt"], "import")]
+)
+def test_a_misspelt_command_gets_the_nearest(command: list[str], suggestion: str) -> None:
+    done = CliRunner().invoke(main, command)
+    assert (done.exit_code, f"(did you mean {suggestion!r}?)" in done.stderr) == (2, True)
+
+
 def test_importing_volseg_loads_neither_torch_nor_dask() -> None:
     code = "import sys, volseg; print(sorted({'torch', 'dask', 'distributed'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

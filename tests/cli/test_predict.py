@@ -65,7 +65,7 @@ def test_a_dry_run_reads_like_a_quotation() -> None:
     assert rows["model"] == "m, trained on voxels of 30 x 6 x 6 nm"
     assert rows["blocks"] == "8 blocks of 2 x 32 x 32 voxels, 8 to do"
     assert rows["halo"] == "0 x 16 x 16 voxels (final)"
-    assert rows["writes"] == "16.4 kB before compression"
+    assert rows["writes"] == "16.4 kB uncompressed"
     assert rows["memory"].partition(" MiB for a worker")[0].isdecimal()
     assert rows["time"] == "unknown; --calibrate measures it on a worker"
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from volseg.blocks import ZyxFloat
 
 
-@click.command()
+@click.command(short_help="Convert TIFF, HDF5, sections or Zarr to OME-Zarr.")
 @click.argument("source")
 @click.argument("target")
 @click.option("--voxel-size", type=NanometresType(),

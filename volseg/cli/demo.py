@@ -9,9 +9,11 @@ import click
 from volseg.text import counted
 
 
-@click.command()
+@click.command(short_help="Train, predict and evaluate on generated EM.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("volseg-demo"))
-@click.option("--steps", type=click.IntRange(min=1), default=200, show_default=True, help="Steps of the training.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", default=200, show_default=True, help="Steps of the training."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier demo in FOLDER.")
 def demo(folder: Path, steps: int, overwrite: bool) -> None:
     """Train, predict and evaluate within minutes, on generated EM with ground truth.
@@ -55,7 +57,7 @@ def demo(folder: Path, steps: int, overwrite: bool) -> None:
         f"   F1 {packaged.f1:.3f}, average precision {packaged.average_precision:.3f}; trained here: F1 {own.f1:.3f}"
     )
     if own.f1 < packaged.f1:
-        click.echo("   The network that was trained here is worse: train it longer, with more --steps", err=True)
+        click.echo("   The network that was trained here is worse: train it longer, with more --steps")
     click.echo(f"   Picture: {files.picture}")
     click.echo("   In Neuroglancer:")
     click.echo(f"     volseg view {files.raw} {files.probability}")

@@ -22,7 +22,7 @@ _SCORES = "scores.json"
 _THRESHOLDS = "thresholds.png"
 
 
-@click.command()
+@click.command(short_help="Score a map or a segmentation against ground truth.")
 @click.argument("prediction")
 @click.argument("truth")
 @click.option("--kind", type=click.Choice(["auto", "probability", "instances"]), default="auto", show_default=True,
@@ -34,7 +34,7 @@ _THRESHOLDS = "thresholds.png"
 @click.option("--ignore", type=int, metavar="VALUE",
               help="Label of TRUTH to leave out; labels below 0 are never scored.")  # fmt: skip
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Score this region only, such as 24:30,:,:")
-@click.option("--threshold", type=float, default=0.5, show_default=True,
+@click.option("--threshold", type=float, metavar="P", default=0.5, show_default=True,
               help="Probability that counts as membrane in the pixel scores.")  # fmt: skip
 @click.option("--pixels-only", is_flag=True, help="Skip V_rand and V_info, which take longer.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volseg.cli.output import echo_json, plain_table, value_text
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,12 @@ class ModelsGroup(click.Group):
 
     def with_default(self, args: list[str], ctx: click.Context) -> list[str]:
         """Insert `show` if the arguments name no subcommand."""
+        names = [word for word in args if not word.startswith("-")]
+        if len(names) > 1 and names[0] not in self.subcommands:
+            hint = did_you_mean(names[0], self.subcommands)
+            ctx.fail(
+                f"there is no command {names[0]!r}{hint}; give one NAME, or choose from {', '.join(self.subcommands)}"
+            )
         is_named = args[:1] and (args[0] in self.subcommands or args[0] in ctx.help_option_names)
         return args if is_named else ["show", *args]
 
@@ -53,7 +60,11 @@ class ModelsGroup(click.Group):
         return command
 
 
-@click.group(cls=ModelsGroup, subcommand_metavar="[NAME] [--json] | COMMAND ...")
+@click.group(
+    cls=ModelsGroup,
+    short_help="List, show, import and export models.",
+    subcommand_metavar="[NAME] [--json] | COMMAND ...",
+)
 def models() -> None:
     """List the networks and packaged models, show one of them, or import and export models.
 

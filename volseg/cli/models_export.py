@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 
-@click.command("export")
+@click.command("export", short_help="Export a model to ONNX or bioimage.io.")
 @click.argument("model")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--format", "export_format", type=click.Choice(["onnx", "bioimageio"]),

@@ -41,25 +41,33 @@ _ALL_EMPTY = (
               help="Also write TARGET/uncertainty: standard deviation of the estimates, x 255.")  # fmt: skip
 @click.option("--tile", type=ZyxType(),
               help="Output voxels of one forward pass.  [default: the fastest that fits the memory]")  # fmt: skip
-@click.option("--scale-level", type=click.IntRange(min=0), help="Read this level of an OME-Zarr SOURCE.  [default: 0]")
+@click.option(
+    "--scale-level",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Read this level of an OME-Zarr SOURCE.  [default: 0]",
+)
 @click.option("--shard", type=ZyxType(), help="Voxels of one file of TARGET.  [default: the block]")
 @click.option("--chunk", type=ZyxType(), help="Voxels that viewers fetch at once.  [default: about 64^3]")
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Predict this region only; it grows to whole shards.")
 @click.option("--mask", metavar="PATH",
               help="Skip blocks in which this volume, of the size of SOURCE or coarser, is 0.")  # fmt: skip
 @click.option("--ignore-voxel-size", is_flag=True, help="Accept a voxel size that the model was not trained for.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+              help="Where the network runs. auto: on GPUs if there are any.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
               show_default=True, help="auto: float16 on GPUs, bfloat16 on CPUs with hardware support, else float32; "
                                       "a higher one if the measured error is too large.")  # fmt: skip
 @click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://..|tls://..",
               help="This process, local worker processes, or a Dask scheduler.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: one per GPU, or two]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Local worker processes.  [default: one per GPU, or two]"
+)
 @click.option("--tls", metavar="FOLDER",
               help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Finish a run that was stopped; start one if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and exit.")
+@click.option("--dry-run", is_flag=True, help="Print what the run would read, compute and write, and exit.")
 @click.option("--calibrate", is_flag=True,
               help="With --dry-run: measure time and memory on a worker, without writing.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the summary or the plan as JSON on standard output.")

@@ -48,9 +48,9 @@ def _rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     yield "work", list(_work(fields))
     yield (
         "reads",
-        [f"{_gb(fields['bytes_to_read'])} before decompression, each chunk {fields['read_amplification']:g} times"],
+        [f"{_gb(fields['bytes_to_read'])} uncompressed; each chunk is decoded {fields['read_amplification']:g} times"],
     )
-    yield "writes", [f"{_gb(fields['bytes_to_write'])} before compression"]
+    yield "writes", [f"{_gb(fields['bytes_to_write'])} uncompressed"]
     yield "memory", list(_memory(fields))
     yield "time", list(_time(fields))
 
