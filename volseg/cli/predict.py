@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volseg.cli.options import HaloType, ToleranceType, ZyxType
+from volseg.cli.options import HaloType, NanometresType, ToleranceType, ZyxType
 
 if TYPE_CHECKING:
     from volseg.prediction.prepare import RunSpec
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Predict this region only; it grows to whole shards.")
 @click.option("--mask", metavar="PATH",
               help="Skip blocks in which this volume, of the size of SOURCE or coarser, is 0.")  # fmt: skip
+@click.option("--voxel-size", type=NanometresType(),
+              help="Voxel size of SOURCE in nanometres, if it states none or a wrong one.")  # fmt: skip
 @click.option("--ignore-voxel-size", is_flag=True, help="Accept a voxel size that the model was not trained for.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",

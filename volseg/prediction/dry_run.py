@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volseg.blocks import Zyx, decoded_chunks, read_amplification
+from volseg.blocks import Zyx, ZyxFloat, decoded_chunks, read_amplification
 from volseg.cluster import SLOTS, visible_gpus
 from volseg.cluster.dask_cluster import default_workers
 from volseg.errors import MemoryPlanError
@@ -38,6 +38,8 @@ class RunEstimate:
     Attributes:
         source: location of the volume.
         shape: of the volume (z, y, x).
+        voxel_nm: size of its voxels (z, y, x) in nanometres; None if not known.
+        translation_nm: of its first voxel, likewise.
         target: path of the map.
         models: names.
         orientations: in which each tile is predicted.
@@ -65,6 +67,8 @@ class RunEstimate:
 
     source: str
     shape: Zyx
+    voxel_nm: ZyxFloat | None
+    translation_nm: ZyxFloat | None
     target: str
     models: tuple[str, ...]
     orientations: str
@@ -123,6 +127,8 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
     return RunEstimate(
         source=volume.location,
         shape=volume.shape,
+        voxel_nm=spec.place.voxel_nm,
+        translation_nm=spec.place.translation_nm,
         target=str(spec.target),
         models=tuple(model.card.name for model in spec.models),
         orientations=spec.orientations,

@@ -52,8 +52,10 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         location=volume.location,
         shape=volume.shape,
         dtype=volume.dtype,
-        voxel_nm=volume.voxel_nm,
+        voxel_nm=spec.place.voxel_nm,
         identity=volume_fingerprint(volume),
+        translation_nm=spec.place.translation_nm,
+        voxel_size_given=spec.voxel_size_given,
     )
     settings = _settings(spec, recorded, executor, workers)
     statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(spec, progress)

@@ -42,6 +42,8 @@ def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) 
     pairs: list[tuple[str, object, object]] = [
         ("source", recorded.source.identity, requested.source.identity),
         ("source shape", recorded.source.shape, requested.source.shape),
+        ("voxel size", recorded.source.voxel_nm, requested.source.voxel_nm),
+        ("translation", recorded.source.translation_nm, requested.source.translation_nm),
         ("model", [entry.digest for entry in recorded.models], [entry.digest for entry in requested.models]),
     ]
     for before, now in zip(recorded.models, requested.models, strict=False):

@@ -80,7 +80,7 @@ def execute(
     with connect(spec.cluster, spec.workers, visible_gpus(spec.device)) as executor, restored_heap(executor):
         record = resolve_run(spec, recorded, executor, progress)
         if recorded is None:
-            create_target(spec.target, record, spec.volume.voxel_nm or spec.models[0].card.voxel_nm)
+            create_target(spec.target, record, spec.place)
             _save_halo_curves(spec, record, progress)
         return _run(spec, record, executor, progress, record.grid.numbers() if numbers is None else numbers)
 

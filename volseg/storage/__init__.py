@@ -2,12 +2,13 @@
 
 from volseg.storage.block_mask import OUTSIDE, BlockMask, open_mask
 from volseg.storage.cache import cached
-from volseg.storage.convert import convert_stack
+from volseg.storage.convert import convert_stack, target_place
 from volseg.storage.fingerprint import volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, Mark, read_marks
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.paths import refuse_overlap, refuse_unwritable
+from volseg.storage.place import Place, place_of
 from volseg.storage.readers import Readable, open_readable, open_sections
 from volseg.storage.run_record import (
     FORMAT,
@@ -45,6 +46,7 @@ __all__ = [
     "MaskEntry",
     "MemmapFile",
     "ModelEntry",
+    "Place",
     "Readable",
     "RunRecord",
     "Settings",
@@ -64,6 +66,7 @@ __all__ = [
     "open_stack",
     "open_target",
     "open_volume",
+    "place_of",
     "pooled_moments",
     "read_marks",
     "read_record",
@@ -71,6 +74,7 @@ __all__ = [
     "refuse_overlap",
     "refuse_unwritable",
     "sample_slabs",
+    "target_place",
     "volume_fingerprint",
     "volume_statistics",
 ]

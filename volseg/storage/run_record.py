@@ -25,8 +25,13 @@ class SourceEntry(FrozenModel):
     shape: Zyx
     dtype: str
     voxel_nm: ZyxFloat | None
+    """Voxel size (z, y, x) in nanometres; None if neither source nor user states it."""
     identity: str
     """Digest of shape, type and sampled voxels; independent of the path."""
+    translation_nm: ZyxFloat | None = None
+    """Translation (z, y, x) of the first voxel in nanometres; None if the voxel size is not known."""
+    voxel_size_given: bool = False
+    """Whether the user stated the voxel size."""
 
 
 class MaskEntry(FrozenModel):
