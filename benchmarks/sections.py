@@ -19,6 +19,7 @@ from volseg.blocks import Box
 from volseg.models import read_card
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import open_volume, read_record
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.factories import VOXEL_NM, blobs, make_model
 
@@ -35,7 +36,7 @@ def begin_run(folder: Path, sections: int, model: Path) -> RunRef:
     source, target = folder / f"{sections}.zarr", folder / f"{sections}-map.zarr"
     chunk = (MEASURED, SIDE, SIDE)
     volume = create_volume(
-        source, shape=(sections, SIDE, SIDE), shard=chunk, chunk=chunk, dtype="uint8", voxel_nm=VOXEL_NM
+        source, shape=(sections, SIDE, SIDE), shard=chunk, chunk=chunk, dtype="uint8", place=Place.of_nm(VOXEL_NM)
     )
     volume.write(Box.of_shape(chunk), blobs(chunk))
     volseg.predict(

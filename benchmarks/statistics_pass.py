@@ -20,6 +20,7 @@ from benchmarks.record import record
 from volseg.blocks import Box
 from volseg.ops import Normalization
 from volseg.storage import open_volume, slab_statistics, slabs
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume, open_target
 from volseg.testing.factories import blobs
 
@@ -30,7 +31,7 @@ MODES = ("section",)
 
 def make_source(path: Path) -> None:
     """Write a volume whose sections compress as tissue does."""
-    create_volume(path, shape=SHAPE, shard=SHARD, chunk=CHUNK, dtype="uint8", voxel_nm=(40.0, 4.0, 4.0))
+    create_volume(path, shape=SHAPE, shard=SHARD, chunk=CHUNK, dtype="uint8", place=Place.of_nm((40.0, 4.0, 4.0)))
     target = open_target(path)
     section = np.tile(blobs((1, 1024, 1024))[0], (4, 4))
     noise = np.random.default_rng(0).integers(0, 8, section.shape).astype(np.uint8)

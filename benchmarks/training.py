@@ -27,6 +27,7 @@ from volseg.config import TrainConfig
 from volseg.inference.hardware import available_cpus
 from volseg.models.registry import build_network
 from volseg.phantom import make_phantom
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.training.run import train
 
@@ -77,7 +78,7 @@ def make_data(folder: Path) -> None:
             shard=(1, 512, 512),
             chunk=(1, 128, 128),
             dtype=voxels.dtype.name,
-            voxel_nm=phantom.voxel_nm,
+            place=Place.of_nm(phantom.voxel_nm),
         )
         target.write(Box.of_shape(SHAPE), voxels)
 

@@ -17,6 +17,7 @@ from volseg.models.catalog import model_details
 from volseg.models.registry import NETWORKS, build_network
 from volseg.registry import LOSSES, NORMALIZATIONS
 from volseg.storage import open_volume
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.factories import make_model, make_volume
 from volseg.text import counted, did_you_mean
@@ -69,7 +70,11 @@ def test_an_unknown_name_gets_the_nearest(
     make_model(tmp_path / "m.safetensors")
     make_volume(tmp_path / "map.zarr", (2, 8, 8))
     size = (2, 8, 8)
-    options: dict[str, Any] = {"dtype": "uint8", "voxel_nm": (30, 6, 6), "channels": ("cell", "membrane")}
+    options: dict[str, Any] = {
+        "dtype": "uint8",
+        "place": Place.of_nm((30.0, 6.0, 6.0)),
+        "channels": ("cell", "membrane"),
+    }
     create_volume(Path("channels.zarr"), shape=size, shard=size, chunk=size, **options)
     with pytest.raises(ConfigError) as caught:
         action()

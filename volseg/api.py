@@ -40,8 +40,8 @@ def predict(
         model: a model file or the name of a packaged model; the estimates of several are averaged.
         progress: receives the progress; nothing is shown by default.
         options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, tile, orientations, classes,
-            uncertainty, roi, mask, scale_level, ignore_voxel_size, device, precision, cluster, workers, resume,
-            overwrite. As on the command line.
+            uncertainty, roi, mask, scale_level, voxel_size (nanometres), ignore_voxel_size, device, precision, cluster,
+            workers, resume, overwrite. As on the command line.
 
     Returns:
         The result, with the reason of each failed block.
@@ -92,7 +92,7 @@ def evaluate(prediction: str, truth: str, **options: Any) -> MapScores | Instanc
         prediction: a volume (z, y, x) of membrane probabilities (uint8, float32) or of ids (other integers).
         truth: a volume of labels of the same shape.
         options: fields of `volseg.evaluation.evaluate.EvaluateOptions`: kind, membrane, ignore, roi, threshold,
-            channel, pixels_only.
+            channel, pixels_only, ignore_place.
 
     Raises:
         VolsegError: one line that names the value and the way out.

@@ -27,6 +27,7 @@ from volseg.plots.panel import save_panel
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.storage import local_output, open_volume
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.training.run import train
 
@@ -121,7 +122,7 @@ def make_data(place: DemoFolder) -> None:
                 shard=_SHARD,
                 chunk=_CHUNK,
                 dtype=voxels.dtype.name,
-                voxel_nm=phantom.voxel_nm,
+                place=Place.of_nm(phantom.voxel_nm),
             )
             target.write(Box.of_shape(shape), voxels)
             target.remove_partials()

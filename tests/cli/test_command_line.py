@@ -25,12 +25,12 @@ OPTIONS = {
         "--block", "--calibrate", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo",
         "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--model", "--orientations", "--overwrite",
         "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--tls", "--uncertainty",
-        "--workers",
+        "--voxel-size", "--workers",
         "SOURCE", "TARGET",
     ],
     "evaluate": [
-        "--channel", "--ignore", "--json", "--kind", "--membrane", "--output", "--pixels-only", "--roi", "--threshold",
-        "PREDICTION", "TRUTH",
+        "--channel", "--ignore", "--ignore-place", "--json", "--kind", "--membrane", "--output", "--pixels-only",
+        "--roi", "--threshold", "PREDICTION", "TRUTH",
     ],
     "models": ["--json", "NAME"],
     "models import": [

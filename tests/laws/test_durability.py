@@ -18,6 +18,7 @@ from volseg.blocks import Box
 from volseg.cli.main import main
 from volseg.errors import TargetError
 from volseg.storage import Journal, Mark, read_marks
+from volseg.storage.place import Place
 from volseg.storage.publish import staged
 from volseg.storage.target import create_volume, open_target
 from volseg.testing.factories import make_volume
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 BLOCK = (1, 32, 32)
 BLOCKS = 2 * 2 * 3
+
+PLACE = Place.of_nm((1.0, 1.0, 1.0))
 
 
 def shards(target: Path) -> dict[str, bytes]:
@@ -102,7 +105,7 @@ def test_a_later_journal_is_refused(tmp_path: Path) -> None:
 
 
 def small_target(path: Path) -> None:
-    create_volume(path, shape=(1, 32, 64), shard=(1, 32, 32), chunk=(1, 32, 32), dtype="uint8", voxel_nm=(1, 1, 1))
+    create_volume(path, shape=(1, 32, 64), shard=(1, 32, 32), chunk=(1, 32, 32), dtype="uint8", place=PLACE)
 
 
 def test_the_disk_has_the_shard_before_its_name_and_its_folder_before_the_mark(
@@ -223,7 +226,7 @@ def child(action, step=0):
     return code == 9
 
 def create():
-    create_volume(first, shape=(1, 32, 64), shard=(1, 32, 32), chunk=(1, 32, 32), dtype="uint8", voxel_nm=(1, 1, 1))
+    create_volume(first, shape=(1, 32, 64), shard=(1, 32, 32), chunk=(1, 32, 32), dtype="uint8", place=PLACE)
 
 def resume():
     target = open_target(path)

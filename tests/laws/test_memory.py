@@ -44,6 +44,7 @@ from volseg.models.model import load_model_file
 from volseg.pipeline import BlockPipeline, EnsembleMember, process_block
 from volseg.prediction.sink import VolumeSink
 from volseg.storage import open_volume, open_target
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 
 model, raw, out, slots = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
@@ -51,7 +52,8 @@ header, volume = read_card(model), open_volume(raw)
 block = (2, 640, 640)
 grid = BlockGrid.over(volume.shape, block, block)
 tiling = Tiling(header.card.footprint, (1, 640, 640), (0, 128, 128))
-create_volume(out, shape=volume.shape, shard=block, chunk=(1, 64, 64), dtype="uint8", voxel_nm=(30.0, 6.0, 6.0))
+place = Place.of_nm((30.0, 6.0, 6.0))
+create_volume(out, shape=volume.shape, shard=block, chunk=(1, 64, 64), dtype="uint8", place=place)
 plan = plan_memory(load_model_file(model).network, grid, tiling, Load(1, "float32", 1, slots, "cpu"))
 retain_heap()
 predict = open_predictor(model, header.digest, tiling, Engine("cpu", "float32", 1, 2))

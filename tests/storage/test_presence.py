@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from volseg.blocks import BlockGrid, Box
+from volseg.storage.place import Place
 from volseg.storage.presence import NO_SHARDS, UNKNOWN_SIZE, ShardCheck
 from volseg.storage.target import Target, create_volume
 
@@ -26,7 +27,7 @@ def written(folder: Path, channels: tuple[str, ...], region: Box | None) -> tupl
             shard=SHARD,
             chunk=(1, 16, 16),
             dtype="uint8",
-            voxel_nm=(1, 1, 1),
+            place=Place.of_nm((1.0, 1.0, 1.0)),
             channels=names,
         )
         for name, names in (("map.zarr", channels), ("std.zarr", ()))

@@ -14,6 +14,7 @@ from volseg.blocks import Box
 from volseg.errors import TargetError
 from volseg.storage import open_target
 from volseg.storage.paths import refuse_other_content
+from volseg.storage.place import Place
 from volseg.storage.publish import staged
 from volseg.storage.target import create_volume, voxel_digest
 from volseg.testing.factories import blobs, make_volume
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def make(path: Path, shape=(6, 40, 40), shard=(4, 32, 32), chunk=(2, 16, 16)):
-    return create_volume(path, shape=shape, shard=shard, chunk=chunk, dtype="uint8", voxel_nm=(50.0, 4.0, 4.0))
+    return create_volume(
+        path, shape=shape, shard=shard, chunk=chunk, dtype="uint8", place=Place.of_nm((50.0, 4.0, 4.0))
+    )
 
 
 def test_a_volume_is_valid_ome_zarr_sharded_checked_and_in_nanometres(tmp_path: Path) -> None:

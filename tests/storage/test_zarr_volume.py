@@ -18,6 +18,7 @@ from volseg.blocks import Box
 from volseg.errors import ConfigError, SourceError
 from volseg.ops import Normalization, moments
 from volseg.storage import open_volume, volume_fingerprint
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.storage.zarr_metadata import channel_names
 from volseg.testing.factories import blobs, constants_of, make_volume
@@ -96,7 +97,7 @@ def channels_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three volumes along a channel axis; all voxels of each are its index."""
     path, shape = tmp_path_factory.mktemp("channels") / "affinities.zarr", (2, 8, 8)
     target = create_volume(
-        path, shape=shape, shard=shape, chunk=shape, dtype="uint8", voxel_nm=(30, 6, 6), channels=NAMES
+        path, shape=shape, shard=shape, chunk=shape, dtype="uint8", place=Place.of_nm((30, 6, 6)), channels=NAMES
     )
     target.write(Box.of_shape(shape), np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones(shape, np.uint8))
     return path

@@ -37,6 +37,8 @@ _THRESHOLDS = "thresholds.png"
 @click.option("--threshold", type=float, metavar="P", default=0.5, show_default=True,
               help="Probability that counts as membrane in the pixel scores.")  # fmt: skip
 @click.option("--pixels-only", is_flag=True, help="Skip V_rand and V_info, which take longer.")
+@click.option("--ignore-place", is_flag=True,
+              help="Accept a TRUTH of another voxel size or translation than PREDICTION's.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Write scores.json there, and thresholds.png for a probability map.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON only.")
@@ -50,6 +52,7 @@ def evaluate(
     roi: str | None,
     threshold: float,
     pixels_only: bool,
+    ignore_place: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -84,6 +87,7 @@ def evaluate(
         threshold=threshold,
         channel=channel,
         pixels_only=pixels_only,
+        ignore_place=ignore_place,
     )
     with ProgressBar("section", visible=not as_json, transient=True) as bar:
         scores = evaluate_volumes(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volseg.cli.options import HaloType, ToleranceType, ZyxType
+from volseg.cli.options import HaloType, NanometresType, ToleranceType, ZyxType
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ _ALL_EMPTY = (
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Predict this region only; it grows to whole shards.")
 @click.option("--mask", metavar="PATH",
               help="Skip blocks in which this volume, of the size of SOURCE or coarser, is 0.")  # fmt: skip
+@click.option("--voxel-size", type=NanometresType(),
+              help="Voxel size of SOURCE in nanometres, if it states none or a wrong one.")  # fmt: skip
 @click.option("--ignore-voxel-size", is_flag=True, help="Accept a voxel size that the model was not trained for.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="Where the network runs. auto: on GPUs if there are any.")  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import Field, field_validator
 
-from volseg.blocks import Zyx
+from volseg.blocks import Zyx, ZyxFloat, is_voxel_size
 from volseg.config.base import FrozenModel
 from volseg.config.tolerance import Tolerance
 
@@ -27,6 +27,7 @@ class PredictOptions(TypedDict, total=False):
     chunk: Zyx | None
     roi: str | None
     mask: str | None
+    voxel_size: ZyxFloat | None
     ignore_voxel_size: bool
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
@@ -59,6 +60,8 @@ class PredictConfig(FrozenModel):
     roi: str | None = None
     mask: str | None = None
     """Volume; blocks in which it is zero are skipped."""
+    voxel_size: ZyxFloat | None = None
+    """(z, y, x) in nanometres; None: as the source states."""
     ignore_voxel_size: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -73,6 +76,13 @@ class PredictConfig(FrozenModel):
     @classmethod
     def _path_as_text(cls, value: Any) -> Any:
         return fspath(value) if isinstance(value, PathLike) else value
+
+    @field_validator("voxel_size")
+    @classmethod
+    def _at_least_an_angstrom(cls, value: ZyxFloat | None) -> ZyxFloat | None:
+        if value is not None and not is_voxel_size(value):
+            raise ValueError("each size must be 0.1 nm at least")
+        return value
 
     @field_validator("model", mode="before")
     @classmethod

@@ -55,6 +55,7 @@ class EvaluateOptions:
         threshold: probability that counts as membrane.
         channel: of the prediction, by name or number; by default the one called membrane.
         pixels_only: leave out V_rand and V_info, which take about a second for a section of 1024 x 1024 pixels.
+        ignore_place: accept a truth whose voxel size or translation differs from the prediction's.
     """
 
     kind: Literal["auto", "probability", "instances"] = "auto"
@@ -64,6 +65,7 @@ class EvaluateOptions:
     threshold: float = 0.5
     channel: str | int | None = None
     pixels_only: bool = False
+    ignore_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def evaluate(
         on_progress: receives the progress.
 
     Raises:
-        SourceError: a source that cannot be read, an unknown channel, or shapes that differ.
+        SourceError: a source that cannot be read, an unknown channel, or shapes or places that differ.
         ConfigError: options that do not apply to the kind, or nothing to score.
     """
     pair = _open_pair(prediction, truth, options)
@@ -198,6 +200,11 @@ def _open_pair(prediction: str, truth: str, options: EvaluateOptions) -> _Pair:
     if predicted.shape != labels.shape:
         raise SourceError(
             f"prediction {prediction} is {predicted.shape}, truth {truth} is {labels.shape}; the shapes must be equal"
+        )
+    if predicted.place.differs(labels.place) and not options.ignore_place:
+        raise SourceError(
+            f"prediction {prediction} has {predicted.place}, truth {truth} has {labels.place} (z, y, x); give the "
+            "truth of the same place, or --ignore-place if their voxels belong together"
         )
     kind = _resolve_kind(prediction, predicted.dtype, options.kind)
     region = Box.of_shape(predicted.shape) if options.roi is None else parse_roi(options.roi, predicted.shape)

@@ -39,7 +39,8 @@ class RunEstimate:
         source: location of the volume.
         shape: of the volume (z, y, x).
         dtype: of the volume.
-        voxel_nm: of the volume, (z, y, x) in nanometres; None if it states none.
+        voxel_nm: size of its voxels (z, y, x) in nanometres; None if not known.
+        translation_nm: of its first voxel, likewise.
         target: path of the map.
         models: names.
         models_voxel_nm: voxel size of each model's training data, (z, y, x) in nanometres.
@@ -70,6 +71,7 @@ class RunEstimate:
     shape: Zyx
     dtype: str
     voxel_nm: ZyxFloat | None
+    translation_nm: ZyxFloat | None
     target: str
     models: tuple[str, ...]
     models_voxel_nm: tuple[ZyxFloat, ...]
@@ -132,7 +134,8 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         source=volume.location,
         shape=volume.shape,
         dtype=volume.dtype,
-        voxel_nm=volume.voxel_nm,
+        voxel_nm=spec.place.voxel_nm,
+        translation_nm=spec.place.translation_nm,
         target=str(spec.target),
         models=tuple(model.card.name for model in spec.models),
         models_voxel_nm=tuple(model.card.voxel_nm for model in spec.models),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from volseg.blocks import Box, parse_roi
 from volseg.cluster import check_cluster
 from volseg.config.tolerance import Tolerance
-from volseg.errors import REDACTED, ConfigError, TargetError
+from volseg.errors import REDACTED, ConfigError, ResumeError, TargetError
 from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
 from volseg.models import ModelHeader, check_ensemble, read_card, resolve_classes, resolve_model
 from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
@@ -19,6 +19,7 @@ from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.prediction.resume import refuse_other_inputs
 from volseg.storage import (
     BlockMask,
+    Place,
     RunRecord,
     Volume,
     claim_target,
@@ -32,7 +33,7 @@ from volseg.storage import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volseg.blocks import BlockGrid, Zyx
+    from volseg.blocks import BlockGrid, Zyx, ZyxFloat
     from volseg.config import PredictConfig
 
 
@@ -42,6 +43,8 @@ class RunSpec:
 
     Attributes:
         volume: the source.
+        place: its voxel size and translation, which the target gets.
+        voxel_size_given: whether the user stated the voxel size.
         models: the networks, whose estimates are averaged.
         classes: of the models, to write.
         plan: the blocks; the halos are exact if they are still to be measured.
@@ -61,6 +64,8 @@ class RunSpec:
     """
 
     volume: Volume
+    place: Place
+    voxel_size_given: bool
     models: tuple[ModelHeader, ...]
     classes: tuple[str, ...]
     plan: Plan
@@ -103,10 +108,12 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     volume = open_volume(config.source, level=config.scale_level)
     for location in (volume.location, config.source):
         refuse_overlap("source", location, target)
-    models = _open_models(config, volume, target)
+    recorded = read_record(target) if config.resume and target.exists() else None
+    given_nm = _given_voxel_size(config, recorded, target)
+    place = volume.place if given_nm is None else volume.place.with_voxel_nm(given_nm)
+    models = _open_models(config, volume, place, target)
     classes = resolve_classes(models, config.classes)
     check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
-    recorded = read_record(target) if config.resume and target.exists() else None
     if recorded is not None:
         refuse_other_inputs(recorded, volume, models, str(target))
     footprints = tuple(model.card.footprint for model in models)
@@ -125,9 +132,11 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     has_choice = any(len(candidate_halos(footprint)) > 1 for footprint in footprints)
     spec = RunSpec(
         volume=volume,
+        place=place,
+        voxel_size_given=given_nm is not None,
         models=models,
         classes=classes,
-        plan=plan,
+        plan=replace(plan, warnings=(*plan.warnings, *_place_warnings(volume, place))),
         mask=mask,
         target=target,
         overwrite=config.overwrite,
@@ -164,13 +173,35 @@ def _claim_target(config: PredictConfig) -> Path:
     return target
 
 
-def _open_models(config: PredictConfig, volume: Volume, target: Path) -> tuple[ModelHeader, ...]:
+def _given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ZyxFloat | None:
+    """The voxel size that the user states, or stated when the run to resume was started."""
+    if recorded is None or config.voxel_size in (None, recorded.source.voxel_nm):
+        earlier = recorded.source.voxel_nm if recorded is not None and recorded.source.voxel_size_given else None
+        return config.voxel_size if recorded is None else earlier
+    raise ResumeError(
+        f"{target} was started with a voxel size of {recorded.source.voxel_nm}, not {config.voxel_size}; leave out "
+        "--voxel-size, or start again with --overwrite"
+    )
+
+
+def _place_warnings(volume: Volume, place: Place) -> tuple[str, ...]:
+    if place.is_nm:
+        return ()
+    reason = f" ({place.problem})" if place.problem else ""
+    return (
+        f"{volume.location} states no voxel size{reason}, so the map states none, and whether the model suits it is "
+        "not checked; give --voxel-size Z,Y,X in nanometres",
+    )
+
+
+def _open_models(config: PredictConfig, volume: Volume, place: Place, target: Path) -> tuple[ModelHeader, ...]:
     """Read the models' cards, and refuse those that do not suit the volume."""
+    levels_nm = volume.levels_nm if place == volume.place else ()
     models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     for model in models:
         refuse_overlap("model", model.path, target)
         if not config.ignore_voxel_size:
-            refuse_voxel_size_mismatch(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, volume.levels_nm)
+            refuse_voxel_size_mismatch(place.voxel_nm, model.card.voxel_nm, model.card.footprint, levels_nm)
         refuse_dtype_mismatch(volume.dtype, model.card.normalization)
         if config.orientations == "all":
             refuse_uneven_rotation(model.card.footprint)

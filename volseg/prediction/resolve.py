@@ -53,9 +53,11 @@ def resolve_run(
         location=volume.location,
         shape=volume.shape,
         dtype=volume.dtype,
-        voxel_nm=volume.voxel_nm,
+        voxel_nm=spec.place.voxel_nm,
         identity=volume_fingerprint(volume),
         marks=source_marks(volume.location),
+        translation_nm=spec.place.translation_nm,
+        voxel_size_given=spec.voxel_size_given,
     )
     settings = _settings(spec, recorded, executor, workers)
     constants = (

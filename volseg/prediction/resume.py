@@ -72,7 +72,10 @@ def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) 
             )
     _refuse_other("source", recorded.source, requested.source, target)
     _refuse_other_models(recorded, requested.models, target)
-    pairs: list[tuple[str, object, object]] = []
+    pairs: list[tuple[str, object, object]] = [
+        ("voxel size", recorded.source.voxel_nm, requested.source.voxel_nm),
+        ("translation", recorded.source.translation_nm, requested.source.translation_nm),
+    ]
     for before, now in zip(recorded.models, requested.models, strict=False):
         pairs += [(name, getattr(before, name), getattr(now, name)) for name in ("halo", "tile", "statistics")]
     pairs += [

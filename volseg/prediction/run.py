@@ -102,8 +102,7 @@ def execute(
         refuse_other_versions(executor, progress)
         record, constants = resolve_run(spec, recorded, executor, progress)
         if recorded is None:
-            voxel_nm = spec.volume.voxel_nm or spec.models[0].card.voxel_nm
-            create_target(spec.target, record, voxel_nm, overwrite=spec.overwrite)
+            create_target(spec.target, record, spec.place, overwrite=spec.overwrite)
             _save_halo_curves(spec, record, progress)
         order = record.grid.numbers() if numbers is None else numbers
         return _run(spec, record, constants, executor, progress, order)

@@ -2,12 +2,13 @@
 
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
-from volseg.storage.convert import conversion_target, convert_stack
+from volseg.storage.convert import conversion_target, convert_stack, target_place
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, Mark, read_marks
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
+from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
 from volseg.storage.publish import claim_target
 from volseg.storage.readers import Readable, open_readable, open_sections
@@ -42,6 +43,7 @@ __all__ = [
     "MaskEntry",
     "MemmapFile",
     "ModelEntry",
+    "Place",
     "Readable",
     "RunRecord",
     "Settings",
@@ -67,6 +69,7 @@ __all__ = [
     "open_stack",
     "open_target",
     "open_volume",
+    "place_of",
     "read_marks",
     "read_record",
     "read_table",
@@ -77,6 +80,7 @@ __all__ = [
     "source_marks",
     "table_digest",
     "table_of",
+    "target_place",
     "volume_fingerprint",
     "write_table",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
+from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to, is_voxel_size
 from volseg.errors import ConfigError
 from volseg.storage.paths import refuse_overlap
 from volseg.storage.publish import claim_target, staged
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.storage.image_stack import Stack
+    from volseg.storage.place import Place
 
 _SHARD_YX = 1024
 _SHARD_CHUNKS_Z = 2
@@ -24,7 +25,7 @@ _SHARD_CHUNKS_Z = 2
 def convert_stack(
     stack: Stack,
     path: Path,
-    voxel_nm: ZyxFloat,
+    place: Place,
     on_sections: Callable[[int], None] = lambda done: None,
     *,
     overwrite: bool = False,
@@ -36,7 +37,7 @@ def convert_stack(
     Args:
         stack: sections of any kind of volume (`open_sections`).
         path: path of the new volume.
-        voxel_nm: voxel size (z, y, x) in nanometres.
+        place: voxel size and translation.
         on_sections: callback with the number of sections written so far.
         overwrite: replace an existing Zarr when the new one is complete.
 
@@ -45,7 +46,7 @@ def convert_stack(
         SourceError: a section cannot be read.
     """
     path = claim_target(path, overwrite=overwrite)
-    chunk = default_chunk(voxel_nm)
+    chunk = default_chunk(place.scale)
     z, y, x = stack.shape
     shard = (
         min(_SHARD_CHUNKS_Z * chunk[0], ceil_to(z, chunk[0])),
@@ -59,7 +60,8 @@ def convert_stack(
             shard=shard,
             chunk=chunk,
             dtype=stack.dtype,
-            voxel_nm=voxel_nm,
+            place=place,
+            name=path.name.removesuffix(".zarr"),
         )
         for first in range(0, z, shard[0]):
             stop = min(first + shard[0], z)
@@ -93,20 +95,34 @@ def convert_volume(
     Args:
         source: location of a TIFF, a folder of sections, FILE.h5:DATASET, or a Zarr.
         path: of the volume to create.
-        voxel_nm: (z, y, x) in nanometres; by default what the source states.
+        voxel_nm: (z, y, x) in nanometres; by default what the source states. It keeps its translation in voxels.
         on_sections: called with the number of sections written.
         overwrite: replace a Zarr at the path, once the new one is complete.
 
     Raises:
-        ConfigError: no voxel size is given or stated.
+        ConfigError: no voxel size is given or stated, or one below 0.1 nm is given.
         TargetError: the path exists or cannot be written.
         SourceError: the source cannot be read.
     """
     path = conversion_target(source, path, overwrite=overwrite)
-    stack, stated_nm = open_sections(source)
-    if voxel_nm is None and stated_nm is None:
-        raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")
-    return convert_stack(stack, path, voxel_nm or stated_nm or (1.0, 1.0, 1.0), on_sections, overwrite=overwrite)
+    stack, _ = open_sections(source)
+    return convert_stack(stack, path, target_place(source, stack.place, voxel_nm), on_sections, overwrite=overwrite)
+
+
+def target_place(source: str, stated: Place, voxel_nm: ZyxFloat | None) -> Place:
+    """Return the place of a converted volume: that which its source states, with the given voxel size if there is one.
+
+    Raises:
+        ConfigError: no voxel size is given or stated, or one below 0.1 nm is given.
+    """
+    if voxel_nm is not None:
+        if not is_voxel_size(voxel_nm):
+            raise ConfigError(f"voxel size {voxel_nm} is below 0.1 nm; give it as Z,Y,X in nanometres, such as 50,4,4")
+        return stated.with_voxel_nm(voxel_nm)
+    if not stated.is_nm:
+        reason = f" ({stated.problem})" if stated.problem else ""
+        raise ConfigError(f"{source} states no voxel size{reason}; give --voxel-size Z,Y,X in nanometres")
+    return stated
 
 
 def default_chunk(voxel_nm: ZyxFloat) -> Zyx:

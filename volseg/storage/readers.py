@@ -13,6 +13,7 @@ from volseg.registry import Registry
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
 from volseg.storage.image_stack import is_stack, open_stack
 from volseg.storage.memmap import MemmapFile, temporary_memmap
+from volseg.storage.place import Place, place_of
 from volseg.storage.zarr_volume import GREY, open_volume
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class Readable(Protocol):
         ...
 
     @property
+    def translation_nm(self) -> ZyxFloat | None:
+        """Translation (z, y, x) of the first voxel in nanometres; None if not stated."""
+        ...
+
+    @property
     def chunk(self) -> Zyx:
         """Voxels (z, y, x) that are decoded together."""
         ...
@@ -84,6 +90,7 @@ class UnpackedStack:
     """A stack of sections, decoded into a temporary file that worker processes share."""
 
     location: str
+    place: Place
     _file: MemmapFile
 
     @property
@@ -99,8 +106,13 @@ class UnpackedStack:
 
     @property
     def voxel_nm(self) -> ZyxFloat | None:
-        """None: voxel sizes in image files are not reliable."""
-        return None
+        """Voxel size (z, y, x) in nanometres; None if not known."""
+        return self.place.voxel_nm
+
+    @property
+    def translation_nm(self) -> ZyxFloat | None:
+        """Translation (z, y, x) of the first voxel in nanometres; None if not known."""
+        return self.place.translation_nm
 
     @property
     def chunk(self) -> Zyx:
@@ -128,6 +140,11 @@ class Sections:
         """The type of a voxel."""
         return self.volume.dtype
 
+    @property
+    def place(self) -> Place:
+        """Voxel size and translation."""
+        return place_of(self.volume)
+
     def read(self, first: int, stop: int) -> NDArray[Any]:
         """Sections [first, stop) as (z, y, x)."""
         return self.volume.read(Box((first, 0, 0), (stop, *self.shape[1:])))
@@ -143,7 +160,8 @@ class _StackReader:
     def open(self, location: str, dtypes: tuple[str, ...]) -> UnpackedStack:
         """Decode all sections into a temporary file, as image files cannot be read in boxes."""
         stack = open_stack(Path(location), dtypes)
-        return UnpackedStack(str(Path(location).resolve()), temporary_memmap(stack.shape, stack.dtype, _slabs(stack)))
+        file = temporary_memmap(stack.shape, stack.dtype, _slabs(stack))
+        return UnpackedStack(str(Path(location).resolve()), stack.place, file)
 
 
 class _Hdf5Reader:
@@ -198,10 +216,12 @@ def open_sections(location: str, dtypes: tuple[str, ...] = GREY) -> tuple[Stack,
         SourceError: it does not exist, has no known format, or has another type.
         ConfigError: the reader of a plug-in cannot be imported.
     """
+    stack: Stack
     if _reader_name(location) == "stack":
-        return open_stack(Path(location), dtypes), None
-    volume = open_readable(location, dtypes)
-    return Sections(volume), volume.voxel_nm
+        stack = open_stack(Path(location), dtypes)
+    else:
+        stack = Sections(open_readable(location, dtypes))
+    return stack, stack.place.voxel_nm
 
 
 def _reader_name(location: str) -> str:

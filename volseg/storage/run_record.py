@@ -42,6 +42,7 @@ class SourceEntry(FrozenModel):
     shape: Zyx
     dtype: str
     voxel_nm: ZyxFloat | None
+    """Voxel size (z, y, x) in nanometres; None if neither source nor user states it."""
     identity: str
     """Digest of shape, type and sampled voxels; independent of the path."""
     marks: SourceMarks | None = None
@@ -52,6 +53,10 @@ class SourceEntry(FrozenModel):
     """Sections without tissue, where the map is 0."""
     fills: tuple[float, ...] = ()
     """Grey values other than 0 that fill whole tiles of 64 x 64 and count as no tissue."""
+    translation_nm: ZyxFloat | None = None
+    """Translation (z, y, x) of the first voxel in nanometres; None if the voxel size is not known."""
+    voxel_size_given: bool = False
+    """Whether the user stated the voxel size."""
 
 
 class MaskEntry(FrozenModel):

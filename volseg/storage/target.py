@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.blocks import Box, Zyx, ZyxFloat
+    from volseg.blocks import Box, Zyx
+    from volseg.storage.place import Place
 
 
 _PARTIALS = ".partial"
@@ -181,7 +182,7 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
     shard: Zyx,
     chunk: Zyx,
     dtype: str,
-    voxel_nm: ZyxFloat,
+    place: Place,
     name: str = "",
     channels: Sequence[str] = (),
 ) -> Target:
@@ -193,7 +194,7 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
         shard: unit of storage, in voxels; a shard has one channel.
         chunk: unit of decoding, in voxels.
         dtype: data type.
-        voxel_nm: voxel size (z, y, x).
+        place: voxel size and translation.
         name: name of the image; by default that of the path.
         channels: channel names, for a channel axis before z; empty for no such axis.
 
@@ -217,21 +218,21 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
             # Otherwise an all-zero block would look like a lost one.
             config={"write_empty_chunks": True},
         )
-        group.attrs["ome"] = image_attributes(name or path.name.removesuffix(".zarr"), voxel_nm, channels)
+        group.attrs["ome"] = image_attributes(name or path.name.removesuffix(".zarr"), place, channels)
     except OSError as error:
         raise TargetError(f"cannot create {path}: {error.strerror or error}; choose a writable folder") from error
     return Target(path, array)
 
 
-def create_target(path: Path, record: RunRecord, voxel_nm: ZyxFloat, *, overwrite: bool = False) -> Target:
-    """Create the target of a run with its record.
+def create_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool = False) -> Target:
+    """Create the target of a run with its record, at the place of its source.
 
     It is created beside its path and renamed, so that a kill leaves either the old or the new volume.
 
     Args:
         path: path of the new group.
         record: of the run.
-        voxel_nm: voxel size (z, y, x).
+        place: voxel size and translation of the source.
         overwrite: replace a Zarr that is there.
 
     Raises:
@@ -248,7 +249,7 @@ def create_target(path: Path, record: RunRecord, voxel_nm: ZyxFloat, *, overwrit
                 shard=settings.shard,
                 chunk=settings.chunk,
                 dtype="uint8",
-                voxel_nm=voxel_nm,
+                place=place,
                 name=image_name,
                 channels=settings.classes if len(settings.classes) > 1 else (),
             )

@@ -20,6 +20,8 @@ from volseg.text import did_you_mean
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from volseg.storage.place import Place
+
 GREY = ("uint8", "uint16", "int16", "float32")
 LABELS = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "bool")
 
@@ -30,16 +32,26 @@ class Volume:
 
     Attributes:
         location: absolute path or URL of the array.
-        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
+        place: voxel size and translation.
         levels_nm: voxel sizes of all levels, finest first, if the volume was opened as a level of an OME-Zarr.
         channel: index along the channel axis; None if there is no such axis.
     """
 
     location: str
-    voxel_nm: ZyxFloat | None
+    place: Place
     _array: zarr.Array[Any]
     levels_nm: tuple[ZyxFloat | None, ...] = ()
     channel: int | None = None
+
+    @property
+    def voxel_nm(self) -> ZyxFloat | None:
+        """Voxel size (z, y, x) in nanometres; None if not known."""
+        return self.place.voxel_nm
+
+    @property
+    def translation_nm(self) -> ZyxFloat | None:
+        """Translation (z, y, x) of the first voxel in nanometres; None if not known."""
+        return self.place.translation_nm
 
     @property
     def shape(self) -> Zyx:
@@ -99,7 +111,7 @@ def open_volume(
         raise SourceError(f"{location} holds {metadata.dtype}; supported types: {', '.join(dtypes)}")
     return Volume(
         location if "://" in location else str(Path(location).resolve()),
-        metadata.voxel_nm,
+        metadata.place,
         _open_array(location),
         metadata.levels_nm,
         _channel_index(metadata, channel),

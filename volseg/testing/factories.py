@@ -20,7 +20,7 @@ from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
 from volseg.prediction.autotune.probe import ProbeSpec
-from volseg.storage import create_target, open_volume, read_record, slab_statistics
+from volseg.storage import Place, create_target, open_volume, read_record, slab_statistics
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
@@ -58,12 +58,14 @@ def make_volume(
     shape: tuple[int, int, int],
     *,
     voxels: NDArray[Any] | None = None,
-    voxel_nm: tuple[float, float, float] = VOXEL_NM,
+    voxel_nm: tuple[float, float, float] | None = VOXEL_NM,
+    translation_nm: tuple[float, float, float] | None = None,
     chunk: tuple[int, int, int] = (2, 32, 32),
 ) -> Path:
     """Write an OME-Zarr volume, of blobs by default."""
     voxels = blobs(shape) if voxels is None else voxels
-    target = create_volume(path, shape=shape, shard=chunk, chunk=chunk, dtype=voxels.dtype.name, voxel_nm=voxel_nm)
+    place = Place.of_nm(voxel_nm, translation_nm)
+    target = create_volume(path, shape=shape, shard=chunk, chunk=chunk, dtype=voxels.dtype.name, place=place)
     target.write(Box.of_shape(shape), voxels)
     target.remove_partials()
     return path
@@ -267,7 +269,7 @@ def read_volume(path: Path | str) -> NDArray[Any]:
 def create_target_like(target: Path, first: Path) -> None:
     """Create an empty target with the run record of another."""
     record = read_record(first)
-    create_target(target, record, record.source.voxel_nm or VOXEL_NM)
+    create_target(target, record, Place.of_nm(record.source.voxel_nm, record.source.translation_nm))
 
 
 def whole_pass_bytes(model_file: Path, raw_path: Path) -> NDArray[np.uint8]:
