@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from volseg.inference.hardware import available_cpus, instruction_set
+from volseg.inference.hardware import instruction_set
+from volseg.system import available_cpus
 
 RESULTS = Path(__file__).parent / "results"
 

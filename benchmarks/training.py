@@ -24,11 +24,11 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from benchmarks.record import record
 from volseg.blocks import Box
 from volseg.config import TrainConfig
-from volseg.inference.hardware import available_cpus
 from volseg.models.registry import build_network
 from volseg.phantom import make_phantom
 from volseg.storage.place import Place
 from volseg.storage.target import create_volume
+from volseg.system import available_cpus
 from volseg.training.run import train
 
 WIDTH, BATCH, SIDE = (64, 8, 256) if sys.argv[1:] == ["cuda"] else (16, 4, 256)
