@@ -185,9 +185,11 @@ def _given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target:
 
 
 def _place_warnings(volume: Volume, place: Place) -> tuple[str, ...]:
+    problem = volume.place.problem
     if place.is_nm:
-        return ()
-    reason = f" ({place.problem})" if place.problem else ""
+        given = f"so it is taken to have {place}, as --voxel-size says; its translation is kept in voxels"
+        return (f"{volume.location}: {problem}, {given}",) if problem else ()
+    reason = f" ({problem})" if problem else ""
     return (
         f"{volume.location} states no voxel size{reason}, so the map states none, and whether the model suits it is "
         "not checked; give --voxel-size Z,Y,X in nanometres",
