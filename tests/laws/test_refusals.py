@@ -242,7 +242,7 @@ OTHERS: list[tuple[list[str], int, str]] = [
     (["convert", "none.tif", "v.zarr", "--voxel-size", "1,1,1"], 1, "none.tif does not exist"),
     (["convert", "stack.tif", "v.zarr"], 2, "stack.tif states no voxel size; give --voxel-size Z,Y,X"),
     (["convert", "stack.tif", "v.zarr", "--voxel-size", "1,1"], 2, "write nanometres as Z,Y,X"),
-    (["convert", "stack.tif", "v.zarr", "--voxel-size", "1,0,1"], 2, "each size must be above 0 nm"),
+    (["convert", "stack.tif", "v.zarr", "--voxel-size", "1,0,1"], 2, "each size must be 0.1 nm at least"),
     (["convert", "stack.tif", "there.zarr", "--voxel-size", "1,1,1"], 1, "there.zarr exists already"),
     (["convert", "stack.tif", "folder", "--voxel-size", "1,1,1", "--overwrite"], 1, "is not a Zarr, so --overwrite"),
     (["evaluate", "raw.zarr", "none.tif"], 1, "does not exist"),

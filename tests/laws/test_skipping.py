@@ -153,7 +153,7 @@ def test_a_mask_is_frozen_with_the_run(padded: Path, mask: Path, options: dict[s
     assert entry is not None
     assert (entry.location, entry.shape, entry.blocks) == (str(mask / "0"), (1, 16, 40), 3)
     full = make_volume(tmp_path / "full.zarr", (1, 16, 40), voxels=np.ones((1, 16, 40), np.uint8))
-    with pytest.raises(ResumeError, match=r"another mask \(.* of 3 blocks recorded, .* of 10 blocks requested\)"):
+    with pytest.raises(ResumeError, match=r"another mask \(.*mask.zarr/0 recorded, .*full.zarr/0 requested\)"):
         volseg.predict(str(padded), str(target), **options, mask=str(full), resume=True)
     with pytest.raises(ResumeError, match="another block"):
         volseg.predict(str(padded), str(target), **options | {"block": (1, 64, 32)}, mask=str(mask), resume=True)
@@ -196,7 +196,7 @@ def test_the_command_line_says_what_is_skipped_and_what_is_left(
     assert (dry["blocks"], dry["blocks_outside_the_mask"], dry["blocks_to_do"]) == (10, 7, 3)
     # Along y 2 blocks read 2 chunks each of 2; along x 2, 3, 3, 3 and 2 of 5.
     assert dry["read_amplification"] == pytest.approx(4 / 2 * 13 / 5)
-    assert "blocks to do  3" in CliRunner().invoke(main, [*command, "--dry-run"]).stdout
+    assert "10 blocks of 1 x 32 x 32 voxels, 3 to do" in CliRunner().invoke(main, [*command, "--dry-run"]).stdout
     out = CliRunner().invoke(main, command).stdout
     assert "3 of 10 blocks (skipped: 1 empty, 7 outside the mask)" in out
     assert "read amplification 5.20" in out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
@@ -129,10 +130,11 @@ def test_a_source_that_was_moved_is_another_source(tmp_path: Path, small_model: 
 
 def test_a_prediction_is_not_scored_against_a_truth_elsewhere(tmp_path: Path) -> None:
     raw = make_volume(tmp_path / "a.zarr", SHAPE, voxel_nm=(50, 4, 4), translation_nm=MOVED)
+    halves = np.repeat(np.uint8([0, 255]), 16) * np.ones(SHAPE, np.uint8)
     for name, size, start in (("b", (50, 4, 4), (0, 0, 0)), ("c", (50, 8, 8), MOVED)):
-        truth = make_volume(tmp_path / f"{name}.zarr", SHAPE, voxel_nm=size, translation_nm=start)
+        truth = make_volume(tmp_path / f"{name}.zarr", SHAPE, voxels=halves, voxel_nm=size, translation_nm=start)
         with pytest.raises(SourceError, match=r"50 x 4 x 4 nm at 1000, 400, 800 nm, .*--ignore-place"):
             volseg.evaluate(str(raw), str(truth))
         volseg.evaluate(str(raw), str(truth), ignore_place=True, pixels_only=True, membrane="nonzero", ignore=1)
-    unknown = make_volume(tmp_path / "d.zarr", SHAPE, voxel_nm=None)
+    unknown = make_volume(tmp_path / "d.zarr", SHAPE, voxels=halves, voxel_nm=None)
     volseg.evaluate(str(raw), str(unknown), pixels_only=True, membrane="nonzero")

@@ -137,8 +137,9 @@ def confirmed_constants(
     for number, (entry, table) in enumerate(zip(recorded.models, again.tables, strict=True)):
         if table_digest(table) != entry.statistics and not (tables and _agree(tables[number], table)):
             raise ResumeError(
-                f"{spec.target} was started with another source: the grey values of its sections differ from those of "
-                f"{spec.volume.location}; restore it, or start again with --overwrite"
+                f"{spec.target} was started with another source ({recorded.source.location} recorded, "
+                f"{spec.volume.location} requested, whose sections have other grey values); repeat the run's own "
+                "command with --resume, or start again with --overwrite"
             )
     return RunConstants(tables or again.tables, recorded.source.empty_sections, recorded.source.fills)
 
