@@ -177,9 +177,7 @@ def test_a_source_with_other_times_is_measured_again_and_one_that_was_edited_is_
     voxels[0, 3, 3] ^= 1  # outside the windows of the fingerprint
     shutil.rmtree(raw)
     make_volume(raw, voxels.shape, voxels=voxels, chunk=(1, 50, 50))
-    with pytest.raises(
-        volseg.ResumeError, match=r"another source .*raw.zarr.* other grey values"
-    ):
+    with pytest.raises(volseg.ResumeError, match=r"another source .*raw.zarr.* other grey values"):
         run(raw, target, small_model, resume=True, block=(1, 320, 320))
 
 
