@@ -237,6 +237,8 @@ def test_raw_map_and_uncertainty_of_a_translated_volume_lie_on_one_another_at_ea
         ]  # fmt: skip
         page.goto(session.url)
         screen = Screen(page, session, tmp_path / "viewer.png")
+        # The middle of the window is the centre of the marker.
+        places = [(y - row + SHAPE[1] / 2, x - column + SHAPE[2] / 2) for y, x in (*inside, *outside)]
         for name, render_scale in [*((name, 1) for name in names), ("raw", 64)]:
             with session.viewer.txn() as state:
                 state.cross_section_scale = 1 / 32  # a voxel is 32 pixels wide
@@ -244,8 +246,6 @@ def test_raw_map_and_uncertainty_of_a_translated_volume_lie_on_one_another_at_ea
                 for layer in state.layers:
                     layer.visible = layer.name == name
                 state.layers[name].layer.cross_section_render_scale = render_scale
-            # The middle of the window is the centre of the marker.
-            places = [(y - row + SHAPE[1] / 2, x - column + SHAPE[2] / 2) for y, x in (*inside, *outside)]
 
             def is_drawn(*colours, coarse=render_scale > 1):
                 bright, dark = np.array(colours[:4]).max(1), np.array(colours[4:]).max(1)
