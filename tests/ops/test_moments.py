@@ -46,6 +46,15 @@ def test_moments_are_those_of_all_tissue_voxels_for_any_windows(seed: int, dtype
         assert (mean, std, count) == moments_of(section), "sums of integers are exact"
 
 
+@pytest.mark.parametrize("width", [255, 256, 512])
+def test_sums_of_bytes_are_exact_whatever_the_width(width: int, rng: np.random.Generator) -> None:
+    section = rng.integers(200, 256, (512, width)).astype(np.uint8)
+    mean, std, _ = moments_of(section)
+    assert mean == int(section.sum(dtype=np.int64)) / section.size
+    squares = int((section.astype(np.int64) ** 2).sum())
+    assert std**2 == pytest.approx(squares / section.size - mean**2, rel=1e-9)
+
+
 def test_large_values_of_small_contrast_keep_their_digits() -> None:
     section = (1e6 + np.arange(64).reshape(8, 8) % 2).astype(np.float32)
     assert moments_of(section) == pytest.approx(Moments(1e6 + 0.5, 0.5, 64))

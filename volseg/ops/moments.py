@@ -20,6 +20,7 @@ TILE = 64
 """Side of the tiles, counted from the section's first voxel, in which a single value is no tissue."""
 _PIECE = 1 << 17
 """Voxels that are added at once; so few that sums of squares of 16-bit integers are exact in float64."""
+_ROW = 256
 _PROBES = ((0, 0), (63, 63), (31, 32), (0, 63), (63, 0), (16, 48))
 
 
@@ -84,6 +85,13 @@ class SectionSum:
             return
         count = int(np.count_nonzero(piece))
         if not count:
+            return
+        if self.dtype == np.uint8 and piece.size % _ROW == 0:
+            # Rows so short that their sums of squares are exact in float32, which is twice as fast.
+            rows = piece.astype(np.float32).reshape(-1, _ROW)
+            self._count += count
+            self._sum += int(np.einsum("ij->i", rows).sum(dtype=np.float64))
+            self._squares += int(np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64))
             return
         grey = piece.astype(np.float64)
         if self.dtype.kind == "f":
