@@ -161,7 +161,7 @@ def test_a_transformation_that_is_neither_scale_nor_translation_is_not_ignored(t
         ({"voxel_size": [0.05, 0.004, 0.004], "units": ["um"] * 3}, (50, 4, 4), (0, 0, 0)),
         ({"voxel_size": [0, 4, 4]}, None, None),
         ({"voxel_size": [50, 4]}, None, None),
-        ({"voxel_size": "50"}, None, None),
+        ({"voxel_size": "544"}, None, None),
         ({"resolution": [float("nan"), 4, 4]}, None, None),
     ],
 )

@@ -142,7 +142,7 @@ def _along_zyx(names: Sequence[object]) -> Callable[[Sequence[Any]], list[Any]]:
 
 
 def _three(values: Sequence[Any]) -> ZyxFloat:
-    z, y, x = (float(value) for value in values)
+    z, y, x = (1.0 * value for value in values)  # of text, a TypeError
     return z, y, x
 
 

@@ -27,7 +27,8 @@ def _ome_place(text: str) -> Place:
     """Read PhysicalSizeX, .. (by default in micrometres), and PositionX, .. of the first plane (no default unit)."""
     try:
         pixels = ElementTree.fromstring(text).find("{*}Image/{*}Pixels")
-        assert pixels is not None
+        if pixels is None:
+            return Place(problem="its OME metadata describe no pixels")
         missing = [axis for axis in "ZYX" if f"PhysicalSize{axis}" not in pixels.attrib]
         if missing:
             return Place(problem=f"its OME metadata state no PhysicalSize{missing[0]}" if len(missing) < 3 else "")
@@ -45,7 +46,7 @@ def _ome_place(text: str) -> Place:
                 return Place(problem=f"its OME metadata state Position{axis} {position} in {unit!r}")
             start[i] = float(position) * length / (voxel_unit or 1.0)
         return Place.stated(scale, start, units)
-    except (AssertionError, TypeError, ValueError, ElementTree.ParseError) as error:
+    except (TypeError, ValueError, ElementTree.ParseError) as error:
         return Place(problem=f"its OME metadata cannot be read ({error})")
 
 
@@ -61,7 +62,7 @@ def _imagej_place(metadata: Mapping[str, Any], pixels_per_unit: tuple[float, flo
         scale = [metadata["spacing"], *(1 / pixels for pixels in pixels_per_unit)]
     try:
         scale[0] = abs(float(scale[0]))  # ImageJ writes it negative for stacks in reverse order
-        start = [-float(metadata.get(f"{axis}origin", 0)) * size for axis, size in zip("zyx", scale, strict=True)]
+        start = [0.0 - float(metadata.get(f"{axis}origin", 0)) * size for axis, size in zip("zyx", scale, strict=True)]
         return Place.stated(scale, start, [unit] * 3)
     except (TypeError, ValueError) as error:
         return Place(problem=f"its ImageJ metadata cannot be read ({error})")
