@@ -104,10 +104,10 @@ CASES: list[tuple[str, Any, Any]] = [
 def test_nan_around_tissue_is_no_data_and_in_its_midst_is_damage(name: str, where: Any, damage: Any, rows: int) -> None:
     section = np.ones((200, 300), np.float32)
     section[where] = NAN
-    tiles = NanTiles((200, 300))
+    tiles = NanTiles((0, 0), (200, 300))
     for first in range(0, 200, rows):
         tiles.add(section[first : first + rows], (first, 0))
-    assert tiles.found
+    assert tiles.has_non_finite
     assert tiles.damage() == damage
 
 
@@ -115,6 +115,6 @@ def test_nan_beside_fill_is_around_the_tissue() -> None:
     section = np.ones((256, 256), np.float32)
     section[64:192, 64:192] = 0
     section[60:70, 60:70] = NAN
-    tiles = NanTiles((256, 256))
+    tiles = NanTiles((0, 0), (256, 256))
     tiles.add(section)
     assert tiles.damage() is None

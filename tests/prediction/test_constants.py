@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OPTIONS: dict[str, Any] = {"precision": "float32", "cluster": "serial", "halo": (0, 8, 8), "block": (1, 64, 64)}
+
+
+DEEP: dict[str, Any] = {"width": 4, "depth": 1, "padded": True, "kernel": [3, 3, 3], "pool": [2, 2, 2]}
 
 
 def tables_of(target: Path) -> list[np.ndarray]:
@@ -127,6 +131,34 @@ def test_what_lies_outside_the_mask_fails_no_block_inside(small_model: Path, tmp
     assert CliRunner().invoke(main, [*words, "--mask", str(tmp_path / "mask.zarr")]).exit_code == 0
 
 
+@pytest.mark.parametrize(("roi", "tile"), [("20:24,:,:", (8, 32, 32)), ("21:22,:,:", None)])
+def test_all_sections_that_a_tile_may_see_have_constants(tmp_path: Path, roi: str, tile: Any) -> None:
+    """A tile of a 3-D network is aligned to its stride, and may be deeper than the block."""
+    model = make_model(tmp_path / "deep.safetensors", "unet", DEEP)
+    raw = make_volume(tmp_path / "raw.zarr", (48, 32, 32), chunk=(1, 32, 32))
+    more: dict[str, Any] = {"block": (4, 32, 32), "shard": (1, 32, 32), "tile": tile, "roi": roi, "halo": "exact"}
+    options = {"precision": "float32", "cluster": "serial", "model": str(model), **more}
+    assert volseg.predict(str(raw), str(tmp_path / "m.zarr"), **options).failed == {}
+
+
+def test_nan_around_the_tissue_is_stated(small_model: Path, tmp_path: Path) -> None:
+    voxels = blobs((2, 128, 128), dtype="float32")
+    voxels[1, :, 100:] = np.nan
+    notes = run(make_volume(tmp_path / "raw.zarr", voxels.shape, voxels=voxels), tmp_path / "m.zarr", small_model)
+    assert "1 section of 2 with NaN or infinity around the tissue: 0 there" in notes
+    assert read_record(tmp_path / "m.zarr").source.not_finite_sections == 1
+    assert not read_volume(tmp_path / "m.zarr")[1, :, 100:].any()
+
+
+def test_nan_in_tissue_at_the_edge_of_a_region_is_refused(small_model: Path, tmp_path: Path) -> None:
+    """What was not read is not taken for the outside."""
+    voxels = blobs((1, 256, 256), dtype="float32")
+    voxels[0, 70, 70] = np.nan
+    raw = make_volume(tmp_path / "raw.zarr", voxels.shape, voxels=voxels)
+    with pytest.raises(volseg.SourceError, match=r"midst of tissue, .* \(0, 70, 70\)"):
+        run(raw, tmp_path / "m.zarr", small_model, roi=":,64:128,64:128")
+
+
 def test_a_resume_reads_the_frozen_constants_and_not_the_volume(
     small_model: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +222,18 @@ def test_without_statistics_a_source_with_other_times_is_refused(tmp_path: Path,
         run(raw, tmp_path / "m.zarr", model, resume=True)
 
 
+@pytest.mark.parametrize("chunk", [(64, 1024, 1024), (1, 512, 512), (128, 128, 128), (1, 1, 30_000), (3, 700, 900)])
+def test_windows_of_huge_sections_are_small_and_decode_chunks_once(chunk: Any) -> None:
+    import volseg.storage.statistics as statistics
+
+    volume: Any = SimpleNamespace(shape=(64, 30_000, 30_000), chunk=chunk, dtype="uint8")
+    windows = list(statistics._windows(volume, (0, min(chunk[0], 64)), Box.of_shape(volume.shape)))
+    assert sum(box.voxels for box in windows) == min(chunk[0], 64) * 30_000**2
+    assert max(box.voxels for box in windows) <= max(statistics._WINDOW_BYTES, 64 * 1024 * 1024)
+    if 700 not in chunk:
+        assert all(a % c == 0 for box in windows for a, c in zip(box.start[1:], chunk[1:], strict=True))
+
+
 def test_windows_do_not_change_the_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill that is found in the last window does not count in the first one."""
     import volseg.storage.statistics as statistics
@@ -201,6 +245,8 @@ def test_windows_do_not_change_the_constants(tmp_path: Path, monkeypatch: pytest
     whole = slab_statistics(volume, (0, 2), ("section",), Box.of_shape(volume.shape))
     monkeypatch.setattr(statistics, "_WINDOW_BYTES", 1)
     assert slab_statistics(volume, (0, 2), ("section",), Box.of_shape(volume.shape)) == whole
+    sideways = open_volume(str(make_volume(tmp_path / "x.zarr", (3, 70, 300), voxels=voxels.swapaxes(1, 2))))
+    assert slab_statistics(sideways, (0, 2), ("section",), Box.of_shape(sideways.shape)) == whole
     assert whole.fills == (9.0,)
     counted = voxels[:2].astype(float)
     assert [m.voxels for m in whole.moments[0]] == [int(((s != 0) & (s != 9)).sum()) for s in counted]

@@ -37,7 +37,7 @@ def convert(source: str, target: str, voxel_size: ZyxFloat | None, overwrite: bo
     from volseg.text import counted
 
     path = conversion_target(source, target, overwrite=overwrite)
-    stack, _ = open_sections(source)
+    stack = open_sections(source)
     place = target_place(source, stack.place, voxel_size)
     z, y, x = stack.shape
     with ProgressBar("section", transient=True) as bar:

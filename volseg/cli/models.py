@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volseg.blocks import format_zyx
 from volseg.cli.output import echo_json, plain_table, value_text
 from volseg.text import did_you_mean
 
@@ -129,7 +130,7 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     left = (title, "reach", "stride", "margin", "exact\nhalo")
     table = plain_table(left, ("layers", "parameters", "GFLOP/\nMvoxel"), gap=1)
     for row in rows:
-        sizes = (",".join(map(str, row[key])) for key in ("reach", "stride", "margin", "exact_halo"))
+        sizes = (format_zyx(row[key]) for key in ("reach", "stride", "margin", "exact_halo"))
         cost = (str(row["layers"]), f"{row['parameters'] / 1e6:.1f} M", f"{row['flops_per_voxel'] / 1e3:.0f}")
         table.add_row(row["name"], *sizes, *cost)
     Console().print(table)

@@ -242,7 +242,7 @@ def _open_prediction(prediction: str, channel: str | int | None) -> Stack:
 
 
 def _open(location: str, dtypes: tuple[str, ...]) -> Stack:
-    return open_sections(location, dtypes)[0]
+    return open_sections(location, dtypes)
 
 
 def _read(source: Stack, box: Box) -> NDArray[Any]:

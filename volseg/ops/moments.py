@@ -21,7 +21,9 @@ TILE = 64
 _PIECE = 1 << 17
 """Voxels that are added at once; so few that sums of squares of 16-bit integers are exact in float64."""
 _ROW = 256
-_PROBES = ((0, 0), (63, 63), (31, 32), (0, 63), (63, 0), (16, 48))
+"""Bytes whose sum of squares is exact in float32."""
+_PROBES = ((63, 63), (31, 32), (0, 63), (63, 0), (16, 48))
+"""Voxels of a tile that are compared with its first one before all are."""
 
 
 class Moments(NamedTuple):
@@ -87,7 +89,7 @@ class SectionSum:
         if not count:
             return
         if self.dtype == np.uint8 and piece.size % _ROW == 0:
-            # Rows so short that their sums of squares are exact in float32, which is twice as fast.
+            # float32 is twice as fast as float64.
             rows = piece.astype(np.float32).reshape(-1, _ROW)
             self._count += count
             self._sum += int(np.einsum("ij->i", rows).sum(dtype=np.float64))
@@ -139,7 +141,7 @@ def tile_fills(window: NDArray[Any], start: tuple[int, int], known: set[float]) 
     tiles = inside[: ny * TILE, : nx * TILE].reshape(ny, TILE, nx, TILE)
     corner = tiles[:, 0, :, 0]
     candidates = corner != 0
-    for y, x in _PROBES[1:]:
+    for y, x in _PROBES:
         candidates &= corner == tiles[:, y, :, x]
     found: set[float] = set()
     for y, x in np.argwhere(candidates):
@@ -167,22 +169,24 @@ def pooled(sections: Sequence[tuple[float, float, float]]) -> Moments:
 class NanTiles:
     """Where a float section holds NaN or infinity: around the tissue, or in its midst.
 
-    NaN is around the tissue if its tile or one beside it holds no tissue, or if it reaches the section's border there.
+    NaN is around the tissue if its tile or one beside it was seen and holds no tissue, or if it reaches the border of
+    what is read there.
     """
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, start: tuple[int, int], stop: tuple[int, int]) -> None:
         """Count nothing yet.
 
         Args:
-            shape: of the section (y, x).
+            start: first voxel (y, x) of the section that is read.
+            stop: end of the voxels that are read.
         """
-        tiles = tuple(-(-n // TILE) for n in shape)
-        self._shape = shape
-        self._bad, self._tissue, self._at_border = (np.zeros(tiles, bool) for _ in range(3))
+        tiles = tuple(-(-n // TILE) for n in stop)
+        self._start, self._stop = start, stop
+        self._bad, self._seen, self._tissue, self._at_border = (np.zeros(tiles, bool) for _ in range(4))
         self._voxel: dict[tuple[int, int], tuple[int, int]] = {}
 
     @property
-    def found(self) -> bool:
+    def has_non_finite(self) -> bool:
         """Whether any voxel is NaN or infinite."""
         return bool(self._voxel)
 
@@ -191,7 +195,9 @@ class NanTiles:
         finite = np.isfinite(window)
         tissue = _any_in_tiles(finite & (window != 0), start)
         y, x = (a // TILE for a in start)
-        self._tissue[y : y + tissue.shape[0], x : x + tissue.shape[1]] |= tissue
+        within = (slice(y, y + tissue.shape[0]), slice(x, x + tissue.shape[1]))
+        self._tissue[within] |= tissue
+        self._seen[within] = True
         if finite.all():
             return
         for tile_y, tile_x in np.argwhere(_any_in_tiles(~finite, start)):
@@ -199,11 +205,11 @@ class NanTiles:
             self._bad[tile] = True
             voxels = _bad_voxels(finite, start, tile)
             self._voxel.setdefault(tile, (int(voxels[0][0]), int(voxels[0][1])))
-            self._at_border[tile] |= bool(((voxels == 0) | (voxels == np.subtract(self._shape, 1))).any())
+            self._at_border[tile] |= bool(((voxels == self._start) | (voxels == np.subtract(self._stop, 1))).any())
 
     def damage(self) -> tuple[int, int] | None:
         """The first voxel (y, x) that is NaN or infinite in the midst of tissue; None if there is none."""
-        outside = np.pad(~self._tissue, 1, constant_values=False)
+        outside = np.pad(self._seen & ~self._tissue, 1, constant_values=False)
         near = self._at_border.copy()
         height, width = near.shape
         for y in range(3):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from volseg.blocks import ceil_to
 from volseg.errors import ResumeError, TargetError
 from volseg.ops.moments import pooled
 from volseg.storage import (
@@ -24,14 +25,15 @@ from volseg.storage import (
 from volseg.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from volseg.blocks import Box
     from volseg.cluster import Executor, Progress
+    from volseg.pipeline import Plan
     from volseg.prediction.prepare import RunSpec
-    from volseg.storage import KeptBlocks, RunRecord
+    from volseg.storage import KeptBlocks, RunRecord, SourceEntry
     from volseg.storage.readers import Readable
     from volseg.storage.run_record import SourceMarks
 
@@ -46,11 +48,13 @@ class RunConstants:
         tables: of each network, float64: one row of mean and standard deviation, or one a section; NaN in sections that
             no block needs.
         empty_sections: number of sections without tissue.
+        not_finite_sections: number of sections that hold NaN or infinity, around the tissue.
         fills: values other than 0 that fill whole tiles.
     """
 
     tables: tuple[NDArray[np.float64], ...]
     empty_sections: int = 0
+    not_finite_sections: int = 0
     fills: tuple[float, ...] = ()
 
 
@@ -89,9 +93,10 @@ def run_constants(spec: RunSpec, executor: Executor, progress: Progress, samples
             constants[mode][z] = moments[z if samples is None else min(numbers, key=lambda n: abs(n - z))].constants
     empty = sum(one.voxels == 0 for one in moments_in_order(results, 0)) if modes else 0
     fills = tuple(sorted({value for slab in results for value in slab.fills}))
-    _state(progress, empty, len(numbers), fills)
+    not_finite = sum(len(slab.not_finite) for slab in results)
+    _state(progress, empty, not_finite, len(numbers), fills)
     tables = (table_of([one.training]) if one.scope == "training" else constants[one.mode] for one in normalizations)
-    return RunConstants(tuple(tables), empty, fills)
+    return RunConstants(tuple(tables), empty, not_finite, fills)
 
 
 def needs_pass(spec: RunSpec) -> bool:
@@ -112,7 +117,7 @@ def confirmed_constants(
         recorded: its record.
         marks: of the source's files as they are.
         executor: whose workers read.
-        progress: is told of a pass.
+        progress: receives a note before a pass.
 
     Raises:
         ResumeError: the source was edited, or may have been.
@@ -124,7 +129,7 @@ def confirmed_constants(
         tables = ()
         progress.note(f"{error}; they are computed again")
     if tables and recorded.source.marks == marks:
-        return RunConstants(tables, recorded.source.empty_sections, recorded.source.fills)
+        return _with_source(tables, recorded.source)
     changed = f"{recorded.source.marks or 'none'} recorded, {marks or 'none'} found"
     if not needs_pass(spec) and recorded.source.marks != marks:
         raise ResumeError(
@@ -141,7 +146,11 @@ def confirmed_constants(
                 f"{spec.volume.location} requested, whose sections have other grey values); repeat the run's own "
                 "command with --resume, or start again with --overwrite"
             )
-    return RunConstants(tables or again.tables, recorded.source.empty_sections, recorded.source.fills)
+    return _with_source(tables or again.tables, recorded.source)
+
+
+def _with_source(tables: tuple[NDArray[np.float64], ...], source: SourceEntry) -> RunConstants:
+    return RunConstants(tables, source.empty_sections, source.not_finite_sections, source.fills)
 
 
 def _agree(recorded: NDArray[np.float64], measured: NDArray[np.float64]) -> bool:
@@ -150,13 +159,23 @@ def _agree(recorded: NDArray[np.float64], measured: NDArray[np.float64]) -> bool
 
 
 def _section_ranges(spec: RunSpec, samples: int | None) -> list[tuple[int, int]]:
-    """Sections to read together: those of the region, and of its halo along z."""
-    shape, region, halo = spec.volume.shape, spec.plan.grid.region, spec.plan.halo[0]
-    first, stop = max(0, region.start[0] - halo), min(shape[0], region.stop[0] + halo)
+    """Sections to read together: all that a tile of a block may see."""
+    shape, region = spec.volume.shape, spec.plan.grid.region
+    before, after = (max(sides) for sides in zip(*_sections_around(spec.plan), strict=True))
+    first, stop = max(0, region.start[0] - before), min(shape[0], region.stop[0] + after)
     if samples is None or stop - first <= samples:
         return list(slabs(shape, spec.volume.chunk, first, stop))
     numbers = sorted({first + (2 * k + 1) * (stop - first) // (2 * samples) for k in range(samples)})
     return [(z, z + 1) for z in numbers]
+
+
+def _sections_around(plan: Plan) -> Iterator[tuple[int, int]]:
+    """Sections that the tiles of each network may see before and after the region: halo, alignment, the last tile."""
+    for footprint, halo in zip(plan.footprints, plan.halos, strict=True):
+        stride = footprint.stride[0]
+        core = 1 if footprint.dimensions == 2 else ceil_to(plan.tile[0] if plan.tile else plan.grid.block[0], stride)
+        depth = footprint.input_shape((core, *footprint.stride[1:]), halo)[0]
+        yield halo[0] + stride - 1, depth - halo[0] - 1 + stride - 1
 
 
 def _measure(
@@ -186,11 +205,13 @@ def measure_slab(
     return slab_statistics(volume, sections, modes, region, mask)
 
 
-def _state(progress: Progress, empty: int, sections: int, fills: tuple[float, ...]) -> None:
+def _state(progress: Progress, empty: int, not_finite: int, sections: int, fills: tuple[float, ...]) -> None:
     """Say what was taken as no tissue."""
     if empty:
         hold = "holds" if empty == 1 else "hold"
         progress.note(f"{empty} of {counted(sections, 'section')} {hold} no tissue; the map is 0 there")
+    if not_finite:
+        progress.note(f"{counted(not_finite, 'section')} of {sections} with NaN or infinity around the tissue: 0 there")
     if fills:
         values = ", ".join(f"{value:g}" for value in fills)
         progress.note(f"grey values that fill whole tiles of 64 x 64 count as no tissue: {values}")

@@ -142,7 +142,7 @@ def _section_moments(section: NDArray[Any], z: int, normalization: Normalization
         SourceError: voxels are NaN or infinite in the midst of tissue.
     """
     if section.dtype.kind == "f":
-        tiles = NanTiles((section.shape[0], section.shape[1]))
+        tiles = NanTiles((0, 0), (section.shape[0], section.shape[1]))
         tiles.add(section)
         refuse_damage(tiles, z, "the array")
     return normalization.moments(section)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volseg.blocks import Zyx, ZyxFloat, count_chunk_decodes, read_amplification
+from volseg.blocks import Zyx, ZyxFloat, count_chunk_decodes, format_zyx, read_amplification
 from volseg.cluster import SLOTS, visible_gpus
 from volseg.cluster.dask_cluster import default_workers
 from volseg.errors import MemoryPlanError
@@ -181,7 +181,7 @@ def estimate_peak_memory(spec: RunSpec, recorded: RunRecord | None) -> PeakEstim
         tiles = choose_tiles(spec.model_files, spec.plan.grid, tilings_of(spec.plan, models), load, free)
     except MemoryPlanError as error:
         return PeakEstimate(None, None, None, f"too much for a worker on this machine: {error}")
-    cores = " and ".join(sorted({",".join(map(str, tile.core)) for tile in tiles}))
+    cores = " and ".join(sorted({format_zyx(tile.core) for tile in tiles}))
     tilings = [
         replace(options[0], core=tile.core) for options, tile in zip(tilings_of(spec.plan, models), tiles, strict=True)
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from volseg.blocks import Box, parse_roi
+from volseg.blocks import Box, format_zyx, parse_roi
 from volseg.cluster import check_cluster
 from volseg.config.tolerance import Tolerance
 from volseg.errors import REDACTED, ConfigError, ResumeError, TargetError
@@ -159,7 +159,7 @@ def _refuse_options(config: PredictConfig) -> None:
     if config.workers is not None and config.cluster != "local":
         raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
     if config.halo_tolerance is not None and config.halo != "auto":
-        halo = config.halo if isinstance(config.halo, str) else ",".join(map(str, config.halo))
+        halo = config.halo if isinstance(config.halo, str) else format_zyx(config.halo)
         raise ConfigError(f"--halo-tolerance needs --halo auto; leave it out with --halo {halo}")
     if config.resume and config.overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; give one of them")

@@ -70,6 +70,7 @@ def resolve_run(
     source = source.model_copy(
         update={
             "empty_sections": constants.empty_sections,
+            "not_finite_sections": constants.not_finite_sections,
             "fills": constants.fills,
             "covered": f"shape, type, {', '.join(covered)}",
         }

@@ -160,7 +160,7 @@ def _lost_blocks(check: ShardCheck, lost: list[int], progress: Progress, planned
     Args:
         check: finds them.
         lost: receives them.
-        progress: is told of them.
+        progress: receives a note of them.
         planned: blocks that the plan holds without them.
     """
     lost.extend(check.lost())

@@ -105,7 +105,7 @@ def convert_volume(
         SourceError: the source cannot be read.
     """
     path = conversion_target(source, path, overwrite=overwrite)
-    stack, _ = open_sections(source)
+    stack = open_sections(source)
     return convert_stack(stack, path, target_place(source, stack.place, voxel_nm), on_sections, overwrite=overwrite)
 
 

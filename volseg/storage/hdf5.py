@@ -13,7 +13,7 @@ import numpy as np
 from volseg.blocks import mirror_span
 from volseg.errors import SourceError
 from volseg.ops import reflect_gather
-from volseg.storage.place import array_place
+from volseg.storage.place import Placed, array_place
 from volseg.storage.zarr_volume import GREY
 from volseg.text import did_you_mean
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.blocks import Box, Zyx, ZyxFloat
+    from volseg.blocks import Box, Zyx
     from volseg.storage.place import Place
 
 _LOCATION = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", re.IGNORECASE)
@@ -32,7 +32,7 @@ _LISTED = 8
 
 
 @dataclass(frozen=True)
-class Hdf5Volume:
+class Hdf5Volume(Placed):
     """A dataset with axes (z, y, x).
 
     Attributes:
@@ -43,16 +43,6 @@ class Hdf5Volume:
     location: str
     place: Place
     _dataset: h5py.Dataset
-
-    @property
-    def voxel_nm(self) -> ZyxFloat | None:
-        """Voxel size (z, y, x) in nanometres; None if not known."""
-        return self.place.voxel_nm
-
-    @property
-    def translation_nm(self) -> ZyxFloat | None:
-        """Translation (z, y, x) of the first voxel in nanometres; None if not known."""
-        return self.place.translation_nm
 
     @property
     def shape(self) -> Zyx:

@@ -102,6 +102,22 @@ class Place:
         return f"voxels of {_text(self.scale)}{unit}{moved}"
 
 
+class Placed:
+    """A volume with a place: its voxel size and translation in nanometres."""
+
+    place: Place
+
+    @property
+    def voxel_nm(self) -> ZyxFloat | None:
+        """Voxel size (z, y, x) in nanometres; None if not known."""
+        return self.place.voxel_nm
+
+    @property
+    def translation_nm(self) -> ZyxFloat | None:
+        """Translation (z, y, x) of the first voxel in nanometres; None if not known."""
+        return self.place.translation_nm
+
+
 def place_of(volume: Any) -> Place:
     """Return the place of a volume of any reader; those of plug-ins may state a voxel size only."""
     place = getattr(volume, "place", None)

@@ -13,7 +13,7 @@ from volseg.registry import Registry
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
 from volseg.storage.image_stack import is_stack, open_stack
 from volseg.storage.memmap import MemmapFile, temporary_memmap
-from volseg.storage.place import Place, place_of
+from volseg.storage.place import Place, Placed, place_of
 from volseg.storage.zarr_volume import GREY, open_volume
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class UnpackedStack:
+class UnpackedStack(Placed):
     """A stack of sections, decoded into a temporary file that worker processes share."""
 
     location: str
@@ -103,16 +103,6 @@ class UnpackedStack:
     def dtype(self) -> str:
         """The type of a voxel."""
         return str(self._file.array.dtype.name)
-
-    @property
-    def voxel_nm(self) -> ZyxFloat | None:
-        """Voxel size (z, y, x) in nanometres; None if not known."""
-        return self.place.voxel_nm
-
-    @property
-    def translation_nm(self) -> ZyxFloat | None:
-        """Translation (z, y, x) of the first voxel in nanometres; None if not known."""
-        return self.place.translation_nm
 
     @property
     def chunk(self) -> Zyx:
@@ -205,8 +195,8 @@ def open_readable(location: str, dtypes: tuple[str, ...] = GREY) -> Readable:
     return volume
 
 
-def open_sections(location: str, dtypes: tuple[str, ...] = GREY) -> tuple[Stack, ZyxFloat | None]:
-    """Open a volume of any format for one pass over its sections; returns its voxel size too, None if not stated.
+def open_sections(location: str, dtypes: tuple[str, ...] = GREY) -> Stack:
+    """Open a volume of any format for one pass over its sections.
 
     Args:
         location: as in `open_readable`; stacks are not decoded beforehand.
@@ -216,12 +206,9 @@ def open_sections(location: str, dtypes: tuple[str, ...] = GREY) -> tuple[Stack,
         SourceError: it does not exist, has no known format, or has another type.
         ConfigError: the reader of a plug-in cannot be imported.
     """
-    stack: Stack
     if _reader_name(location) == "stack":
-        stack = open_stack(Path(location), dtypes)
-    else:
-        stack = Sections(open_readable(location, dtypes))
-    return stack, stack.place.voxel_nm
+        return open_stack(Path(location), dtypes)
+    return Sections(open_readable(location, dtypes))
 
 
 def _reader_name(location: str) -> str:

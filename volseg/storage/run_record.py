@@ -51,6 +51,8 @@ class SourceEntry(FrozenModel):
     """What of the source a resume compares, in words."""
     empty_sections: int = 0
     """Sections without tissue, where the map is 0."""
+    not_finite_sections: int = 0
+    """Sections with NaN or infinity around the tissue, where the map is 0."""
     fills: tuple[float, ...] = ()
     """Grey values other than 0 that fill whole tiles of 64 x 64 and count as no tissue."""
     translation_nm: ZyxFloat | None = None

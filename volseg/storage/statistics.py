@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import lcm, prod
+from math import lcm
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volseg.blocks import Box
+from volseg.blocks import Box, ceil_to
 from volseg.errors import SourceError
 from volseg.ops.moments import TILE, Moments, NanTiles, SectionSum
 from volseg.ops.normalize import normalization_mode, section_moments
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MAX_DEPTH, _MIN_DEPTH = 64, 8
 """Sections of a slab: as deep as a chunk, but no deeper and, if chunks are whole in it, no thinner than these."""
 _WINDOW_BYTES = 1 << 26
-"""Size of one read, unless a row of chunks is larger."""
+"""Size of one read, unless a chunk is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class SlabStatistics:
 
 
 def slabs(shape: Zyx, chunk: Zyx, first: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Cut the sections [first, stop) at the borders of chunks, so that each chunk is decoded once.
+    """Cut the sections [first, stop) at the borders of chunks, so that each chunk of up to 64 sections is decoded once.
 
     >>> list(slabs((30, 8, 8), (16, 8, 8), 2, 30)), list(slabs((20, 8, 8), (3, 8, 8), 0, 20))
     ([(2, 16), (16, 30)], [(0, 6), (6, 12), (12, 18), (18, 20)])
@@ -77,7 +77,7 @@ def slab_statistics(
     collects = [measure is not None for measure in measures]
     sums = {collect: [SectionSum(dtype, collect) for _ in numbers] for collect in set(collects)}
     windows = list(_windows(volume, sections, region))
-    nan_tiles = [NanTiles(volume.shape[1:]) for _ in numbers] if dtype.kind == "f" else []
+    nan_tiles = [NanTiles(region.start[1:], region.stop[1:]) for _ in numbers] if dtype.kind == "f" else []
     _add_windows(volume, windows, sections[0], list(sums.values()), nan_tiles, mask)
     for z, tiles in zip(numbers, nan_tiles, strict=False):
         refuse_damage(tiles, z, volume.location)
@@ -92,7 +92,7 @@ def slab_statistics(
         for measure, collect in zip(measures, collects, strict=True)
     ]
     fills = {value for one in sums.values() for section in one for value in section.fills}
-    not_finite = tuple(z for z, tiles in zip(numbers, nan_tiles, strict=False) if tiles.found)
+    not_finite = tuple(z for z, tiles in zip(numbers, nan_tiles, strict=False) if tiles.has_non_finite)
     return SlabStatistics(sections[0], tuple(moments), tuple(sorted(fills)), not_finite)
 
 
@@ -158,16 +158,18 @@ def _without_nan(raw: NDArray[Any], box: Box, nan_tiles: Sequence[NanTiles], mas
 
 
 def _windows(volume: Readable, sections: tuple[int, int], region: Box) -> Iterator[Box]:
-    """Cut sections into windows of whole rows that end at borders of tiles, and of chunks that are not too high."""
+    """Cut sections into windows, at borders of tiles and, unless these rarely meet, of chunks."""
     depth = _depth(volume.chunk)
-    row_bytes = prod((depth, region.shape[2], np.dtype(volume.dtype).itemsize))
-    step = lcm(TILE, volume.chunk[1])
-    if step * row_bytes > 4 * _WINDOW_BYTES:
-        step = TILE
-    height = max(1, _WINDOW_BYTES // (step * row_bytes)) * step
+    voxels = _WINDOW_BYTES // (depth * np.dtype(volume.dtype).itemsize)
+    step_y, step_x = (lcm(TILE, n) for n in volume.chunk[1:])
+    if step_y * step_x > 4 * voxels:
+        step_y = step_x = TILE
+    width = max(step_x, min(voxels // step_y, ceil_to(region.stop[2], step_x)) // step_x * step_x)
+    height = max(step_y, voxels // width // step_y * step_y)
     for z, z_stop in _steps(*sections, depth):
         for y, y_stop in _steps(region.start[1], region.stop[1], height):
-            yield Box((z, y, region.start[2]), (z_stop, y_stop, region.stop[2]))
+            for x, x_stop in _steps(region.start[2], region.stop[2], width):
+                yield Box((z, y, x), (z_stop, y_stop, x_stop))
 
 
 def _steps(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ from zarr.storage import LocalStore
 from volseg.blocks import Box, Zyx, ZyxFloat, mirror_span
 from volseg.errors import ConfigError, SourceError
 from volseg.ops import reflect_gather
+from volseg.storage.place import Placed
 from volseg.storage.zarr_metadata import VolumeMetadata, read_metadata
 from volseg.storage.zarr_store import open_store
 from volseg.text import did_you_mean
@@ -27,7 +28,7 @@ LABELS = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "boo
 
 
 @dataclass(frozen=True)
-class Volume:
+class Volume(Placed):
     """A volume to read from, axes (z, y, x).
 
     Attributes:
@@ -42,16 +43,6 @@ class Volume:
     _array: zarr.Array[Any]
     levels_nm: tuple[ZyxFloat | None, ...] = ()
     channel: int | None = None
-
-    @property
-    def voxel_nm(self) -> ZyxFloat | None:
-        """Voxel size (z, y, x) in nanometres; None if not known."""
-        return self.place.voxel_nm
-
-    @property
-    def translation_nm(self) -> ZyxFloat | None:
-        """Translation (z, y, x) of the first voxel in nanometres; None if not known."""
-        return self.place.translation_nm
 
     @property
     def shape(self) -> Zyx:
