@@ -77,7 +77,8 @@ def evaluate_sections(
     table = config.data[0].model_dump() | {"train": [0, 1], "validation": sections}
     (volume,) = open_volumes([type(config.data[0]).model_validate(table)], config.target)
     (sections_data,) = volume.read_validation()
-    engine = Engine("cpu", "bfloat16", 1, torch.get_num_threads(), "one")
+    assert config.fit.precision != "auto"
+    engine = Engine("cpu", config.fit.precision, 1, torch.get_num_threads(), "one")
     start = time.perf_counter()
     probability = to_uint8(
         predict_sections(model, sections_data.raw, engine, worker_info("cpu"))[model.card.membrane_channel]

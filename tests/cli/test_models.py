@@ -51,7 +51,7 @@ def test_imported_weights_give_the_same_map(model_file: Path, weights: Path, tmp
     one, other = read_card(model_file), read_card(tmp_path / "m.safetensors")
     assert other.card.footprint == one.card.footprint
     assert (other.card.name, other.card.license) == ("m", "CC0-1.0")
-    assert other.card.training == {"imported_from": "w.pt", "tensors_matched_by_order": 16}
+    assert other.card.training == {"imported_from": "w.pt", "assumed": [done.stderr.strip()]}
     source = make_volume(tmp_path / "raw.zarr", (2, 40, 40))
     for name, model in (("a.zarr", model_file), ("b.zarr", tmp_path / "m.safetensors")):
         assert run("predict", source, tmp_path / name, "--model", model, "--cluster", "serial").exit_code == 0
@@ -98,6 +98,8 @@ def test_options_end_up_in_the_card(weights: Path, tmp_path: Path, words: list[s
         (["--normalization", "fixed", "--mean", "3", "--std", "0", "--dtype", "uint8"], "deviation 0.0 .*above 0"),
         (["--mean", "3"], "--mean needs --normalization fixed"),
         (["--voxel-size", "30,6"], "is not three numbers"),
+        (["--concatenation", "skip-last"], "'skip-last' is not one of 'skip-first', 'upsampled-first'"),
+        (["--concatenation", "skip-first", "--network", "fusionnet"], "--concatenation is for --network unet, not fus"),
         (["--output", "m.pt"], "m.pt must end in .safetensors"),
     ],
 )

@@ -25,7 +25,7 @@ from volseg.testing.doubles import address_of
 from volseg.testing.factories import VOXEL_NM, read_volume
 
 if TYPE_CHECKING:
-    from volseg.cluster import DaskExecutor
+    from volseg.cluster.dask_executor import DaskExecutor
 
 COMMON: dict[str, Any] = {
     "halo": "exact", "device": "cpu", "precision": "float32", "cluster": "serial", "block": (2, 70, 90),
@@ -79,7 +79,9 @@ def test_every_format_gives_the_same_map(
         assert (options.axes, options.channel) == (("x", "y", "z") if kind == "xyz" else None, {"tiff": "0"}.get(kind))
 
 
-def test_a_resume_takes_the_axes_from_the_record_and_refuses_others(raw: Path, tmp_path: Path, small_model: Path) -> None:
+def test_a_resume_takes_the_axes_from_the_record_and_refuses_others(
+    raw: Path, tmp_path: Path, small_model: Path
+) -> None:
     values = {**COMMON, **write(tmp_path, "xyz", read_volume(raw)), "target": str(tmp_path / "map.zarr")}
     volseg.predict(**values, model=str(small_model))
     stated = values.pop("axes")

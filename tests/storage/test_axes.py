@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -14,6 +14,9 @@ from volseg.errors import ConfigError, SourceError
 from volseg.storage import ReadOptions, open_readable, parse_axes
 from volseg.storage.axes import axis_layout
 from volseg.testing.factories import blobs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VOXELS = blobs((5, 8, 11))
 XYZ = ReadOptions(axes=("x", "y", "z"))
@@ -39,7 +42,8 @@ def write(path: Path, how: str) -> str:
         axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "xyz"]
         scale = [{"type": "scale", "scale": [4, 6, 50]}]
         level = {"path": "0", "coordinateTransformations": scale}
-        group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [level]}]}
+        ome: Any = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [level]}]}
+        group.attrs["ome"] = ome
     else:
         array.attrs.update({how: ["x", "y", "z"], "voxel_size": [4, 6, 50]})
     return f"{path}/0"

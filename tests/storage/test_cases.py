@@ -13,7 +13,8 @@ from PIL import Image
 from volseg.blocks import Box
 from volseg.config.train_tables import DataSettings, TargetSettings
 from volseg.errors import ConfigError, VolsegError
-from volseg.storage import LABELS, ReadOptions, open_readable
+from volseg.storage import GREY, LABELS, ReadOptions, open_readable
+from volseg.storage.axes import DEFAULT_OPTIONS
 from volseg.training import open_labelled
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
@@ -69,8 +70,8 @@ REFUSED = {
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases")
 
 
-def voxels(name: str, options: ReadOptions | None = None, dtypes: tuple[str, ...] | None = None) -> np.ndarray:
-    volume = open_readable(str(CASES / name), *([dtypes] if dtypes else []), options=options or ReadOptions())
+def voxels(name: str, options: ReadOptions = DEFAULT_OPTIONS, dtypes: tuple[str, ...] = GREY) -> np.ndarray:
+    volume = open_readable(str(CASES / name), dtypes, options)
     return volume.read(Box.of_shape(volume.shape))
 
 
@@ -121,7 +122,6 @@ def test_labels_of_which_one_class_is_known_are_refused(tmp_path: Path) -> None:
     labels = str(CASES / "small" / "allneg.zarr")
     data = DataSettings(raw=labels, labels=labels, train=(0, 6), voxel_nm=NM)
     raw = np.zeros((6, 128, 160), np.uint8)
-
 
     zarr.create_array(tmp_path / "raw.zarr", data=raw)
     with pytest.raises(ConfigError, match="100% membrane in all sections"):

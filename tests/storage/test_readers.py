@@ -71,7 +71,7 @@ def test_every_format_gives_the_same_voxels_mirrored_outside(tmp_path: Path, tem
     for opened in (volume, pickle.loads(pickle.dumps(volume))):
         assert (opened.shape, opened.dtype) == (SHAPE, "uint8")
         np.testing.assert_array_equal(opened.read(Box((-3, -3, -3), tuple(n + 3 for n in SHAPE))), expected)
-    stack, _ = open_sections(volume.location)
+    stack = open_sections(volume.location)
     assert (stack.shape, stack.dtype) == (SHAPE, "uint8")
     np.testing.assert_array_equal(stack.read(2, 19), blobs(SHAPE)[2:19])
 
@@ -142,7 +142,11 @@ def test_a_stack_larger_than_the_disk_is_refused_before_it_is_decoded(tmp_path, 
 def test_files_of_unknown_format_and_missing_paths_are_refused(tmp_path: Path) -> None:
     for name in ("a.nd2", "a.txt"):
         (tmp_path / name).write_text("x")
-    for name, message in [("a.txt", "neither a Zarr, an HDF5 file"), ("a.nd2", "is ND2, which volseg does not read; convert it"), ("none.zarr", "does not exist")]:
+    for name, message in [
+        ("a.txt", "neither a Zarr, an HDF5 file"),
+        ("a.nd2", "is ND2, which volseg does not read; convert it"),
+        ("none.zarr", "does not exist"),
+    ]:
         with pytest.raises(SourceError, match=message):
             open_sections(str(tmp_path / name))
 

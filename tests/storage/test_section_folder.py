@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,8 +10,12 @@ import tifffile
 from PIL import Image
 
 from volseg.errors import ConfigError, SourceError
-from volseg.storage import LABELS, ReadOptions, open_readable, open_stack
+from volseg.storage import GREY, LABELS, ReadOptions, open_readable, open_stack
+from volseg.storage.axes import DEFAULT_OPTIONS
 from volseg.testing.factories import blobs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VOXELS = blobs((8, 12, 14))
 
@@ -24,8 +28,8 @@ def write(folder: Path, numbers: list[int], name: str = "s_{:03d}.png") -> Path:
     return folder
 
 
-def read(folder: Path, options: ReadOptions | None = None, dtypes: tuple[str, ...] | None = None) -> np.ndarray:
-    stack = open_stack(folder, *([dtypes] if dtypes else []), options=options or ReadOptions())
+def read(folder: Path, options: ReadOptions = DEFAULT_OPTIONS, dtypes: tuple[str, ...] = GREY) -> np.ndarray:
+    stack = open_stack(folder, dtypes, options)
     return stack.read(0, stack.shape[0])
 
 

@@ -9,7 +9,8 @@ import pytest
 import tifffile
 
 from volseg.errors import ConfigError, SourceError
-from volseg.storage import LABELS, ReadOptions, open_stack
+from volseg.storage import GREY, LABELS, ReadOptions, open_stack
+from volseg.storage.axes import DEFAULT_OPTIONS
 from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 VOXELS = blobs((6, 20, 30))
 
 
-def read(path: Path, options: ReadOptions | None = None, dtypes: tuple[str, ...] | None = None) -> np.ndarray:
-    stack = open_stack(path, *([dtypes] if dtypes else []), options=options or ReadOptions())
+def read(path: Path, options: ReadOptions = DEFAULT_OPTIONS, dtypes: tuple[str, ...] = GREY) -> np.ndarray:
+    stack = open_stack(path, dtypes, options)
     return stack.read(0, stack.shape[0])
 
 
@@ -81,10 +82,10 @@ def test_a_palette_is_read_as_shown_and_labels_as_stored(tmp_path: Path) -> None
 @pytest.mark.parametrize("written", ["imagej", "ome", "pages", "zlib"])
 def test_a_file_that_is_cut_short_is_refused_in_one_line(tmp_path: Path, capfd: Any, written: str) -> None:
     path = tmp_path / "a.tif"
-    options: dict[str, Any] = {
+    kinds: dict[str, dict[str, Any]] = {
         "imagej": {"imagej": True}, "ome": {"ome": True}, "pages": {"metadata": None}, "zlib": {"compression": "zlib"},
-    }[written]  # fmt: skip
-    tifffile.imwrite(path, VOXELS, photometric="minisblack", **options)
+    }  # fmt: skip
+    tifffile.imwrite(path, VOXELS, photometric="minisblack", **kinds[written])
     whole = path.read_bytes()
     for share in (0.1, 0.5, 0.9):
         path.write_bytes(whole[: int(len(whole) * share)])

@@ -10,6 +10,7 @@ import zarr
 
 from volseg.errors import ConfigError, SourceError
 from volseg.storage import open_volume
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.storage.zarr_metadata import read_metadata, read_node
 
@@ -21,7 +22,7 @@ SHAPE = (4, 16, 16)
 
 def image(path: Path, channels: tuple[str, ...] = ()) -> Path:
     return create_volume(
-        path, shape=SHAPE, shard=SHAPE, chunk=SHAPE, dtype="uint8", voxel_nm=(30, 6, 6), channels=channels
+        path, shape=SHAPE, shard=SHAPE, chunk=SHAPE, dtype="uint8", place=Place.of_nm((30, 6, 6)), channels=channels
     ).path
 
 
@@ -42,7 +43,7 @@ def test_a_plain_array_states_what_its_own_attributes_state(tmp_path: Path, zarr
     zarr.create_array(tmp_path / "a", shape=SHAPE, dtype="uint64", zarr_format=zarr_format, attributes=attributes)
     metadata = read_metadata(str(tmp_path / "a"))
     assert (metadata.voxel_nm, metadata.dtype, metadata.group) == ((40, 4, 4), "uint64", None)
-    assert metadata.array.dimension_names == (None, None, None)
+    assert metadata.array.dimension_names == ()
 
 
 def test_a_level_of_an_ome_zarr_has_the_voxel_size_that_its_group_states(tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ class NetworkSettings(Table):
     normalization: Annotated[str, AfterValidator(NORMALIZATIONS.check)] = "section"
     """`fixed`, `volume`, `section`, or the name of a plug-in."""
     start: str | None = None
-    """Model file of the same network whose weights are loaded; by default weights are drawn with std sqrt(2 / N)."""
+    """File whose weights are loaded: a model of the same network, or of a coarser FCN for a finer one; or, for an FCN
+    or a DeconvNet, the state dict of a VGG16 classifier with torchvision's names. By default weights are drawn with
+    std sqrt(2 / N)."""
 
 
 class PatchSettings(Table):

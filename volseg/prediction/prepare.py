@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from volseg.blocks import Box, parse_roi
+from volseg.blocks import Box, format_zyx, parse_roi
+from volseg.cluster import check_cluster
 from volseg.config.tolerance import Tolerance
-from volseg.errors import ConfigError, ResumeError, TargetError
+from volseg.errors import REDACTED, ConfigError, TargetError
 from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
 from volseg.models import ModelHeader, check_ensemble, read_card, resolve_classes, resolve_model
 from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
 from volseg.pipeline import Plan, PlanRequest, plan_run
 from volseg.prediction.autotune.halo_curve import candidate_halos
+from volseg.prediction.resume import refuse_other_inputs
+from volseg.prediction.source import given_voxel_size, read_options, refuse_undecodable, source_warnings
 from volseg.storage import (
     BlockMask,
+    Place,
     Readable,
     ReadOptions,
     RunRecord,
     Volume,
     VolumeRef,
+    claim_target,
     is_target,
     open_mask,
     open_readable,
-    parse_axes,
+    place_of,
     read_record,
-    refuse_non_zarr,
     refuse_overlap,
-    refuse_unwritable,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from volseg.blocks import BlockGrid, Zyx
     from volseg.config import PredictConfig
 
@@ -45,13 +49,17 @@ class RunSpec:
     Attributes:
         volume: the source.
         options: what the user states of it.
+        place: its voxel size and translation, which the target gets.
+        voxel_size_given: whether the user stated the voxel size.
         models: the networks, whose estimates are averaged.
         classes: of the models, to write.
         plan: the blocks; the halos are exact if they are still to be measured.
         mask: of the blocks to compute; None for all.
         target: path of the map.
+        overwrite: replace a Zarr at that path.
         cluster: name or address.
         workers: of a local cluster; None for the default.
+        tls: folder of the certificates for a scheduler's `tls://` address.
         device: requested.
         precision: requested.
         orientations: in which each tile is predicted.
@@ -63,13 +71,17 @@ class RunSpec:
 
     volume: Readable
     options: ReadOptions
+    place: Place
+    voxel_size_given: bool
     models: tuple[ModelHeader, ...]
     classes: tuple[str, ...]
     plan: Plan
     mask: BlockMask | None
     target: Path
+    overwrite: bool
     cluster: str
     workers: int | None
+    tls: str | None
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto"] | Precision
     orientations: Orientations
@@ -104,22 +116,22 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         VolsegError: the first thing that does not fit.
     """
     _refuse_options(config)
-    target = Path(config.target).absolute()
-    _refuse_target(target, config)
-    recorded = read_record(target) if config.resume and target.exists() else None
-    options = _read_options(config, recorded)
+    target = _claim_target(config)
     refuse_overlap("source", config.source, target)
+    recorded = read_record(target) if config.resume and target.exists() else None
+    options = read_options(config, recorded, target)
     volume = open_readable(config.source, options=options, level=config.scale_level)
     refuse_overlap("source", volume.location, target)
-    models = _open_models(config, volume, target)
+    given_nm = given_voxel_size(config, recorded, target)
+    place = place_of(volume) if given_nm is None else place_of(volume).with_voxel_nm(given_nm)
+    models = _open_models(config, volume, place, target)
     classes = resolve_classes(models, config.classes)
     check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
     if recorded is not None:
-        _refuse_other_inputs(recorded, volume, models, target)
+        refuse_other_inputs(recorded, volume, models, str(target))
     footprints = tuple(model.card.footprint for model in models)
     plan = plan_run(volume.shape, volume.chunk, footprints, _plan_request(config, volume.shape, recorded))
-    z, y, x = plan.grid.region.start
-    volume.read(Box((z, y, x), (z + 1, y + 1, x + 1)))  # refuses what opens, but cannot be decoded
+    refuse_undecodable(volume, plan.grid.region.start)
     mask = _open_mask(config, recorded, plan.grid, target)
     load = Load(
         batch=1,
@@ -135,13 +147,17 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     spec = RunSpec(
         volume=volume,
         options=options,
+        place=place,
+        voxel_size_given=given_nm is not None,
         models=models,
         classes=classes,
-        plan=plan,
+        plan=replace(plan, warnings=(*plan.warnings, *source_warnings(volume, options, place))),
         mask=mask,
         target=target,
+        overwrite=config.overwrite,
         cluster=config.cluster,
         workers=config.workers,
+        tls=config.tls,
         device=config.device,
         precision=config.precision,
         orientations=config.orientations,
@@ -154,68 +170,36 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
 
 
 def _refuse_options(config: PredictConfig) -> None:
+    check_cluster(config.cluster)
     if config.workers is not None and config.cluster != "local":
         raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
     if config.halo_tolerance is not None and config.halo != "auto":
-        halo = config.halo if isinstance(config.halo, str) else ",".join(map(str, config.halo))
+        halo = config.halo if isinstance(config.halo, str) else format_zyx(config.halo)
         raise ConfigError(f"--halo-tolerance needs --halo auto; leave it out with --halo {halo}")
     if config.resume and config.overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; give one of them")
 
 
-def _refuse_target(target: Path, config: PredictConfig) -> None:
-    if "://" in config.target:
-        raise TargetError(f"target {config.target} is a URL; write to a local or mounted path and copy it from there")
-    if target.exists() and not (config.resume or config.overwrite):
-        raise TargetError(
-            f"target {target} exists already; give --resume to finish it, --overwrite to replace it, or another path"
-        )
-    if config.overwrite:
-        refuse_non_zarr(target)
+def _claim_target(config: PredictConfig) -> Path:
+    """Path of the target, which is free, or may be replaced or resumed."""
+    target = claim_target(config.target, overwrite=config.overwrite, resume=config.resume)
     if target.exists() and config.resume and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
-    refuse_unwritable(target)
+    return target
 
 
-def _read_options(config: PredictConfig, recorded: RunRecord | None) -> ReadOptions:
-    """What the user states of the source; a resumed run takes what is not stated from its record."""
-    before = recorded.source.options if recorded else ReadOptions()
-    options = ReadOptions(
-        before.axes if config.axes is None else parse_axes(config.axes),
-        before.channel if config.channel is None else str(config.channel),
-        config.missing or before.missing,
-    )
-    if recorded is not None and options != before:
-        raise ResumeError(
-            f"{config.target} was started with axes {before.axes}, channel {before.channel} and missing sections "
-            f"{before.missing}; give the same, or --overwrite"
-        )
-    return options
-
-
-def _open_models(config: PredictConfig, volume: Readable, target: Path) -> tuple[ModelHeader, ...]:
+def _open_models(config: PredictConfig, volume: Readable, place: Place, target: Path) -> tuple[ModelHeader, ...]:
     """Read the models' cards, and refuse those that do not suit the volume."""
-    models = tuple(read_card(resolve_model(name)) for name in config.model)
+    levels_nm = volume.levels_nm if isinstance(volume, Volume) and place == volume.place else ()
+    models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     for model in models:
         refuse_overlap("model", model.path, target)
         if not config.ignore_voxel_size:
-            levels_nm = volume.levels_nm if isinstance(volume, Volume) else ()
-            refuse_voxel_size_mismatch(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, levels_nm)
+            refuse_voxel_size_mismatch(place.voxel_nm, model.card.voxel_nm, model.card.footprint, levels_nm)
         refuse_dtype_mismatch(volume.dtype, model.card.normalization)
         if config.orientations == "all":
             refuse_uneven_rotation(model.card.footprint)
     return models
-
-
-def _refuse_other_inputs(recorded: RunRecord, volume: Readable, models: tuple[ModelHeader, ...], target: Path) -> None:
-    """Refuse to resume with another source or model, as far as their metadata tell; the rest is checked later."""
-    if recorded.source.shape != volume.shape:
-        raise ResumeError(
-            f"{target} was started with another source, of shape {recorded.source.shape}, not {volume.shape}"
-        )
-    if [entry.digest for entry in recorded.models] != [model.digest for model in models]:
-        names = ", ".join(entry.name for entry in recorded.models)
-        raise ResumeError(f"{target} was started with another model ({names}); give that one, or --overwrite")
 
 
 def _plan_request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> PlanRequest:
@@ -241,6 +225,9 @@ def _open_mask(config: PredictConfig, recorded: RunRecord | None, grid: BlockGri
     location = config.mask or (recorded.mask.location if recorded and recorded.mask else None)
     if location is None:
         return None
+    if config.mask is None and REDACTED in location:
+        raise ConfigError(f"the run's mask was {location}, and its credentials are not stored; give it with --mask")
     mask = open_mask(location, grid)
-    refuse_overlap("mask", mask.volume.location, target)
+    for path in (mask.volume.location, location):
+        refuse_overlap("mask", path, target)
     return mask

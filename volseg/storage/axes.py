@@ -11,6 +11,7 @@ import numpy as np
 from volseg.blocks import mirror_span
 from volseg.errors import ConfigError, SourceError
 from volseg.ops import reflect_gather
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +42,11 @@ class ReadOptions:
     channel: str | int | None = None
     missing: Literal["refuse", "blank", "nearest"] = "refuse"
 
+    def __str__(self) -> str:
+        axes = "the axes of its metadata" if self.axes is None else f"axes {','.join(self.axes)}"
+        channel = "no channel" if self.channel is None else f"channel {self.channel}"
+        return f"{axes}, {channel}, missing sections: {self.missing}"
+
 
 DEFAULT_OPTIONS = ReadOptions()
 
@@ -62,13 +68,14 @@ class AxisLayout:
     channel: int = 0
 
     def zyx(self, values: Sequence[T]) -> tuple[T, T, T]:
-        """Select the values of z, y and x from one for each stored axis."""
-        z, y, x = (values[axis] for axis in self.axes)
-        return z, y, x
+        """Select those of z, y and x from values of all stored axes, or of the spatial ones in stored order.
 
-    def spatial_zyx(self, values: tuple[T, T, T]) -> tuple[T, T, T]:
-        """Sort values of the three spatial axes, given in stored order, as (z, y, x)."""
-        z, y, x = (values[place] for place in self._places)
+        Raises:
+            ValueError: other numbers of values.
+        """
+        if len(values) not in (3, len(self.shape)):
+            raise ValueError(f"{len(values)} values for {len(self.shape)} axes")
+        z, y, x = (values[axis] for axis in (self.axes if len(values) == len(self.shape) else self._ranks))
         return z, y, x
 
     @property
@@ -77,8 +84,18 @@ class AxisLayout:
         return self.zyx(self.shape)
 
     @property
-    def _places(self) -> list[int]:
-        """Place of z, y and x among the spatial axes."""
+    def other_axes(self) -> list[int]:
+        """The stored axes that are not z, y or x."""
+        return [axis for axis in range(len(self.shape)) if axis not in self.axes]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the stored axes: z, y, x, and c for all others."""
+        return tuple(_ZYX[self.axes.index(axis)] if axis in self.axes else "c" for axis in range(len(self.shape)))
+
+    @property
+    def _ranks(self) -> list[int]:
+        """Rank of z, y and x among the spatial axes."""
         return [sorted(self.axes).index(axis) for axis in self.axes]
 
     def read(self, stored: Callable[[tuple[int | slice, ...]], Any], box: Box, dtype: str) -> NDArray[Any]:
@@ -93,12 +110,12 @@ class AxisLayout:
         index: list[int | slice] = [self.channel if axis == self.channel_axis else 0 for axis in range(len(self.shape))]
         for axis, (low, high) in zip(self.axes, spans, strict=True):
             index[axis] = slice(low, high)
-        voxels = np.asarray(stored(tuple(index)), dtype).transpose(self._places)
+        voxels = np.asarray(stored(tuple(index)), dtype).transpose(self._ranks)
         return reflect_gather(voxels, [low for low, _ in spans], box.start, box.stop, self.volume_shape)
 
 
 def axis_layout(
-    location: str, shape: tuple[int, ...], names: Sequence[str | None] = (), stated: tuple[str, ...] | None = None
+    location: str, shape: tuple[int, ...], names: Sequence[str] = (), stated: tuple[str, ...] | None = None
 ) -> AxisLayout:
     """Find z, y and x among the axes of an array; without names these are the last three.
 
@@ -109,14 +126,14 @@ def axis_layout(
         stated: names of its last axes by the user, which replace those of the metadata.
 
     Raises:
-        SourceError: the order is another than z, y, x and not stated, or there is no single volume.
+        SourceError: z, y and x are not among the names, or there is no single volume.
         ConfigError: the stated names do not fit the array.
 
     >>> axis_layout("raw", (2, 64, 64, 8), ["c", "x", "y", "z"], ("x", "y", "z")).volume_shape
     (8, 64, 64)
     """
     _refuse_shape(location, shape)
-    known = [str(name or "").lower() for name in names] if len(names) == len(shape) else [""] * len(shape)
+    known = [name.lower() for name in names] if len(names) == len(shape) else [""] * len(shape)
     known = ["" if _UNNAMED.fullmatch(name) else name for name in known]
     if stated is not None:
         known = _with_stated(location, shape, known, stated)
@@ -129,9 +146,6 @@ def axis_layout(
             f"{location} has axes {', '.join(name or '?' for name in known)}, not z, y, x; {_way_out(_ZYX)}"
         )
     z, y, x = (known.index(name) for name in _ZYX)
-    if stated is None and not z < y < x:
-        order = [known[axis] for axis in sorted((z, y, x))]
-        raise SourceError(f"{location} has axes {', '.join(known)}, and volseg reads z, y, x; {_way_out(order)}")
     others = [axis for axis, n in enumerate(shape) if n != 1 and axis not in (z, y, x)]
     if len(others) > 1:
         raise SourceError(
@@ -139,6 +153,17 @@ def axis_layout(
             "store each volume as an array of its own"
         )
     return AxisLayout(shape, (z, y, x), others[0] if others else None)
+
+
+def refuse_other_order(layout: AxisLayout, location: str) -> None:
+    """Refuse an array whose axes lie in another order than z, y, x, unless the user has stated it.
+
+    Raises:
+        SourceError: names the order and the way out.
+    """
+    order = [name for name in layout.names if name in _ZYX]
+    if order != list(_ZYX):
+        raise SourceError(f"{location} has axes {', '.join(order)}, and volseg reads z, y, x; {_way_out(order)}")
 
 
 def at_channel(
@@ -170,8 +195,21 @@ def at_channel(
     index = names.index(name) if name in names else int(name) if name.isdecimal() else count
     if index >= count:
         remedy = ", or leave --channel out" if layout.channel_axis is None else ""
-        raise ConfigError(f"{location} has no channel {name}; choose from {', '.join(names)}{remedy}")
+        hint = did_you_mean(name, names)
+        raise ConfigError(f"{location} has no channel {name}{hint}; choose from {', '.join(names)}{remedy}")
     return replace(layout, channel=index)
+
+
+def named_axes(count: int, *stated: object) -> tuple[str, ...]:
+    """Return the first of several statements that names as many axes; empty if none does.
+
+    >>> named_axes(4, None, ["z", "y", "x"], ["c^", "z", "y", "x"])  # daisy marks axes that are not spatial by ^
+    ('c', 'z', 'y', 'x')
+    """
+    for names in stated:
+        if isinstance(names, list | tuple) and len(names) == count and any(names):
+            return tuple("" if name is None else str(name).rstrip("^") for name in names)
+    return ()
 
 
 def parse_axes(text: str) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +13,28 @@ import h5py
 import numpy as np
 
 from volseg.errors import SourceError
-from volseg.storage.axes import DEFAULT_OPTIONS, AxisLayout, ReadOptions, at_channel, axis_layout
+from volseg.storage.axes import (
+    DEFAULT_OPTIONS,
+    AxisLayout,
+    ReadOptions,
+    at_channel,
+    axis_layout,
+    named_axes,
+    refuse_other_order,
+)
+from volseg.storage.place import Placed, array_place
 from volseg.storage.zarr_volume import GREY
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from volseg.blocks import Box, Zyx, ZyxFloat
+    from volseg.blocks import Box, Zyx
+    from volseg.storage.place import Place
 
 _LOCATION = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", re.IGNORECASE)
-_VOXEL_SIZE_ATTRIBUTES = {"resolution": 1.0, "element_size_um": 1e3}
-"""Attributes with a voxel size (z, y, x), and their unit in nanometres, as written by CREMI and ilastik."""
 _CACHE_BYTES = 64 * 2**20
 """Size of the cache of decoded chunks; HDF5's default is too small for neighbouring reads."""
 _LISTED = 8
@@ -35,18 +43,18 @@ _MAX_AXES = 5
 
 
 @dataclass(frozen=True)
-class Hdf5Volume:
+class Hdf5Volume(Placed):
     """A dataset with axes z, y, x among others of length 1.
 
     Attributes:
         location: FILE:DATASET, with the absolute path of the file.
-        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
+        place: voxel size and translation.
         layout: where z, y and x lie in the dataset, and the channel.
         options: what the user states of it.
     """
 
     location: str
-    voxel_nm: ZyxFloat | None
+    place: Place
     _dataset: h5py.Dataset
     layout: AxisLayout
     options: ReadOptions = DEFAULT_OPTIONS
@@ -94,7 +102,8 @@ def is_hdf5(location: str) -> bool:
 def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOptions = DEFAULT_OPTIONS) -> Hdf5Volume:
     """Open a dataset for reading.
 
-    The voxel size is read from the attribute `resolution` (CREMI: nanometres) or `element_size_um` (ilastik).
+    The voxel size is read from the attribute `resolution` or `voxel_size` (CREMI, funlib: nanometres) or
+    `element_size_um` (ilastik), the translation from `offset`.
 
     Args:
         location: FILE:DATASET, or FILE if it has only one dataset of three dimensions.
@@ -118,17 +127,20 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOption
     if dataset.dtype.name not in dtypes:
         raise SourceError(f"{path}:{dataset.name} holds {dataset.dtype.name}; supported types: {', '.join(dtypes)}")
     where = f"{path}:{dataset.name}"
-    layout = axis_layout(where, dataset.shape, _axis_names(dataset), options.axes)
-    size = _voxel_nm(dataset.attrs)
-    layout = at_channel(layout, where, options.channel)
-    return Hdf5Volume(where, size and layout.spatial_zyx(size), dataset, layout, options)
+    attributes = {name: np.asarray(value).tolist() for name, value in dataset.attrs.items()}
+    layout = axis_layout(where, dataset.shape, _axis_names(dataset, attributes), options.axes)
+    if options.axes is None:
+        refuse_other_order(layout, where)
+    place = array_place(attributes, layout)
+    return Hdf5Volume(where, place, dataset, at_channel(layout, where, options.channel), options)
 
 
-def _axis_names(dataset: h5py.Dataset) -> list[str]:
-    """Names of the axes: those of HDF5's dimension scales, or of the axis tags of ilastik; empty if there are none."""
+def _axis_names(dataset: h5py.Dataset, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the axes: of ilastik's axis tags, of daisy, or of HDF5's dimension scales; empty if there are none."""
+    tags: list[Any] = []
     with suppress(ValueError, KeyError, TypeError):
-        return [axis["key"] for axis in json.loads(dataset.attrs["axistags"])["axes"]]
-    return [dimension.label for dimension in dataset.dims]
+        tags = [axis["key"] for axis in json.loads(attributes["axistags"])["axes"]]
+    return named_axes(len(dataset.shape), tags, attributes.get("axis_names"), [axis.label for axis in dataset.dims])
 
 
 def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
@@ -142,7 +154,8 @@ def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Datas
     if not volumes:
         raise SourceError(f"{path} holds no dataset of three dimensions (z, y, x)")
     listed = ", ".join(volumes[:_LISTED]) + (", .." if len(volumes) > _LISTED else "")
-    problem = f"has no dataset {name} of three dimensions (z, y, x)" if name else "holds several volumes"
+    hint = did_you_mean(name or "", volumes)
+    problem = f"has no dataset {name} of three dimensions (z, y, x){hint}" if name else "holds several volumes"
     raise SourceError(f"{path} {problem}; add one of them after a colon: {listed}")
 
 
@@ -155,13 +168,3 @@ def _volumes(file: h5py.File) -> list[str]:
 
 def _is_volume(node: Any) -> bool:
     return isinstance(node, h5py.Dataset) and 3 <= len(node.shape or ()) <= _MAX_AXES and 0 not in node.shape
-
-
-def _voxel_nm(attributes: Mapping[str, Any]) -> ZyxFloat | None:
-    for name, unit_nm in _VOXEL_SIZE_ATTRIBUTES.items():
-        size = np.asarray(attributes.get(name, ()))
-        if size.shape == (3,) and size.dtype.kind in "iuf":
-            z, y, x = (float(side) * unit_nm for side in size)
-            if all(isfinite(side) and side > 0 for side in (z, y, x)):
-                return z, y, x
-    return None

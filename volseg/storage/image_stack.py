@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from volseg.errors import SourceError
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
-from volseg.storage.section_folder import TIFF, open_folder
-from volseg.storage.tiff import open_tiff
+from volseg.storage.section_folder import TIFF, FolderStack, open_folder
+from volseg.storage.tiff import TiffStack, Values, open_tiff
 from volseg.storage.zarr_volume import GREY
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx
-    from volseg.storage.section_folder import FolderStack
-    from volseg.storage.tiff import TiffStack
+    from volseg.storage.place import Place
+ImageStack: TypeAlias = TiffStack | FolderStack
 
 
 class Stack(Protocol):
@@ -33,6 +33,11 @@ class Stack(Protocol):
         """Name of the data type, such as `uint8`."""
         ...
 
+    @property
+    def place(self) -> Place:
+        """Voxel size and translation."""
+        ...
+
     def read(self, first: int, stop: int) -> NDArray[Any]:
         """Read sections [first, stop) as (z, y, x)."""
         ...
@@ -45,15 +50,12 @@ def is_stack(path: Path) -> bool:
     return path.suffix.lower() in TIFF
 
 
-def open_stack(
-    path: Path, dtypes: tuple[str, ...] = GREY, options: ReadOptions = DEFAULT_OPTIONS
-) -> TiffStack | FolderStack:
+def open_stack(path: Path, dtypes: tuple[str, ...] = GREY, options: ReadOptions = DEFAULT_OPTIONS) -> ImageStack:
     """Open a stack of sections; only its structure is read.
 
     Args:
         path: a TIFF file, or a folder of TIFF, PNG or JPEG sections.
-        dtypes: supported data types; by default those of grey values, which are read as a viewer shows them. Without
-            float32 among them these are labels, whose stored values are read.
+        dtypes: supported data types, which tell what the values are (`Values`); by default those of grey values.
         options: axes, channel, and what to read for missing sections.
 
     Raises:
@@ -62,11 +64,12 @@ def open_stack(
     """
     if not path.exists():
         raise SourceError(f"source {path} does not exist; check the path, or the mount")
-    as_shown = "float32" in dtypes
+    kinds: dict[tuple[bool, bool], Values] = {(True, False): "grey", (False, True): "labels"}
+    values = kinds.get(("float32" in dtypes, "uint64" in dtypes), "either")
     if path.is_dir():
-        stack: TiffStack | FolderStack = open_folder(path, options, as_shown=as_shown)
+        stack: ImageStack = open_folder(path, options, values)
     elif path.suffix.lower() in TIFF:
-        stack = open_tiff(path, options, as_shown=as_shown)
+        stack = open_tiff(path, options, values)
     else:
         raise SourceError(f"{path} is neither a TIFF (.tif, .tiff) nor a folder of TIFF, PNG or JPEG sections")
     if stack.dtype not in dtypes:

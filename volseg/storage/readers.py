@@ -8,25 +8,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from volseg.blocks import Box
 from volseg.errors import ConfigError, SourceError
-from volseg.ops import read_reflected
 from volseg.registry import Registry
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.foreign import foreign_format
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
 from volseg.storage.image_stack import is_stack, open_stack
-from volseg.storage.memmap import MemmapFile, shared_memmap
+from volseg.storage.place import Place, place_of
+from volseg.storage.unpacked_stack import UnpackedStack, open_unpacked
 from volseg.storage.zarr_volume import GREY, open_volume
-from volseg.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx, ZyxFloat
     from volseg.storage.image_stack import Stack
-
-_SLAB = 16
 
 
 class Readable(Protocol):
@@ -50,6 +45,11 @@ class Readable(Protocol):
     @property
     def voxel_nm(self) -> ZyxFloat | None:
         """Voxel size (z, y, x) in nanometres; None if not stated."""
+        ...
+
+    @property
+    def translation_nm(self) -> ZyxFloat | None:
+        """Translation (z, y, x) of the first voxel in nanometres; None if not stated."""
         ...
 
     @property
@@ -83,39 +83,6 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class UnpackedStack:
-    """A stack of sections, decoded into a temporary file that the processes of a host share."""
-
-    location: str
-    _file: MemmapFile
-
-    @property
-    def shape(self) -> Zyx:
-        """Sections, rows, columns."""
-        z, y, x = self._file.array.shape
-        return z, y, x
-
-    @property
-    def dtype(self) -> str:
-        """The type of a voxel."""
-        return str(self._file.array.dtype.name)
-
-    @property
-    def voxel_nm(self) -> ZyxFloat | None:
-        """None: voxel sizes in image files are not reliable."""
-        return None
-
-    @property
-    def chunk(self) -> Zyx:
-        """A section."""
-        return (1, *self.shape[1:])
-
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box, mirrored outside the volume."""
-        return read_reflected(self._file.array, box.start, box.stop)
-
-
-@dataclass(frozen=True)
 class Sections:
     """A volume read as a stack of sections."""
 
@@ -130,6 +97,11 @@ class Sections:
     def dtype(self) -> str:
         """The type of a voxel."""
         return self.volume.dtype
+
+    @property
+    def place(self) -> Place:
+        """Voxel size and translation."""
+        return place_of(self.volume)
 
     def read(self, first: int, stop: int) -> NDArray[Any]:
         """Sections [first, stop) as (z, y, x)."""
@@ -163,12 +135,7 @@ class _StackReader:
     def open(
         self, location: str, dtypes: tuple[str, ...], options: ReadOptions = DEFAULT_OPTIONS, level: int | None = None
     ) -> UnpackedStack:
-        """Decode all sections into a temporary file, as image files cannot be read in boxes."""
-        stack = open_stack(Path(location), dtypes, options)
-        path = Path(location).resolve()
-        states = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in stack.files]
-        key = f"{__version__} {path} {options} {states} {stack.shape} {stack.dtype}"
-        return UnpackedStack(str(path), shared_memmap(key, stack.shape, stack.dtype, lambda: _slabs(stack)))
+        return open_unpacked(location, dtypes, options)
 
 
 class _Hdf5Reader:
@@ -204,7 +171,7 @@ READERS: Registry[Reader] = Registry("volseg.readers", "reader", dict(_BUILT_IN)
 def open_readable(
     location: str, dtypes: tuple[str, ...] = GREY, options: ReadOptions = DEFAULT_OPTIONS, level: int | None = None
 ) -> Readable:
-    """Open a volume of any format for reading boxes; a stack of images is decoded into a temporary file.
+    """Open a volume of any format for reading boxes; the first read of a stack of images decodes it.
 
     Args:
         location: a Zarr (path or URL), FILE.h5:DATASET, a TIFF, a folder of TIFF, PNG or JPEG sections, or a location
@@ -228,10 +195,8 @@ def open_readable(
     return volume
 
 
-def open_sections(
-    location: str, dtypes: tuple[str, ...] = GREY, options: ReadOptions = DEFAULT_OPTIONS
-) -> tuple[Stack, ZyxFloat | None]:
-    """Open a volume of any format for one pass over its sections; returns its voxel size too, None if not stated.
+def open_sections(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOptions = DEFAULT_OPTIONS) -> Stack:
+    """Open a volume of any format for one pass over its sections.
 
     Args:
         location: as in `open_readable`; stacks are not decoded beforehand.
@@ -245,9 +210,8 @@ def open_sections(
     name = _reader_name(location)
     if name == "stack":
         _refuse_options(location, name, options, None)
-        return open_stack(Path(location), dtypes, options), None
-    volume = open_readable(location, dtypes, options)
-    return Sections(volume), volume.voxel_nm
+        return open_stack(Path(location), dtypes, options)
+    return Sections(open_readable(location, dtypes, options))
 
 
 def _refuse_options(location: str, reader: str, options: ReadOptions, level: int | None) -> None:
@@ -277,8 +241,3 @@ def _reader_name(location: str) -> str:
             f"of TIFF, PNG or JPEG sections{', nor accepted by the readers ' * bool(plugins)}{' and '.join(plugins)}"
         )
     return accepting[0]
-
-
-def _slabs(stack: Stack) -> Iterator[NDArray[Any]]:
-    for first in range(0, stack.shape[0], _SLAB):
-        yield stack.read(first, min(first + _SLAB, stack.shape[0]))

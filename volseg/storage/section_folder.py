@@ -15,7 +15,9 @@ from PIL import Image
 from volseg.errors import SourceError
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.foreign import foreign_format
+from volseg.storage.place import Place
 from volseg.storage.tiff import grey_palette, open_tiff
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx
+    from volseg.storage.tiff import Values
 
 TIFF = (".tif", ".tiff")
 _JPEG = (".jpg", ".jpeg")
@@ -39,13 +42,20 @@ class FolderStack:
         sections: file of each section; None for a blank one.
         shape: sections, rows, columns.
         dtype: of the sections as read.
-        as_shown: whether greys are read as a viewer shows them; else the stored values.
+        values: what the values are.
+        lost: sections whose numbers are missing, in words.
     """
 
     sections: tuple[Path | None, ...]
     shape: Zyx
     dtype: str
-    as_shown: bool = True
+    values: Values
+    lost: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Not known."""
+        return Place()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -63,7 +73,7 @@ class FolderStack:
     def _section(self, path: Path | None) -> NDArray[Any]:
         if path is None:
             return np.zeros(self.shape[1:], self.dtype)
-        section = _read_image(path, as_shown=self.as_shown)
+        section = _read_image(path, self.values)
         if section.shape != self.shape[1:] or section.dtype.name != self.dtype:
             raise SourceError(
                 f"{path} is {section.shape} {section.dtype.name}, but the first section is {self.shape[1:]} "
@@ -72,33 +82,36 @@ class FolderStack:
         return section
 
 
-def open_folder(path: Path, options: ReadOptions, *, as_shown: bool) -> FolderStack:
+def open_folder(path: Path, options: ReadOptions, values: Values) -> FolderStack:
     """Open a folder of sections; one section is read.
 
     Args:
         path: of the folder.
         options: what to read for missing sections.
-        as_shown: read the greys that a viewer shows; else the stored values, which are ids in labels.
+        values: what the values are.
 
     Raises:
         SourceError: no images, images that are not grey sections, or sections that are missing or there twice.
     """
     files = sorted((f for f in path.iterdir() if f.suffix.lower() in _IMAGES), key=_natural)
     if not files:
-        raise SourceError(foreign_format(str(path)) or f"{path} is not a Zarr, and holds no .tif, .tiff, .png or .jpg section; check the path")
-    if not as_shown and any(f.suffix.lower() in _JPEG for f in files):
+        raise SourceError(
+            foreign_format(str(path))
+            or f"{path} is not a Zarr, and holds no .tif, .tiff, .png or .jpg section; check the path"
+        )
+    if values == "labels" and any(f.suffix.lower() in _JPEG for f in files):
         raise SourceError(f"{path} holds JPEG sections, whose values are not exact; save labels as PNG or TIFF")
     if options.axes is not None or options.channel is not None:
         raise SourceError(
             f"{path} holds sections, which have no other axes or channels; leave --axes and --channel out"
         )
-    sections = _with_missing(path, files, options.missing)
-    first = _read_image(files[0], as_shown=as_shown)
-    return FolderStack(tuple(sections), (len(sections), *first.shape), first.dtype.name, as_shown)
+    sections, lost = _with_missing(path, files, options.missing)
+    first = _read_image(files[0], values)
+    return FolderStack(tuple(sections), (len(sections), *first.shape), first.dtype.name, values, lost)
 
 
-def _with_missing(folder: Path, files: list[Path], missing: str) -> list[Path | None]:
-    """The file of each section, where numbers are missing too."""
+def _with_missing(folder: Path, files: list[Path], missing: str) -> tuple[list[Path | None], str]:
+    """The file of each section, where numbers are missing too; and the names of those in words."""
     series: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
     for file in files:
         series[tuple(re.split(r"\d+", file.stem))].append(file)
@@ -109,13 +122,14 @@ def _with_missing(folder: Path, files: list[Path], missing: str) -> list[Path | 
             lost.append(_name(before, place, number))
             nearest = before if number - _number(before, place) <= _number(after, place) - number else after
             sections.setdefault(before, []).append(nearest if missing == "nearest" else None)
+    names = f"{counted(len(lost), 'numbered section')}: {', '.join(lost[:_LISTED])}" if lost else ""
+    names += ", .." if len(lost) > _LISTED else ""
     if lost and missing == "refuse":
-        names = ", ".join(lost[:_LISTED]) + (", .." if len(lost) > _LISTED else "")
         raise SourceError(
-            f"{folder} lacks {len(lost)} of its numbered sections: {names}; add them, renumber the files if none is "
+            f"{folder} lacks {names}; add them, renumber the files if none is "
             "missing, or predict or convert it with --missing blank or --missing nearest"
         )
-    return [section for file in files for section in (file, *sections.get(file, ()))]
+    return [section for file in files for section in (file, *sections.get(file, ()))], names
 
 
 def _gaps(files: Sequence[Path]) -> list[tuple[int, int, Path, Path]]:
@@ -155,9 +169,9 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name) if part]
 
 
-def _read_image(path: Path, *, as_shown: bool) -> NDArray[Any]:
+def _read_image(path: Path, values: Values) -> NDArray[Any]:
     if path.suffix.lower() in TIFF:
-        stack = open_tiff(path, DEFAULT_OPTIONS, as_shown=as_shown)
+        stack = open_tiff(path, DEFAULT_OPTIONS, values)
         if stack.shape[0] != 1:
             raise SourceError(
                 f"{path} holds {stack.shape[0]} sections, in a folder of one section a file; name the file"
@@ -169,7 +183,7 @@ def _read_image(path: Path, *, as_shown: bool) -> NDArray[Any]:
             section = np.asarray(image)
             if image.mode.startswith("I"):  # Pillow opens 16-bit grey PNGs as 32-bit integers
                 section = section.astype(np.uint16)
-            palette = image.getpalette() if image.mode == "P" and as_shown else None
+            palette = image.getpalette() if image.mode == "P" else None
     except Exception as error:  # Pillow raises errors of many kinds
         raise SourceError(f"cannot read section {path}: {error}; save it anew") from error
     if section.ndim != 2:
@@ -178,4 +192,5 @@ def _read_image(path: Path, *, as_shown: bool) -> NDArray[Any]:
         return section
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette) // 3] = np.reshape(palette, (-1, 3))
-    return grey_palette(path, colours)[section]
+    grey = grey_palette(path, colours, values)
+    return section if grey is None else grey[section]

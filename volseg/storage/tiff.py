@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import tifffile
 
 from volseg.blocks import Box
 from volseg.errors import SourceError, VolsegError
-from volseg.storage.axes import AxisLayout, ReadOptions, at_channel, axis_layout
+from volseg.storage.axes import AxisLayout, ReadOptions, at_channel, axis_layout, refuse_other_order
+from volseg.storage.place import Place
+from volseg.storage.tiff_place import tiff_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Zyx
 
+Values: TypeAlias = Literal["grey", "labels", "either"]
+"""Greys are read as a viewer shows them, labels as they are stored; of either, coloured palettes are read as labels."""
+_ZYX = ("z", "y", "x")
 _DAMAGED = re.compile(r"invalid (page |value )?offset|corrupt", re.IGNORECASE)
 """Messages of tifffile after which it returns fewer pages than the file had."""
 _SEQUENCE = ("I", "Q")
@@ -38,12 +43,14 @@ class TiffStack:
         path: of the file.
         dtype: of the sections as read.
         layout: where z, y and x lie in the image of the file.
+        place: voxel size and translation.
         grey: the grey value of each stored value; None where they are the same.
     """
 
     path: Path
     dtype: str
     layout: AxisLayout
+    place: Place
     grey: NDArray[Any] | None = None
 
     @property
@@ -69,13 +76,13 @@ class TiffStack:
             return stored if self.grey is None else self.grey[stored]
 
 
-def open_tiff(path: Path, options: ReadOptions, *, as_shown: bool) -> TiffStack:
+def open_tiff(path: Path, options: ReadOptions, values: Values) -> TiffStack:
     """Open a TIFF file; only its structure is read.
 
     Args:
         path: of the file.
         options: axes and channel, if the file has others than sections, rows and columns.
-        as_shown: read the greys that a viewer shows; else the stored values, which are ids in labels.
+        values: what the values are.
 
     Raises:
         SourceError: it is damaged, holds several images or channels, or colours.
@@ -96,12 +103,22 @@ def open_tiff(path: Path, options: ReadOptions, *, as_shown: bool) -> TiffStack:
         if "Y" in series.axes and len(set(series.axes) - set("YXS")) == 0:
             names, shape = ["z", *names], (1, *shape)
         layout = axis_layout(str(path), shape, names, options.axes)
+        if options.axes is None:
+            refuse_other_order(layout, str(path))
         if options.channel is None and layout.channel_axis is not None and names[layout.channel_axis] == "s":
             raise SourceError(f"{path} holds colours; sections must be grey: save it so, or choose one with --channel")
         is_time = layout.channel_axis is not None and names[layout.channel_axis] == "t"
         layout = at_channel(layout, str(path), options.channel, kind="times" if is_time else "channels")
-        grey = _grey_values(path, page, np.dtype(series.dtype)) if as_shown else None
-    return TiffStack(path, np.dtype(series.dtype).name if grey is None else grey.dtype.name, layout, grey)
+        grey = _grey_values(path, page, np.dtype(series.dtype), values)
+        place = _stored_place(tiff_place(tiff), names, layout) if options.axes else tiff_place(tiff)
+    return TiffStack(path, np.dtype(series.dtype).name if grey is None else grey.dtype.name, layout, place, grey)
+
+
+def _stored_place(place: Place, names: Sequence[str], layout: AxisLayout) -> Place:
+    """The place of a file whose axes the user states to be others than it names."""
+    if any(names[axis] not in _ZYX for axis in layout.axes):
+        return Place(problem="its voxel size is not that of the stated axes") if place.is_nm else Place()
+    return place.transposed([_ZYX.index(names[axis]) for axis in layout.axes])
 
 
 class _Image:
@@ -139,10 +156,12 @@ class _Image:
         return np.asarray(page.asarray())
 
 
-def _grey_values(path: Path, page: Any, dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """The grey value that is shown for each stored value; None where it is the value itself."""
+def _grey_values(path: Path, page: Any, dtype: np.dtype[Any], values: Values) -> NDArray[Any] | None:
+    """The grey value that is read for each stored value; None where it is the value itself."""
+    if values == "labels":
+        return None
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-        return grey_palette(path, np.asarray(page.colormap).T >> 8)
+        return grey_palette(path, np.asarray(page.colormap).T >> 8, values)
     if page.photometric != tifffile.PHOTOMETRIC.MINISWHITE or dtype.kind == "b":
         return None
     if dtype.kind != "u" or dtype.itemsize > 2:
@@ -150,17 +169,21 @@ def _grey_values(path: Path, page: Any, dtype: np.dtype[Any]) -> NDArray[Any] | 
     return np.arange(2**page.bitspersample - 1, -1, -1).astype(dtype)
 
 
-def grey_palette(path: Path, colours: NDArray[Any]) -> NDArray[np.uint8]:
-    """The grey value of each index of a palette.
+def grey_palette(path: Path, colours: NDArray[Any], values: Values) -> NDArray[np.uint8] | None:
+    """The grey value that is read for each index of a palette; None where it is the index itself.
 
     Args:
         path: of the image, for messages.
         colours: (indices, 3), red, green and blue in 0..255.
+        values: what the values are.
 
     Raises:
-        SourceError: the palette has colours.
+        SourceError: the palette has colours, and grey values are needed.
     """
-    if (colours != colours[:, :1]).any():
+    has_colours = (colours != colours[:, :1]).any()
+    if values == "labels" or (values == "either" and has_colours):
+        return None
+    if has_colours:
         raise SourceError(f"{path} has a palette of colours, and grey values are needed; save it as grey")
     return colours[:, 0].astype(np.uint8)
 

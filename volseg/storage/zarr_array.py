@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from numcodecs.errors import UnknownCodecError
+from numcodecs.errors import UnknownCodecError  # type: ignore[import-untyped]
 from zarr.storage import LocalStore, StorePath
 
 from volseg.errors import SourceError

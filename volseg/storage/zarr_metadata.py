@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -16,12 +16,13 @@ import zarr
 
 from volseg.errors import ConfigError, SourceError
 from volseg.storage import ome_zarr
-from volseg.storage.axes import AxisLayout, axis_layout
+from volseg.storage.axes import AxisLayout, axis_layout, named_axes
 from volseg.storage.foreign import foreign_format
+from volseg.storage.place import Place, array_place
 from volseg.storage.zarr_store import NAME_A_ZARR, open_store, read_json, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from volseg.blocks import Zyx, ZyxFloat
 
@@ -41,14 +42,14 @@ class ZarrNode:
         attributes: user attributes.
         shape: voxels along each axis; None for a group.
         dtype: name of the data type, such as `uint8`; None for a group.
-        dimension_names: names of the axes, None for an axis without a name; empty for a group.
+        dimension_names: names of the axes, empty text for an axis without a name; empty if none is stated.
     """
 
     format: Format
     attributes: Mapping[str, Any]
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
-    dimension_names: tuple[str | None, ...] = ()
+    dimension_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class VolumeMetadata:
         location: absolute path or URL of the array.
         array: the array's own metadata.
         layout: where z, y and x lie in the array.
-        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
+        place: voxel size and translation.
         group: the OME-Zarr group of which the array is a level; None for a plain array.
         multiscale: the group's multiscale; None for a plain array.
         levels_nm: voxel sizes of all levels, finest first; empty if the array was named rather than its group.
@@ -69,11 +70,16 @@ class VolumeMetadata:
     location: str
     array: ZarrNode
     layout: AxisLayout
-    voxel_nm: ZyxFloat | None
+    place: Place
     group: ZarrNode | None = None
     multiscale: Mapping[str, Any] | None = None
     levels_nm: tuple[ZyxFloat | None, ...] = ()
     channel_labels: tuple[str, ...] = ()
+
+    @property
+    def voxel_nm(self) -> ZyxFloat | None:
+        """Voxel size (z, y, x) in nanometres; None if not known."""
+        return self.place.voxel_nm
 
     @property
     def shape(self) -> Zyx:
@@ -124,7 +130,7 @@ def read_metadata(location: str, level: int | None = None, axes: tuple[str, ...]
         axes: names of the array's last axes, in their order; by default those of the metadata.
 
     Raises:
-        SourceError: nothing there, not a Zarr, or axes in another order than z, y, x that `axes` does not state.
+        SourceError: nothing there, not a Zarr, or not a volume with axes z, y and x in any order.
         ConfigError: no such level, or axes that do not fit the array.
     """
     location = absolute_location(location)
@@ -135,16 +141,27 @@ def read_metadata(location: str, level: int | None = None, axes: tuple[str, ...]
         return _level_of_group(location, node, level, axes)
     if level is not None:
         raise ConfigError(f"{location} is one array, so it has no level {level}; name the OME-Zarr group above it")
-    parent, _, name = location.rpartition("/")
-    group = None
-    with suppress(SourceError):  # a folder that is not a readable group
-        group = read_node(parent or "/")
-    multiscale = None if group is None else ome_zarr.multiscale_of(group.attributes)
-    with suppress(*_MALFORMED):  # invalid metadata of the group: read as a plain array
-        if group is not None and multiscale is not None and name in ome_zarr.level_paths(multiscale):
-            voxel_nm = ome_zarr.level_voxel_nm(multiscale, name)
-            return _metadata(location, node, axes, group, multiscale, voxel_nm)
-    return _metadata(location, node, axes)
+    try:
+        return _metadata(location, node, axes, _group_above(location))
+    except _MALFORMED as error:  # invalid metadata of a group above: read as a plain array
+        problem = f"the OME-Zarr metadata above it are invalid ({error!r})"
+        return _metadata(location, node, axes, problem=problem)
+
+
+def _group_above(location: str) -> tuple[ZarrNode, Mapping[str, Any], str] | None:
+    """Find the OME-Zarr group above an array that names it as a level: the group, its multiscale, and the path."""
+    parent, _, path = location.rpartition("/")
+    while "://" in parent or "://" not in location:
+        group = None
+        with suppress(SourceError):  # a folder that is not a readable group
+            group = read_node(parent or "/")
+        if group is not None and group.shape is None and (found := ome_zarr.multiscale_naming(group.attributes, path)):
+            return group, *found
+        if not parent:
+            return None
+        parent, _, name = parent.rpartition("/")
+        path = f"{name}/{path}"
+    return None
 
 
 def channel_names(location: str) -> tuple[str, ...]:
@@ -179,41 +196,40 @@ def _level_of_group(location: str, group: ZarrNode, level: int | None, axes: tup
         )
     try:
         paths = ome_zarr.level_paths(multiscale)
-        levels_nm = tuple(ome_zarr.level_voxel_nm(multiscale, path) for path in paths)
+        if not 0 <= (level or 0) < len(paths):
+            raise ConfigError(f"{location} has no level {level or 0}; it has levels 0 to {len(paths) - 1}")
+        path = paths[level or 0]
+        array = read_node(f"{location}/{path}")
+        if array is None or array.shape is None:
+            raise SourceError(f"{location}/{path} is not an array, though the group's metadata names it as a level")
+        metadata = _metadata(f"{location}/{path}", array, axes, (group, multiscale, path))
+        places = [ome_zarr.level_place(multiscale, one, metadata.layout) for one in paths]
+        return replace(metadata, levels_nm=tuple(place.voxel_nm for place in places))
     except _MALFORMED as error:
         raise SourceError(f"{location} has invalid OME-Zarr metadata ({error!r}); name one of its arrays") from None
-    if not 0 <= (level or 0) < len(paths):
-        raise ConfigError(f"{location} has no level {level or 0}; it has levels 0 to {len(paths) - 1}")
-    array_location = f"{location}/{paths[level or 0]}"
-    array = read_node(array_location)
-    if array is None or array.shape is None:
-        raise SourceError(f"{array_location} is not an array, though the group's metadata names it as a level")
-    return _metadata(array_location, array, axes, group, multiscale, levels_nm[level or 0], levels_nm)
 
 
 def _metadata(
     location: str,
     array: ZarrNode,
     axes: tuple[str, ...] | None,
-    group: ZarrNode | None = None,
-    multiscale: Mapping[str, Any] | None = None,
-    voxel_nm: ZyxFloat | None = None,
-    levels_nm: tuple[ZyxFloat | None, ...] = (),
+    level: tuple[ZarrNode, Mapping[str, Any], str] | None = None,
+    problem: str = "",
 ) -> VolumeMetadata:
-    names: Sequence[str | None] = array.dimension_names
-    if multiscale is not None:
-        names = ome_zarr.axis_names(multiscale) or names
-    layout = axis_layout(location, array.shape or (), names, axes)
-    stored_nm = (voxel_nm or ome_zarr.array_voxel_nm(array.attributes), *levels_nm)
-    sizes = [size and layout.spatial_zyx(size) for size in stored_nm]
+    """Join the metadata of an array and of the OME-Zarr of which it is a level: group, multiscale and path."""
+    group, multiscale, path = level or (None, None, "")
+    shape, others = array.shape or (), (array.attributes.get(key) for key in ("_ARRAY_DIMENSIONS", "axis_names"))
+    names = (multiscale and ome_zarr.axis_names(multiscale)) or named_axes(len(shape), array.dimension_names, *others)
+    layout = axis_layout(location, shape, names, axes)
+    own = array_place(array.attributes, layout)
+    place = Place(problem=problem) if multiscale is None else ome_zarr.level_place(multiscale, path, layout)
     return VolumeMetadata(
         location=location,
         array=array,
         layout=layout,
-        voxel_nm=sizes[0],
+        place=own if (own.is_nm and not place.is_nm) or not (multiscale or problem) else place,
         group=group,
         multiscale=multiscale,
-        levels_nm=tuple(sizes[1:]),
         channel_labels=ome_zarr.channel_labels(group.attributes) if group is not None else (),
     )
 
@@ -247,19 +263,11 @@ def _zarr3_node(document: Mapping[str, Any]) -> ZarrNode:
         return ZarrNode("zarr3", attributes)
     shape, dtype = tuple(document["shape"]), document["data_type"]
     name = dtype if isinstance(dtype, str) else str(dtype["name"])
-    return ZarrNode("zarr3", attributes, shape, name, _names(document.get("dimension_names"), attributes, shape))
+    return ZarrNode("zarr3", attributes, shape, name, named_axes(len(shape), document.get("dimension_names")))
 
 
 def _zarr2_node(document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ZarrNode:
     if "shape" not in document:
         return ZarrNode("zarr2", attributes)
     shape, dtype = tuple(document["shape"]), np.dtype(document["dtype"]).name
-    return ZarrNode("zarr2", attributes, shape, dtype, _names(None, attributes, shape))
-
-
-def _names(stated: Any, attributes: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[str | None, ...]:
-    """Names of the axes: of Zarr 3, of xarray, or of daisy, which marks those that are not spatial by ^."""
-    for names in (stated, attributes.get("_ARRAY_DIMENSIONS"), attributes.get("axis_names")):
-        if isinstance(names, list | tuple) and len(names) == len(shape) and any(names):
-            return tuple(name and str(name).rstrip("^") for name in names)
-    return (None,) * len(shape)
+    return ZarrNode("zarr2", attributes, shape, dtype, named_axes(len(shape), attributes.get("_ARRAY_DIMENSIONS")))

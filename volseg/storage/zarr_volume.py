@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import SourceError
-from volseg.storage.axes import AxisLayout, at_channel
+from volseg.storage.axes import AxisLayout, at_channel, refuse_other_order
+from volseg.storage.place import Placed
 from volseg.storage.zarr_array import open_array
 from volseg.storage.zarr_metadata import read_metadata
 from volseg.storage.zarr_store import reason_of
@@ -17,25 +18,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Box, Zyx, ZyxFloat
+    from volseg.storage.place import Place
 
 GREY = ("uint8", "uint16", "int16", "float32")
 LABELS = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "bool")
 
 
 @dataclass(frozen=True)
-class Volume:
+class Volume(Placed):
     """A volume to read from, axes (z, y, x).
 
     Attributes:
         location: absolute path or URL of the array.
-        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
+        place: voxel size and translation.
         levels_nm: voxel sizes of all levels, finest first, if the volume was opened as a level of an OME-Zarr.
         layout: where z, y and x lie in the array, and the channel.
         axes: names of the array's axes as the user stated them; None for those of the metadata.
     """
 
     location: str
-    voxel_nm: ZyxFloat | None
+    place: Place
     _array: zarr.Array[Any]
     layout: AxisLayout
     levels_nm: tuple[ZyxFloat | None, ...] = ()
@@ -101,9 +103,11 @@ def open_volume(
     location = metadata.location
     if metadata.dtype not in dtypes:
         raise SourceError(f"{location} holds {metadata.dtype}; supported types: {', '.join(dtypes)}")
+    if axes is None:
+        refuse_other_order(metadata.layout, location)
     return Volume(
         location if "://" in location else str(Path(location).resolve()),
-        metadata.voxel_nm,
+        metadata.place,
         open_array(location),
         at_channel(metadata.layout, location, channel, metadata.channel_labels),
         metadata.levels_nm,

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from volseg.config.train_tables import TrainingSettings
+    from volseg.models.interop.initial_weights import InitialWeights
     from volseg.models.model import Model
     from volseg.training.checkpoint import Checkpoint
     from volseg.training.data.volumes import LabelledVolume
@@ -21,6 +22,9 @@ class TrainerCallback(Protocol):
 
     def on_setup_progress(self, task: str, done: int, total: int) -> None:
         """Work before the first step: `done` of `total` sections."""
+
+    def on_initial_weights(self, weights: InitialWeights) -> None:
+        """The file whose weights the network starts with, and its layers."""
 
     def on_step(self, step: StepResult) -> None:
         """An optimizer step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from volseg.models.model import save_model
 from volseg.ops import to_uint8
 from volseg.plots.curves import save_training_curves
 from volseg.plots.panel import save_panel
+from volseg.text import counted
 from volseg.training.checkpoint import write_atomic, write_checkpoint
 from volseg.training.tensorboard import TensorBoardWriter, require_tensorboard
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import ZyxFloat
     from volseg.config import OutputConfig
+    from volseg.models.interop.initial_weights import InitialWeights
     from volseg.models.model import Model
     from volseg.training.checkpoint import Checkpoint
     from volseg.training.job import ProgressReporter, StepResult
@@ -74,7 +77,14 @@ class RunLogger:
         """Report the work before the first step every few seconds."""
         if time.monotonic() > self._last_report + _SETUP_REPORT_SECONDS:
             self._last_report = time.monotonic()
-            self._reporter.note(f"{task}: {done} of {total} sections")
+            self._reporter.note(f"{task}: {done} of {counted(total, 'section')}")
+
+    def on_initial_weights(self, weights: InitialWeights) -> None:
+        """Log and report where the initial weights come from."""
+        with _translate_os_error(self._output.log):
+            (self._log or self._open_log()).write(json.dumps({"step": 0, "start": asdict(weights)}).encode() + b"\n")
+        for line in weights.lines():
+            self._reporter.note(line)
 
     def on_step(self, step: StepResult) -> None:
         """Log and report a step."""
@@ -118,8 +128,9 @@ class RunLogger:
         """Open the log without its entries after the checkpoint."""
         path = self._output.log
         with _translate_os_error(path):
-            self._entries = [entry for entry in _read_log(path) if entry["step"] <= self._resumed_step]
-            write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in self._entries).encode())
+            kept = [entry for entry in _read_log(path) if entry["step"] <= self._resumed_step]
+            self._entries = [entry for entry in kept if "start" not in entry]
+            write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
             self._log = path.open("ab", buffering=0)
             if self._output.tensorboard:
                 self._tensorboard = TensorBoardWriter(path.parent / "tensorboard", self._resumed_step)

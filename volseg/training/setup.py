@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,8 +12,8 @@ from volseg.inference.hardware import choose_precision, worker_info
 from volseg.inference.memory.malloc import retain_heap
 from volseg.inference.predictor import disable_tf32
 from volseg.inference.settings import Engine
-from volseg.models import resolve_model
-from volseg.models.model import Model, build_card, load_model_file
+from volseg.models.interop.initial_weights import InitialWeights, load_initial_weights
+from volseg.models.model import Model, build_card
 from volseg.models.registry import build_network
 from volseg.training.data.patches import PatchDataset, patch_shapes
 from volseg.training.data.statistics import training_statistics
@@ -69,9 +69,12 @@ def build_components(job: TrainingJob, callback: TrainerCallback) -> TrainingCom
     """
     settings, context = job.settings, job.distributed
     state = load_state(job.checkpoint, settings, context)
+    network, initial_weights = _build_network(job)
     mode = settings.network.normalization
     statistics = training_statistics(job.volumes, mode, _section_hook(job, callback, "grey values"))
-    network, card = _build_network(job, statistics.normalization)
+    card = _build_card(job, network, statistics.normalization)
+    if initial_weights is not None:
+        state.start = asdict(initial_weights)
     worker = worker_info(settings.fit.device)
     precision = choose_precision(settings.fit.precision, [worker])
     if worker.device == "cpu":
@@ -91,6 +94,8 @@ def build_components(job: TrainingJob, callback: TrainerCallback) -> TrainingCom
     sections = [sections for volume in job.volumes for sections in volume.read_validation()]
     validator = Validator(sections, settings, engine)
     validator.check(Model(network, card, ""))
+    if initial_weights is not None and context.is_rank_zero:
+        callback.on_initial_weights(initial_weights)
     return TrainingComponents(card, learner, state, dataset, validator)
 
 
@@ -102,14 +107,25 @@ def _weight_maps(job: TrainingJob, callback: TrainerCallback) -> tuple[WeightMap
     return tuple(weight_maps(volume, loss.weight_map_w0, loss.weight_map_sigma, on_section) for volume in job.volumes)
 
 
-def _build_network(job: TrainingJob, normalization: Normalization) -> tuple[nn.Module, ModelCard]:
-    """Build the network with its initial weights, and its card."""
-    settings, target = job.settings.network, job.settings.target
-    arguments = dict(settings.arguments)
-    affinities = target.kind == "affinities"
-    if affinities:
-        arguments.setdefault("out_channels", len(target.offsets))
+def _arguments(job: TrainingJob) -> dict[str, Any]:
+    """Arguments of the network's class; affinities set the number of channels."""
+    target = job.settings.target
+    channels = {"out_channels": len(target.offsets)} if target.kind == "affinities" else {}
+    return {**channels, **job.settings.network.arguments}
+
+
+def _build_network(job: TrainingJob) -> tuple[nn.Module, InitialWeights | None]:
+    """Build the network with its initial weights, and say where these come from; None if they are random."""
+    settings, arguments = job.settings.network, _arguments(job)
     network = build_network(settings.name, arguments)
+    if settings.start is None or job.checkpoint is not None:
+        return network, None
+    return network, load_initial_weights(network, settings.start, settings.name, arguments)
+
+
+def _build_card(job: TrainingJob, network: nn.Module, normalization: Normalization) -> ModelCard:
+    settings, target, arguments = job.settings.network, job.settings.target, _arguments(job)
+    affinities = target.kind == "affinities"
     card = build_card(
         network,
         kind=settings.name,
@@ -125,13 +141,4 @@ def _build_network(job: TrainingJob, normalization: Normalization) -> tuple[nn.M
             f"target.offsets {list(target.offsets)} relate sections, but {settings.name} {arguments} predicts one at a "
             "time; use a 3-D kernel, or offsets along y and x only"
         )
-    if settings.start is not None and job.checkpoint is None:
-        initial = load_model_file(resolve_model(settings.start))
-        # Equal networks can be written with different arguments; compare the modules.
-        if str(initial.network) != str(network):
-            raise ConfigError(
-                f"network.start {settings.start} is {initial.card.network} {initial.card.arguments}, not "
-                f"{settings.name} {arguments}; use the same name and arguments"
-            )
-        network.load_state_dict(initial.network.state_dict())
-    return network, card
+    return card

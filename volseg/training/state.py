@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from volseg.errors import ResumeError
+from volseg.errors import ResumeError, redacted
 from volseg.evaluation.metrics import PixelScores
 from volseg.training.checkpoint import Checkpoint
 
@@ -59,12 +59,14 @@ class TrainingState:
         wait_seconds: part of it in which the device waited for patches.
         best: validation scores of the best step, with its `step` and the selecting score as `value`.
         validations_since_best: number of validations after the best step.
+        start: where the initial weights come from; None if they are random.
     """
 
     seconds: float = 0.0
     wait_seconds: float = 0.0
     best: dict[str, float] | None = None
     validations_since_best: int = 0
+    start: dict[str, Any] | None = None
 
     @property
     def wait_fraction(self) -> float:
@@ -98,6 +100,8 @@ class TrainingState:
     def update_card(self, card: ModelCard, step: int) -> ModelCard:
         """Add the step, the time and the best scores to the training record of a card."""
         record: dict[str, Any] = {"steps": step, "seconds": round(self.seconds, 1)}
+        if self.start is not None:
+            record["start"] = self.start
         if self.best is not None:
             keys = {"step": "best_step", "best_f1": "validation_f1", "best_threshold": "threshold"}
             keys |= {name: f"validation_{name}" for name in ("average_precision", "v_rand", "v_info")}
@@ -108,7 +112,7 @@ class TrainingState:
         """Add this state and the settings to the learner's checkpoint."""
         metadata = {
             "state": asdict(self),
-            "settings": settings.model_dump(mode="json"),
+            "settings": redacted(settings.model_dump(mode="json")),
             "world_size": context.world_size,
         }
         return Checkpoint(learner.tensors, {**learner.metadata, **metadata})
@@ -128,7 +132,7 @@ def load_state(checkpoint: Checkpoint | None, settings: TrainingSettings, contex
             f"this training was started with {world_size} processes, not {context.world_size}; resume it with "
             f"--nproc-per-node {world_size}"
         )
-    saved_settings, new_settings = checkpoint.metadata["settings"], settings.model_dump(mode="json")
+    saved_settings, new_settings = checkpoint.metadata["settings"], redacted(settings.model_dump(mode="json"))
     for table, new in new_settings.items():
         new_tables, saved_tables = (
             value if isinstance(value, list) else [value] for value in (new, saved_settings.get(table))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,9 @@ from volseg.storage.zarr_metadata import read_metadata, read_node
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from volseg.blocks import Zyx, ZyxFloat
+    from volseg.blocks import Zyx
+    from volseg.storage import Place
+    from volseg.storage.axes import AxisLayout
     from volseg.storage.zarr_metadata import Format, VolumeMetadata, ZarrNode
 
 _CONTRAST_WINDOW = (1, 1024, 1024)
@@ -34,16 +35,14 @@ class LocalVolume:
         folder: folder to serve: an OME-Zarr group with all its levels, or one array.
         array: folder of the finest level.
         format: the Zarr version.
-        axes: axis names as Neuroglancer completes them; axes before z have length 1, except for a channel axis.
-        shape: voxels along z, y, x.
+        axes: names of the stored axes as Neuroglancer completes them.
+        layout: where z, y and x lie among them; others have length 1, except for a channel axis.
         dtype: name of the data type, such as `uint8`.
-        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
-        coarsest_scale: voxels of level 0 along x that a voxel of the coarsest level spans.
+        place: voxel size and translation.
+        max_downsampling: voxels of level 0 along x that a voxel of the coarsest level spans.
         is_multiscale: whether Neuroglancer takes axes and levels from the OME-Zarr metadata.
-        is_translated: whether the metadata moves the volume away from the origin.
         has_run_record: whether a run of volseg wrote it: a map of probabilities.
         channels: channel names; empty without a channel axis.
-        channel_axis: index of the channel axis; None if there is none.
         uncertainty: folder of the uncertainty of a map of volseg; None if there is none.
         is_uncertainty: whether it is the uncertainty of a map.
     """
@@ -52,17 +51,25 @@ class LocalVolume:
     array: Path
     format: Format
     axes: tuple[str, ...]
-    shape: Zyx
+    layout: AxisLayout
     dtype: str
-    voxel_nm: ZyxFloat | None
-    coarsest_scale: float
+    place: Place
+    max_downsampling: float
     is_multiscale: bool
-    is_translated: bool
     has_run_record: bool
     channels: tuple[str, ...] = ()
-    channel_axis: int | None = None
     uncertainty: Path | None = None
     is_uncertainty: bool = False
+
+    @property
+    def shape(self) -> Zyx:
+        """Voxels along z, y, x."""
+        return self.layout.volume_shape
+
+    @property
+    def channel_axis(self) -> int | None:
+        """Index of the channel axis; None if there is none."""
+        return self.layout.channel_axis
 
 
 def read_local_volume(folder: Path) -> LocalVolume:
@@ -90,15 +97,13 @@ def read_local_volume(folder: Path) -> LocalVolume:
         array=array,
         format=node.format,
         axes=_ome_axes(multiscale) if is_multiscale and multiscale is not None else _array_axes(node),
-        shape=metadata.shape,
+        layout=metadata.layout,
         dtype=metadata.dtype,
-        voxel_nm=metadata.voxel_nm,
-        coarsest_scale=_coarsest_scale(metadata) if is_multiscale else 1.0,
+        place=metadata.place,
+        max_downsampling=_max_downsampling(metadata) if is_multiscale else 1.0,
         is_multiscale=is_multiscale,
-        is_translated=is_multiscale and '"translation"' in json.dumps(multiscale),
         has_run_record=has_run_record,
         channels=() if channel_axis is None else metadata.channels,
-        channel_axis=channel_axis,
         uncertainty=uncertainty if has_run_record and uncertainty.is_dir() else None,
         is_uncertainty=array.parent.name == UNCERTAINTY and _is_map(array.parent.parent),
     )
@@ -109,7 +114,8 @@ def sample_grey_range(volume: LocalVolume, channel: int | None = None) -> tuple[
     z, y, x = (min(size // 2 - n // 2, 0) for n, size in zip(volume.shape, _CONTRAST_WINDOW, strict=True))
     window = Box.of_shape(_CONTRAST_WINDOW).relative_to((z, y, x)).intersection(Box.of_shape(volume.shape))
     try:
-        return grey_range(open_volume(str(volume.array), channel=channel).read(window))
+        source = open_volume(str(volume.array), channel=channel, axes=volume.layout.names)
+        return grey_range(source.read(window))
     except SourceError:
         return None  # a codec that only Neuroglancer reads, or a damaged chunk: the user can set the contrast
 
@@ -126,7 +132,7 @@ def _is_map(folder: Path) -> bool:
     return group is not None and "volseg" in group.attributes
 
 
-def _coarsest_scale(metadata: VolumeMetadata) -> float:
+def _max_downsampling(metadata: VolumeMetadata) -> float:
     finest, coarsest = metadata.levels_nm[0], metadata.levels_nm[-1]
     return 1.0 if finest is None or coarsest is None else coarsest[2] / finest[2]
 
@@ -137,7 +143,8 @@ def _ome_axes(multiscale: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _array_axes(array: ZarrNode) -> tuple[str, ...]:
     prefix = _DEFAULT_NAMES[array.format]
-    return tuple(f"{prefix}{i}" if name is None else name for i, name in enumerate(array.dimension_names))
+    names = array.dimension_names or ("",) * len(array.shape or ())
+    return tuple(name or f"{prefix}{i}" for i, name in enumerate(names))
 
 
 def _is_supported(group: ZarrNode | None, multiscale: Mapping[str, Any]) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from volseg.errors import ConfigError, ModelError
-from volseg.models.interop.state_dict import match_tensors, read_state_dict
+from volseg.models.interop.match import match_tensors
+from volseg.models.interop.state_dict import read_state_dict
 from volseg.models.registry import build_network
 from volseg.testing.factories import random_network
 
@@ -55,8 +58,19 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"block{number}.{name.rpartition('.')[2]}": tensor for number, (name, tensor) in enumerate(state.items())}
 
 
-@pytest.mark.parametrize("keys", [(), ("state_dict",), ("model_state_dict",), ("net",), ("model", "state_dict")])
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "network.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    ("keys", "prefix"),
+    [
+        ((), ""),
+        ((), "_orig_mod.module."),
+        (("state_dict",), "model."),
+        (("model_state_dict",), "network."),
+        (("model_state",), "net."),
+        (("network_weights",), "_orig_mod."),
+        (("net",), "module."),
+        (("model", "state_dict"), ""),
+    ],
+)
 def test_wrappers_are_removed(tmp_path: Path, kind: Any, keys: tuple[str, ...], prefix: str) -> None:
     network = cached_network(kind[0], **kind[1])
     content: Any = {prefix + name: tensor for name, tensor in network.state_dict().items()}
@@ -121,6 +135,36 @@ def test_pickled_modules_are_refused(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "w.pt")
 
 
+def _save_script(network: nn.Module, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(network, torch.zeros(1, 1, 16, 16)).save(str(path))
+
+
+def _save_export(network: nn.Module, path: Path) -> None:
+    torch.export.save(torch.export.export(network, (torch.zeros(1, 1, 16, 16),)), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "kind"),
+    [("w.pt", _save_script, "a TorchScript archive"), ("w.pt2", _save_export, "an archive of torch.export")],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_archives_with_code_are_refused_and_the_advice_works(tmp_path: Path, name: str, save: Any, kind: str) -> None:
+    arguments = {"width": 2, "depth": 1, "padded": True, "batch_norm": True}
+    network = cached_network("unet", **arguments)
+    save(network, tmp_path / name)
+    with pytest.raises(
+        ModelError, match=f"{kind}, which contains code and is never loaded; if you trust it"
+    ) as refused:
+        read_state_dict(tmp_path / name)
+    code = re.search("run `(.*)` in Python", str(refused.value))
+    assert code
+    exec(code[1])
+    other, _ = load_into(tmp_path / "w-weights.pt", ("unet", arguments))
+    assert_same(network, other)
+
+
 def _write_text(path: Path) -> None:
     path.write_text("no weights, just some text")
 
@@ -141,7 +185,8 @@ def _write_truncated(path: Path) -> None:
         ("w.safetensors", _write_text, "cannot be read as .safetensors"),
         ("w.pt", lambda path: torch.save([torch.zeros(1)], path), "holds a list, not a state dict"),
         ("w.pt", lambda path: torch.save({}, path), "holds nothing, not a state dict"),
-        ("w.pt", lambda path: torch.save({"w": torch.zeros(1), "n": 3}, path), "its entry 'n' is a int"),
+        ("w.pt", lambda path: torch.save({"w": torch.zeros(1), "n": {"w": torch.zeros(1)}}, path), "'n' is a dict"),
+        ("w.pt", lambda path: torch.save({"n": 3}, path), "its entry 'n' is a int"),
         ("w.pt", lambda path: torch.save({1: torch.zeros(1)}, path), "its entry 1 is a Tensor"),
     ],
 )

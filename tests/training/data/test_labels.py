@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,9 @@ from volseg.training.data.labels import relabel_sequential
 from volseg.training.data.polarity import polarity_warnings
 from volseg.training.data.volumes import LabelledVolume, open_labelled
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SHAPE = (6, 20, 24)
 WHOLE = Box.of_shape(SHAPE)
 
@@ -28,9 +30,9 @@ def mask(dtype: str = "uint8") -> np.ndarray:
     return np.broadcast_to(np.where(y[:, None] & x, 255, 0), SHAPE).astype(dtype)
 
 
-def opened(folder: Path, labels: np.ndarray, **more: Any) -> LabelledVolume:
+def opened(folder: Path, stored: np.ndarray, **more: Any) -> LabelledVolume:
     make_volume(folder / "raw.zarr", SHAPE)
-    zarr.create_array(folder / "labels", data=labels)
+    zarr.create_array(folder / "labels", data=stored)
     data = {"raw": str(folder / "raw.zarr"), "labels": str(folder / "labels"), "train": (0, 4), **more}
     return open_labelled(DataSettings.model_validate(data), TargetSettings())
 
@@ -66,7 +68,7 @@ def test_labels_of_mostly_membrane_are_warned_of(tmp_path: Path) -> None:
     right, wrong = opened(tmp_path, mask()), opened(tmp_path / "b", mask(), membrane="nonzero")
     assert polarity_warnings([right]) == []
     (warning,) = polarity_warnings([right, wrong])
-    assert "of the labelled voxels are membrane with data.membrane = \"nonzero\"" in warning
+    assert 'of the labelled voxels are membrane with data.membrane = "nonzero"' in warning
 
 
 def test_axes_and_channel_of_the_raw_volume_are_stated(tmp_path: Path) -> None:

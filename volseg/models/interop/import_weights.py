@@ -30,6 +30,8 @@ class ImportSpec:
         normalization: of the input.
         classes: names of the output channels; by default membrane, or cell and membrane.
         activation: of the output; by default sigmoid for one class, softmax for several.
+        upsampled_first: whether a U-Net concatenates upsampled features before the skip; by default as its public
+            layout does, or else after it.
         name: of the model; by default the stem of the output.
         license: of the training data.
     """
@@ -40,6 +42,7 @@ class ImportSpec:
     normalization: Normalization
     classes: tuple[str, ...] | None = None
     activation: Literal["sigmoid", "softmax"] | None = None
+    upsampled_first: bool | None = None
     name: str | None = None
     license: str = "not stated"
 
@@ -64,7 +67,7 @@ def normalization_of(mode: str, mean: float | None, std: float | None, dtype: st
     return Normalization("fixed", (mean, std), dtype)
 
 
-def import_weights(weights: Path, output: Path, spec: ImportSpec) -> tuple[ModelHeader, int]:
+def import_weights(weights: Path, output: Path, spec: ImportSpec) -> tuple[ModelHeader, list[str]]:
     """Write a model file with the weights of a PyTorch state dict.
 
     Args:
@@ -73,7 +76,7 @@ def import_weights(weights: Path, output: Path, spec: ImportSpec) -> tuple[Model
         spec: metadata of the model.
 
     Returns:
-        The model file's header, and the number of tensors matched by order, since their names differ.
+        The model file's header, and what was assumed of the weights, a line each.
 
     Raises:
         ModelError: weights that cannot be read or do not match, or an output that exists.
@@ -85,26 +88,24 @@ def import_weights(weights: Path, output: Path, spec: ImportSpec) -> tuple[Model
     NETWORKS.check(spec.network)
     if spec.activation == "softmax" and spec.classes is not None and len(spec.classes) == 1:
         raise ConfigError("a softmax over one class is 1 everywhere; use --activation sigmoid")
+    if spec.upsampled_first is not None and spec.network != "unet":
+        raise ConfigError(f"--concatenation is for --network unet, not {spec.network}; leave it out")
 
-    from volseg.models.interop.state_dict import match_tensors, read_state_dict  # noqa: PLC0415 - refusals come before torch
+    from volseg.models.interop.translate import translate  # noqa: PLC0415 - refusals come before torch
     from volseg.models.model import build_card, load_model_file, save_model  # noqa: PLC0415 - likewise
-    from volseg.models.registry import build_network  # noqa: PLC0415 - likewise
 
-    state = read_state_dict(weights)
-    network = build_network(spec.network, spec.arguments)
-    matched = match_tensors(state, network)
-    network.load_state_dict(matched.tensors)
+    network, arguments, notes = translate(weights, spec.network, spec.arguments, spec.upsampled_first)
     card = build_card(
         network,
         name=spec.name or output.stem,
         kind=spec.network,
-        arguments=spec.arguments,
+        arguments=arguments,
         normalization=spec.normalization,
         voxel_nm=spec.voxel_nm,
         classes=spec.classes,
         activation=spec.activation,
         license=spec.license,
-        training={"imported_from": weights.name, "tensors_matched_by_order": matched.renamed},
+        training={"imported_from": weights.name, "assumed": notes},
     )
     try:
         header = save_model(output, network, card)
@@ -115,7 +116,7 @@ def import_weights(weights: Path, output: Path, spec: ImportSpec) -> tuple[Model
     except ModelError:
         output.unlink()
         raise
-    return header, matched.renamed
+    return header, notes
 
 
 def refuse_existing(output: Path) -> None:
