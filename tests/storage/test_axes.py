@@ -65,7 +65,7 @@ def test_an_order_that_the_file_names_is_refused_or_read_as_stated(tmp_path: Pat
     ("shape", "names", "stated", "volume", "channel_axis"),
     [
         ((5, 8, 11), (), None, (5, 8, 11), None),
-        ((5, 8, 11), (None, None, None), None, (5, 8, 11), None),
+        ((5, 8, 11), ("", "y", ""), None, (5, 8, 11), None),
         ((5, 8, 11), ("dim_0", "dim_1", "dim_2"), None, (5, 8, 11), None),
         ((1, 2, 5, 8, 11), ("t", "c", "z", "y", "x"), None, (5, 8, 11), 1),
         ((5, 8, 11, 1), ("Z", "Y", "X", "C"), None, (5, 8, 11), None),

@@ -64,6 +64,9 @@ def write_volume(name: str, folder: Path) -> str:
     return str(path)
 
 
+FIRST = Box((0, 0, 0), (1, 1, 1))
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_voxels_mirrored_outside(tmp_path: Path, temporary: Path, name: str) -> None:
     volume = open_readable(write_volume(name, tmp_path))
@@ -78,6 +81,8 @@ def test_every_format_gives_the_same_voxels_mirrored_outside(tmp_path: Path, tem
 
 def test_the_temporary_file_of_a_stack_is_removed(tmp_path: Path, temporary: Path) -> None:
     volume = open_readable(write_volume("raw.tif", tmp_path))
+    assert not list(temporary.iterdir())
+    volume.read(FIRST)
     (file,) = temporary.iterdir()
     assert file.stat().st_size > blobs(SHAPE).nbytes
     del volume
@@ -88,18 +93,20 @@ def test_the_temporary_file_of_a_stack_is_removed(tmp_path: Path, temporary: Pat
 def test_the_temporary_file_of_a_broken_stack_is_removed(tmp_path: Path, temporary: Path) -> None:
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(Path(write_volume("sections", tmp_path)) / "99.png")
     with pytest.raises(SourceError, match="99.png is"):
-        open_readable(str(tmp_path / "sections"))
+        open_readable(str(tmp_path / "sections")).read(FIRST)
     assert not list(temporary.iterdir())
 
 
 DECODE = """
 import sys, tempfile
-from volseg.storage import image_stack, open_readable, readers
+from volseg.blocks import Box
+from volseg.storage import open_readable, unpacked_stack
 tempfile.tempdir = sys.argv[2]
 decoded = []
-slabs = readers._slabs
-readers._slabs = lambda stack: decoded.append(1) or slabs(stack)
+slabs = unpacked_stack._slabs
+unpacked_stack._slabs = lambda stack: decoded.append(1) or slabs(stack)
 volume = open_readable(sys.argv[1])
+volume.read(Box((0, 0, 0), (1, 1, 1)))
 print(len(decoded), flush=True)
 sys.stdin.readline()
 """
@@ -135,7 +142,7 @@ def test_a_half_written_file_is_written_anew(temporary: Path) -> None:
 def test_a_stack_larger_than_the_disk_is_refused_before_it_is_decoded(tmp_path, temporary, monkeypatch) -> None:
     monkeypatch.setattr(memmap, "_free_bytes", lambda _: 100)
     with pytest.raises(SourceError, match=r"0.0 GB free and .* set TMPDIR"):
-        open_readable(write_volume("raw.tif", tmp_path))
+        open_readable(write_volume("raw.tif", tmp_path)).read(FIRST)
     assert not list(temporary.iterdir())
 
 

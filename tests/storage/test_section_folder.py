@@ -35,7 +35,7 @@ def read(folder: Path, options: ReadOptions = DEFAULT_OPTIONS, dtypes: tuple[str
 
 def test_missing_numbers_are_named_and_filled_on_demand(tmp_path: Path) -> None:
     folder = write(tmp_path / "s", [1, 2, 5, 6])
-    with pytest.raises(SourceError, match=r"lacks 2 of its numbered sections: s_003, s_004; .*--missing blank"):
+    with pytest.raises(SourceError, match=r"lacks 2 numbered sections: s_003, s_004; .*--missing blank"):
         open_stack(folder)
     nearest, blank = VOXELS[[1, 2, 2, 5, 5, 6]], VOXELS[1:7].copy()
     blank[2:4] = 0

@@ -83,7 +83,7 @@ def test_a_palette_is_read_as_shown_and_labels_as_stored(tmp_path: Path) -> None
 def test_a_file_that_is_cut_short_is_refused_in_one_line(tmp_path: Path, capfd: Any, written: str) -> None:
     path = tmp_path / "a.tif"
     kinds: dict[str, dict[str, Any]] = {
-        "imagej": {"imagej": True}, "ome": {"ome": True}, "pages": {"metadata": None}, "zlib": {"compression": "zlib"},
+        "imagej": {"imagej": True, "metadata": {"axes": "ZYX"}}, "ome": {"ome": True}, "pages": {"metadata": None}, "zlib": {"compression": "zlib"},
     }  # fmt: skip
     tifffile.imwrite(path, VOXELS, photometric="minisblack", **kinds[written])
     whole = path.read_bytes()

@@ -42,7 +42,7 @@ def test_every_byte_and_memory_order_is_read_in_the_machines_own(tmp_path: Path,
     volume = open_volume(str(write(tmp_path / "a", dtype, order=order)), (*GREY, *LABELS))
     read = volume.read(Box((1, 3, 3), (4, 20, 30)))
     assert read.dtype.isnative
-    np.testing.assert_array_equal(read, np.pad(VOXELS, ((0, 0), (0, 0), (0, 6)), mode="reflect")[1:, 3:])
+    np.testing.assert_array_equal(read, np.pad(VOXELS, ((0, 0), (0, 0), (0, 6)), mode="reflect")[1:, 3:, 3:])
 
 
 @pytest.mark.parametrize("dtype", ["<u1", ">u1"])

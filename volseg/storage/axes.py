@@ -137,9 +137,9 @@ def axis_layout(
     known = ["" if _UNNAMED.fullmatch(name) else name for name in known]
     if stated is not None:
         known = _with_stated(location, shape, known, stated)
-    elif not any(known):
-        known = [""] * (len(shape) - 3) + list(_ZYX)
-        if shape[-1] == 1 and any(n != 1 for n in shape[:-3]):
+    elif all(name in ("", default) for name, default in zip(known[-3:], _ZYX, strict=True)) and not any(known[:-3]):
+        known[-3:] = _ZYX
+        if not any(names) and shape[-1] == 1 and any(n != 1 for n in shape[:-3]):
             raise SourceError(f"{location} has shape {shape} and names no axes; state them, such as --axes z,y,x,c")
     if any(known.count(name) != 1 for name in _ZYX):
         raise SourceError(
@@ -163,7 +163,8 @@ def refuse_other_order(layout: AxisLayout, location: str) -> None:
     """
     order = [name for name in layout.names if name in _ZYX]
     if order != list(_ZYX):
-        raise SourceError(f"{location} has axes {', '.join(order)}, and volseg reads z, y, x; {_way_out(order)}")
+        names = ", ".join(layout.names)
+        raise SourceError(f"{location} has axes {names}, and volseg reads z, y, x; {_way_out(order)}")
 
 
 def at_channel(

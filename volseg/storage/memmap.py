@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import tempfile
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _UNUSED_SECONDS = 30 * 24 * 3600
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _REMEDY = "free some space there, or set TMPDIR to a larger disk"
 
 
@@ -95,21 +97,24 @@ def shared_memmap(
     Raises:
         SourceError: the file cannot be written.
     """
-    folder = Path(tempfile.gettempdir())
-    path = folder / f"volseg-{os.getuid()}-{blake2b(key.encode(), digest_size=16).hexdigest()}.npy"
+    folder, size = Path(tempfile.gettempdir()), prod(shape) * np.dtype(dtype).itemsize
+    digest = blake2b(f"{_boot_id()} {key}".encode(), digest_size=16).hexdigest()
+    path = folder / f"volseg-{os.getuid()}-{digest}.npy"
+
+    def create() -> None:
+        _refuse_full_disk(folder, size)
+        _write(path, shape, dtype, compute())
+
+    def is_complete() -> bool:
+        with suppress(OSError, ValueError, EOFError):  # a file that ends early cannot be mapped
+            array = np.load(path, mmap_mode="r")
+            return bool((array.shape, array.dtype) == (shape, np.dtype(dtype)))
+        return False
+
     try:
-        while (handle := _locked(path)) is None:
-            pass
-        try:
-            if not _is_complete(path, shape, dtype):
-                _refuse_full_disk(folder, prod(shape) * np.dtype(dtype).itemsize)
-                _write(path, shape, dtype, compute())
-            memmap = open_memmap(path)
-            fcntl.flock(handle, fcntl.LOCK_SH)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            os.close(handle)
-            raise
+        while (handle := _use(path, is_complete, create)) is None:
+            time.sleep(random.uniform(0.01, 0.1))
+        memmap = open_memmap(path)
     except OSError as error:
         if isinstance(error, VolsegError):
             raise
@@ -118,37 +123,67 @@ def shared_memmap(
     return memmap
 
 
-def _locked(path: Path) -> int | None:
-    """Open and lock a file of this user, creating it; None if it was deleted meanwhile."""
+def _boot_id() -> str:
+    """A file that was written before a crash of the system may lack data; empty where the system has no such id."""
+    with suppress(OSError):
+        return _BOOT_ID.read_text()
+    return ""
+
+
+def _use(path: Path, is_complete: Callable[[], bool], create: Callable[[], None]) -> int | None:
+    """Lock a file for use, after creating it if need be; None if another process was creating or deleting it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    opened = os.fstat(handle)
-    if opened.st_uid != os.getuid():
-        os.close(handle)
-        raise SourceError(f"{path} belongs to another user; set TMPDIR to a folder of your own")
-    with suppress(FileNotFoundError):
-        if opened.st_ino == path.stat().st_ino:
+    try:
+        if os.fstat(handle).st_uid != os.getuid():
+            raise SourceError(f"{path} belongs to another user; set TMPDIR to a folder of your own")
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        if _is_file_of(handle, path) and is_complete():
             return handle
+        if _is_locked(handle, fcntl.LOCK_EX) and _is_file_of(handle, path):
+            _create_once(path, is_complete, create)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            if _is_file_of(handle, path):  # changing the lock may have let another process delete it
+                return handle
+    except BaseException:
+        os.close(handle)
+        raise
     os.close(handle)
     return None
+
+
+def _create_once(path: Path, is_complete: Callable[[], bool], create: Callable[[], None]) -> None:
+    """Write a locked file, unless another process did before the lock was got; none is left if it fails."""
+    try:
+        if not is_complete():
+            create()
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _is_file_of(handle: int, path: Path) -> bool:
+    """Whether a path is still that of an open file."""
+    with suppress(FileNotFoundError):
+        return os.fstat(handle).st_ino == path.stat().st_ino
+    return False
+
+
+def _is_locked(handle: int, lock: int) -> bool:
+    """Lock a file if no other process holds it."""
+    try:
+        fcntl.flock(handle, lock | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _release(owner: int, handle: int, path: Path) -> None:
     """Delete a shared file unless another process uses it."""
     if os.getpid() != owner:  # a forked child shares its parent's lock
         return
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if _is_locked(handle, fcntl.LOCK_EX):
         path.unlink(missing_ok=True)
     os.close(handle)
-
-
-def _is_complete(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
-    """Whether a shared file was written to its end, as its length tells."""
-    with suppress(OSError, ValueError, EOFError):
-        array = np.load(path, mmap_mode="r")
-        return bool((array.shape, array.dtype) == (shape, np.dtype(dtype)))
-    return False
 
 
 def cached_memmap(

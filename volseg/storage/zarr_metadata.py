@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import zarr
 
-from volseg.errors import ConfigError, SourceError
+from volseg.errors import ConfigError, SourceError, VolsegError
 from volseg.storage import ome_zarr
 from volseg.storage.axes import AxisLayout, axis_layout, named_axes
 from volseg.storage.foreign import foreign_format
@@ -143,6 +143,8 @@ def read_metadata(location: str, level: int | None = None, axes: tuple[str, ...]
         raise ConfigError(f"{location} is one array, so it has no level {level}; name the OME-Zarr group above it")
     try:
         return _metadata(location, node, axes, _group_above(location))
+    except VolsegError:
+        raise
     except _MALFORMED as error:  # invalid metadata of a group above: read as a plain array
         problem = f"the OME-Zarr metadata above it are invalid ({error!r})"
         return _metadata(location, node, axes, problem=problem)
@@ -205,6 +207,8 @@ def _level_of_group(location: str, group: ZarrNode, level: int | None, axes: tup
         metadata = _metadata(f"{location}/{path}", array, axes, (group, multiscale, path))
         places = [ome_zarr.level_place(multiscale, one, metadata.layout) for one in paths]
         return replace(metadata, levels_nm=tuple(place.voxel_nm for place in places))
+    except VolsegError:
+        raise
     except _MALFORMED as error:
         raise SourceError(f"{location} has invalid OME-Zarr metadata ({error!r}); name one of its arrays") from None
 
