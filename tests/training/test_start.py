@@ -47,7 +47,7 @@ def test_an_fcn_is_trained_by_stages_from_a_classifier(data: Path, tmp_path: Pat
         start = config.output.model
         assert read_card(start).card.training["start"] == first["start"]
         # The new scores learn from the first step on.
-        assert load_model_file(start).network.get_submodule(fresh[0]).weight.abs().max() > 0
+        assert load_model_file(start).network.state_dict()[f"{fresh[0]}.weight"].any()
 
 
 def test_a_resume_needs_no_start_and_remembers_it(data: Path, tmp_path: Path) -> None:

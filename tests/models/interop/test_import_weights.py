@@ -165,6 +165,11 @@ def test_archives_with_code_are_refused_and_the_advice_works(tmp_path: Path, nam
     assert_same(network, other)
 
 
+def _nested_in_itself(content: dict[str, Any], key: str = "model") -> dict[str, Any]:
+    content[key] = content
+    return content
+
+
 def _write_text(path: Path) -> None:
     path.write_text("no weights, just some text")
 
@@ -187,6 +192,8 @@ def _write_truncated(path: Path) -> None:
         ("w.pt", lambda path: torch.save({}, path), "holds nothing, not a state dict"),
         ("w.pt", lambda path: torch.save({"w": torch.zeros(1), "n": {"w": torch.zeros(1)}}, path), "'n' is a dict"),
         ("w.pt", lambda path: torch.save({"n": 3}, path), "its entry 'n' is a int"),
+        ("w.pt", lambda path: torch.save(_nested_in_itself({}), path), "its entry 'model' is a dict"),
+        ("w.pt", lambda path: torch.save(_nested_in_itself({"w": torch.zeros(1)}, "n"), path), "its entry 'n' is a d"),
         ("w.pt", lambda path: torch.save({1: torch.zeros(1)}, path), "its entry 1 is a Tensor"),
     ],
 )
@@ -229,6 +236,8 @@ def _misplace_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
             lambda s: {**s, "head.bias": torch.tensor([float("nan")])},
             "head.bias must hold finite floats; use",
         ),
+        (lambda s: {**s, "head.bias": torch.zeros(1, device="meta")}, "head.bias must hold finite floats"),
+        (lambda s: {**s, "head.bias": torch.zeros(1).to_sparse()}, "head.bias must hold finite floats"),
         (lambda s: {**s, "head.bias": torch.tensor([1])}, "head.bias must hold finite floats"),
     ],
 )

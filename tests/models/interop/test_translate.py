@@ -137,7 +137,9 @@ def test_layers_that_fit_in_two_ways_are_named(tmp_path: Path) -> None:
         ({"depth": 1, "out_channels": 1}, ("unet", {"width": 2}), "--network unet .*out_channels=1 .*depth=1"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_says_what_would(tmp_path: Path, saved: Any, asked: Any, options: str) -> None:
+def test_what_does_not_fit_says_what_would(
+    tmp_path: Path, saved: dict[str, Any], asked: tuple[str, dict[str, Any]], options: str
+) -> None:
     torch.save(build_network("unet", {"width": 2, **saved}).state_dict(), tmp_path / "w.pt")
     with pytest.raises(ModelError, match=rf"does not fit: it has \S+ \(.*where the network has .*; it fits {options}"):
-        translate(tmp_path / "w.pt", *asked, None)
+        translate(tmp_path / "w.pt", *asked, upsampled_first=None)

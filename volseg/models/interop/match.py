@@ -11,7 +11,7 @@ import torch
 
 from volseg.errors import ModelError
 from volseg.models.interop.align import align_layers, layers_of, normed_convolutions, run_order
-from volseg.models.interop.state_dict import COUNTER, without_prefixes
+from volseg.models.interop.state_dict import COUNTER, is_finite, without_prefixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,7 +61,7 @@ def match_tensors(state: StateDict, network: nn.Module) -> MatchedTensors:
     tensors = without_prefixes(state.tensors, lambda tensors: tensors.keys() <= expected.keys())
     names, by_layer = _match_names(state, tensors, network, expected)
     for name in names.values():
-        if not (tensors[name].is_floating_point() and tensors[name].isfinite().all()):
+        if not is_finite(tensors[name]):
             raise ModelError(f"{state.path}: {name} must hold finite floats; use an earlier checkpoint")
     matched = {target: tensors[name].to(expected[target].dtype) for target, name in names.items()}
     zeros = {name: torch.zeros_like(tensor) for name, tensor in expected.items() if name not in matched}

@@ -24,6 +24,8 @@ _STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model_state", "network_we
 """Keys of the state dict in checkpoints."""
 _PREFIXES = ("module.", "model.", "network.", "net.", "_orig_mod.")
 """Prefixes that wrappers add to every name: DataParallel, Lightning and others, torch.compile."""
+_MAX_NESTING = 4
+"""Levels of a checkpoint that are looked into; a pickle can contain itself."""
 COUNTER = "num_batches_tracked"
 _WAY_OUT = "save it again with torch.save(network.state_dict(), FILE)"
 _ARCHIVES = {
@@ -61,8 +63,9 @@ def read_state_dict(path: Path) -> StateDict:
         raise ConfigError(f"there is no file {path}; name a .pt, .pth or .safetensors file that holds a state dict")
     ordered = path.suffix != ".safetensors"
     content = _torch_content(path) if ordered else _safetensors_content(path)
-    while isinstance(content, Mapping) and (key := _state_dict_key(content)) is not None:
-        content = content[key]
+    for _ in range(_MAX_NESTING):
+        if isinstance(content, Mapping) and (key := _state_dict_key(content)) is not None:
+            content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise ModelError(
             f"{path} holds {_kind(content)}, not a state dict; {_WAY_OUT}, where the network is not frozen"
@@ -129,12 +132,20 @@ def _state_dict_key(content: Mapping[Any, Any]) -> str | None:
     return next((name for name in _STATE_DICT_KEYS if isinstance(content.get(name), Mapping)), None)
 
 
-def _is_plain(value: object) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor is dense and holds finite floats."""
+    dense = tensor.layout == torch.strided and not tensor.is_meta and tensor.is_floating_point()
+    return dense and bool(tensor.isfinite().all())
+
+
+def _is_plain(value: object, depth: int = 0) -> bool:
     """Whether a value is a number, a text, or a list or table of them, as milesial's `mask_values`."""
+    if depth > _MAX_NESTING:
+        return False
     if isinstance(value, Mapping):
-        return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
+        return all(isinstance(name, str) and _is_plain(item, depth + 1) for name, item in value.items())
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(_is_plain(item, depth + 1) for item in value)
     return value is None or isinstance(value, bool | int | float | str)
 
 
