@@ -97,7 +97,7 @@ def _match_names(
     fitting = [order for order in orders if not _difference(tensors, order)]
     if state.ordered and fitting:
         if len({tuple(order) for order in fitting}) > 1:
-            name, *targets = next(names for names in zip(tensors, *fitting, strict=True) if names[1] != names[2])
+            name, *targets = next(names for names in zip(tensors, *fitting, strict=True) if len({*names[1:]}) > 1)
             raise ModelError(f"{state.path}: {name} could be {' or '.join(targets)}, by its order; rename its tensors")
         return dict(zip(fitting[0], tensors, strict=True)), False
 
@@ -111,13 +111,14 @@ def _match_names(
     names = {} if pairs is None else _names_of(pairs, tensors, expected)
     if pairs is not None and expected.keys() - names.keys() <= biases and len(names) == len(tensors):
         return names, True
-    if not state.ordered and not (difference := _shape_difference(tensors, expected)):
+    difference = _difference(tensors, expected) if state.ordered else _shape_difference(tensors, expected)
+    if not difference:
         first, target = next(name for name in tensors if name not in expected), next(iter(expected))
         raise ModelError(
             f"names differ: {state.path} holds {first!r}, the network {target!r}, and a .safetensors file has no "
             "order to match them by; give the .pt file, or rename its tensors"
         )
-    raise MismatchError(f"{state.path} {_difference(tensors, expected) if state.ordered else difference}")
+    raise MismatchError(f"{state.path} {difference}")
 
 
 def _names_of(
