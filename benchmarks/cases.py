@@ -14,6 +14,7 @@ from volseg.blocks import Box
 from volseg.models import packaged_models, read_card
 from volseg.phantom import make_phantom
 from volseg.storage import open_stack
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.factories import VOXEL_NM, make_model
 
@@ -74,7 +75,7 @@ def make_source(path: Path, raw: str) -> str:
     _, y, x = voxels.shape
     shard, chunk = (1, y, x), (1, 128 if y % 128 == 0 else y, 128 if x % 128 == 0 else x)
     target = create_volume(
-        path, shape=voxels.shape, shard=shard, chunk=chunk, dtype=voxels.dtype.name, voxel_nm=VOXEL_NM
+        path, shape=voxels.shape, shard=shard, chunk=chunk, dtype=voxels.dtype.name, place=Place.of_nm(VOXEL_NM)
     )
     target.write(Box.of_shape(voxels.shape), voxels)
     return Path(raw).name if raw else "generated EM"

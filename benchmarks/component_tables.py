@@ -1,4 +1,4 @@
-"""Tables of single components: engines, cropping, memory, scheduler, and rounding of packaged models."""
+"""Tables of single components: engines, cropping, memory, malloc, scheduler, and rounding of packaged models."""
 
 from __future__ import annotations
 
@@ -74,6 +74,25 @@ def memory_table(entry: dict[str, Any] | None) -> str:
     heads = ["network", "precision", "predicted, MiB", "measured, MiB", "measured / predicted", "met"]
     side = figures["block"][-1]
     note = f"Blocks of {side} x {side} ({figures['data']}), as many at once as in a run; a new worker for each round."
+    return f"{markdown_table(heads, rows)}\n\n{note} Measured on {measured_on(entry)}."
+
+
+def malloc_table(entry: dict[str, Any] | None) -> str:
+    """Time and peak memory of a forward pass for each setting of malloc, relative to its defaults."""
+    if entry is None:
+        return ""
+    figures = entry["figures"]
+    rows = [
+        (
+            name,
+            *(with_range(setting[ratio]) for ratio in ("cpu_seconds_ratio", "peak_ratio")),
+            str(setting["page_faults"]),
+        )
+        for name, setting in figures["settings"].items()
+    ]
+    heads = ["setting", "CPU time / default", "peak memory / default", "page faults a pass"]
+    side = figures["core"][-1]
+    note = f"Tiles of {side} x {side} through {figures['model']}, {figures['threads']} thread."
     return f"{markdown_table(heads, rows)}\n\n{note} Measured on {measured_on(entry)}."
 
 

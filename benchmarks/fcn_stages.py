@@ -1,12 +1,13 @@
-"""Compares FCN-8s trained by stages from a classifier, as published, with FCN-8s trained from scratch.
+"""Compares FCN-8s trained by stages from a classifier, as published, with FCN-8s at once and from scratch.
 
 python -m benchmarks.fcn_stages RAW LABELS
 
 The classifier is a VGG16 of width 16 in torchvision's layout of vgg16_bn. It learns to tell from which of the
 photographs of scikit-image a crop of 96 x 96 was taken; its 3 x 3 features are spread over 7 x 7, as torchvision does
-with small images. FCN-32s starts from it, FCN-16s from FCN-32s and FCN-8s from FCN-16s; the other FCN-8s starts from
-random weights and takes as many steps as the three. RAW and LABELS are the 30 sections of ISBI 2012 (labels: 0 =
-membrane); sections and scores are those of `benchmarks.literature`.
+with small images. By stages, FCN-32s starts from it, FCN-16s from FCN-32s and FCN-8s from FCN-16s. At once, FCN-8s
+starts from the classifier; from scratch, from random weights. All three take as many steps on membranes, with the same
+batches, orientations and highest learning rate; each stage has a warm-up and a cosine of its own. RAW and LABELS are
+the 30 sections of ISBI 2012 (labels: 0 = membrane); sections and scores are those of `benchmarks.literature`.
 """
 
 from __future__ import annotations
@@ -73,14 +74,13 @@ class Classifier(nn.Module):
 def draw_crops(images: list[Any], rng: np.random.Generator, count: int, *, held_out: bool) -> tuple[Tensor, Tensor]:
     """Crops in random orientations, in three equal colours, and the number of their image.
 
-    Training crops lie above the last quarter of the rows, held-out crops start in the lowest rows that hold one.
+    Held-out crops lie in the lowest rows of an image, training crops above them.
     """
     labels = rng.integers(len(images), size=count)
     crops = []
     for image in (images[label] for label in labels):
         rows, columns = (side - WINDOW for side in image.shape)
-        limit = max(1, int(rows * 0.75))
-        row = rows if held_out else rng.integers(limit)
+        row = rows if held_out else rng.integers(rows - WINDOW + 1)
         column = rng.integers(columns + 1)
         crop = np.rot90(image[row : row + WINDOW, column : column + WINDOW], rng.integers(4))
         crops.append((crop - crop.mean()) / max(float(crop.std()), 1e-3))
@@ -105,7 +105,7 @@ def train_classifier(file: Path) -> dict[str, float]:
         optimizer.step()
         schedule.step()
         if step % 25 == 0:
-            print(f"  classifier, step {step}: loss {loss:.3f}", flush=True)  # noqa: T201 - a benchmark's screen
+            sys.stdout.write(f"  classifier, step {step}: loss {loss:.3f}\n")
     seconds = time.perf_counter() - start
     crops, labels = draw_crops(images, rng, 100, held_out=True)
     with torch.no_grad():
@@ -137,32 +137,33 @@ def run_file(raw: str, labels: str, network: dict[str, Any], steps: int, folder:
     )
 
 
-def score(config: TrainConfig) -> dict[str, float]:
-    """Score a trained network once, with the threshold that is best on the validation sections."""
+def fit(raw: str, labels: str, network: dict[str, Any], steps: int, folder: Path) -> tuple[dict[str, float], Path]:
+    """Train a network; returns its test scores, with the threshold that is best on the validation sections, and file."""
+    config = run_file(raw, labels, network, steps, folder)
+    seconds = train(config, StepPrinter()).seconds
     model = load_model_file(config.output.model)
     threshold = evaluate_sections(model, config, SELECT)["best_threshold"]
     test = evaluate_sections(model, config, SCORE, threshold)
-    return {name: test[name] for name in ("f1", "average_precision", "v_rand", "v_info")}
+    scores = {name: test[name] for name in ("f1", "average_precision", "v_rand", "v_info")}
+    sys.stdout.write(f"{network}: {scores}\n")
+    return {"steps": steps, "seconds": round(seconds), **scores}, config.output.model
 
 
 def main() -> None:
     raw, labels = sys.argv[1:]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        start = folder / "vgg16.pt"
-        figures: dict[str, Any] = {"width": WIDTH, "classifier": train_classifier(start), "stages": {}}
-        print(figures["classifier"], flush=True)  # noqa: T201 - a benchmark's screen
+        classifier = start = folder / "vgg16.pt"
+        figures: dict[str, Any] = {"width": WIDTH, "threads": torch.get_num_threads()}
+        figures |= {"classifier": train_classifier(classifier), "stages": {}}
+        sys.stdout.write(f"{figures['classifier']}\n")
         for kind, steps in STAGES.items():
-            config = run_file(raw, labels, {"name": kind, "start": str(start)}, steps, folder / kind)
-            seconds = train(config, StepPrinter()).seconds
-            figures["stages"][kind] = {"steps": steps, "seconds": round(seconds), **score(config)}
-            print(kind, figures["stages"][kind], flush=True)  # noqa: T201 - likewise
-            start = config.output.model
+            network = {"name": kind, "start": str(start)}
+            figures["stages"][kind], start = fit(raw, labels, network, steps, folder / kind)
         steps = sum(STAGES.values())
-        config = run_file(raw, labels, {"name": "fcn8s"}, steps, folder / "scratch")
-        seconds = train(config, StepPrinter()).seconds
-        figures["scratch"] = {"steps": steps, "seconds": round(seconds), **score(config)}
-        print("scratch", figures["scratch"], flush=True)  # noqa: T201 - likewise
+        at_once = {"name": "fcn8s", "start": str(classifier)}
+        figures["at_once"], _ = fit(raw, labels, at_once, steps, folder / "at_once")
+        figures["scratch"], _ = fit(raw, labels, {"name": "fcn8s"}, steps, folder / "scratch")
     record("fcn_stages", figures)
 
 

@@ -37,6 +37,7 @@ from volseg.ops import normalize
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.storage import read_record
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.factories import VOXEL_NM, blobs, make_model
 
@@ -172,7 +173,7 @@ def measure_end_to_end(folder: Path, scale: Scale, **options: Any) -> dict[str, 
     z, y, x = (min(n, limit) for n, limit in zip(scale.shape, (16, 256, 256), strict=True))
     source = folder / "raw.zarr"
     target = create_volume(
-        source, shape=scale.shape, shard=(z, y, x), chunk=(z, y, x), dtype="uint8", voxel_nm=VOXEL_NM
+        source, shape=scale.shape, shard=(z, y, x), chunk=(z, y, x), dtype="uint8", place=Place.of_nm(VOXEL_NM)
     )
     target.write(Box.of_shape(scale.shape), voxels)
     halo = (0, 64, 64)

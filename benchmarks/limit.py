@@ -29,6 +29,7 @@ from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import read_record
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.doubles import address_of, copy_block
 from volseg.testing.factories import VOXEL_NM, blobs, make_model
@@ -94,7 +95,9 @@ def measure_copy(folder: Path, shape: Zyx = COPIED, block: Zyx = COPY_BLOCK) -> 
     raw = _volume(folder / "copied.zarr", shape, block)
     chunk = (min(16, block[0]), min(128, block[1]), min(128, block[2]))
     targets = {
-        name: create_volume(folder / name, shape=shape, shard=block, chunk=chunk, dtype="uint8", voxel_nm=VOXEL_NM)
+        name: create_volume(
+            folder / name, shape=shape, shard=block, chunk=chunk, dtype="uint8", place=Place.of_nm(VOXEL_NM)
+        )
         for name in ("through.zarr", "plain.zarr")
     }
     compute = partial(copy_block, source=str(raw), target=str(targets["through.zarr"].path), block=block, halo=NO_HALO)
@@ -126,7 +129,7 @@ def _volume(path: Path, shape: Zyx, block: Zyx) -> Path:
     sections = blobs((min(shape[0], 4), *shape[1:]))
     voxels = np.concatenate([sections] * -(-shape[0] // len(sections)))[: shape[0]]
     chunk = (min(16, block[0]), min(128, block[1]), min(128, block[2]))
-    create_volume(path, shape=shape, shard=block, chunk=chunk, dtype="uint8", voxel_nm=VOXEL_NM).write(
+    create_volume(path, shape=shape, shard=block, chunk=chunk, dtype="uint8", place=Place.of_nm(VOXEL_NM)).write(
         Box.of_shape(shape), voxels
     )
     return path

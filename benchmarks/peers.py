@@ -39,7 +39,7 @@ from volseg.ops import normalize
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import Summary, execute
 from volseg.prediction.worker import RunRef, pipeline_of
-from volseg.storage import open_volume, read_record
+from volseg.storage import open_target, open_volume, read_record, read_table
 from volseg.testing.doubles import address_of
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ def compare(case: Case, source: Path, model_file: Path, folder: Path) -> dict[st
         ):
             methods[name], _ = bench.volseg(name, **options)
         model = load_model_file(model_file)
-        sections = normalize(_voxels(source), entry.statistics)
+        constants = read_table(open_target(bench.folder / "volseg.zarr").journal, entry.statistics)
+        sections = normalize(_voxels(source), constants)
         for name in case.peers:
             try:
                 methods[name] = bench.peer(name, model, sections)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from volseg.inference.hardware import instruction_set
+from volseg.system import available_cpus
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -25,7 +25,7 @@ def record(name: str, figures: dict[str, Any]) -> Path:
         "machine": {
             "processor": _processor(),
             "instruction_set": instruction_set(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": len(available_cpus()),
             "system": platform.system(),
         },
         "figures": figures,

@@ -22,6 +22,7 @@ from benchmarks.record import record
 from volseg.blocks import BlockSet
 from volseg.cluster import Executor, NullProgress, connect, run_blocks
 from volseg.storage import Journal, Mark, read_marks
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.doubles import copy_block, report
 from volseg.testing.factories import make_volume
@@ -76,7 +77,7 @@ def measure_identity() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, connect("local", 2) as cluster:
         raw, out = Path(folder, "raw.zarr"), Path(folder, "out.zarr")
         make_volume(raw, SHAPE, chunk=(10, 80, 80))
-        create_volume(out, shape=SHAPE, shard=BLOCK, chunk=BLOCK, dtype="uint8", voxel_nm=(30.0, 6.0, 6.0))
+        create_volume(out, shape=SHAPE, shard=BLOCK, chunk=BLOCK, dtype="uint8", place=Place.of_nm((30.0, 6.0, 6.0)))
         compute = partial(copy_block, source=str(raw), target=str(out), block=BLOCK)
         measure(cluster, compute, 200)
         return measure(cluster, compute, IDENTITY_BLOCKS)

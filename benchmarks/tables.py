@@ -11,7 +11,14 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.component_tables import cropping_table, engines_table, memory_table, rounding_table, scheduler_table
+from benchmarks.component_tables import (
+    cropping_table,
+    engines_table,
+    malloc_table,
+    memory_table,
+    rounding_table,
+    scheduler_table,
+)
 from benchmarks.markdown import markdown_table, measured_on, rate
 from benchmarks.peer_tables import CASES, gpu_table, limit_table, peers_table, targets_table
 from benchmarks.record import read_result
@@ -122,6 +129,7 @@ def benchmark_tables() -> dict[str, str]:
         "cropping": cropping_table(read_result("cropping")),
         "rounding": rounding_table([entry for entry in packaged if "against_float32" in entry["figures"]]),
         "memory": memory_table(read_result("memory")),
+        "malloc": malloc_table(read_result("malloc")),
         "scheduler": scheduler_table(read_result("scheduler")),
         "gpu": gpu_table(read_result("gpu")),
     }

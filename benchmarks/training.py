@@ -10,7 +10,6 @@ Both run in turns, so that other load on the machine affects both.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -27,7 +26,9 @@ from volseg.blocks import Box
 from volseg.config import TrainConfig
 from volseg.models.registry import build_network
 from volseg.phantom import make_phantom
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
+from volseg.system import available_cpus
 from volseg.training.run import train
 
 WIDTH, BATCH, SIDE = (64, 8, 256) if sys.argv[1:] == ["cuda"] else (16, 4, 256)
@@ -77,7 +78,7 @@ def make_data(folder: Path) -> None:
             shard=(1, 512, 512),
             chunk=(1, 128, 128),
             dtype=voxels.dtype.name,
-            voxel_nm=phantom.voxel_nm,
+            place=Place.of_nm(phantom.voxel_nm),
         )
         target.write(Box.of_shape(SHAPE), voxels)
 
@@ -118,7 +119,7 @@ def main() -> None:
         "network": f"fusionnet width {WIDTH}, bfloat16, {BATCH} patches of {SIDE} x {SIDE}",
         "device": torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(available_cpus()),
         "steps_per_s": {label: round(1 / seconds, 3) for label, seconds in step.items()},
         "ratio_to_bare": {label: round(step["bare"] / step[label], 3) for label in waits},
         "waiting_for_data": {label: round(statistics.median(fractions), 4) for label, fractions in waits.items()},

@@ -32,7 +32,11 @@ RESULTS = {"InstanceScores", "MapScores", "Model", "Session", "Summary", "Traini
 
 
 def test_the_public_names_are_functions_results_and_errors() -> None:
-    errors = {name for name, value in vars(volseg.errors).items() if inspect.isclass(value)}
+    errors = {
+        name
+        for name, value in vars(volseg.errors).items()
+        if inspect.isclass(value) and issubclass(value, volseg.VolsegError)
+    }
     assert set(volseg.__all__) == FUNCTIONS | RESULTS | errors | {"__version__"}
     for name in volseg.__all__:
         assert getattr(volseg, name) is not None

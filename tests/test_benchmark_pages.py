@@ -8,7 +8,14 @@ from typing import Any
 from benchmarks.adapters import PEERS, versions
 from benchmarks.cases import CASES as MEASURED_CASES
 from benchmarks.charts import DOCS, draw_peers
-from benchmarks.component_tables import cropping_table, engines_table, memory_table, rounding_table, scheduler_table
+from benchmarks.component_tables import (
+    cropping_table,
+    engines_table,
+    malloc_table,
+    memory_table,
+    rounding_table,
+    scheduler_table,
+)
 from benchmarks.peer_tables import (
     CASES,
     PICTURES,
@@ -120,6 +127,15 @@ def test_the_page_states_the_error_of_predicted_peaks() -> None:
         table = memory_table({"figures": {**figures, "networks": [{**network, "measured": measured}]}, **MEASURED_ON})
         assert f"| FusionNet, width 16 | bfloat16 | 1000 | {sum(measured) / 2:.0f} | {cells}" in table
     assert memory_table(None) == ""
+
+
+def test_the_page_states_what_malloc_costs_in_each_setting() -> None:
+    default = {"cpu_seconds_ratio": [1.0, 1.0], "peak_ratio": [1.0, 1.0], "page_faults": 350088}
+    retained = {"cpu_seconds_ratio": [0.6, 0.8], "peak_ratio": [0.9, 1.0], "page_faults": 0}
+    figures = {"model": "m", "core": [1, 8, 8], "threads": 1, "settings": {"default": default, "retained": retained}}
+    table = malloc_table({"figures": figures, **MEASURED_ON})
+    assert "| retained | 0.70 (0.60 to 0.80) | 0.95 (0.90 to 1.00) | 0 |" in table
+    assert malloc_table(None) == ""
 
 
 def test_the_page_states_the_overhead_of_many_blocks() -> None:

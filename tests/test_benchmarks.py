@@ -43,6 +43,7 @@ from volseg.ops import to_uint8
 from volseg.prediction import worker
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import read_record
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.factories import (
     blobs,
@@ -225,7 +226,9 @@ def test_forward_passes_take_a_part_of_a_blocks_time(model_file: Path, raw: NDAr
 def test_plain_copy_equals_the_volume(tmp_path: Path) -> None:
     shape, block = (3, 40, 50), (2, 32, 32)
     source = make_volume(tmp_path / "raw.zarr", shape, chunk=(1, 16, 16))
-    create_volume(tmp_path / "copy.zarr", shape=shape, shard=block, chunk=block, dtype="uint8", voxel_nm=(30, 6, 6))
+    create_volume(
+        tmp_path / "copy.zarr", shape=shape, shard=block, chunk=block, dtype="uint8", place=Place.of_nm((30, 6, 6))
+    )
     assert limit.plain_copy(source, tmp_path / "copy.zarr", block) > 0
     np.testing.assert_array_equal(read_volume(tmp_path / "copy.zarr"), read_volume(source))
 

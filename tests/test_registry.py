@@ -301,8 +301,8 @@ class Constant:
 def test_a_reader_of_a_plugin_opens_what_it_accepts(tmp_path: Path, install: Install) -> None:
     install("their-package", "volseg.readers", seven=Constant("seven://"), odd=Constant("odd://", "complex64"))
     assert open_readable("seven://volume").read(Box((0, 0, 0), (1, 1, 2))).tolist() == [[[7, 7]]]
-    stack, voxel_nm = open_sections("seven://volume")
-    assert (stack.shape, voxel_nm) == ((4, 5, 6), (30.0, 4.0, 4.0))
+    stack = open_sections("seven://volume")
+    assert (stack.shape, stack.place.voxel_nm) == ((4, 5, 6), (30.0, 4.0, 4.0))
     assert stack.read(1, 3).shape == (2, 5, 6)
     assert "odd://volume holds complex64" in message(lambda: open_readable("odd://volume"), SourceError)
     (tmp_path / "volume.nd2").write_text("")

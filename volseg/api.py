@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from volseg.blocks import ZyxFloat
     from volseg.cluster import Progress
@@ -40,8 +40,8 @@ def predict(
         model: a model file or the name of a packaged model; the estimates of several are averaged.
         progress: receives the progress; nothing is shown by default.
         options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, tile, orientations, classes,
-            uncertainty, roi, mask, scale_level, ignore_voxel_size, device, precision, cluster, workers, resume,
-            overwrite. As on the command line.
+            uncertainty, roi, mask, scale_level, voxel_size (nanometres), ignore_voxel_size, device, precision, cluster,
+            workers, resume, overwrite. As on the command line.
 
     Returns:
         The result, with the reason of each failed block.
@@ -92,7 +92,7 @@ def evaluate(prediction: str, truth: str, **options: Any) -> MapScores | Instanc
         prediction: a volume (z, y, x) of membrane probabilities (uint8, float32) or of ids (other integers).
         truth: a volume of labels of the same shape.
         options: fields of `volseg.evaluation.evaluate.EvaluateOptions`: kind, membrane, ignore, roi, threshold,
-            channel, pixels_only.
+            channel, pixels_only, ignore_place.
 
     Raises:
         VolsegError: one line that names the value and the way out.
@@ -117,7 +117,7 @@ def convert(source: str, target: str | Path, *, voxel_size: ZyxFloat | None = No
     """
     from volseg.storage.convert import convert_volume
 
-    return convert_volume(source, Path(target), voxel_size, overwrite=overwrite).path
+    return convert_volume(source, target, voxel_size, overwrite=overwrite).path
 
 
 def membrane_probability(
@@ -164,7 +164,7 @@ def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 
         sources: paths or URLs of Zarr arrays or OME-Zarr groups.
         bind: address to serve them at.
         port: to serve them at; any free one by default.
-        host: name in the viewer's URL; by default what suits `bind`.
+        host: host name in the viewer's URL; by default `bind`, or this machine's name if `bind` is all addresses.
 
     Returns:
         The session, with its URL; closing it stops the server.

@@ -26,7 +26,8 @@ from volseg.phantom import make_phantom
 from volseg.plots.panel import save_panel
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
-from volseg.storage import open_volume
+from volseg.storage import local_output, open_volume
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.training.run import train
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from volseg.training.job import ProgressReporter
 
 PACKAGED = "fusionnet-isbi2012"
-_STEPS = 100_000
-"""More than the time limit allows."""
 _LEARN_SHAPE: Zyx = (14, 320, 320)
 _VALIDATION = 2
 _UNSEEN_SHAPE: Zyx = (16, 448, 448)
@@ -90,8 +89,9 @@ class DemoFolder:
         """Delete the files of an earlier demo.
 
         Raises:
-            TargetError: the folder holds other files, or may not be replaced.
+            TargetError: the folder is a URL or holds other files, or may not be replaced.
         """
+        local_output(self.folder)
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             if not overwrite:
                 raise TargetError(f"{self.folder} is not empty; give --overwrite, or another folder")
@@ -122,12 +122,13 @@ def make_data(place: DemoFolder) -> None:
                 shard=_SHARD,
                 chunk=_CHUNK,
                 dtype=voxels.dtype.name,
-                voxel_nm=phantom.voxel_nm,
+                place=Place.of_nm(phantom.voxel_nm),
             )
             target.write(Box.of_shape(shape), voxels)
+            target.remove_partials()
 
 
-def learn(place: DemoFolder, seconds: int, screen: ProgressReporter) -> None:
+def learn(place: DemoFolder, steps: int, screen: ProgressReporter) -> None:
     """Train a small FusionNet on the first volume; its last sections select the step."""
     depth = _LEARN_SHAPE[0]
     config = TrainConfig(
@@ -142,10 +143,10 @@ def learn(place: DemoFolder, seconds: int, screen: ProgressReporter) -> None:
         ),
         network=NetworkSettings(arguments={"width": 8, "depth": 2}),
         patches=PatchSettings(size=(1, 128, 128), workers=0),
-        # In a minute the network cannot adapt to more than rotations and flips.
+        # In so few steps the network cannot adapt to more than rotations and flips.
         augmentation=AugmentationSettings(elastic="none", blur=0, gamma=0),
         optimizer=OptimizerSettings(learning_rate=3e-3, ema_decay=0.98),
-        fit=FitSettings(steps=_STEPS, minutes=seconds / 60),
+        fit=FitSettings(steps=steps),
         validation=ValidationSettings(every=100),
         output=OutputConfig(folder=str(place.folder), name="demo"),
     )
@@ -173,8 +174,14 @@ def map_with_packaged(place: DemoFolder) -> PixelScores:
         cluster="serial",
     )
     execute(*prepare(config), NullProgress())
+    return score_section(place, place.packaged)
+
+
+def score_section(place: DemoFolder, prediction: Path | None = None) -> PixelScores:
+    """Score the drawn section of a map; by default of the one that the network of the demo predicted."""
+    z = _UNSEEN_SHAPE[0] // 2
     options = EvaluateOptions(pixels_only=True, roi=f"{z}:{z + 1},:,:")
-    return evaluate_map(str(place.packaged), str(place.truth), options).pixels
+    return evaluate_map(str(prediction or place.probability), str(place.truth), options).pixels
 
 
 def draw(place: DemoFolder, own: PixelScores, packaged: PixelScores) -> None:
@@ -190,5 +197,5 @@ def draw(place: DemoFolder, own: PixelScores, packaged: PixelScores) -> None:
         ("trained here", trained / np.float32(255)),
         (PACKAGED, other / np.float32(255)),
     ]
-    title = f"a volume that neither network saw: F1 {own.f1:.3f} trained here, {packaged.f1:.3f} {PACKAGED}"
+    title = f"a section that neither network saw: F1 {own.f1:.3f} trained here, {packaged.f1:.3f} {PACKAGED}"
     save_panel(place.picture, columns, title=title, voxel_nm=open_volume(str(place.raw)).voxel_nm)

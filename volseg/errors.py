@@ -1,4 +1,4 @@
-"""Every error that volseg raises on purpose, with the exit code of the command line beside it.
+"""Every error that volseg raises on purpose, with the exit code of the command line beside it; and `redact`.
 
     VolsegError                 1   one line: names the value and the way out
     |- ConfigError              2   a value of an option or of a run file that cannot be used (ValueError)
@@ -18,14 +18,48 @@ The command line prints the message and exits with `exit_code`.
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+REDACTED = "***"
+"""Stands in the place of a credential."""
+_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_USER = re.compile(r"(?<=://)[^/?#@]+@")
+_VALUE = re.compile(r"(?<==)[^&#]+")
+
+
+def redact(text: str) -> str:
+    """Replace user, password and the values of the query in every URL of a text.
+
+    >>> redact("no chunk at https://me:pw@host/raw.zarr?X-Amz-Signature=ab12&part=3 is missing")
+    'no chunk at https://***@host/raw.zarr?X-Amz-Signature=***&part=*** is missing'
+    >>> redact("s3://bucket/raw.zarr, me@host")
+    's3://bucket/raw.zarr, me@host'
+    """
+    return _URL.sub(_redact_url, text)
+
+
+def _redact_url(match: re.Match[str]) -> str:
+    address, mark, query = match[0].partition("?")
+    return _USER.sub(f"{REDACTED}@", address) + mark + _VALUE.sub(REDACTED, query)
+
+
+def redacted(value: Any) -> Any:
+    """The same JSON value with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redacted(key): redacted(item) for key, item in value.items()}
+    return [redacted(item) for item in value] if isinstance(value, list | tuple) else value
+
 
 class VolsegError(Exception):
-    """The base class; its message is one line, whatever it quotes."""
+    """The base class; its message is one line without credentials, whatever it quotes."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().split())
+        return redact(" ".join(super().__str__().split()))
 
 
 class ConfigError(VolsegError, ValueError):

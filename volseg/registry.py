@@ -5,11 +5,11 @@ Built-ins are "module:attribute" strings where an import is costly. A plug-in's 
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from volseg.errors import ConfigError
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,8 +57,7 @@ class Registry(Generic[T]):
             ConfigError: an unknown name, or one that is declared twice.
         """
         if name not in self:
-            similar = difflib.get_close_matches(name, self, n=1, cutoff=0.75)
-            hint = f" (did you mean {similar[0]!r}?)" if similar else ""
+            hint = did_you_mean(name, self)
             raise ConfigError(
                 f"there is no {self._kind} {name!r}{hint}; choose from {', '.join(self)}, or install the package that "
                 f"provides it (entry point group {self.group})"

@@ -24,12 +24,13 @@ OPTIONS = {
     "predict": [
         "--block", "--calibrate", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo",
         "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--model", "--orientations", "--overwrite",
-        "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--uncertainty", "--workers",
+        "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--tls", "--uncertainty",
+        "--voxel-size", "--workers",
         "SOURCE", "TARGET",
     ],
     "evaluate": [
-        "--channel", "--ignore", "--json", "--kind", "--membrane", "--output", "--pixels-only", "--roi", "--threshold",
-        "PREDICTION", "TRUTH",
+        "--channel", "--ignore", "--ignore-place", "--json", "--kind", "--membrane", "--output", "--pixels-only",
+        "--roi", "--threshold", "PREDICTION", "TRUTH",
     ],
     "models": ["--json", "NAME"],
     "models import": [
@@ -38,7 +39,7 @@ OPTIONS = {
     ],
     "models export": ["--author", "--format", "--license", "MODEL", "OUTPUT"],
     "view": ["--bind", "--host", "--no-browser", "--port", "SOURCES"],
-    "demo": ["--overwrite", "--seconds", "FOLDER"],
+    "demo": ["--overwrite", "--steps", "FOLDER"],
 }  # fmt: skip
 
 
@@ -75,6 +76,21 @@ def test_help_loads_neither_torch_nor_dask(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["models", "--help"]])
+def test_commands_are_described_in_whole_sentences(arguments: list[str]) -> None:
+    listed = CliRunner(env={"COLUMNS": "80"}).invoke(main, arguments).output.partition("Commands:")[2]
+    assert listed
+    assert all(line.endswith(".") and not line.endswith("..") for line in listed.strip().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("command", "suggestion"), [(["predcit", "a"], "predict"), (["models", "improt", "a.pt"], "import")]
+)
+def test_a_misspelt_command_gets_the_nearest(command: list[str], suggestion: str) -> None:
+    done = CliRunner().invoke(main, command)
+    assert (done.exit_code, f"(did you mean {suggestion!r}?)" in done.stderr) == (2, True)
 
 
 def test_importing_volseg_loads_neither_torch_nor_dask() -> None:

@@ -34,6 +34,10 @@ WRONG_USE = [
     f"{PREDICT} --workers 2 --cluster serial",
     f"{PREDICT} --workers 0",
     f"{PREDICT} --cluster nowhere",
+    f"{PREDICT} --dry-run --cluster nowhere",
+    f"{PREDICT} --dry-run --cluster cluster.toml",
+    f"{PREDICT} --dry-run --cluster tcp://head",
+    f"{PREDICT} --dry-run --json --cluster tpc://head:8786",
     f"{PREDICT} --halo exact --halo-tolerance 99,8",
     f"{PREDICT} --halo-tolerance 101,8",
     f"{PREDICT} --halo 0,17,16",
@@ -94,7 +98,7 @@ WRONG_USE = [
     "models import none.pt --network unet --voxel-size 30,6,6 --output out.safetensors",
     "view map.zarr --port 70000",
     "view map.zarr --bind ''",
-    "demo --seconds 0",
+    "demo --steps 0",
     "fly",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 from distributed import Client
 
 import volseg
-from volseg.cluster import NullProgress, connect, run_blocks
+from volseg.cluster import NullProgress, check_cluster, connect, run_blocks
 from volseg.cluster.dask_cluster import CONNECT_SECONDS
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
@@ -168,6 +169,65 @@ def test_an_unreachable_scheduler_is_refused_within_seconds(monkeypatch: pytest.
     assert time.monotonic() - started < 9
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate that is its own authority, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=volseg"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run([*new, *files], check=True, capture_output=True)
+    shutil.copy(folder / "cert.pem", folder / "ca.pem")
+    return folder
+
+
+def test_a_cluster_is_joined_over_tls(certificates: Path) -> None:
+    files = [f"--tls-{option}={certificates / f'{name}.pem'}" for option, name in
+             (("ca-file", "ca"), ("cert", "cert"), ("key", "key"))]  # fmt: skip
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "tls://127.0.0.1", "--port", "0",
+               "--no-dashboard", *files]  # fmt: skip
+    scheduler = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert scheduler.stderr is not None
+    address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
+    worker = start_worker(address, "--nthreads", "2", "--resources", "slot=2", *files)
+    try:
+        with connect(address, None, tls=str(certificates)) as executor:
+            assert executor.slots == SLOTS
+        with pytest.raises(ClusterError, match="needs certificates, .*; give --tls FOLDER"), connect(address, None):
+            pass
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()
+        scheduler.stderr.close()
+
+
+def test_certificates_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"has no ca\.pem, cert\.pem, key\.pem"),
+        connect("tls://h:1", None, tls="/none"),
+    ):
+        pass
+    for name in ("tcp://h:1", "local"):
+        with pytest.raises(ConfigError, match=rf"--tls .* needs .*--cluster tls://HOST:PORT, not {name}"):
+            connect(name, None, tls=str(tmp_path)).__enter__()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://head", "tcp://:8786", "tcp://head:99999", "tls://head:port", "tcp://head:1/x", "http://head:1", "://"],
+)
+def test_a_malformed_address_is_refused_without_connecting(address: str) -> None:
+    with pytest.raises(ConfigError, match=f"--cluster '{address}' is not a scheduler's address"):
+        check_cluster(address)
+
+
+@pytest.mark.parametrize("name", ["serial", "local", "tcp://head:8786", "tls://[::1]:8786", "inproc://10.0.0.1/7/1"])
+def test_a_name_of_a_cluster_is_accepted_without_connecting(name: str) -> None:
+    check_cluster(name)
+
+
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--cluster 'slurm' is not one of local, serial"), connect("slurm", None):
+    with pytest.raises(ConfigError, match="--cluster 'slurm' is not one of local, serial, or"), connect("slurm", None):
         pass

@@ -15,6 +15,7 @@ from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
 from volseg.errors import ClusterError
 from volseg.pipeline import BlockReport
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.doubles import (
     MarkRecorder,
@@ -118,7 +119,7 @@ def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
     shape, block = (blocks // 100, 160, 160), (1, 16, 16)
     raw = make_volume(tmp_path / "raw.zarr", shape, chunk=(10, 80, 80))
     create_volume(
-        tmp_path / "out.zarr", shape=shape, shard=block, chunk=block, dtype="uint8", voxel_nm=(30.0, 6.0, 6.0)
+        tmp_path / "out.zarr", shape=shape, shard=block, chunk=block, dtype="uint8", place=Place.of_nm((30.0, 6.0, 6.0))
     )
     compute = partial(copy_block, source=str(raw), target=str(tmp_path / "out.zarr"), block=block)
     marks, driver = MarkRecorder(), psutil.Process()

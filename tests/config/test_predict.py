@@ -37,7 +37,7 @@ def test_a_tolerance_is_an_object_or_percent_and_grey_levels() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blocks": 3}, "predict: unknown key 'blocks'; choose from source, target"),
+        ({"blocks": 3}, "predict: unknown key 'blocks' .did you mean 'block'..; choose from source, target"),
         ({"workers": 0}, r"predict: workers: .*\(given: 0\)"),
         ({"model": []}, "predict: model: .*at least 1"),
         ({"halo": "wide"}, "predict: halo"),

@@ -57,9 +57,15 @@ def test_descriptions_stand_above_their_keys() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"table": {"sise": 3}}, "here: unknown key 'table.sise'; choose from size, name, extra, limit"),
-        ({"rows": [{}, {"sise": 3}]}, "here: unknown key 'rows.1.sise'; choose from size, name, extra, limit"),
-        ({"tables": {}}, "here: unknown key 'tables'; choose from table, rows"),
+        (
+            {"table": {"sise": 3}},
+            "unknown key 'table.sise' .did you mean 'size'..; choose from size, name, extra, limit",
+        ),
+        (
+            {"rows": [{}, {"sise": 3}]},
+            "unknown key 'rows.1.sise' .did you mean 'size'..; choose from size, name",
+        ),
+        ({"tables": {}}, "here: unknown key 'tables' .did you mean 'table'..; choose from table, rows"),
         ({"table": {"limit": "long"}}, r"here: table.limit: .*number.* \(given: 'long'\)"),
         ({"table": {"sise": 3, "limit": "long"}}, "unknown key 'table.sise'"),  # a misspelt key first
     ],

@@ -17,6 +17,7 @@ from volseg.evaluation import evaluate as evaluation
 from volseg.evaluation.evaluate import EvaluateOptions, evaluate, evaluate_instances, evaluate_map
 from volseg.evaluation.metrics import PixelCounts, instance_scores, pixel_scores, section_scores
 from volseg.phantom import make_phantom
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.factories import make_volume, read_volume
 
@@ -59,7 +60,7 @@ def files(request: pytest.FixtureRequest, tmp_path: Path, phantom: dict[str, Any
 def write_channels(path: Path, truth: Path, names: tuple[str, str]) -> Path:
     """Write a perfect map of two channels: cell and membrane."""
     target = create_volume(
-        path, shape=SHAPE, shard=SHAPE, chunk=SHAPE, dtype="uint8", voxel_nm=(30, 6, 6), channels=names
+        path, shape=SHAPE, shard=SHAPE, chunk=SHAPE, dtype="uint8", place=Place.of_nm((30, 6, 6)), channels=names
     )
     cell = read_volume(truth) * np.uint8(255)
     target.write(Box.of_shape(SHAPE), np.stack([cell, 255 - cell]))

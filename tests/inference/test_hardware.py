@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from volseg import system
 from volseg.errors import ConfigError
 from volseg.inference import (
     Engine,
@@ -104,10 +105,6 @@ def test_bfloat16_is_fast_only_if_processor_and_limits_allow_it(
     assert worker_info("cpu").fast_bfloat16 == fast
 
 
-def test_a_missing_gpu_is_refused() -> None:
-    pass
-
-
 def hold(monkeypatch: pytest.MonkeyPatch, onednn: str | None) -> None:
     """Hold oneDNN to an instruction set, as far as the environment says so."""
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
@@ -145,7 +142,7 @@ def test_freed_memory_of_an_earlier_run_counts_as_free_if_memory_is_scarce(
 ) -> None:
     calls: list[str] = []
     monkeypatch.setattr(hardware, "trim", lambda: calls.append("trim"))
-    monkeypatch.setattr(hardware, "_free_in_control_group", lambda: free + len(calls))
+    monkeypatch.setattr(hardware, "free_in_control_groups", lambda: free + len(calls))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 60))
     assert worker_info("cpu").memory == free + trimmed
     assert bool(calls) == trimmed
@@ -159,6 +156,7 @@ def test_a_platform_without_affinity_proc_and_mallopt_falls_back(
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     monkeypatch.setattr(hardware, "Path", lambda _: missing)
+    monkeypatch.setattr(system, "_CGROUPS", missing)
     monkeypatch.setattr(peak, "_STATUS", missing / "status")
     monkeypatch.setattr(peak, "_CLEAR_REFS", missing / "clear_refs")
     monkeypatch.setattr(sys, "platform", "darwin")

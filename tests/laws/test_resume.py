@@ -28,8 +28,6 @@ from volseg.testing.factories import blobs, create_target_like, make_model, make
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-
     from volseg.blocks import Box
 
 BLOCK = "1,32,32"
@@ -164,10 +162,10 @@ def test_a_block_whose_data_was_not_written_has_no_mark(
 
     write = Target.write
 
-    def full(self: Target, box: Box, voxels: np.ndarray) -> str:
+    def full(self: Target, box: Box, *rest: Any) -> tuple[str, int]:
         if box.start[0] == 4:
             raise TargetError(f"cannot write {box}: no space left on device")
-        return write(self, box, voxels)
+        return write(self, box, *rest)
 
     monkeypatch.setattr(Target, "write", full)
     where: Any = {"model": str(small_model), "block": (1, 32, 32), "cluster": "serial"}
@@ -183,7 +181,7 @@ def test_a_block_whose_data_was_not_written_has_no_mark(
 
 def test_marks_are_no_file_a_block(never_killed: Path) -> None:
     names = sorted(p.name for p in (never_killed / "0" / ".volseg").iterdir())
-    assert names == ["halo-0.png", "journal-0001.jsonl", "lock"]
+    assert [name.partition("-")[0] for name in names] == ["halo", "journal", "lock", "statistics"]
 
 
 def test_a_resume_of_nothing_starts(raw: Path, small_model: Path, tmp_path: Path) -> None:
@@ -234,8 +232,10 @@ def test_a_resume_of_another_run_is_refused(
     options, target = dict(begun), Path(begun["target"])
     before = files(target)
     change(options, tmp_path)
-    with pytest.raises(ResumeError, match=f"was started with {named}.*--overwrite"):
+    with pytest.raises(ResumeError, match=f"was started with {named}.*--overwrite") as caught:
         volseg.predict(**options, resume=True)
+    paths = [inputs[name] for inputs in (begun, options) for name in ("source", "model") if name in named]
+    assert all(path in str(caught.value) for path in paths)
     assert files(target) == before
 
 
@@ -253,8 +253,9 @@ def test_a_run_of_another_format_or_numerics_is_not_resumed(
 ) -> None:
     options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
     volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options)
+    current = getattr(volseg.prediction.resolve, number.upper())
     monkeypatch.setattr(volseg.prediction.resolve, number.upper(), 99)
-    with pytest.raises(ResumeError, match=rf"{volseg.__version__} with {number} 1.*{number} 99.*--overwrite"):
+    with pytest.raises(ResumeError, match=rf"{volseg.__version__} with {number} {current}.*{number} 99.*--overwrite"):
         volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options, resume=True)
 
 
@@ -277,7 +278,9 @@ def test_the_source_may_have_moved(small_model: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
     volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options)
     for mark_file in (tmp_path / "t.zarr" / "0" / ".volseg").glob("*.jsonl"):
-        mark_file.write_text("".join(mark_file.read_text().splitlines(keepends=True)[:10]))
+        mark_file.write_text(
+            "".join(mark_file.read_text().splitlines(keepends=True)[:11])
+        )  # the first names the format
     moved = raw.rename(tmp_path / "moved.zarr")
     summary = volseg.predict(str(moved), str(tmp_path / "t.zarr"), **options, resume=True)
     assert (summary.already_done, summary.done, summary.failed) == (10, 8, {})

@@ -32,11 +32,11 @@ class Memory:
         self.calls.append("read")
         return read_reflected(self.raw, box.start, box.stop)
 
-    def write(self, box: Box, volumes: Sequence[np.ndarray]) -> str:
+    def write(self, box: Box, volumes: Sequence[np.ndarray]) -> tuple[str, int]:
         self.calls.append("write")
         self.out[box.slices] = volumes[0][0]
         self.with_std = volumes[1][0] if len(volumes) > 1 else None
-        return "digest"
+        return "digest", 7
 
     def clear(self, box: Box) -> None:
         self.calls.append("clear")
@@ -60,21 +60,39 @@ def test_the_identity_network_copies_the_volume() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_non_finite_voxel_fails_its_block_and_is_named(bad: float) -> None:
+def test_where_there_is_no_data_the_input_is_0_and_so_is_the_map(bad: float) -> None:
     memory = Memory(blobs((2, 64, 64), dtype="float32"))
-    memory.raw[1, 60, 5] = bad
+    memory.raw[1, 60, :] = bad
     pipeline = pipeline_over(memory)
-    with pytest.raises(BlockError, match=r"block 12: the source holds NaN or infinity.*at \(1, 60, 5\).*--roi"):
-        process_block(12, pipeline)
-    assert memory.calls == ["read"]
+    grey: list[Grey] = []
+
+    def record(given: Grey, write_box: Box) -> Iterator[Estimate]:
+        grey.append(given)
+        yield Estimate(np.ones((1, *write_box.shape), np.float32), 0.0)
+
+    pipeline = replace(pipeline, members=(replace(pipeline.members[0], predict=record),))
+    box = pipeline.grid.box(12)
+    process_block(12, pipeline)
+    assert np.isfinite(grey[0].raw).all()
+    assert (memory.out[box.slices] == 255 * np.isfinite(memory.raw[box.slices])).all()
+    assert not memory.out[box.slices].all()
+
+
+def test_a_section_without_tissue_is_0_in_the_map_and_the_others_are_as_without_it() -> None:
+    memory = Memory(blobs((2, 16, 16)))
+    statistics = ((0.0, 255.0), (7.0, np.inf))
+    pipeline = pipeline_over(memory)
     process_block(0, pipeline)
+    before = memory.out.copy()
+    process_block(0, replace(pipeline, members=(replace(pipeline.members[0], statistics=statistics),)))
+    assert before[1].any()
+    assert not memory.out[1].any()
+    np.testing.assert_array_equal(memory.out[0], before[0])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_volume_of_non_finite_voxels_is_refused_and_not_called_empty(bad: float) -> None:
-    memory = Memory(np.full((2, 16, 16), bad, np.float32))
-    with pytest.raises(BlockError, match="the source holds NaN or infinity"):
-        process_block(0, pipeline_over(memory))
+def test_a_volume_of_nan_is_empty() -> None:
+    memory = Memory(np.full((2, 16, 16), np.nan, np.float32))
+    assert process_block(0, pipeline_over(memory)).skipped == "empty"
 
 
 @pytest.mark.parametrize("value", [0, 255])

@@ -93,7 +93,9 @@ def test_fixed_constants_hold_only_for_the_data_type_of_the_training() -> None:
 
 def test_a_level_with_the_right_voxel_size_is_named_if_the_voxels_differ() -> None:
     fine, fitting = (30.0, 3.0, 3.0), (30.0, 6.0, 6.0)
-    with pytest.raises(ModelError, match="30 x 3 x 3 nm, .* on 30 x 6 x 6 nm .*use --scale-level 1, or --ignore"):
+    with pytest.raises(
+        ModelError, match="30 x 3 x 3 nm, .* on 30 x 6 x 6 nm .*use --scale-level 1, .*or give --ignore"
+    ):
         refuse_voxel_size_mismatch(fine, fitting, FUSIONNET, (fine, fitting))
     with pytest.raises(ModelError, match="use a model trained for this size or another --scale-level"):
         refuse_voxel_size_mismatch(fine, fitting, FUSIONNET, (fine, None))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from volseg.cli.convert import convert
 from volseg.errors import ConfigError, SourceError, TargetError
-from volseg.storage import convert_stack, is_stack, open_stack, open_volume
+from volseg.storage import Place, convert_stack, is_stack, open_stack, open_volume
 from volseg.testing.factories import blobs, read_volume
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def test_a_tiff_keeps_its_voxels_and_type(tmp_path: Path, dtype: str, compressio
     voxels = blobs((37, 40, 50), dtype=dtype)
     tifffile.imwrite(tmp_path / "stack.tif", voxels, compression=compression)
     progress: list[int] = []
-    convert_stack(open_stack(tmp_path / "stack.tif"), tmp_path / "v.zarr", (50.0, 4.0, 4.0), progress.append)
+    convert_stack(
+        open_stack(tmp_path / "stack.tif"), tmp_path / "v.zarr", Place.of_nm((50.0, 4.0, 4.0)), progress.append
+    )
     np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), voxels)
     volume = open_volume(str(tmp_path / "v.zarr"))
     assert (volume.dtype, volume.voxel_nm) == (dtype, (50.0, 4.0, 4.0))
@@ -41,7 +43,7 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path, suffix: str) -> None:
     for z, section in enumerate(voxels):
         Image.fromarray(section).save(folder / f"section{z}{suffix}")
     (folder / "notes.txt").write_text("not a section")
-    convert_stack(open_stack(folder), tmp_path / "v.zarr", (8.0, 8.0, 8.0))
+    convert_stack(open_stack(folder), tmp_path / "v.zarr", Place.of_nm((8.0, 8.0, 8.0)))
     np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), voxels)
 
 
@@ -93,7 +95,7 @@ def test_a_section_of_another_size_is_named_and_no_file_is_left(tmp_path: Path) 
     for z, width in enumerate((6, 6, 7)):
         Image.fromarray(np.zeros((5, width), np.uint8)).save(folder / f"s{z}.png")
     with pytest.raises(SourceError, match=r"s2.png is \(5, 7\) uint8, but the first section is \(5, 6\)"):
-        convert_stack(open_stack(folder), tmp_path / "v.zarr", (1.0, 1.0, 1.0))
+        convert_stack(open_stack(folder), tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sections"]
 
 
@@ -101,20 +103,20 @@ def test_an_existing_volume_is_kept(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "s.tif", np.zeros((2, 8, 8), np.uint8), photometric="minisblack")
     _folder(tmp_path / "v.zarr")
     with pytest.raises(TargetError, match="v.zarr exists already"):
-        convert_stack(open_stack(tmp_path / "s.tif"), tmp_path / "v.zarr", (1.0, 1.0, 1.0))
+        convert_stack(open_stack(tmp_path / "s.tif"), tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)))
 
 
 def test_overwrite_replaces_when_the_new_volume_is_complete(tmp_path: Path) -> None:
     old, new = blobs((2, 8, 8)), blobs((2, 8, 8), seed=1)
     for name, voxels in (("old.tif", old), ("new.tif", new)):
         tifffile.imwrite(tmp_path / name, voxels, photometric="minisblack")
-    convert_stack(open_stack(tmp_path / "old.tif"), tmp_path / "v.zarr", (1.0, 1.0, 1.0))
+    convert_stack(open_stack(tmp_path / "old.tif"), tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)))
     broken = open_stack(tmp_path / "new.tif")
     (tmp_path / "new.tif").rename(tmp_path / "moved.tif")
     with pytest.raises(SourceError):
-        convert_stack(broken, tmp_path / "v.zarr", (1.0, 1.0, 1.0), overwrite=True)
+        convert_stack(broken, tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)), overwrite=True)
     np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), old)
-    convert_stack(open_stack(tmp_path / "moved.tif"), tmp_path / "v.zarr", (1.0, 1.0, 1.0), overwrite=True)
+    convert_stack(open_stack(tmp_path / "moved.tif"), tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)), overwrite=True)
     np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), new)
 
 

@@ -68,7 +68,7 @@ def test_every_format_gives_the_same_voxels_mirrored_outside(tmp_path: Path, tem
     for opened in (volume, pickle.loads(pickle.dumps(volume))):
         assert (opened.shape, opened.dtype) == (SHAPE, "uint8")
         np.testing.assert_array_equal(opened.read(Box((-3, -3, -3), tuple(n + 3 for n in SHAPE))), expected)
-    stack, _ = open_sections(volume.location)
+    stack = open_sections(volume.location)
     assert (stack.shape, stack.dtype) == (SHAPE, "uint8")
     np.testing.assert_array_equal(stack.read(2, 19), blobs(SHAPE)[2:19])
 

@@ -13,7 +13,10 @@ import zarr
 from volseg.blocks import Box
 from volseg.errors import TargetError
 from volseg.storage import open_target
-from volseg.storage.target import create_volume, refuse_non_zarr, replace_volume, voxel_digest
+from volseg.storage.paths import refuse_other_content
+from volseg.storage.place import Place
+from volseg.storage.publish import staged
+from volseg.storage.target import create_volume, voxel_digest
 from volseg.testing.factories import blobs, make_volume
 
 if TYPE_CHECKING:
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def make(path: Path, shape=(6, 40, 40), shard=(4, 32, 32), chunk=(2, 16, 16)):
-    return create_volume(path, shape=shape, shard=shard, chunk=chunk, dtype="uint8", voxel_nm=(50.0, 4.0, 4.0))
+    return create_volume(
+        path, shape=shape, shard=shard, chunk=chunk, dtype="uint8", place=Place.of_nm((50.0, 4.0, 4.0))
+    )
 
 
 def test_a_volume_is_valid_ome_zarr_sharded_checked_and_in_nanometres(tmp_path: Path) -> None:
@@ -59,11 +64,11 @@ def test_a_box_that_shares_a_shard_is_refused(tmp_path: Path, box: Box) -> None:
 def test_a_truncated_shard_of_an_earlier_attempt_does_not_matter(tmp_path: Path) -> None:
     target, box = make(tmp_path / "t.zarr"), Box((0, 0, 0), (4, 32, 32))
     voxels = blobs(box.shape)
-    digest = target.write(box, voxels)
+    digest, _ = target.write(box, voxels)
     shard = tmp_path / "t.zarr" / "0" / "c" / "0" / "0" / "0"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-7])
-    assert target.write(box, voxels) == digest == voxel_digest(voxels)
+    assert target.write(box, voxels) == (digest, len(whole)) == (voxel_digest(voxels), len(whole))
     assert shard.read_bytes() == whole
 
 
@@ -90,10 +95,10 @@ def test_overwrite_replaces_only_zarrs(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "only-copy.txt").write_text("precious")
     with pytest.raises(TargetError, match="thesis is not a Zarr, so --overwrite"):
-        refuse_non_zarr(tmp_path / "thesis")
+        refuse_other_content(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "only-copy.txt").read_text() == "precious"
-    with pytest.raises(TargetError, match="is not a Zarr"):
-        replace_volume(make(tmp_path / "t.zarr").path, tmp_path / "thesis")
+    with pytest.raises(TargetError, match="is not a Zarr"), staged(tmp_path / "thesis", overwrite=True) as new:
+        make(new)
     assert (tmp_path / "thesis" / "only-copy.txt").exists()
 
 

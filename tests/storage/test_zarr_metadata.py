@@ -10,6 +10,7 @@ import zarr
 
 from volseg.errors import ConfigError, SourceError
 from volseg.storage import open_volume
+from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.storage.zarr_metadata import read_metadata, read_node
 
@@ -21,7 +22,7 @@ SHAPE = (4, 16, 16)
 
 def image(path: Path, channels: tuple[str, ...] = ()) -> Path:
     return create_volume(
-        path, shape=SHAPE, shard=SHAPE, chunk=SHAPE, dtype="uint8", voxel_nm=(30, 6, 6), channels=channels
+        path, shape=SHAPE, shard=SHAPE, chunk=SHAPE, dtype="uint8", place=Place.of_nm((30, 6, 6)), channels=channels
     ).path
 
 

@@ -35,7 +35,8 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=200)
 
 
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, resume: bool) -> None:
     torch.set_num_threads(1)
     data = make_stripes(tmp_path)
     config = make_config(data, tmp_path / "two", patches={"batch": 2, "accumulate": 2}, **TABLES)
@@ -49,6 +50,8 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     one, two = (load_model_file(tmp_path / n / "model-last.safetensors").network for n in ("one", "two"))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+    if not resume:
+        return
     resumed = torchrun("train", str(tmp_path / "run.toml"), "--resume", "--set", "fit.steps=7")
     assert resumed.returncode == 0, resumed.stderr
     assert log_of(tmp_path / "two")[-1]["step"] == 7

@@ -365,5 +365,5 @@ def test_a_validation_that_fails_leaves_a_checkpoint(
 
 
 def test_work_before_the_first_step_can_be_stopped(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"stopped before the first step, at grey values of section 1 of 4"):
+    with pytest.raises(TrainingError, match=r"stopped before the first step, at grey values of section 4 of 4"):
         train_config(make_config(data, tmp_path), stop_after=0)

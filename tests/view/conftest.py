@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from volseg.blocks import Box, Footprint, Zyx, ZyxFloat
-from volseg.storage import UNCERTAINTY, ModelEntry, RunRecord, Settings, SourceEntry, create_target, open_target
+from volseg.storage import UNCERTAINTY, ModelEntry, Place, RunRecord, Settings, SourceEntry, create_target, open_target
 from volseg.storage.run_record import FORMAT, NUMERICS
 from volseg.storage.target import create_volume
 
@@ -25,7 +25,8 @@ class MakeVolume(Protocol):
         self,
         name: str,
         voxels: NDArray[Any],
-        voxel_nm: ZyxFloat = (30, 6, 6),
+        voxel_nm: ZyxFloat | None = (30, 6, 6),
+        translation_nm: ZyxFloat | None = None,
         *,
         by_run: bool = False,
         channels: Sequence[str] = (),
@@ -53,7 +54,7 @@ def make_record(shape: Zyx, channels: Sequence[str] = (), *, uncertainty: bool =
                 halo=none,
                 tile=shape,
                 batch=1,
-                statistics=((0.0, 1.0),),
+                statistics="",
             ),
         ),
         settings=Settings(
@@ -77,16 +78,17 @@ def make_volume(tmp_path: Path) -> MakeVolume:
     def make(
         name: str,
         voxels: NDArray[Any],
-        voxel_nm: ZyxFloat = (30, 6, 6),
+        voxel_nm: ZyxFloat | None = (30, 6, 6),
+        translation_nm: ZyxFloat | None = None,
         *,
         by_run: bool = False,
         channels: Sequence[str] = (),
         uncertainty: NDArray[Any] | None = None,
     ) -> Path:
         z, y, x = voxels.shape[-3:]
-        shape, path = (z, y, x), tmp_path / name
+        shape, path, place = (z, y, x), tmp_path / name, Place.of_nm(voxel_nm, translation_nm)
         if by_run:
-            target = create_target(path, make_record(shape, channels, uncertainty=uncertainty is not None), voxel_nm)
+            target = create_target(path, make_record(shape, channels, uncertainty=uncertainty is not None), place)
         else:
             target = create_volume(
                 path,
@@ -94,7 +96,7 @@ def make_volume(tmp_path: Path) -> MakeVolume:
                 shard=shape,
                 chunk=CHUNK,
                 dtype=voxels.dtype.name,
-                voxel_nm=voxel_nm,
+                place=place,
                 channels=channels,
             )
         target.write(Box.of_shape(shape), voxels)

@@ -192,3 +192,67 @@ def test_a_plain_array_lies_on_the_voxels_of_its_raw(raw, page, tmp_path, zarr_f
         # A voxel's centre is a whole number: the first tinted one spans 127.5 to 128.5.
         edge = (96, 127.5 - 0.1), (96, 127.5 + 0.1)
         screen.until(lambda left, right: is_grey(left, 127) and is_tinted(right), *edge)
+
+
+START_NM = (1000, 400, 800)
+VOXEL_NM = (50, 4, 4)
+MARKER = (slice(60, 70), slice(150, 160))
+"""Rows and columns of the finest level, on the voxels of the next one too."""
+
+
+def marked(background, level=0):
+    """A section's marker of 255, in all sections."""
+    voxels = np.full((SHAPE[0], SHAPE[1] >> level, SHAPE[2] >> level), background, np.uint8)
+    voxels[:, *(slice(span.start >> level, span.stop >> level) for span in MARKER)] = 255
+    return voxels
+
+
+@pytest.fixture
+def translated(make_volume):
+    """Raw EM of two levels, a map and its uncertainty of each, all with the marker, far from the origin."""
+    zarr = pytest.importorskip("zarr")
+    half_nm, half_start = (50, 8, 8), (1000, 402, 802)
+    raw = make_volume("raw.zarr", marked(10), VOXEL_NM, START_NM)
+    make_volume("coarse.zarr", marked(100, 1), half_nm, half_start).joinpath("0").rename(raw / "1")
+    group, coarse = zarr.open_group(raw), zarr.open_group(raw.parent / "coarse.zarr", mode="r")
+    ome, dataset = group.attrs["ome"], coarse.attrs["ome"]["multiscales"][0]["datasets"][0]
+    ome["multiscales"][0]["datasets"].append(dataset | {"path": "1"})
+    group.attrs["ome"] = ome
+    fine = make_volume("fine.zarr", marked(0), VOXEL_NM, START_NM, by_run=True, uncertainty=marked(0))
+    half = make_volume("half.zarr", marked(0, 1), half_nm, half_start, by_run=True, uncertainty=marked(0, 1))
+    return [str(path) for path in (raw, raw / "1", fine, half)]
+
+
+def test_raw_map_and_uncertainty_of_a_translated_volume_lie_on_one_another_at_each_level(translated, page, tmp_path):
+    """The marker is where its nanometres say, to a quarter of a voxel, in each layer alone and in the coarse level."""
+    (top, bottom), (left, right) = ((span.start - 0.5, span.stop - 0.5) for span in MARKER)
+    row, column = (top + bottom) / 2, (left + right) / 2
+    inside = [(top + 0.25, column), (bottom - 0.25, column), (row, left + 0.25), (row, right - 0.25)]
+    outside = [(top - 0.25, column), (bottom + 0.25, column), (row, left - 0.25), (row, right + 0.25)]
+    centre_nm = (1000 + 4 * 50, 400 + row * 4, 800 + column * 4)
+    names = ["raw", "raw 2", "fine", "half", "fine uncertainty", "half uncertainty"]
+    with open_viewer(translated) as session:
+        assert [layer.name for layer in session.viewer.state.layers] == [
+            "raw", "raw 2", "fine uncertainty", "half uncertainty", "fine", "half",
+        ]  # fmt: skip
+        page.goto(session.url)
+        screen = Screen(page, session, tmp_path / "viewer.png")
+        # The middle of the window is the centre of the marker.
+        places = [(y - row + SHAPE[1] / 2, x - column + SHAPE[2] / 2) for y, x in (*inside, *outside)]
+        for name, render_scale in [*((name, 1) for name in names), ("raw", 64)]:
+            with session.viewer.txn() as state:
+                state.cross_section_scale = 1 / 32  # a voxel is 32 pixels wide
+                state.position = [at / size for at, size in zip(centre_nm, VOXEL_NM, strict=True)]
+                for layer in state.layers:
+                    layer.visible = layer.name == name
+                state.layers[name].layer.cross_section_render_scale = render_scale
+
+            def is_drawn(*colours, coarse=render_scale > 1):
+                bright, dark = np.array(colours[:4]).max(1), np.array(colours[4:]).max(1)
+                return bright.min() > dark.max() + 90 and (not coarse or dark.min() > 60)
+
+            screen.until(is_drawn, *places)
+        with session.viewer.txn() as state:
+            for layer in state.layers:
+                layer.visible = layer.name in ("raw", "fine")
+        screen.until(lambda *colours: all(map(is_tinted, colours[:4])), *places)

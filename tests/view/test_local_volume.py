@@ -9,6 +9,7 @@ import pytest
 import zarr
 
 from volseg.errors import SourceError
+from volseg.storage import Place
 from volseg.view.local_volume import read_local_volume, sample_grey_range
 
 
@@ -40,23 +41,23 @@ def test_a_volume_of_volseg_has_shape_voxel_size_and_a_run_record(make_volume):
         read_local_volume(make_volume("raw", voxels)),
         read_local_volume(make_volume("m", voxels, by_run=True)),
     )
-    assert (raw.shape, raw.dtype, raw.voxel_nm, raw.axes) == ((4, 32, 64), "uint8", (30, 6, 6), ("z", "y", "x"))
+    assert (raw.shape, raw.dtype, raw.place.voxel_nm, raw.axes) == ((4, 32, 64), "uint8", (30, 6, 6), ("z", "y", "x"))
     assert (raw.is_multiscale, raw.has_run_record, membrane.has_run_record) == (True, False, True)
 
 
 def test_an_array_inside_a_volume_has_its_voxel_size_and_run(make_volume):
     volume = read_local_volume(make_volume("m", np.zeros((4, 32, 32), np.uint8), by_run=True) / "0")
-    assert (volume.voxel_nm, volume.has_run_record, volume.is_multiscale) == ((30, 6, 6), True, False)
+    assert (volume.place.voxel_nm, volume.has_run_record, volume.is_multiscale) == ((30, 6, 6), True, False)
 
 
 def test_the_scale_of_the_coarsest_level_is_read(tmp_path):
     volume = read_local_volume(ome_group(tmp_path / "a", axes=axes_in("nanometer"), version="0.5"))
-    assert (volume.coarsest_scale, volume.is_translated) == (2, False)
+    assert (volume.max_downsampling, volume.place.translation_nm) == (2, (0, 0, 0))
 
 
 def test_a_translation_is_read(tmp_path):
     path = ome_group(tmp_path / "a", axes=axes_in("nanometer"), version="0.5", translation=[0.0, 60.0, 0.0])
-    assert read_local_volume(path).is_translated
+    assert read_local_volume(path).place == read_local_volume(path / "0").place == Place.of_nm((30, 6, 6), (0, 60, 0))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_a_plain_array_has_axes_but_no_voxel_size(tmp_path, zarr_format, named, 
     names = {} if named is None else {"dimension_names": named}
     zarr.create_array(tmp_path / "a", shape=(4, 8, 8), dtype="uint16", zarr_format=zarr_format, **names)
     volume = read_local_volume(tmp_path / "a")
-    assert (volume.voxel_nm, volume.axes, volume.dtype, volume.is_multiscale) == (None, axes, "uint16", False)
+    assert (volume.place.voxel_nm, volume.axes, volume.dtype, volume.is_multiscale) == (None, axes, "uint16", False)
 
 
 def test_other_folders_are_refused_with_a_way_out(tmp_path):

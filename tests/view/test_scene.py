@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from volseg.storage import Place
 from volseg.view.local_volume import LocalVolume
 from volseg.view.scene import Layer, scene
 from volseg.view.sources import LayerSource, Role
 
 
-def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changes):
+def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), translation_nm=None, **changes):
     volumes = {
         "folder": Path("/v"),
         "array": Path("/v/0"),
@@ -17,10 +18,9 @@ def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), **changes):
         "axes": ("z", "y", "x"),
         "shape": shape,
         "dtype": "uint8",
-        "voxel_nm": voxel_nm,
-        "coarsest_scale": 1.0,
+        "place": Place.of_nm(voxel_nm, translation_nm),
+        "max_downsampling": 1.0,
         "is_multiscale": voxel_nm is not None,
-        "is_translated": False,
         "has_run_record": False,
     }
     return LocalVolume(**(volumes | changes))
@@ -52,9 +52,9 @@ def test_the_zoom_counts_in_the_smallest_voxel_length():
     assert scene([layer("raw", Role.RAW, volume(voxel_nm=(3.0, 6.0, 6.0)))])["crossSectionScale"] == 2.0
 
 
-@pytest.mark.parametrize(("coarsest_scale", "scale"), [(1.0, 2), (8.0, 16)])
-def test_the_first_zoom_of_a_huge_volume_is_limited_by_its_levels(coarsest_scale, scale):
-    state = scene([layer("raw", Role.RAW, volume(shape=(1000, 10**5, 10**5), coarsest_scale=coarsest_scale))])
+@pytest.mark.parametrize(("max_downsampling", "scale"), [(1.0, 2), (8.0, 16)])
+def test_the_first_zoom_of_a_huge_volume_is_limited_by_its_levels(max_downsampling, scale):
+    state = scene([layer("raw", Role.RAW, volume(shape=(1000, 10**5, 10**5), max_downsampling=max_downsampling))])
     assert state["crossSectionScale"] == scale
 
 
@@ -147,8 +147,34 @@ def test_volumes_of_different_voxel_sizes_have_their_own_scale():
     assert sizes["s"]["z"] == [1.0, "nm"]
 
 
-def test_the_position_of_a_translated_volume_is_left_to_neuroglancer():
-    assert "position" not in scene([layer("raw", Role.RAW, volume(is_translated=True))])
+MOVED = (1000.0, 400.0, 800.0)
+
+
+def test_the_view_opens_in_the_middle_of_a_translated_volume():
+    state = scene([layer("raw", Role.RAW, volume(voxel_nm=(50.0, 4.0, 4.0), translation_nm=MOVED))])
+    assert state["position"] == [10 + 20, 350 + 100, 450 + 200]
+    assert "transform" not in layers_of(state)["raw"]["source"]
+
+
+def test_a_plain_array_lies_at_its_own_translation_or_at_that_of_a_volume_of_its_shape():
+    raw = volume(voxel_nm=(50.0, 4.0, 4.0), translation_nm=MOVED)
+    level = volume((20, 350, 450), voxel_nm=(50.0, 8.0, 8.0), translation_nm=(1000, 402, 802), is_multiscale=False)
+    labels = volume(voxel_nm=None)
+    state = scene([layer("raw", Role.RAW, raw), layer("l", Role.IMAGE, level), layer("ids", Role.LABELS, labels)])
+    columns = {name: one["source"].get("transform") for name, one in layers_of(state).items()}
+    assert [row[-1] for row in columns["l"]["matrix"]] == [20 - 0.5, 50.25 - 0.5, 100.25 - 0.5]
+    assert [row[-1] for row in columns["ids"]["matrix"]] == [20 - 0.5, 100 - 0.5, 200 - 0.5]
+
+
+def test_a_translation_without_a_unit_is_not_added_twice():
+    """Neuroglancer adds that of an OME-Zarr itself; a plain array of it is drawn beside."""
+    place = Place((50, 4, 4), (1000, 400, 800))
+    group, array = volume(is_multiscale=True, place=place), volume(is_multiscale=False, place=place)
+    state = scene([layer("group", Role.RAW, group), layer("array", Role.IMAGE, array)])
+    shifts = {name: one["source"]["transform"]["matrix"] for name, one in layers_of(state).items()}
+    assert [row[-1] for row in shifts["group"]] == [0, 0, 0]
+    assert [row[-1] for row in shifts["array"]] == [20 - 0.5, 100 - 0.5, 200 - 0.5]
+    assert state["position"] == [10 + 20, 350 + 100, 450 + 200]
 
 
 def test_the_first_view_of_urls_is_left_to_neuroglancer():

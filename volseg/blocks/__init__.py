@@ -6,8 +6,8 @@ from volseg.blocks.downsampling import LevelScale
 from volseg.blocks.footprint import Footprint
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
-from volseg.blocks.parse import format_zyx, parse_roi, parse_zyx
-from volseg.blocks.read_amplification import boxes_along, decoded_chunks, read_amplification, union_read_box
+from volseg.blocks.parse import format_zyx, is_voxel_size, parse_roi, parse_zyx
+from volseg.blocks.read_amplification import boxes_along, count_chunk_decodes, read_amplification, union_read_box
 from volseg.blocks.tiling import Tiling
 
 __all__ = [
@@ -21,9 +21,10 @@ __all__ = [
     "ZyxFloat",
     "boxes_along",
     "ceil_to",
-    "decoded_chunks",
+    "count_chunk_decodes",
     "floor_to",
     "format_zyx",
+    "is_voxel_size",
     "mirror_index",
     "mirror_span",
     "parse_roi",

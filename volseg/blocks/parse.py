@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from volseg.blocks.box import Box, Zyx, to_zyx, zip3
+from math import isfinite
+
+from volseg.blocks.box import Box, Zyx, ZyxFloat, to_zyx, zip3
 from volseg.errors import ConfigError, GridError
+
+_SMALLEST_NM = 0.1 * (1 - 1e-9)
+"""An angstrom, up to rounding: a smaller length is no voxel of a microscope, but a mistaken unit."""
 
 
 def format_zyx(zyx: Zyx) -> str:
@@ -62,3 +67,12 @@ def parse_roi(text: str, shape: Zyx) -> Box:
     if not Box.of_shape(shape).contains(region):
         raise GridError(f"--roi {region} extends beyond the volume of shape {shape}; choose bounds inside it")
     return region
+
+
+def is_voxel_size(size_nm: ZyxFloat) -> bool:
+    """Whether lengths in nanometres can be those of a voxel: finite, and 0.1 nm at least.
+
+    >>> is_voxel_size((50, 4, 4)), is_voxel_size((50, 0, 4)), is_voxel_size((5e-8, 4e-9, 4e-9))
+    (True, False, False)
+    """
+    return all(isfinite(size) and size >= _SMALLEST_NM for size in size_nm)

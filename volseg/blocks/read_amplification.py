@@ -47,12 +47,12 @@ def read_amplification(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -
     >>> read_amplification(grid, [Tiling(net, (1, 32, 32), (0, 8, 8))], (4, 16, 16))
     4.5
     """
-    decoded = decoded_chunks(grid, tilings, chunk)
+    decoded = count_chunk_decodes(grid, tilings, chunk)
     touched = prod(_chunks(a, b, c) for a, b, c in zip(grid.region.start, grid.region.stop, chunk, strict=True))
     return decoded / touched
 
 
-def decoded_chunks(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -> int:
+def count_chunk_decodes(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) -> int:
     """Return the number of chunks that all blocks decode, each separately; arguments as for `read_amplification`."""
     return prod(_decoded_along(grid, tilings, chunk[axis], axis) for axis in range(3))
 

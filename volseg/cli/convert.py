@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,18 +12,19 @@ if TYPE_CHECKING:
     from volseg.blocks import ZyxFloat
 
 
-@click.command()
+@click.command(short_help="Convert TIFF, HDF5, sections or Zarr to OME-Zarr.")
 @click.argument("source")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target")
 @click.option("--voxel-size", type=NanometresType(),
-              help="Voxel size along z, y, x in nanometres; needed if SOURCE states none.")  # fmt: skip
+              help="Voxel size in nanometres; needed if SOURCE states none.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
-def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: bool) -> None:
+def convert(source: str, target: str, voxel_size: ZyxFloat | None, overwrite: bool) -> None:
     """Convert an image stack, an HDF5 dataset or another Zarr to OME-Zarr.
 
     SOURCE is a multi-page TIFF, a folder of TIFF or PNG sections (in natural order), FILE.h5:DATASET (DATASET is
     optional if the file has only one), or a Zarr. TARGET becomes a sharded OME-Zarr 0.5 group of the same data type,
-    which any reader of Zarr 3 opens. It appears under its name once it is complete.
+    which any reader of Zarr 3 opens, with the voxel size and the translation of SOURCE. It appears under its name once
+    it is complete.
 
     \b
     Examples:
@@ -33,17 +33,13 @@ def convert(source: str, target: Path, voxel_size: ZyxFloat | None, overwrite: b
       volseg convert sample_A.hdf:volumes/raw raw.zarr
     """
     from volseg.cli.progress import ProgressBar
-    from volseg.errors import ConfigError, TargetError
-    from volseg.storage import convert_stack, open_sections
+    from volseg.storage import conversion_target, convert_stack, open_sections, target_place
+    from volseg.text import counted
 
-    stack, stated_nm = open_sections(source)
-    voxel_nm = voxel_size or stated_nm
-    if voxel_nm is None:
-        raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")
-    if target.exists() and not overwrite:
-        raise TargetError(f"target {target} exists already; choose another path, or give --overwrite")
+    path = conversion_target(source, target, overwrite=overwrite)
+    stack = open_sections(source)
+    place = target_place(source, stack.place, voxel_size)
     z, y, x = stack.shape
-    with ProgressBar("sections", transient=True) as bar:
-        convert_stack(stack, target, voxel_nm, lambda done: bar.update("convert", done, z), overwrite=overwrite)
-    size = " x ".join(f"{v:g}" for v in voxel_nm)
-    click.echo(f"{target}: {z} sections of {y} x {x}, {stack.dtype}, voxels of {size} nm (z, y, x)")
+    with ProgressBar("section", transient=True) as bar:
+        convert_stack(stack, path, place, lambda done: bar.update("convert", done, z), overwrite=overwrite)
+    click.echo(f"{target}: {counted(z, 'section')} of {y} x {x}, {stack.dtype}, {place} (z, y, x)")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from volseg.cli.output import echo_json, plain_table
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from volseg.evaluation.evaluate import MapScores
     from volseg.evaluation.metrics import InstanceScores, SegmentationScores
 
+_SCORES = "scores.json"
+_THRESHOLDS = "thresholds.png"
 
-@click.command()
+
+@click.command(short_help="Score a map or a segmentation against ground truth.")
 @click.argument("prediction")
 @click.argument("truth")
 @click.option("--kind", type=click.Choice(["auto", "probability", "instances"]), default="auto", show_default=True,
@@ -30,9 +34,11 @@ if TYPE_CHECKING:
 @click.option("--ignore", type=int, metavar="VALUE",
               help="Label of TRUTH to leave out; labels below 0 are never scored.")  # fmt: skip
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Score this region only, such as 24:30,:,:")
-@click.option("--threshold", type=float, default=0.5, show_default=True,
+@click.option("--threshold", type=float, metavar="P", default=0.5, show_default=True,
               help="Probability that counts as membrane in the pixel scores.")  # fmt: skip
 @click.option("--pixels-only", is_flag=True, help="Skip V_rand and V_info, which take longer.")
+@click.option("--ignore-place", is_flag=True,
+              help="Accept a TRUTH of another voxel size or translation than PREDICTION's.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Write scores.json there, and thresholds.png for a probability map.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON only.")
@@ -46,6 +52,7 @@ def evaluate(
     roi: str | None,
     threshold: float,
     pixels_only: bool,
+    ignore_place: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -71,7 +78,7 @@ def evaluate(
     from volseg.evaluation.evaluate import evaluate as evaluate_volumes
 
     if output is not None:
-        _make_folder(output)
+        _make_folder(output, (("prediction", prediction), ("truth", truth)))
     options = EvaluateOptions(
         kind=kind,
         membrane=membrane,
@@ -80,8 +87,9 @@ def evaluate(
         threshold=threshold,
         channel=channel,
         pixels_only=pixels_only,
+        ignore_place=ignore_place,
     )
-    with ProgressBar("sections", visible=not as_json, transient=True) as bar:
+    with ProgressBar("section", visible=not as_json, transient=True) as bar:
         scores = evaluate_volumes(
             prediction, truth, options, lambda name, done, total: bar.update(f"score {name}", done, total)
         )
@@ -93,10 +101,13 @@ def evaluate(
         _write(output, scores)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, inputs: tuple[tuple[str, str], ...]) -> None:
     """Make the output folder before scoring, so that no scores are lost if it cannot be made."""
     from volseg.errors import TargetError
+    from volseg.storage import local_output, refuse_overwritten_inputs
 
+    path = local_output(folder)
+    refuse_overwritten_inputs(inputs, [path / _SCORES, path / _THRESHOLDS])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -109,11 +120,11 @@ def _write(folder: Path, scores: MapScores | InstanceScores) -> None:
     from volseg.evaluation.threshold_plot import save_thresholds
 
     try:
-        (folder / "scores.json").write_text(json.dumps(_fields(scores), indent=2) + "\n")
+        (folder / _SCORES).write_text(json.dumps(_fields(scores), indent=2) + "\n")
     except OSError as error:
         raise TargetError(f"cannot write into {folder}: {error.strerror}; choose another folder") from error
     if isinstance(scores, MapScores):
-        save_thresholds(folder / "thresholds.png", scores.curves, scores.segmentation)
+        save_thresholds(folder / _THRESHOLDS, scores.curves, scores.segmentation)
 
 
 def _fields(scores: MapScores | InstanceScores) -> dict[str, Any]:
@@ -161,8 +172,7 @@ def _threshold_table(scores: SegmentationScores) -> Table:
 
 
 def _best_table(scores: SegmentationScores) -> Table:
-    plural = "" if scores.sections == 1 else "s"
-    table = plain_table([f"best of {scores.sections} section{plural}"], ["score", "split", "merge", "threshold"])
+    table = plain_table([f"best of {counted(scores.sections, 'section')}"], ["score", "split", "merge", "threshold"])
     for name, values, threshold in (
         ("V_rand", (scores.best_v_rand, scores.rand_split, scores.rand_merge), scores.v_rand_threshold),
         ("V_info", (scores.best_v_info, scores.info_split, scores.info_merge), scores.v_info_threshold),

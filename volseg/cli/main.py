@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from volseg.errors import VolsegError
+from volseg.text import did_you_mean
 from volseg.version import __version__
 
 COMMANDS = ("convert", "train", "predict", "evaluate", "models", "view", "demo")
@@ -26,6 +27,15 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = getattr(import_module(f"volseg.cli.{cmd_name}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; a wrong name gets the one that was probably meant."""
+        name = str(args[0])
+        if name not in COMMANDS and not name.startswith("-"):
+            ctx.fail(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; choose from {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a VolsegError becomes one line and the exit code of its class."""

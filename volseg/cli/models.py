@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volseg.blocks import format_zyx
 from volseg.cli.output import echo_json, plain_table, value_text
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +34,12 @@ class ModelsGroup(click.Group):
 
     def with_default(self, args: list[str], ctx: click.Context) -> list[str]:
         """Insert `show` if the arguments name no subcommand."""
+        names = [word for word in args if not word.startswith("-")]
+        if len(names) > 1 and names[0] not in self.subcommands:
+            hint = did_you_mean(names[0], self.subcommands)
+            ctx.fail(
+                f"there is no command {names[0]!r}{hint}; give one NAME, or choose from {', '.join(self.subcommands)}"
+            )
         is_named = args[:1] and (args[0] in self.subcommands or args[0] in ctx.help_option_names)
         return args if is_named else ["show", *args]
 
@@ -53,7 +61,11 @@ class ModelsGroup(click.Group):
         return command
 
 
-@click.group(cls=ModelsGroup, subcommand_metavar="[NAME] [--json] | COMMAND ...")
+@click.group(
+    cls=ModelsGroup,
+    short_help="List, show, import and export models.",
+    subcommand_metavar="[NAME] [--json] | COMMAND ...",
+)
 def models() -> None:
     """List the networks and packaged models, show one of them, or import and export models.
 
@@ -118,7 +130,7 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     left = (title, "reach", "stride", "margin", "exact\nhalo")
     table = plain_table(left, ("layers", "parameters", "GFLOP/\nMvoxel"), gap=1)
     for row in rows:
-        sizes = (",".join(map(str, row[key])) for key in ("reach", "stride", "margin", "exact_halo"))
+        sizes = (format_zyx(row[key]) for key in ("reach", "stride", "margin", "exact_halo"))
         cost = (str(row["layers"]), f"{row['parameters'] / 1e6:.1f} M", f"{row['flops_per_voxel'] / 1e3:.0f}")
         table.add_row(row["name"], *sizes, *cost)
     Console().print(table)

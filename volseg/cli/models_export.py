@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 
-@click.command("export")
+@click.command("export", short_help="Export a model to ONNX or bioimage.io.")
 @click.argument("model")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--format", "export_format", type=click.Choice(["onnx", "bioimageio"]),
@@ -33,8 +33,11 @@ def export_(
       volseg models export model.safetensors model.onnx
       volseg models export model.safetensors model.zip --license CC-BY-4.0 --author "A. Author"
     """
+    from volseg.models import resolve_model
     from volseg.models.interop.convert import export_model
+    from volseg.storage import local_output, refuse_overlap
 
+    refuse_overlap("model", str(resolve_model(model)), local_output(output))
     result = export_model(model, output, export_format=export_format, license_id=license_id, authors=authors)
     where = f" in all but {result.exempt_fraction:.1%} of the voxels" if result.exempt_fraction else ""
     for tool, difference in result.max_differences.items():

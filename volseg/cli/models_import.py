@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.command("import")
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("--network", required=True, metavar="NAME", help="Network of the weights.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FILE.safetensors")
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Model file to write."
+)
 @click.option(
     "--voxel-size", required=True, type=NanometresType(), help="Voxel size of the training data in nanometres."
 )
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
               help="Argument of the network; repeatable.  [default: as published]")  # fmt: skip
 @click.option("--normalization", type=click.Choice(list(NORMALIZATIONS)), default="section",
               show_default=True, help="Source of the mean and standard deviation of the input.")  # fmt: skip
-@click.option("--mean", type=float, help="Of the training data, for --normalization fixed.")
-@click.option("--std", type=float, help="Of the training data, for --normalization fixed.")
+@click.option("--mean", type=float, metavar="NUMBER", help="Of the training data, for --normalization fixed.")
+@click.option("--std", type=float, metavar="NUMBER", help="Of the training data, for --normalization fixed.")
 @click.option("--dtype", type=click.Choice(["uint8", "uint16", "int16", "float32"]),
               help="Of the training data, for --normalization fixed.")  # fmt: skip
 @click.option("--classes", type=NamesType(), help="Output channels, in order.  [default: (cell,) membrane]")
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
 )
 @click.option("--concatenation", type=click.Choice(["skip-first", "upsampled-first"]),
               help="Of a U-Net's channels.  [default: of a known layout, else skip-first]")  # fmt: skip
-@click.option("--name", help="Name of the model.  [default: that of FILE]")
-@click.option("--license", default="not stated", show_default=True, help="Licence of the training data.")
+@click.option("--name", metavar="NAME", help="Name of the model.  [default: that of FILE]")
+@click.option(
+    "--license", metavar="SPDX-ID", default="not stated", show_default=True, help="Licence of the training data."
+)
 def import_(
     weights: Path,
     network: str,
@@ -67,7 +71,9 @@ def import_(
           --classes affinity_z,affinity_y,affinity_x --activation sigmoid --output a.safetensors
     """
     from volseg.models.interop.import_weights import ImportSpec, import_weights, normalization_of
+    from volseg.storage import local_output, refuse_overlap
 
+    refuse_overlap("weights", str(weights), local_output(output))
     spec = ImportSpec(
         network=network,
         arguments=dict(arguments),

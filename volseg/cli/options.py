@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from typing import Any
 
 import click
 
-from volseg.blocks import Zyx, ZyxFloat, parse_zyx
+from volseg.blocks import Zyx, ZyxFloat, is_voxel_size, parse_zyx
 from volseg.config.tolerance import Tolerance
 from volseg.errors import ConfigError
 
@@ -65,7 +64,7 @@ class ToleranceType(click.ParamType[Any]):
 
 
 class NanometresType(click.ParamType[Any]):
-    """Three lengths in nanometres, Z,Y,X."""
+    """A voxel size, Z,Y,X in nanometres."""
 
     name = "Z,Y,X"
 
@@ -75,8 +74,8 @@ class NanometresType(click.ParamType[Any]):
             z, y, x = (float(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not three numbers; write nanometres as Z,Y,X, such as 50,4,4", param, ctx)
-        if not all(math.isfinite(size) and size > 0 for size in (z, y, x)):
-            self.fail(f"{value!r}: each size must be above 0 nm", param, ctx)
+        if not is_voxel_size((z, y, x)):
+            self.fail(f"{value!r}: each size must be 0.1 nm at least", param, ctx)
         return z, y, x
 
 

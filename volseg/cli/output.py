@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volseg.errors import redact, redacted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def echo_json(value: Any) -> None:
-    """Print a value as JSON."""
-    click.echo(json.dumps(value, indent=2))
+    """Print a value as JSON, without credentials."""
+    click.echo(json.dumps(redacted(value), indent=2))
 
 
 def value_text(value: Any) -> str:
@@ -30,7 +32,7 @@ def value_text(value: Any) -> str:
         return (", " if any(isinstance(item, str) for item in value) else ",").join(map(value_text, value))
     if isinstance(value, float):
         return f"{value:.8g}"
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = redact(value if isinstance(value, str) else json.dumps(value))
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 

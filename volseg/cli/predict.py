@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volseg.cli.options import HaloType, ToleranceType, ZyxType
+from volseg.cli.options import HaloType, NanometresType, ToleranceType, ZyxType
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from volseg.prediction.prepare import RunSpec
     from volseg.prediction.run import Summary
     from volseg.storage import RunRecord
+
+_ALL_EMPTY = (
+    "every block is empty: each holds a single grey value in the source, so the map is all 0. If there should be "
+    "tissue, the chunks may lie elsewhere than the metadata say (a wrong dimension_separator) or be lost, or another "
+    "--scale-level, --roi or --mask was meant"
+)
 
 
 @click.command()
@@ -34,23 +41,35 @@ if TYPE_CHECKING:
               help="Also write TARGET/uncertainty: standard deviation of the estimates, x 255.")  # fmt: skip
 @click.option("--tile", type=ZyxType(),
               help="Output voxels of one forward pass.  [default: the fastest that fits the memory]")  # fmt: skip
-@click.option("--scale-level", type=click.IntRange(min=0), help="Read this level of an OME-Zarr SOURCE.  [default: 0]")
+@click.option(
+    "--scale-level",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Read this level of an OME-Zarr SOURCE.  [default: 0]",
+)
 @click.option("--shard", type=ZyxType(), help="Voxels of one file of TARGET.  [default: the block]")
 @click.option("--chunk", type=ZyxType(), help="Voxels that viewers fetch at once.  [default: about 64^3]")
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Predict this region only; it grows to whole shards.")
 @click.option("--mask", metavar="PATH",
               help="Skip blocks in which this volume, of the size of SOURCE or coarser, is 0.")  # fmt: skip
+@click.option("--voxel-size", type=NanometresType(),
+              help="Voxel size of SOURCE in nanometres, if it states none or a wrong one.")  # fmt: skip
 @click.option("--ignore-voxel-size", is_flag=True, help="Accept a voxel size that the model was not trained for.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+              help="Where the network runs. auto: on GPUs if there are any.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
               show_default=True, help="auto: float16 on GPUs, bfloat16 on CPUs with hardware support, else float32; "
                                       "a higher one if the measured error is too large.")  # fmt: skip
-@click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://HOST:PORT",
+@click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://..|tls://..",
               help="This process, local worker processes, or a Dask scheduler.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: one per GPU, or two]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Local worker processes.  [default: one per GPU, or two]"
+)
+@click.option("--tls", metavar="FOLDER",
+              help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Finish a run that was stopped; start one if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and exit.")
+@click.option("--dry-run", is_flag=True, help="Print what the run would read, compute and write, and exit.")
 @click.option("--calibrate", is_flag=True,
               help="With --dry-run: measure time and memory on a worker, without writing.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the summary or the plan as JSON on standard output.")
@@ -100,6 +119,8 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
         echo_json(asdict(summary))
     else:
         _print_summary(summary)
+    if summary.all_empty:
+        click.echo(f"Warning: {_ALL_EMPTY}", err=True)
     raise SystemExit(3 if summary.failed else 0)
 
 
@@ -113,7 +134,8 @@ def _interrupt_on_terminate() -> None:
 
 
 def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, as_json: bool) -> None:
-    from volseg.cli.output import echo_json, value_text
+    from volseg.cli.output import echo_json
+    from volseg.cli.quotation import quotation
     from volseg.prediction.dry_run import estimate_peak_memory, estimate_run
 
     if calibrated:
@@ -129,11 +151,7 @@ def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, 
     if as_json:
         echo_json(fields)
         return
-    width = max(map(len, fields))
-    for name, value in fields.items():
-        click.echo(f"{name.replace('_', ' '):>{width}}  {value_text(value)}")
-    if not calibrated:
-        click.echo("Add --calibrate to measure seconds and memory on a worker.")
+    click.echo(quotation(fields))
 
 
 def _print_summary(summary: Summary) -> None:
@@ -141,19 +159,19 @@ def _print_summary(summary: Summary) -> None:
     skipped_text = f" (skipped: {skipped})" if skipped else ""
     if not summary.done and not summary.failed:
         click.echo(
-            f"{summary.target}: {summary.already_done} of {summary.blocks} blocks were done before{skipped_text}; "
-            "nothing was left to do"
+            f"{summary.target}: {summary.already_done} of {counted(summary.blocks, 'block')} done before"
+            f"{skipped_text}; nothing was left to do"
         )
         return
     rate = summary.voxels / max(summary.seconds, 1e-9) / 1e6
-    before = f" ({summary.already_done} were done before)" if summary.already_done else ""
+    before = f" ({summary.already_done} done before)" if summary.already_done else ""
     busy = f", devices {sum(summary.busy.values()) / len(summary.busy):.0%} busy" if summary.busy else ""
     click.echo(
-        f"{summary.target}: {summary.done} of {summary.blocks} blocks{before}{skipped_text}, "
+        f"{summary.target}: {summary.done} of {counted(summary.blocks, 'block')}{before}{skipped_text}, "
         f"{summary.voxels / 1e6:.1f} Mvoxel in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, "
         f"read amplification {summary.read_amplification:.2f}{busy}"
     )
     for number, reason in summary.failed.items():
         click.echo(f"failed: {reason if f'block {number}' in reason else f'block {number}: {reason}'}", err=True)
     if summary.failed:
-        click.echo(f"{len(summary.failed)} blocks failed; fix the cause, then rerun with --resume", err=True)
+        click.echo(f"{counted(len(summary.failed), 'block')} failed; fix the cause, then rerun with --resume", err=True)

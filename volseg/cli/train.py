@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Train a network on labelled sections.")
 @click.argument("run", metavar="RUN.toml", type=click.Path(path_type=Path))
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True,
               help="Override a key of the run file, such as fit.steps=500; repeatable.")  # fmt: skip

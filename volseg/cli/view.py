@@ -8,11 +8,13 @@ import webbrowser
 import click
 
 
-@click.command()
+@click.command(short_help="Open volumes in Neuroglancer.")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--bind", default="127.0.0.1", show_default=True, help="Address to serve on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to serve on.  [default: a free one]")
-@click.option("--host", help="Host name in the printed URL, if it is not the address.")
+@click.option("--bind", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to serve on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="N", default=0, help="Port to serve on.  [default: a free one]"
+)
+@click.option("--host", metavar="NAME", help="Host name in the printed URL, if it is not the address.")
 @click.option("--no-browser", is_flag=True, help="Print the URL only.")
 def view(sources: tuple[str, ...], bind: str, port: int, host: str | None, no_browser: bool) -> None:
     """Open volumes in Neuroglancer: raw EM first, then probability maps or labels.

@@ -1,12 +1,13 @@
 """Executors: start or join a cluster, send block numbers, collect results. Dask is used here only."""
 
 from volseg.cluster.attempt import Attempt, Failure
-from volseg.cluster.connect import connect
+from volseg.cluster.connect import check_cluster, connect
 from volseg.cluster.executor import SLOTS, Executor
-from volseg.cluster.gpus import cpu_count, visible_gpus
+from volseg.cluster.gpus import visible_gpus
 from volseg.cluster.progress import NullProgress, Progress
 from volseg.cluster.run import Outcome, run_blocks
 from volseg.cluster.serial import SerialExecutor
+from volseg.cluster.versions import refuse_other_versions
 
 __all__ = [
     "SLOTS",
@@ -17,8 +18,9 @@ __all__ = [
     "Outcome",
     "Progress",
     "SerialExecutor",
+    "check_cluster",
     "connect",
-    "cpu_count",
+    "refuse_other_versions",
     "run_blocks",
     "visible_gpus",
 ]

@@ -6,7 +6,7 @@ import traceback
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
-from volseg.errors import BlockError, VolsegError
+from volseg.errors import BlockError, VolsegError, redact
 from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def attempted(number: int, compute: Callable[[int], BlockReport], worker: str) -
         return Attempt(number, worker, Failure(str(error), retry=True))
     except Exception as error:  # any error of a block is reported to the driver, and the run continues
         message = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Attempt(number, worker, Failure(message, retry=True, traceback=traceback.format_exc()))
+        return Attempt(number, worker, Failure(redact(message), retry=True, traceback=redact(traceback.format_exc())))
 
 
 def pack(attempt: Attempt) -> list[Any]:

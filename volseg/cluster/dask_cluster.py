@@ -7,18 +7,20 @@ import logging
 import signal
 import time
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
-from volseg.cluster.gpus import cpu_count
 from volseg.cluster.submission import SLOT
-from volseg.errors import ClusterError
+from volseg.errors import ClusterError, ConfigError
+from volseg.system import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from distributed import Client
+    from distributed.security import Security
 
 
 CONNECT_SECONDS = 5
@@ -42,7 +44,7 @@ _LOCAL_CONFIG = {
 
 def default_workers(gpus: tuple[str, ...]) -> int:
     """Number of processes of a local cluster: one per GPU, else two (one on a single core)."""
-    return len(gpus) or min(2, cpu_count())
+    return len(gpus) or min(2, len(available_cpus()))
 
 
 @contextlib.contextmanager
@@ -125,26 +127,58 @@ def _worker_environment(number: int, gpus: tuple[str, ...]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def joined_cluster(address: str) -> Iterator[DaskExecutor]:
+def joined_cluster(address: str, tls: str | None = None) -> Iterator[DaskExecutor]:
     """Join the cluster of a scheduler, and leave it as it was.
 
+    Args:
+        address: `tcp://host:port` or `tls://host:port`.
+        tls: folder of the certificate authority `ca.pem`, and of this client's `cert.pem` and `key.pem`; by default
+            Dask's own configuration is used.
+
     Raises:
+        ConfigError: a file of `tls` is missing.
         ClusterError: the scheduler does not answer, or no worker has the resource `slot`.
     """
     import dask  # noqa: PLC0415 - a serial run needs no Dask
     from distributed import Client  # noqa: PLC0415 - likewise
 
+    security = _security(tls)
     with dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}):
         try:
-            client = Client(address, timeout=CONNECT_SECONDS)
+            client = Client(address, timeout=CONNECT_SECONDS, security=security)
         except (OSError, ValueError, TimeoutError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ClusterError(
                 f"no scheduler answers at {address} within {CONNECT_SECONDS} s ({reason}); "
                 "check the address, or start one with: dask scheduler"
             ) from None
+        except TypeError as error:
+            raise ClusterError(
+                f"{address} needs certificates, which Dask's configuration does not name; give --tls FOLDER"
+            ) from error
         with client:
             yield _executor(client, address)
+
+
+def _security(tls: str | None) -> Security | None:
+    """The TLS settings of a folder of certificates.
+
+    Raises:
+        ConfigError: a file is missing.
+    """
+    if tls is None:
+        return None
+    from distributed.security import Security  # noqa: PLC0415 - a serial run needs no Dask
+
+    files = {name: Path(tls) / f"{name}.pem" for name in ("ca", "cert", "key")}
+    if missing := [path.name for path in files.values() if not path.is_file()]:
+        raise ConfigError(f"--tls {tls} has no {', '.join(missing)}; it is a folder of ca.pem, cert.pem and key.pem")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=str(files["ca"]),
+        tls_client_cert=str(files["cert"]),
+        tls_client_key=str(files["key"]),
+    )
 
 
 def _executor(client: Client, where: str) -> DaskExecutor:

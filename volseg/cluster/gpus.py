@@ -1,4 +1,4 @@
-"""GPUs and cores that this process may use, found without loading torch."""
+"""GPUs that this process may use, found without loading torch."""
 
 from __future__ import annotations
 
@@ -30,8 +30,3 @@ def _count() -> int:
         return int(pynvml.nvmlDeviceGetCount())
     finally:
         pynvml.nvmlShutdown()
-
-
-def cpu_count() -> int:
-    """Cores that this process may use; macOS does not restrict them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,6 +17,9 @@ class Progress(Protocol):
     def note(self, line: str) -> None:
         """A line for the user: a failed attempt, a lost worker."""
 
+    def stage(self, name: str) -> None:
+        """What is waited for from here on, such as workers; ends with the next stage or the first block."""
+
 
 class NullProgress:
     """Discards the progress."""
@@ -28,4 +31,7 @@ class NullProgress:
         """Do nothing."""
 
     def note(self, line: str) -> None:
+        """Do nothing."""
+
+    def stage(self, name: str) -> None:
         """Do nothing."""

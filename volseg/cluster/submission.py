@@ -128,7 +128,7 @@ class SubmissionWindow:
         Raises:
             ClusterError: the scheduler is gone, or there were no workers for minutes.
         """
-        liveness = _Liveness(self._pool, progress)
+        liveness = _WorkerWatch(self._pool, progress)
         while True:
             completed = self._from_events(_SILENT_SECONDS)
             if not completed or time.monotonic() - self._checked > _FUTURES_SECONDS:
@@ -228,7 +228,7 @@ def _result(future: Future[Attempt], task: BlockTask) -> Attempt:
     return Attempt(task.number, "a worker that died", failure)
 
 
-class _Liveness:
+class _WorkerWatch:
     """Checks whether there are workers while no block completes."""
 
     def __init__(self, pool: WorkerPool, progress: Progress) -> None:

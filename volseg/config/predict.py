@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import Field, field_validator
 
-from volseg.blocks import Zyx
+from volseg.blocks import Zyx, ZyxFloat, is_voxel_size
 from volseg.config.base import FrozenModel
 from volseg.config.tolerance import Tolerance
 
@@ -27,11 +27,13 @@ class PredictOptions(TypedDict, total=False):
     chunk: Zyx | None
     roi: str | None
     mask: str | None
+    voxel_size: ZyxFloat | None
     ignore_voxel_size: bool
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     cluster: str
     workers: int | None
+    tls: str | None
     resume: bool
     overwrite: bool
 
@@ -58,18 +60,29 @@ class PredictConfig(FrozenModel):
     roi: str | None = None
     mask: str | None = None
     """Volume; blocks in which it is zero are skipped."""
+    voxel_size: ZyxFloat | None = None
+    """(z, y, x) in nanometres; None: as the source states."""
     ignore_voxel_size: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     cluster: str = "local"
     workers: int | None = Field(default=None, ge=1, le=4096)
+    tls: str | None = None
+    """Folder of `ca.pem`, `cert.pem` and `key.pem`, for a `tls://` address."""
     resume: bool = False
     overwrite: bool = False
 
-    @field_validator("source", "target", "mask", mode="before")
+    @field_validator("source", "target", "mask", "tls", mode="before")
     @classmethod
     def _path_as_text(cls, value: Any) -> Any:
         return fspath(value) if isinstance(value, PathLike) else value
+
+    @field_validator("voxel_size")
+    @classmethod
+    def _at_least_an_angstrom(cls, value: ZyxFloat | None) -> ZyxFloat | None:
+        if value is not None and not is_voxel_size(value):
+            raise ValueError("each size must be 0.1 nm at least")
+        return value
 
     @field_validator("model", mode="before")
     @classmethod

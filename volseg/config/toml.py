@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from textwrap import wrap
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from volseg.errors import ConfigError
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,13 +41,17 @@ def validate(kind: type[ModelT], values: dict[str, Any], where: str) -> ModelT:
         is_single = isinstance(values.get(str(first["loc"][0])) if first["loc"] else None, dict)
         key = ".".join(str(part) for part in first["loc"] if not (is_single and isinstance(part, int)))
         if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{where}: unknown key {key!r}; choose from {_keys(kind, first['loc'])}") from None
+            keys = _keys(kind, first["loc"])
+            hint = did_you_mean(str(first["loc"][-1]), keys)
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}; choose from {', '.join(keys)}") from None
         message = first["msg"].removeprefix("Value error, ")
         value = "" if first["type"] in ("missing", "value_error") else f" (given: {first['input']!r})"
+        if first["type"] == "literal_error":
+            value += did_you_mean(str(first["input"]), re.findall("'([^']*)'", first["ctx"]["expected"]))
         raise ConfigError(f"{where}: {key + ': ' if key else ''}{message}{value}") from None
 
 
-def _keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> str:
+def _keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, ...]:
     """Valid keys of the table that holds the key of this path."""
     for part in path[:-1]:
         if isinstance(part, int):
@@ -54,7 +60,7 @@ def _keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> str:
         if table is None:
             break
         kind = table
-    return ", ".join(kind.model_fields)
+    return tuple(kind.model_fields)
 
 
 def _table_class(annotation: Any) -> type[BaseModel] | None:

@@ -27,6 +27,7 @@ from volseg.ops import to_uint8
 from volseg.storage import LABELS, is_stack, open_sections, open_volume
 from volseg.storage.readers import Sections
 from volseg.storage.zarr_metadata import channel_names
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,7 @@ class EvaluateOptions:
         threshold: probability that counts as membrane.
         channel: of the prediction, by name or number; by default the one called membrane.
         pixels_only: leave out V_rand and V_info, which take about a second for a section of 1024 x 1024 pixels.
+        ignore_place: accept a truth whose voxel size or translation differs from the prediction's.
     """
 
     kind: Literal["auto", "probability", "instances"] = "auto"
@@ -63,6 +65,7 @@ class EvaluateOptions:
     threshold: float = 0.5
     channel: str | int | None = None
     pixels_only: bool = False
+    ignore_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def evaluate(
         on_progress: receives the progress.
 
     Raises:
-        SourceError: a source that cannot be read, an unknown channel, or shapes that differ.
+        SourceError: a source that cannot be read, an unknown channel, or shapes or places that differ.
         ConfigError: options that do not apply to the kind, or nothing to score.
     """
     pair = _open_pair(prediction, truth, options)
@@ -198,6 +201,11 @@ def _open_pair(prediction: str, truth: str, options: EvaluateOptions) -> _Pair:
         raise SourceError(
             f"prediction {prediction} is {predicted.shape}, truth {truth} is {labels.shape}; the shapes must be equal"
         )
+    if predicted.place.differs(labels.place) and not options.ignore_place:
+        raise SourceError(
+            f"prediction {prediction} has {predicted.place}, truth {truth} has {labels.place} (z, y, x); give the "
+            "truth of the same place, or --ignore-place if their voxels belong together"
+        )
     kind = _resolve_kind(prediction, predicted.dtype, options.kind)
     region = Box.of_shape(predicted.shape) if options.roi is None else parse_roi(options.roi, predicted.shape)
     return _Pair(prediction, kind, predicted, labels, region, options)
@@ -206,7 +214,8 @@ def _open_pair(prediction: str, truth: str, options: EvaluateOptions) -> _Pair:
 def _resolve_kind(prediction: str, dtype: str, requested: str) -> Literal["probability", "instances"]:
     """Resolve the kind `auto`, and check the type."""
     if requested not in ("auto", "probability", "instances"):
-        raise ConfigError(f"unknown kind {requested!r}; choose from auto, probability, instances")
+        hint = did_you_mean(requested, ("auto", "probability", "instances"))
+        raise ConfigError(f"unknown kind {requested!r}{hint}; choose from auto, probability, instances")
     if requested != "instances" and dtype in _PROBABILITIES:
         return "probability"
     if requested != "probability" and "int" in dtype:
@@ -233,7 +242,7 @@ def _open_prediction(prediction: str, channel: str | int | None) -> Stack:
 
 
 def _open(location: str, dtypes: tuple[str, ...]) -> Stack:
-    return open_sections(location, dtypes)[0]
+    return open_sections(location, dtypes)
 
 
 def _read(source: Stack, box: Box) -> NDArray[Any]:

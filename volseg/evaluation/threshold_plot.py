@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from volseg.errors import TargetError
+from volseg.plots import new_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,10 +31,8 @@ def save_thresholds(path: Path, curves: PixelCurves, segmentation: SegmentationS
     Raises:
         TargetError: the file cannot be written.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
-
     panels = 1 if segmentation is None else 2
-    figure = Figure(figsize=(8, 3.5 * panels), layout="constrained")
+    figure = new_figure(figsize=(8, 3.5 * panels), layout="constrained")
     upper, *lower = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     _draw_pixels(upper, curves)
     if segmentation is not None:

@@ -12,6 +12,7 @@ import psutil
 
 from volseg.errors import ConfigError
 from volseg.inference.memory.malloc import trim
+from volseg.system import available_cpus, free_in_control_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ _ONEDNN_LIMITS = (
 """Limits of oneDNN's instruction set, in ascending order; it ignores unknown ones."""
 _SCARCE_FACTOR = 2
 """Free memory is scarce below this multiple of the process's own: then its freed memory counts."""
-_UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +79,6 @@ def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
     )
 
 
-def available_cpus() -> frozenset[int]:
-    """Cores that this process may use; without a CPU affinity, as on macOS, all of the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
-
-
 def _free_memory() -> int:
     """Free memory for this process, in bytes; memory that it has freed but kept counts if memory is scarce."""
     if _available() <= _SCARCE_FACTOR * psutil.Process().memory_info().rss:
@@ -95,24 +88,7 @@ def _free_memory() -> int:
 
 def _available() -> int:
     available: int = psutil.virtual_memory().available
-    return min(available, _free_in_control_group())
-
-
-def _free_in_control_group() -> int:
-    """Free memory below the limits of a batch system or a container, in bytes; 2**62 without limits."""
-    free = _UNLIMITED
-    try:
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].strip("/")
-    except OSError:
-        return free
-    for folder in (Path("/sys/fs/cgroup") / group, *(Path("/sys/fs/cgroup") / group).parents):
-        try:
-            limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        except OSError:
-            continue
-        if limit != "max":
-            free = min(free, int(limit) - int(used))
-    return max(free, 0)
+    return min(available, free_in_control_groups())
 
 
 def threads_per_worker(workers: Sequence[WorkerInfo]) -> int:

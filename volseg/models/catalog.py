@@ -30,7 +30,7 @@ def model_details(name: str) -> dict[str, Any]:
     """
     if name in NETWORKS:
         return network_details(name)
-    header = read_card(resolve_model(name))
+    header = read_card(resolve_model(name, others=tuple(NETWORKS)))
     details = _packaged_details(header)
     card = header.card.model_dump(mode="json", exclude={"footprint", "name"})
     first = {key: card.pop(key) for key in ("network", "arguments")}

@@ -40,7 +40,7 @@ def refuse_voxel_size_mismatch(
     )
     raise ModelError(
         f"the source's voxels are {_nm(source_nm)} nm, the model was trained on {_nm(model_nm)} nm (z, y, x); "
-        f"{solution}, or --ignore-voxel-size"
+        f"{solution}, state the source's size with --voxel-size if its metadata are wrong, or give --ignore-voxel-size"
     )
 
 

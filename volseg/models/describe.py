@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from volseg.models.footprint import network_footprint
+from volseg.models.model import SkipInit
 from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS
-from volseg.models.receptive_field import EXCLUSIVE
+from volseg.models.receptive_field import AxisGraph, traced
 from volseg.models.registry import NETWORKS, build_network
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import nn
 
     from volseg.blocks import Footprint
@@ -52,7 +49,7 @@ def describe_network(name: str, arguments: dict[str, Any] | None = None) -> Netw
     Raises:
         ConfigError: an unknown network or argument.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInit():
         network = build_network(name, arguments or {}).eval()
     footprint = network_footprint(network)
     return NetworkDescription(
@@ -67,31 +64,28 @@ def describe_network(name: str, arguments: dict[str, Any] | None = None) -> Netw
 def flops_per_voxel(network: nn.Module, footprint: Footprint) -> float:
     """Floating-point operations of the convolutions per voxel of a large input; a multiply-add counts as two.
 
-    The size of every activation is linear in the size of the input along each axis, so the operations are a polynomial
-    of degree one in each side. Its leading coefficient is the exact cost per voxel of a large tile: the mixed
-    difference between inputs that are a stride longer along some axes and those that are not. The cost of halo, margin
-    and padding is not included.
+    The size of every activation is linear in the size of the input along each axis, so an input that is a stride longer
+    states how many voxels of each layer there are per voxel of input. The cost of halo, margin and padding is not
+    included.
 
     Args:
-        network: on the meta device, in eval mode.
+        network: its weights are not read.
         footprint: of the network.
     """
+    graph = traced(network)
+    axes = [AxisGraph(graph, axis) for axis in range(footprint.dimensions)]
     first = 3 - footprint.dimensions
-    smallest, stride = list(footprint.smallest)[first:], list(footprint.stride)[first:]
-    difference = 0
-    for steps in product((0, 1), repeat=footprint.dimensions):
-        sides = [n + step * s for n, step, s in zip(smallest, steps, stride, strict=True)]
-        sign = -1 if (footprint.dimensions - sum(steps)) % 2 else 1
-        difference += sign * _flops(network, sides)
-    return difference / prod(stride)
-
-
-def _flops(network: nn.Module, sides: Sequence[int]) -> int:
-    """Operations of a forward pass, counted on the meta device."""
-    inputs = torch.empty(1, _convolutions(network)[0].in_channels, *sides, device="meta")
-    with EXCLUSIVE, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(inputs)
-    return int(counter.get_total_flops())
+    smallest, strides = footprint.smallest[first:], footprint.stride[first:]
+    short = [axis.sizes(n) for axis, n in zip(axes, smallest, strict=True)]
+    long = [axis.sizes(n + stride) for axis, n, stride in zip(axes, smallest, strides, strict=True)]
+    operations = 0
+    for node in axes[0].nodes:
+        module = axes[0].module(node)
+        if isinstance(module, CONVOLUTIONS + DECONVOLUTIONS):
+            # Every weight meets each voxel of the output, or of the input of a transposed convolution.
+            met = node.all_input_nodes[0] if isinstance(module, DECONVOLUTIONS) else node
+            operations += 2 * module.weight.numel() * prod(b[met] - a[met] for a, b in zip(short, long, strict=True))
+    return operations / prod(strides)
 
 
 def _convolutions(network: nn.Module) -> list[Any]:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from volseg.errors import ConfigError, ModelError
-from volseg.models.card import CARD_KEY, ModelCard, ModelHeader, parse_model_file, read_model_file, weights_digest
+from volseg.models.card import CARD_KEY, ModelCard, ModelHeader, read_model_file, weights_digest
 from volseg.models.footprint import network_footprint
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, Statistics, normalize
@@ -145,7 +145,7 @@ def save_model(path: Path, network: nn.Module, card: ModelCard, *, float16: bool
         state = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
     content = save(state)
     tensors = memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
-    digest = weights_digest(card, tensors)
+    digest = weights_digest(card, [tensors])
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,18 +162,23 @@ def load_model_file(path: str | Path) -> Model:
     """Load a model file.
 
     Raises:
-        ModelError: not a model file, or weights or reach that do not match its network.
+        ModelError: not a model file, weights that are NaN or infinite, or weights or reach that do not match the
+            network.
     """
-    content = read_model_file(path)
-    header = parse_model_file(Path(path), content)
+    header, content = read_model_file(path)
     card = header.card
-    with _SkipInit():
+    with SkipInit():
         network = build_network(card.network, card.arguments)
     try:
         state = {name: _to_float32(tensor) for name, tensor in load(content).items()}
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ModelError(f"the weights in {path} do not match {card.network} {card.arguments}: {error}") from error
+    if damaged := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise ModelError(
+            f"{path}: {damaged[0]} holds NaN or infinity, so the map would be wrong; take an earlier model of the "
+            "training"
+        )
     if network_footprint(network) != card.footprint:
         raise ModelError(
             f"reach or stride in the card of {path} differ from those of its network, so blocks would show seams; "
@@ -182,7 +187,7 @@ def load_model_file(path: str | Path) -> Model:
     return Model(network.eval(), card, header.digest)
 
 
-class _SkipInit(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Skips the slow random initialisation of parameters that are replaced afterwards."""
 
     def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

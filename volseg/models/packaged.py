@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from volseg.errors import ConfigError
+from volseg.models.registry import NETWORKS
+from volseg.text import did_you_mean
 
 _FOLDER = Path(__file__).parent / "weights"
 
@@ -20,8 +22,12 @@ def model_card_text(name: str) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def resolve_model(file_or_name: str) -> Path:
+def resolve_model(file_or_name: str, others: tuple[str, ...] = ()) -> Path:
     """Return the file of a packaged model, or the file itself.
+
+    Args:
+        file_or_name: what to look up.
+        others: networks that a user may have meant as well.
 
     Raises:
         ConfigError: neither a packaged model nor a file.
@@ -32,8 +38,13 @@ def resolve_model(file_or_name: str) -> Path:
     path = Path(file_or_name)
     if path.is_file():
         return path
-    known = f"packaged models are {', '.join(packaged)}" if packaged else "no models are packaged with this version"
+    known = ", ".join(packaged) or "none with this version"
+    name = f"model {file_or_name!r}"
+    if file_or_name in NETWORKS:
+        name += " is a network without weights: it"
+    files = (str(path.with_name(file.name)) for file in path.parent.glob("*.safetensors"))
+    hint = did_you_mean(file_or_name, (*packaged, *others, *files))
     raise ConfigError(
-        f"model {file_or_name!r} is neither a file nor a packaged model ({known}); "
-        "name a .safetensors file that `volseg train` wrote"
+        f"{name} is neither a file nor a packaged model{', nor a network' if others else ''}{hint}; packaged models: "
+        f"{known}; or name a .safetensors file that `volseg train` wrote"
     )

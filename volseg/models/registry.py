@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import ConfigError
 from volseg.registry import Registry
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +38,34 @@ def build_network(name: str, arguments: dict[str, Any]) -> nn.Module:
         ConfigError: an unknown network, or arguments that it does not take.
     """
     network_class = NETWORKS[name]
+    known = _argument_names(network_class)
+    if known is not None and (wrong := [argument for argument in arguments if argument not in known]):
+        listed = ", ".join(f"{argument!r}{_hint(argument, known, network_class)}" for argument in wrong)
+        raise ConfigError(f"network {name!r} does not take these arguments: {listed}; it takes {', '.join(known)}")
     try:
         return network_class(**arguments)
     except TypeError as error:
         raise ConfigError(f"network {name!r} does not take these arguments: {error}") from error
+
+
+def _argument_names(network_class: Callable[..., nn.Module]) -> tuple[str, ...] | None:
+    """Names of the arguments of a network's class; None if it takes any."""
+    parameters = signature(network_class).parameters.values()
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return tuple(parameter.name for parameter in parameters)
+
+
+def _hint(argument: str, known: tuple[str, ...], network_class: Callable[..., nn.Module]) -> str:
+    """What a user probably meant by an argument; whether a network is `padded` follows from its margin."""
+    if argument != "padded":
+        return did_you_mean(argument, known)
+    import torch  # noqa: PLC0415 - naming a network does not import torch
+
+    from volseg.models.footprint import network_footprint  # noqa: PLC0415 - likewise
+
+    with torch.device("meta"):
+        margin = network_footprint(network_class()).margin
+    if any(margin):
+        return " (its convolutions are never padded; volseg reads the margin that they need: leave it out)"
+    return " (its output is always as large as its input: leave it out)"

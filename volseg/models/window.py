@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS, POOLINGS, Shift, Unpool
+from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS, POOLINGS, MaxUnpool2d, Shift
 from volseg.registry import Registry
 
 Interval: TypeAlias = tuple[int, int]
@@ -98,7 +98,7 @@ def _deconvolution(layer: Any, axis: int) -> Window:
     return replace(_convolution(layer, axis), transposed=True, output_padding=padding)
 
 
-def _unpooling(layer: Unpool, axis: int) -> Window:
+def _unpooling(layer: MaxUnpool2d, axis: int) -> Window:
     return Window(kernel=layer.pool, stride=layer.pool, transposed=True)
 
 
@@ -110,7 +110,7 @@ _RULES: dict[Rule, tuple[type[nn.Module], ...]] = {
     _convolution: CONVOLUTIONS,
     _deconvolution: DECONVOLUTIONS,
     _pooling: POOLINGS,
-    _unpooling: (Unpool,),
+    _unpooling: (MaxUnpool2d,),
     _pointwise: (nn.ReLU, nn.Dropout, nn.Identity, nn.Sigmoid, Shift, *NORMS),
 }
 RULES: Registry[Rule] = Registry(

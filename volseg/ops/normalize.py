@@ -12,15 +12,17 @@ import numpy as np
 
 from volseg.blocks import mirror_index
 from volseg.errors import ConfigError
+from volseg.ops.moments import Moments, SectionSum, pooled
 from volseg.registry import NORMALIZATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-Statistics: TypeAlias = tuple[tuple[float, float], ...]
-"""(mean, standard deviation) pairs: one for the volume, or one for each of its sections."""
+Statistics: TypeAlias = "Sequence[tuple[float, float]] | NDArray[np.float64]"
+"""(mean, standard deviation) pairs: one for the volume, or one for each of its sections, also as rows of an array. An
+infinite standard deviation means no tissue: the input is 0, and so is the map."""
 
 Measure: TypeAlias = "Callable[[NDArray[np.float64]], tuple[float, float]]"
 """The offset and scale of some voxels, as a 1-D array of at least one."""
@@ -46,6 +48,11 @@ class NormalizationMode:
 
     measure: Measure = mean_and_std
     scope: Scope = "section"
+
+    @property
+    def measure_of_values(self) -> Measure | None:
+        """The measure; None for mean and standard deviation, which need only sums."""
+        return None if self.measure is mean_and_std else self.measure
 
     def __post_init__(self) -> None:
         if self.scope != "section" and self.measure is not mean_and_std:
@@ -80,21 +87,22 @@ class Normalization:
         """Voxels that share one pair of constants."""
         return normalization_mode(self.mode).scope
 
-    def moments(self, raw: NDArray[Any]) -> tuple[float, float, int]:
-        """Mean, standard deviation and number of the imaged voxels, as this mode measures them."""
-        return imaged_moments(raw, normalization_mode(self.mode).measure)
-
-    def constants(self, raw: NDArray[Any]) -> tuple[float, float]:
-        """Mean and standard deviation as this mode measures them; a standard deviation of 0 becomes 1."""
-        mean, std, _ = self.moments(raw)
-        return mean, std or 1.0
-
     def statistics_of(self, raw: NDArray[Any]) -> Statistics:
         """The constants for a whole volume (z, y, x) or section (y, x) in memory."""
         if self.scope == "training":
             return (self.training,)
-        whole = self.scope == "volume" or raw.ndim < 3
-        return tuple(self.constants(part) for part in ([raw] if whole else raw))
+        return self.constants_of([self.moments(section) for section in (raw if raw.ndim > 2 else [raw])])
+
+    def moments(self, section: NDArray[Any]) -> Moments:
+        """Moments of the tissue of a section (y, x), as this mode measures them; NaN and infinity do not count."""
+        measure = normalization_mode(self.mode).measure_of_values
+        tissue = SectionSum(section.dtype, collect=measure is not None)
+        tissue.add(np.where(np.isfinite(section), section, section.dtype.type(0)))
+        return section_moments(tissue, measure)
+
+    def constants_of(self, sections: Sequence[Moments]) -> Statistics:
+        """The constants from the moments of all sections."""
+        return (pooled(sections).constants,) if self.scope == "volume" else tuple(one.constants for one in sections)
 
 
 def normalization_mode(name: str) -> NormalizationMode:
@@ -118,24 +126,22 @@ def moments(raw: NDArray[Any]) -> tuple[float, float]:
     >>> moments(np.uint8([[0, 0], [10, 30]]))
     (20.0, 10.0)
     """
-    mean, std, _ = imaged_moments(raw)
+    values = raw.astype(np.float64).ravel()
+    imaged = values[np.isfinite(values) & (values != 0)]
+    mean, std = mean_and_std(imaged) if imaged.size else (0.0, 0.0)
     return mean, std or 1.0
 
 
-def imaged_moments(raw: NDArray[Any], measure: Measure = mean_and_std) -> tuple[float, float, int]:
-    """Mean, standard deviation (0 if all are equal) and number of the imaged voxels; (0, 0, 0) if there are none.
+def section_moments(section: SectionSum, measure: Measure | None) -> Moments:
+    """Moments of a section's tissue, or what a mode measures of it.
 
     Raises:
         ConfigError: `measure` returns a number that is not finite, or a negative scale.
     """
-    values = raw.astype(np.float64).ravel()
-    imaged = values[np.isfinite(values) & (values != 0)]
-    if not imaged.size:
-        return 0.0, 0.0, 0
-    mean, std = map(float, measure(imaged))
+    mean, std, count = section.moments(measure)
     if not (np.isfinite(mean) and np.isfinite(std) and std >= 0):
         raise ConfigError(f"the normalisation measures ({mean}, {std}); an offset is finite, a scale 0 or more")
-    return mean, std, int(imaged.size)
+    return Moments(mean, std, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +171,10 @@ class Grey:
         sections = range(first_section, first_section + raw.shape[0])
         indices = (mirror_index(z, len(statistics)) if len(statistics) > 1 else 0 for z in sections)
         pairs = np.asarray([statistics[z] for z in indices], np.float64).reshape(-1, 2, 1, 1)
-        return cls(raw, pairs[:, 0].astype(np.float32), (1 / pairs[:, 1]).astype(np.float32))
+        mean = pairs[:, 0].astype(np.float32)
+        if raw.dtype.kind == "f":
+            raw = np.where(np.isfinite(raw), raw, mean)  # the input 0 where there is no data
+        return cls(raw, mean, (1 / pairs[:, 1]).astype(np.float32))
 
     def __getitem__(self, slices: tuple[slice, slice, slice]) -> Grey:
         """A box of these voxels."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from volseg.blocks import Box, mirror_index, union_read_box
+from volseg.blocks import Box, union_read_box
 from volseg.errors import BlockError, NotFiniteError
 from volseg.ops import Grey, RunningMean, to_uint8
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.blocks import BlockGrid, Tiling, Zyx
+    from volseg.blocks import BlockGrid, Tiling
     from volseg.ops import Statistics
 
 
@@ -60,8 +60,11 @@ class Predictor(Protocol):
 class Sink(Protocol):
     """Stores the bytes of a write box."""
 
-    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
-        """Write (classes, z, y, x) of each volume: probabilities, then standard deviations; return their digest."""
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> tuple[str, int]:
+        """Write (classes, z, y, x) of each volume: probabilities, then standard deviations.
+
+        Returns their digest, and the bytes that they take on the disk, where they are when it returns.
+        """
 
     def clear(self, box: Box) -> None:
         """Delete what an earlier attempt wrote."""
@@ -110,6 +113,7 @@ class BlockReport:
         seconds: time of the whole block.
         predict_seconds: time of its forward passes.
         skipped: reason for not predicting it, such as `empty`; empty if it was predicted.
+        bytes: that its voxels take as stored.
     """
 
     number: int
@@ -118,20 +122,20 @@ class BlockReport:
     seconds: float
     predict_seconds: float
     skipped: str = ""
+    bytes: int = 0
 
 
 def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
     """Process one block; repeating it gives the same bytes. An empty block is only read, and leaves no shard.
 
     Raises:
-        BlockError: non-finite voxels; retrying cannot help.
+        BlockError: the network's output is not finite; retrying cannot help.
         VolsegError: a read or a write failed.
     """
     started = time.perf_counter()
     write_box = pipeline.grid.box(number)
     read_box = pipeline.read_box(write_box)
     raw = pipeline.source.read(read_box)
-    refuse_non_finite(raw, read_box, pipeline.grid.shape, f"block {number}")
     if is_constant(raw):
         pipeline.sink.clear(write_box)
         return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY)
@@ -140,10 +144,14 @@ def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
     except NotFiniteError:
         raise BlockError(
             f"block {number} ({write_box}): the network's output is not finite; its grey values lie between "
-            f"{raw.min():.3g} and {raw.max():.3g}: try --precision float32"
+            f"{np.nanmin(raw):.3g} and {np.nanmax(raw):.3g}: try --precision float32"
         ) from None
-    digest = pipeline.sink.write(write_box, volumes)
-    return BlockReport(number, write_box.voxels, digest, time.perf_counter() - started, forward_seconds)
+    written = raw[write_box.relative_to(read_box.start).slices]
+    for member in pipeline.members:
+        erase_no_data(volumes, written, member.statistics, write_box.start[0])
+    digest, stored = pipeline.sink.write(write_box, volumes)
+    seconds = time.perf_counter() - started
+    return BlockReport(number, write_box.voxels, digest, seconds, forward_seconds, bytes=stored)
 
 
 def _predict(
@@ -172,34 +180,33 @@ def _predict(
 
 
 def is_constant(raw: NDArray[Any]) -> bool:
-    """Whether all voxels of (z, y, x) hold one value; most other blocks are decided by their first section.
+    """Whether all voxels of (z, y, x) hold one value, or NaN; most other blocks are decided by their first section.
 
     >>> is_constant(np.full((2, 3, 3), 7)), is_constant(np.arange(18).reshape(2, 3, 3))
     (True, False)
     """
     value = raw[0, 0, 0]
+    if value != value:  # NaN
+        return bool(np.isnan(raw).all())
     return all(bool((section == value).all()) for section in raw)
 
 
-def refuse_non_finite(raw: NDArray[Any], box: Box, shape: Zyx, name: str) -> None:
-    """Refuse NaN and infinity in a float source, naming one such voxel.
+def erase_no_data(
+    volumes: Sequence[NDArray[Any]], raw: NDArray[Any], statistics: Statistics, first_section: int
+) -> None:
+    """Set results to 0 where there is no tissue, whatever block they are in: in sections without any, and at NaN.
 
     Args:
-        raw: voxels of the box (z, y, x).
-        box: may reach beyond the volume, where voxels are mirrored.
-        shape: of the volume.
-        name: of the block.
-
-    Raises:
-        BlockError: a voxel is NaN or infinite.
+        volumes: (classes, z, y, x) each; changed in place.
+        raw: grey values of the same box (z, y, x).
+        statistics: constants of the volume or its sections.
+        first_section: section of the volume at raw's first.
     """
-    if raw.dtype.kind != "f":
-        return
-    finite = np.isfinite(raw)
-    if not finite.all():
-        first = np.unravel_index(int(np.argmin(finite)), raw.shape)
-        voxel = tuple(mirror_index(int(at) + a, n) for at, a, n in zip(first, box.start, shape, strict=True))
-        raise BlockError(
-            f"{name}: the source holds NaN or infinity, for example at {voxel} (z, y, x); "
-            "repair it, or exclude it with --roi"
-        )
+    if len(statistics) > 1:
+        empty = [k for k in range(raw.shape[0]) if np.isinf(statistics[first_section + k][1])]
+        for volume in volumes:
+            volume[:, empty] = 0
+    if raw.dtype.kind == "f":
+        finite = np.isfinite(raw)
+        for volume in volumes if not finite.all() else ():
+            volume *= finite

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from volseg.plots.figure import new_figure
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -24,9 +26,7 @@ def save_training_curves(path: Path, log: Sequence[Mapping[str, Any]]) -> None:
         log: entries with a `step`, and either `loss` and `learning_rate`, or scores whose names begin with
             `validation_`.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - takes a third of a second
-
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = new_figure(figsize=(9, 7), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     train_entries = [entry for entry in log if "loss" in entry]
     steps, losses = ([entry[key] for entry in train_entries] for key in ("step", "loss"))
@@ -60,7 +60,7 @@ def _plot_scores(axes: Axes, validations: Sequence[Mapping[str, Any]]) -> None:
         axes.text(0.5, 0.5, "no validation sections", ha="center", transform=axes.transAxes)
 
 
-def save_halo_curve(path: Path, rows: Sequence[tuple[Zyx, float, float, float]], selected: Zyx, title: str) -> None:
+def plot_halo_curve(path: Path, rows: Sequence[tuple[Zyx, float, float, float]], selected: Zyx, title: str) -> None:
     """Plot the error and the cost of each halo to a PNG; halos with the same z form one line.
 
     Args:
@@ -70,9 +70,7 @@ def save_halo_curve(path: Path, rows: Sequence[tuple[Zyx, float, float, float]],
         selected: the halo in use.
         title: above the plot.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - takes a third of a second
-
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    figure = new_figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     cost = upper.twinx()
     z_values = sorted({halo[0] for halo, *_ in rows})

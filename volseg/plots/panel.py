@@ -10,6 +10,7 @@ import numpy as np
 
 from volseg.errors import ConfigError, TargetError
 from volseg.ops.contrast import grey_range
+from volseg.plots.figure import new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,14 +169,13 @@ def _label_colors(labels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _make_figure(images: Sequence[tuple[str, NDArray[Any]]], title: str | None, voxel_nm: ZyxFloat | None) -> Figure:
-    # A canvas of its own shares no state with the user's pyplot. The imports take 0.4 s.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     rows, columns = images[0][1].shape
     layout = panel_layout((rows, columns), len(images), title=bool(title), voxel_nm=voxel_nm)
     height, width = layout.size
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    figure = new_figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    # A canvas of its own shares no state with the user's pyplot. The imports take 0.4 s.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
     FigureCanvasAgg(figure)
     if title:
         _add_text(figure, title, layout, column=0, top=_GAP - 2, max_width=width - 2 * _GAP, fontsize=14)

@@ -14,25 +14,29 @@ from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from volseg.cluster import Progress, connect, visible_gpus
+from volseg.cluster import Progress, connect, refuse_other_versions, visible_gpus
 from volseg.errors import BlockError
 from volseg.inference import Device, Load, Precision, peak_memory, reset_peak_memory
 from volseg.inference.memory.malloc import release_heap, retain_heap
 from volseg.inference.memory.plan import MemoryPlan, plan_memory
 from volseg.pipeline import BlockPipeline, process_block
-from volseg.prediction.dry_run import RunEstimate, estimate_run
+from volseg.prediction.dry_run import RunEstimate, estimate_run, flops_per_voxel
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.sink import NullSink
 from volseg.prediction.worker import ensemble_of, restored_heap
 from volseg.storage import open_volume
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from volseg.blocks import Box, Zyx
+    from volseg.ops import Statistics
     from volseg.prediction.prepare import RunSpec
     from volseg.storage import RunRecord, Volume
 
+_SECTIONS = 8
+"""Sections from which the constants are computed: what they are does not change time and memory."""
 _CANDIDATES = 24
 """Blocks among which those that are not empty are searched."""
 
@@ -66,6 +70,7 @@ class Calibration:
         halos: of each network, voxels (z, y, x).
         tiles: of each network, voxels (z, y, x).
         batches: tiles per forward pass, of each network.
+        flops_per_voxel: of the map, with what is computed for halos.
         kvoxel_s_of_a_worker: thousands of voxels per second.
         seconds_a_block: of a worker.
         seconds_for_the_run: of all workers.
@@ -82,6 +87,7 @@ class Calibration:
     halos: tuple[Zyx, ...]
     tiles: tuple[Zyx, ...]
     batches: tuple[int, ...]
+    flops_per_voxel: int
     kvoxel_s_of_a_worker: float
     seconds_a_block: float
     seconds_for_the_run: float
@@ -102,19 +108,23 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
     Raises:
         VolsegError: the run would be refused, or all candidate blocks are empty.
     """
-    with connect(spec.cluster, spec.workers, visible_gpus(spec.device)) as executor, restored_heap(executor):
-        record = resolve_run(spec, recorded, executor, progress)
+    if spec.cluster != "serial":
+        progress.stage("waiting for workers")
+    with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
+        refuse_other_versions(executor, progress)
+        record, constants = resolve_run(spec, recorded, executor, progress, samples=_SECTIONS)
         settings, entries = record.settings, record.models
         load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
         numbers = list(islice(_from_the_middle(spec), _CANDIDATES))
-        progress.note(f"calibrating: up to {load.slots} blocks at once on one worker")
+        progress.stage(f"calibrating with {counted(load.slots, 'block')} at once on one worker")
         measurement: Measurement = executor.run_on_one(
-            measure_blocks, record, spec.volume.location, spec.model_files, numbers, load
+            measure_blocks, record, spec.volume.location, spec.model_files, constants.tables, numbers, load
         )
         workers, slots = len(executor.workers), executor.slots
     plan = spec.plan.with_halos(tuple(entry.halo for entry in entries))
     resolved = replace(spec, plan=plan, measures_halo=False)
-    estimate = estimate_run(resolved, recorded, [entry.tiling for entry in entries])
+    tilings = [entry.tiling for entry in entries]
+    estimate = estimate_run(resolved, recorded, tilings)
     return estimate, Calibration(
         device=settings.device,
         precision=settings.precision,
@@ -123,6 +133,7 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
         halos=tuple(entry.halo for entry in entries),
         tiles=tuple(entry.tile for entry in entries),
         batches=tuple(entry.batch for entry in entries),
+        flops_per_voxel=flops_per_voxel(resolved, tilings),
         kvoxel_s_of_a_worker=round(measurement.voxels / measurement.seconds / 1e3, 1),
         seconds_a_block=round(measurement.seconds, 3),
         seconds_for_the_run=round(total_seconds(estimate.blocks_to_do, workers, measurement.seconds), 1),
@@ -150,7 +161,12 @@ def _from_the_middle(spec: RunSpec) -> Iterator[int]:
 
 
 def measure_blocks(
-    record: RunRecord, source: str, model_files: tuple[str, ...], numbers: Sequence[int], load: Load
+    record: RunRecord,
+    source: str,
+    model_files: tuple[str, ...],
+    statistics: Sequence[Statistics],
+    numbers: Sequence[int],
+    load: Load,
 ) -> Measurement:
     """Compute as many blocks at once as a worker has slots, and write nothing; runs on a worker.
 
@@ -158,6 +174,7 @@ def measure_blocks(
         record: of the run.
         source: location of the volume.
         model_files: paths of the models.
+        statistics: constants of each network's input.
         numbers: candidates; the first that are not empty are computed.
         load: of the worker.
 
@@ -168,14 +185,14 @@ def measure_blocks(
     blocks = list(islice((number for number in numbers if _has_contrast(volume, record.grid.box(number))), load.slots))
     if not blocks:
         raise BlockError(
-            f"the {len(numbers)} blocks that were tried hold one grey value each; give --roi or --mask to select an "
-            "image"
+            f"of {counted(len(numbers), 'block')} tried, each holds a single grey value; give --roi or --mask to "
+            "select an image"
         )
     plans = _plans(record, model_files, load)
     release_heap()  # as `open_pipeline` does
     if load.device == "cpu":
         retain_heap()
-    members, with_std = ensemble_of(record, model_files), record.settings.uncertainty
+    members, with_std = ensemble_of(record, model_files, statistics), record.settings.uncertainty
     pipeline = BlockPipeline(record.grid, members, volume, NullSink(), with_std=with_std)
     reset_peak_memory()
     started = time.perf_counter()

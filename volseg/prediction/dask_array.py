@@ -23,8 +23,10 @@ from volseg.inference import Device, Engine, Precision
 from volseg.models import ModelHeader, read_card, resolve_model
 from volseg.models.compatibility import refuse_dtype_mismatch
 from volseg.ops import Grey, Statistics, reflect_gather
-from volseg.pipeline.block import refuse_non_finite
+from volseg.ops.moments import NanTiles
+from volseg.pipeline.block import erase_no_data
 from volseg.storage import GREY
+from volseg.storage.statistics import refuse_damage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.inference.tiled_predictor import TiledPredictor
+    from volseg.ops import Normalization
+    from volseg.ops.moments import Moments
 
 ArrayT = TypeVar("ArrayT", bound=Any)
 """A Dask array, a NumPy array or an xarray.DataArray."""
@@ -122,14 +126,26 @@ def _tile_core(write_box: Box, footprint: Footprint) -> Zyx:
 
 
 def _lazy_statistics(array: da.Array, header: ModelHeader) -> Any:
-    """The constants: known already, or a lazy reduction over the whole array, a task per section or one in all."""
+    """The constants: known already, or a lazy reduction over the whole array, a task per section."""
     normalization = header.card.normalization
     if normalization.scope == "training":
         return (normalization.training,)
-    moment = delayed(normalization.constants, pure=True)
-    if normalization.scope == "volume":
-        return delayed(lambda pair: (pair,))(moment(array))
-    return delayed(tuple)([moment(array[z]) for z in range(array.shape[0])])
+    moments = delayed(_section_moments, pure=True)
+    sections = [moments(array[z], z, normalization) for z in range(array.shape[0])]
+    return delayed(normalization.constants_of, pure=True)(sections)
+
+
+def _section_moments(section: NDArray[Any], z: int, normalization: Normalization) -> Moments:
+    """Moments of a section's tissue.
+
+    Raises:
+        SourceError: voxels are NaN or infinite in the midst of tissue.
+    """
+    if section.dtype.kind == "f":
+        tiles = NanTiles((0, 0), (section.shape[0], section.shape[1]))
+        tiles.add(section)
+        refuse_damage(tiles, z, "the array")
+    return normalization.moments(section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +170,11 @@ def _predict_block(
 ) -> NDArray[np.float32]:
     read_box = block.tiling.read_box(block.write_box)
     raw = reflect_gather(voxels, block.first, read_box.start, read_box.stop, block.shape)
-    refuse_non_finite(raw, read_box, block.shape, f"block {block.write_box}")
     with _loading:
         predict = _open_predictor(model_file, block.tiling, engine)
     (estimate,) = predict(Grey.of(raw, statistics, read_box.start[0]), block.write_box)
+    written = raw[block.write_box.relative_to(read_box.start).slices]
+    erase_no_data([estimate.probability], written, statistics, block.write_box.start[0])
     membrane: NDArray[np.float32] = estimate.probability[0]
     return membrane
 

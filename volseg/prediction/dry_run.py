@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volseg.blocks import Zyx, decoded_chunks, read_amplification
+from volseg.blocks import Zyx, ZyxFloat, count_chunk_decodes, format_zyx, read_amplification
 from volseg.cluster import SLOTS, visible_gpus
 from volseg.cluster.dask_cluster import default_workers
 from volseg.errors import MemoryPlanError
@@ -38,8 +38,12 @@ class RunEstimate:
     Attributes:
         source: location of the volume.
         shape: of the volume (z, y, x).
+        dtype: of the volume.
+        voxel_nm: size of its voxels (z, y, x) in nanometres; None if not known.
+        translation_nm: of its first voxel, likewise.
         target: path of the map.
         models: names.
+        models_voxel_nm: voxel size of each model's training data, (z, y, x) in nanometres.
         orientations: in which each tile is predicted.
         uncertainty: whether the standard deviation is written too.
         classes: written.
@@ -65,8 +69,12 @@ class RunEstimate:
 
     source: str
     shape: Zyx
+    dtype: str
+    voxel_nm: ZyxFloat | None
+    translation_nm: ZyxFloat | None
     target: str
     models: tuple[str, ...]
+    models_voxel_nm: tuple[ZyxFloat, ...]
     orientations: str
     uncertainty: bool
     classes: tuple[str, ...]
@@ -92,14 +100,16 @@ class RunEstimate:
 
 @dataclass(frozen=True)
 class PeakEstimate:
-    """Predicted peak memory of a worker.
+    """Predicted work per voxel, and peak memory of a worker.
 
     Attributes:
+        flops_per_voxel: of the map, with what is computed for halos; None if no tile fits.
         predicted_peak_bytes: of main memory; None if no tile fits.
         predicted_gpu_peak_bytes: of the GPU, 0 on a CPU; None if no tile fits.
         peak_is: of which worker, or why there is none.
     """
 
+    flops_per_voxel: int | None
     predicted_peak_bytes: int | None
     predicted_gpu_peak_bytes: int | None
     peak_is: str
@@ -115,7 +125,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
     """
     plan, mask, volume = spec.plan, spec.mask, spec.volume
     grid, largest = plan.grid, plan.grid.largest_box
-    done = len(done_blocks(open_target(spec.target).journal)[0]) if recorded else 0
+    done = len(done_blocks(open_target(spec.target).journal, recorded.grid.count).blocks) if recorded else 0
     planned = mask.count if mask else grid.count
     if not tilings:
         tilings = [options[0] for options in tilings_of(plan, recorded.models if recorded else None)]
@@ -123,8 +133,12 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
     return RunEstimate(
         source=volume.location,
         shape=volume.shape,
+        dtype=volume.dtype,
+        voxel_nm=spec.place.voxel_nm,
+        translation_nm=spec.place.translation_nm,
         target=str(spec.target),
         models=tuple(model.card.name for model in spec.models),
+        models_voxel_nm=tuple(model.card.voxel_nm for model in spec.models),
         orientations=spec.orientations,
         uncertainty=spec.uncertainty,
         classes=spec.classes,
@@ -143,7 +157,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         blocks_done_before=done,
         blocks_to_do=planned - done,
         read_amplification=round(read_amplification(grid, tilings, volume.chunk), 2),
-        bytes_to_read=decoded_chunks(grid, tilings, volume.chunk)
+        bytes_to_read=count_chunk_decodes(grid, tilings, volume.chunk)
         * prod(volume.chunk)
         * np.dtype(volume.dtype).itemsize,
         bytes_to_write=grid.region.voxels * len(spec.classes) * (2 if spec.uncertainty else 1),
@@ -166,13 +180,32 @@ def estimate_peak_memory(spec: RunSpec, recorded: RunRecord | None) -> PeakEstim
     try:
         tiles = choose_tiles(spec.model_files, spec.plan.grid, tilings_of(spec.plan, models), load, free)
     except MemoryPlanError as error:
-        return PeakEstimate(None, None, f"too much for a worker on this machine: {error}")
-    cores = " and ".join(sorted({",".join(map(str, tile.core)) for tile in tiles}))
+        return PeakEstimate(None, None, None, f"too much for a worker on this machine: {error}")
+    cores = " and ".join(sorted({format_zyx(tile.core) for tile in tiles}))
+    tilings = [
+        replace(options[0], core=tile.core) for options, tile in zip(tilings_of(spec.plan, models), tiles, strict=True)
+    ]
     return PeakEstimate(
+        flops_per_voxel=flops_per_voxel(spec, tilings),
         predicted_peak_bytes=max(tile.memory.host_peak for tile in tiles),
         predicted_gpu_peak_bytes=max(tile.memory.device_peak for tile in tiles),
         peak_is=f"of a worker that computes in {precision} on {device.upper()}, with tiles of {cores}",
     )
+
+
+def flops_per_voxel(spec: RunSpec, tilings: Sequence[Tiling]) -> int:
+    """Floating-point operations for each voxel of the map, with those for halos; loads torch.
+
+    Args:
+        spec: the run.
+        tilings: how a worker cuts blocks for each network.
+    """
+    from volseg.models.describe import describe_network  # noqa: PLC0415 - loads torch
+
+    flops = 0.0
+    for model, tiling in zip(spec.models, tilings, strict=True):
+        flops += describe_network(model.card.network, model.card.arguments).flops_per_voxel * tiling.overhead
+    return round(flops * spec.load.estimates / len(spec.models))
 
 
 def _local_worker(spec: RunSpec, recorded: RunRecord | None) -> tuple[Device, Precision, tuple[int, int]]:
@@ -184,7 +217,7 @@ def _local_worker(spec: RunSpec, recorded: RunRecord | None) -> tuple[Device, Pr
     requested = settings.device if settings else spec.device
     precision = settings.precision if settings and spec.precision == "auto" else spec.precision
     gpus = visible_gpus(requested)
-    if requested == "cuda" and not gpus:
+    if requested == "cuda" and not gpus and spec.cluster not in ("serial", "local"):
         return "cuda", "float16" if precision == "auto" else precision, _UNLIMITED
     worker = worker_info(requested)
     count = {"serial": 1, "local": spec.workers or default_workers(gpus)}.get(spec.cluster)

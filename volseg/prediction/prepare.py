@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from volseg.blocks import Box, parse_roi
+from volseg.blocks import Box, format_zyx, parse_roi
+from volseg.cluster import check_cluster
 from volseg.config.tolerance import Tolerance
-from volseg.errors import ConfigError, ResumeError, TargetError
+from volseg.errors import REDACTED, ConfigError, ResumeError, TargetError
 from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
 from volseg.models import ModelHeader, check_ensemble, read_card, resolve_classes, resolve_model
 from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
 from volseg.pipeline import Plan, PlanRequest, plan_run
 from volseg.prediction.autotune.halo_curve import candidate_halos
+from volseg.prediction.resume import refuse_other_inputs
 from volseg.storage import (
     BlockMask,
+    Place,
     RunRecord,
     Volume,
+    claim_target,
     is_target,
     open_mask,
     open_volume,
     read_record,
-    refuse_non_zarr,
     refuse_overlap,
-    refuse_unwritable,
 )
 
 if TYPE_CHECKING:
-    from volseg.blocks import BlockGrid, Zyx
+    from pathlib import Path
+
+    from volseg.blocks import BlockGrid, Zyx, ZyxFloat
     from volseg.config import PredictConfig
 
 
@@ -40,13 +43,17 @@ class RunSpec:
 
     Attributes:
         volume: the source.
+        place: its voxel size and translation, which the target gets.
+        voxel_size_given: whether the user stated the voxel size.
         models: the networks, whose estimates are averaged.
         classes: of the models, to write.
         plan: the blocks; the halos are exact if they are still to be measured.
         mask: of the blocks to compute; None for all.
         target: path of the map.
+        overwrite: replace a Zarr at that path.
         cluster: name or address.
         workers: of a local cluster; None for the default.
+        tls: folder of the certificates for a scheduler's `tls://` address.
         device: requested.
         precision: requested.
         orientations: in which each tile is predicted.
@@ -57,13 +64,17 @@ class RunSpec:
     """
 
     volume: Volume
+    place: Place
+    voxel_size_given: bool
     models: tuple[ModelHeader, ...]
     classes: tuple[str, ...]
     plan: Plan
     mask: BlockMask | None
     target: Path
+    overwrite: bool
     cluster: str
     workers: int | None
+    tls: str | None
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto"] | Precision
     orientations: Orientations
@@ -93,16 +104,18 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         VolsegError: the first thing that does not fit.
     """
     _refuse_options(config)
-    target = Path(config.target).absolute()
-    _refuse_target(target, config)
+    target = _claim_target(config)
     volume = open_volume(config.source, level=config.scale_level)
-    refuse_overlap("source", volume.location, target)
-    models = _open_models(config, volume, target)
+    for location in (volume.location, config.source):
+        refuse_overlap("source", location, target)
+    recorded = read_record(target) if config.resume and target.exists() else None
+    given_nm = _given_voxel_size(config, recorded, target)
+    place = volume.place if given_nm is None else volume.place.with_voxel_nm(given_nm)
+    models = _open_models(config, volume, place, target)
     classes = resolve_classes(models, config.classes)
     check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
-    recorded = read_record(target) if config.resume and target.exists() else None
     if recorded is not None:
-        _refuse_other_inputs(recorded, volume, models, target)
+        refuse_other_inputs(recorded, volume, models, str(target))
     footprints = tuple(model.card.footprint for model in models)
     plan = plan_run(volume.shape, volume.chunk, footprints, _plan_request(config, volume.shape, recorded))
     mask = _open_mask(config, recorded, plan.grid, target)
@@ -119,13 +132,17 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     has_choice = any(len(candidate_halos(footprint)) > 1 for footprint in footprints)
     spec = RunSpec(
         volume=volume,
+        place=place,
+        voxel_size_given=given_nm is not None,
         models=models,
         classes=classes,
-        plan=plan,
+        plan=replace(plan, warnings=(*plan.warnings, *_place_warnings(volume, place))),
         mask=mask,
         target=target,
+        overwrite=config.overwrite,
         cluster=config.cluster,
         workers=config.workers,
+        tls=config.tls,
         device=config.device,
         precision=config.precision,
         orientations=config.orientations,
@@ -138,51 +155,59 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
 
 
 def _refuse_options(config: PredictConfig) -> None:
+    check_cluster(config.cluster)
     if config.workers is not None and config.cluster != "local":
         raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
     if config.halo_tolerance is not None and config.halo != "auto":
-        halo = config.halo if isinstance(config.halo, str) else ",".join(map(str, config.halo))
+        halo = config.halo if isinstance(config.halo, str) else format_zyx(config.halo)
         raise ConfigError(f"--halo-tolerance needs --halo auto; leave it out with --halo {halo}")
     if config.resume and config.overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; give one of them")
 
 
-def _refuse_target(target: Path, config: PredictConfig) -> None:
-    if "://" in config.target:
-        raise TargetError(f"target {config.target} is a URL; write to a local or mounted path and copy it from there")
-    if target.exists() and not (config.resume or config.overwrite):
-        raise TargetError(
-            f"target {target} exists already; give --resume to finish it, --overwrite to replace it, or another path"
-        )
-    if config.overwrite:
-        refuse_non_zarr(target)
+def _claim_target(config: PredictConfig) -> Path:
+    """Path of the target, which is free, or may be replaced or resumed."""
+    target = claim_target(config.target, overwrite=config.overwrite, resume=config.resume)
     if target.exists() and config.resume and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
-    refuse_unwritable(target)
+    return target
 
 
-def _open_models(config: PredictConfig, volume: Volume, target: Path) -> tuple[ModelHeader, ...]:
+def _given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ZyxFloat | None:
+    """The voxel size that the user states, or stated when the run to resume was started."""
+    if recorded is None or config.voxel_size in (None, recorded.source.voxel_nm):
+        earlier = recorded.source.voxel_nm if recorded is not None and recorded.source.voxel_size_given else None
+        return config.voxel_size if recorded is None else earlier
+    raise ResumeError(
+        f"{target} was started with a voxel size of {recorded.source.voxel_nm}, not {config.voxel_size}; leave out "
+        "--voxel-size, or start again with --overwrite"
+    )
+
+
+def _place_warnings(volume: Volume, place: Place) -> tuple[str, ...]:
+    problem = volume.place.problem
+    if place.is_nm:
+        given = f"so it is taken to have {place}, as --voxel-size says; its translation is kept in voxels"
+        return (f"{volume.location}: {problem}, {given}",) if problem else ()
+    reason = f" ({problem})" if problem else ""
+    return (
+        f"{volume.location} states no voxel size{reason}, so the map states none, and whether the model suits it is "
+        "not checked; give --voxel-size Z,Y,X in nanometres",
+    )
+
+
+def _open_models(config: PredictConfig, volume: Volume, place: Place, target: Path) -> tuple[ModelHeader, ...]:
     """Read the models' cards, and refuse those that do not suit the volume."""
-    models = tuple(read_card(resolve_model(name)) for name in config.model)
+    levels_nm = volume.levels_nm if place == volume.place else ()
+    models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     for model in models:
         refuse_overlap("model", model.path, target)
         if not config.ignore_voxel_size:
-            refuse_voxel_size_mismatch(volume.voxel_nm, model.card.voxel_nm, model.card.footprint, volume.levels_nm)
+            refuse_voxel_size_mismatch(place.voxel_nm, model.card.voxel_nm, model.card.footprint, levels_nm)
         refuse_dtype_mismatch(volume.dtype, model.card.normalization)
         if config.orientations == "all":
             refuse_uneven_rotation(model.card.footprint)
     return models
-
-
-def _refuse_other_inputs(recorded: RunRecord, volume: Volume, models: tuple[ModelHeader, ...], target: Path) -> None:
-    """Refuse to resume with another source or model, as far as their metadata tell; the rest is checked later."""
-    if recorded.source.shape != volume.shape:
-        raise ResumeError(
-            f"{target} was started with another source, of shape {recorded.source.shape}, not {volume.shape}"
-        )
-    if [entry.digest for entry in recorded.models] != [model.digest for model in models]:
-        names = ", ".join(entry.name for entry in recorded.models)
-        raise ResumeError(f"{target} was started with another model ({names}); give that one, or --overwrite")
 
 
 def _plan_request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> PlanRequest:
@@ -208,6 +233,9 @@ def _open_mask(config: PredictConfig, recorded: RunRecord | None, grid: BlockGri
     location = config.mask or (recorded.mask.location if recorded and recorded.mask else None)
     if location is None:
         return None
+    if config.mask is None and REDACTED in location:
+        raise ConfigError(f"the run's mask was {location}, and its credentials are not stored; give it with --mask")
     mask = open_mask(location, grid)
-    refuse_overlap("mask", mask.volume.location, target)
+    for path in (mask.volume.location, location):
+        refuse_overlap("mask", path, target)
     return mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import astuple, replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from volseg.errors import ClusterError
 from volseg.inference import Engine, WorkerInfo, choose_precision, threads_per_worker, worker_info
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.autotune.tuner import Tuner
+from volseg.prediction.constants import RunConstants, confirmed_constants, needs_pass, run_constants
 from volseg.prediction.resume import refuse_if_different
 from volseg.storage import (
     FORMAT,
@@ -19,22 +19,19 @@ from volseg.storage import (
     RunRecord,
     Settings,
     SourceEntry,
+    source_marks,
     volume_fingerprint,
-    volume_statistics,
 )
 from volseg.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from volseg.cluster import Executor, Progress
-    from volseg.ops import Statistics
     from volseg.prediction.prepare import RunSpec
 
-_PROGRESS_SECONDS = 5.0
 
-
-def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, progress: Progress) -> RunRecord:
+def resolve_run(
+    spec: RunSpec, recorded: RunRecord | None, executor: Executor, progress: Progress, samples: int | None = None
+) -> tuple[RunRecord, RunConstants]:
     """Decide all that the bytes depend on, from the workers' hardware and from measurements on them.
 
     Args:
@@ -42,6 +39,10 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         recorded: the record of the run to resume, which keeps its choices; None for a new run.
         executor: whose workers are asked.
         progress: receives what is measured.
+        samples: sections from which the constants are computed, if the run is only calibrated; None for all.
+
+    Returns:
+        The record, and the constants of each network's input.
 
     Raises:
         ResumeError: the recorded run had other weights, settings or source.
@@ -52,11 +53,28 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         location=volume.location,
         shape=volume.shape,
         dtype=volume.dtype,
-        voxel_nm=volume.voxel_nm,
+        voxel_nm=spec.place.voxel_nm,
         identity=volume_fingerprint(volume),
+        marks=source_marks(volume.location),
+        translation_nm=spec.place.translation_nm,
+        voxel_size_given=spec.voxel_size_given,
     )
     settings = _settings(spec, recorded, executor, workers)
-    statistics = [entry.statistics for entry in recorded.models] if recorded else _statistics(spec, progress)
+    constants = (
+        confirmed_constants(spec, recorded, source.marks, executor, progress)
+        if recorded
+        else run_constants(spec, executor, progress, samples)
+    )
+    covered = ["16 windows", *(["modification marks"] if source.marks else [])]
+    covered += ["mean and deviation of each section"] if needs_pass(spec) else []
+    source = source.model_copy(
+        update={
+            "empty_sections": constants.empty_sections,
+            "not_finite_sections": constants.not_finite_sections,
+            "fills": constants.fills,
+            "covered": f"shape, type, {', '.join(covered)}",
+        }
+    )
     tuner = Tuner(
         plan=spec.plan,
         recorded=recorded.models if recorded else None,
@@ -65,7 +83,7 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         executor=executor,
         progress=progress,
     )
-    probes = _probes(spec, settings, workers, executor, statistics)
+    probes = _probes(spec, settings, workers, executor, constants)
     networks = tuner.tune_precision(probes, may_lower=spec.precision == "auto")
     requested = RunRecord(
         format=FORMAT,
@@ -79,14 +97,14 @@ def resolve_run(spec: RunSpec, recorded: RunRecord | None, executor: Executor, p
         mask=spec.mask.entry if spec.mask else None,
     )
     if recorded is None:
-        return requested
+        return requested, constants
     refuse_if_different(recorded, requested, str(spec.target))
     if recorded.torch != requested.torch:
         progress.note(
             f"the run was started with torch {recorded.torch} and is resumed with {requested.torch}: blocks of the "
             "two may differ by a grey level"
         )
-    return recorded
+    return recorded, constants
 
 
 def _settings(spec: RunSpec, recorded: RunRecord | None, executor: Executor, workers: list[WorkerInfo]) -> Settings:
@@ -120,26 +138,12 @@ def _tolerance(spec: RunSpec, earlier: Settings | None) -> tuple[float, float] |
     return astuple(spec.tolerance) if spec.measures_halo or spec.halo_tolerance else None
 
 
-def _statistics(spec: RunSpec, progress: Progress) -> list[Statistics]:
-    """The constants of each network's input; networks that normalise alike share one pass over the volume."""
-    volume, computed = spec.volume, {}
-    result: list[Statistics] = []
-    for model in spec.models:
-        normalization = model.card.normalization
-        key = (normalization.mode, normalization.training if normalization.scope == "training" else ())
-        if key not in computed:
-            on_section = log_section_progress(progress, volume.shape[0])
-            computed[key] = volume_statistics(volume, normalization, on_section)
-        result.append(computed[key])
-    return result
-
-
 def _probes(
     spec: RunSpec,
     settings: Settings,
     workers: list[WorkerInfo],
     executor: Executor,
-    statistics: list[Statistics],
+    constants: RunConstants,
 ) -> list[ProbeSpec]:
     """How a worker measures each network."""
     load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
@@ -149,13 +153,13 @@ def _probes(
             model_file=model.path,
             digest=model.digest,
             footprint=model.card.footprint,
-            statistics=constants,
+            statistics=table,
             engine=Engine(settings.device, settings.precision, batch=1, threads=settings.threads),
             classes=settings.classes,
             load=load,
             free=_free_bytes(workers),
         )
-        for model, constants in zip(spec.models, statistics, strict=True)
+        for model, table in zip(spec.models, constants.tables, strict=True)
     ]
 
 
@@ -164,18 +168,3 @@ def _free_bytes(workers: list[WorkerInfo]) -> tuple[int, int]:
     per_host = max(Counter(worker.host for worker in workers).values())
     per_gpu = max(Counter((worker.host, worker.gpu) for worker in workers).values())
     return min(worker.memory for worker in workers) // per_host, min(w.device_memory for w in workers) // per_gpu
-
-
-def log_section_progress(progress: Progress, sections: int) -> Callable[[int], None]:
-    """A callback that logs the pass over the volume before the first block, every few seconds."""
-    started = logged = time.monotonic()
-
-    def on_section(done: int) -> None:
-        nonlocal logged
-        now = time.monotonic()
-        if now - logged > _PROGRESS_SECONDS:
-            logged = now
-            left = (now - started) / done * (sections - done)
-            progress.note(f"grey values of {done} of {sections} sections measured, {left:.0f} s left")
-
-    return on_section

@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from volseg.blocks import BlockSet
 from volseg.errors import ResumeError
+from volseg.models import ModelHeader
 from volseg.pipeline import EMPTY
-from volseg.storage import read_marks
+from volseg.storage import NO_SHARDS, read_marks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from volseg.storage import MaskEntry, RunRecord
+    from numpy.typing import NDArray
+
+    from volseg.storage import MaskEntry, ModelEntry, RunRecord, SourceEntry, Volume
 
 
-def done_blocks(journal: Path) -> tuple[BlockSet, int]:
-    """The blocks that have a mark in a journal, and how many of them were empty."""
-    done, empty = BlockSet(), 0
+@dataclass(frozen=True, slots=True)
+class DoneBlocks:
+    """The blocks that have a mark in a journal.
+
+    Attributes:
+        blocks: their numbers.
+        empty: how many of them were empty.
+        sizes: bytes of each block's shards by number, for `ShardCheck`.
+    """
+
+    blocks: BlockSet
+    empty: int
+    sizes: NDArray[np.int64]
+
+
+def done_blocks(journal: Path, count: int) -> DoneBlocks:
+    """Read a journal; of several marks of a block the last counts.
+
+    Args:
+        journal: folder of the journal.
+        count: blocks of the run in all.
+    """
+    done, empty, sizes = BlockSet(), BlockSet(), np.full(count, NO_SHARDS, np.int64)
     for mark in read_marks(journal):
-        empty += mark.skipped == EMPTY and mark.block not in done
+        if not 0 <= mark.block < count:
+            continue
         done.add(mark.block)
-    return done, empty
+        if mark.skipped == EMPTY:
+            empty.add(mark.block)
+        sizes[mark.block] = NO_SHARDS if mark.skipped else mark.bytes
+    return DoneBlocks(done, len(empty), sizes)
 
 
 def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) -> None:
@@ -39,10 +70,11 @@ def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) 
                 f"volseg {requested.version} with {name} {getattr(requested, name)}: resume with the version that "
                 "started it, or start again with --overwrite"
             )
+    _refuse_other("source", recorded.source, requested.source, target)
+    _refuse_other_models(recorded, requested.models, target)
     pairs: list[tuple[str, object, object]] = [
-        ("source", recorded.source.identity, requested.source.identity),
-        ("source shape", recorded.source.shape, requested.source.shape),
-        ("model", [entry.digest for entry in recorded.models], [entry.digest for entry in requested.models]),
+        ("voxel size", recorded.source.voxel_nm, requested.source.voxel_nm),
+        ("translation", recorded.source.translation_nm, requested.source.translation_nm),
     ]
     for before, now in zip(recorded.models, requested.models, strict=False):
         pairs += [(name, getattr(before, name), getattr(now, name)) for name in ("halo", "tile", "statistics")]
@@ -50,16 +82,49 @@ def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) 
         (name, getattr(recorded.settings, name), getattr(requested.settings, name))
         for name in type(recorded.settings).model_fields
     ]
-    # Last: how many blocks a mask leaves depends on the settings.
-    pairs.append(("mask", _mask_text(recorded.mask), _mask_text(requested.mask)))
     for name, value, other in pairs:
         if value != other:
-            values = f"{value} recorded, {other} requested" if len(f"{value}{other}") < 200 else "they differ"
-            raise ResumeError(
-                f"{target} was started with another {name} ({values}); repeat the run's own command with --resume, "
-                "or start again with --overwrite"
-            )
+            is_short = len(f"{value}{other}") < 200
+            raise _error(name, f"{value} recorded, {other} requested" if is_short else "they differ", target)
+    # Last: how many blocks a mask leaves depends on the settings.
+    _refuse_other("mask", recorded.mask, requested.mask, target)
 
 
-def _mask_text(mask: MaskEntry | None) -> str:
-    return f"{mask.identity} of {mask.blocks} blocks" if mask else "none"
+def refuse_other_inputs(recorded: RunRecord, volume: Volume, models: Sequence[ModelHeader], target: str) -> None:
+    """Refuse to resume with another source or other models, as far as their metadata tell.
+
+    Raises:
+        ResumeError: names what is recorded and what was requested.
+    """
+    if recorded.source.shape != volume.shape:
+        was, now = (f"{v.location} of {v.shape}" for v in (recorded.source, volume))
+        raise _error("source", f"{was} recorded, {now} requested", target)
+    _refuse_other_models(recorded, models, target)
+
+
+def _refuse_other_models(recorded: RunRecord, models: Sequence[ModelHeader | ModelEntry], target: str) -> None:
+    if [entry.digest for entry in recorded.models] != [model.digest for model in models]:
+        was = ", ".join(entry.location for entry in recorded.models)
+        now = ", ".join(model.path if isinstance(model, ModelHeader) else model.location for model in models)
+        raise _error("model", _locations(was, now), target)
+
+
+def _refuse_other(
+    kind: str, was: SourceEntry | MaskEntry | None, now: SourceEntry | MaskEntry | None, target: str
+) -> None:
+    """Refuse another volume; where it lies does not matter."""
+    identities = [volume and (volume.shape, volume.identity, getattr(volume, "blocks", 0)) for volume in (was, now)]
+    if identities[0] != identities[1]:
+        locations = (volume.location if volume else "none" for volume in (was, now))
+        raise _error(kind, _locations(*locations), target)
+
+
+def _locations(was: str, now: str) -> str:
+    return f"{now} has changed since" if was == now else f"{was} recorded, {now} requested"
+
+
+def _error(what: str, difference: str, target: str) -> ResumeError:
+    return ResumeError(
+        f"{target} was started with another {what} ({difference}); repeat the run's own command with --resume, or "
+        "start again with --overwrite"
+    )

@@ -10,23 +10,40 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from volseg.blocks import Tiling, read_amplification
-from volseg.cluster import Executor, Progress, connect, run_blocks, visible_gpus
+from volseg.cluster import Executor, Progress, connect, refuse_other_versions, run_blocks, visible_gpus
+from volseg.errors import TargetError
 from volseg.pipeline import EMPTY
-from volseg.plots.curves import save_halo_curve
+from volseg.plots.curves import plot_halo_curve
 from volseg.prediction.autotune.halo import halo_lines
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.resume import done_blocks
 from volseg.prediction.worker import RunRef, compute_block, restored_heap
-from volseg.storage import OUTSIDE, Journal, Mark, RunRecord, create_target, open_target
+from volseg.storage import (
+    OUTSIDE,
+    UNCERTAINTY,
+    Journal,
+    Mark,
+    RunRecord,
+    ShardCheck,
+    create_target,
+    open_target,
+    read_record,
+    write_table,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
+    from volseg.blocks import BlockGrid
     from volseg.pipeline import BlockReport
+    from volseg.prediction.constants import RunConstants
     from volseg.prediction.prepare import RunSpec
+    from volseg.storage import Target
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,7 @@ class Summary:
         skipped: number of blocks that were not computed, in this start or an earlier one, by reason: `empty`, or
             `outside the mask` (these do not count as done).
         failed: block numbers with the reason of each.
+        all_empty: whether every block of the run was empty, so that the map is 0 everywhere.
         voxels: written in this start.
         seconds: from the first block sent to the last completed.
         read_amplification: how often a chunk of the source is decoded, if no block is skipped.
@@ -55,6 +73,7 @@ class Summary:
     done: int
     skipped: dict[str, int]
     failed: dict[int, str]
+    all_empty: bool
     voxels: int
     seconds: float
     read_amplification: float
@@ -77,12 +96,16 @@ def execute(
     Raises:
         VolsegError: the cluster, the memory or the target refused, or the recorded run was another.
     """
-    with connect(spec.cluster, spec.workers, visible_gpus(spec.device)) as executor, restored_heap(executor):
-        record = resolve_run(spec, recorded, executor, progress)
+    if spec.cluster != "serial":
+        progress.stage("waiting for workers")
+    with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
+        refuse_other_versions(executor, progress)
+        record, constants = resolve_run(spec, recorded, executor, progress)
         if recorded is None:
-            create_target(spec.target, record, spec.volume.voxel_nm or spec.models[0].card.voxel_nm)
+            create_target(spec.target, record, spec.place, overwrite=spec.overwrite)
             _save_halo_curves(spec, record, progress)
-        return _run(spec, record, executor, progress, record.grid.numbers() if numbers is None else numbers)
+        order = record.grid.numbers() if numbers is None else numbers
+        return _run(spec, record, constants, executor, progress, order)
 
 
 def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> None:
@@ -95,38 +118,103 @@ def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> N
         picture.parent.mkdir(exist_ok=True)
         costs = [Tiling(entry.footprint, entry.tile, point.halo).overhead for point in entry.halo_curve]
         rows = [(p.halo, p.max_error, p.fraction, cost) for p, cost in zip(entry.halo_curve, costs, strict=True)]
-        save_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
+        plot_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
         progress.note(f"the curve is drawn in {picture}")
 
 
-def _run(spec: RunSpec, record: RunRecord, executor: Executor, progress: Progress, numbers: Iterable[int]) -> Summary:
-    folder, grid, mask = open_target(spec.target).journal, record.grid, spec.mask
+def _open_targets(spec: RunSpec, record: RunRecord) -> list[Target]:
+    """The volumes of a run: its map, and the standard deviation if it is written."""
+    return [
+        open_target(spec.target),
+        *([open_target(spec.target / UNCERTAINTY)] if record.settings.uncertainty else []),
+    ]
+
+
+def _take_over(path: Path, record: RunRecord, targets: list[Target]) -> None:
+    """Begin to write into a target, with its journal's lock held.
+
+    Raises:
+        TargetError: the target is another run's.
+    """
+    if read_record(path).digest != record.digest:
+        raise TargetError(f"{path} was replaced by another run before this one began; rerun it elsewhere")
+    for target in targets:
+        target.remove_partials()
+
+
+def _mark(report: BlockReport, attempt: int, worker: str) -> Mark:
+    seconds = round(report.seconds, 3)
+    return Mark(report.number, report.digest, attempt, worker, seconds, report.skipped, report.bytes)
+
+
+def _shard_folders(report: BlockReport, targets: list[Target], grid: BlockGrid) -> set[Path]:
+    """Folders of the shards that a block has written."""
+    if report.skipped:
+        return set()
+    return set().union(*(target.shard_folders(grid.box(report.number)) for target in targets))
+
+
+def _lost_blocks(check: ShardCheck, lost: list[int], progress: Progress, planned: int) -> Iterator[int]:
+    """Blocks that were done and whose shards are gone: the end of the plan, which waits for their check.
+
+    Args:
+        check: finds them.
+        lost: receives them.
+        progress: receives a note of them.
+        planned: blocks that the plan holds without them.
+    """
+    lost.extend(check.lost())
+    if lost:
+        blocks = "1 block that was" if len(lost) == 1 else f"{len(lost)} blocks that were"
+        progress.note(f"{blocks} done lost shards, or they changed in size; computing them again")
+        progress.begin(planned + len(lost))
+    yield from lost
+
+
+def _run(
+    spec: RunSpec,
+    record: RunRecord,
+    constants: RunConstants,
+    executor: Executor,
+    progress: Progress,
+    numbers: Iterable[int],
+) -> Summary:
+    targets, grid, mask = _open_targets(spec, record), record.grid, spec.mask
+    folder = targets[0].journal
     planned = mask.count if mask else grid.count
     reference = RunRef(str(spec.target), record.digest, spec.volume.location, spec.model_files)
     with Journal(folder) as journal:
-        done, empty = done_blocks(folder)
+        _take_over(spec.target, record, targets)
+        for table in constants.tables:
+            write_table(folder, table)
+        done = done_blocks(folder, grid.count)
+        empty, lost = done.empty, list[int]()
         voxels, workers = 0, Counter[str]()
 
         def on_done(report: BlockReport, attempt: int, worker: str) -> None:
             nonlocal voxels, empty
-            seconds = round(report.seconds, 3)
-            journal.mark(Mark(report.number, report.digest, attempt, worker, seconds, report.skipped))
+            journal.mark(_mark(report, attempt, worker), _shard_folders(report, targets, grid))
             voxels += report.voxels
             empty += report.skipped == EMPTY
             workers[worker] += 1
 
-        progress.begin(planned - len(done))
+        progress.begin(planned - len(done.blocks))
         started = time.perf_counter()
-        todo = (number for number in numbers if number not in done and (mask is None or number in mask))
-        outcome = run_blocks(executor, todo, partial(compute_block, reference=reference), on_done, progress)
+        todo = (number for number in numbers if number not in done.blocks and (mask is None or number in mask))
+        with ShardCheck(targets, grid, done.sizes) as check:
+            plan = chain(todo, _lost_blocks(check, lost, progress, planned - len(done.blocks)))
+            outcome = run_blocks(executor, plan, partial(compute_block, reference=reference), on_done, progress)
+        for target in targets:
+            target.remove_partials()
     tilings = [entry.tiling for entry in record.models]
     return Summary(
         target=str(spec.target),
         blocks=grid.count,
-        already_done=len(done),
+        already_done=len(done.blocks) - len(lost),
         done=outcome.done,
         skipped={EMPTY: empty, OUTSIDE: grid.count - planned},
         failed=outcome.failed,
+        all_empty=0 < empty == len(done.blocks) + outcome.done and not outcome.failed,
         voxels=voxels,
         seconds=time.perf_counter() - started,
         read_amplification=round(read_amplification(grid, tilings, spec.volume.chunk), 2),

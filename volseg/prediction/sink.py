@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from volseg.errors import TargetError
 from volseg.storage import RunRecord, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -26,18 +26,25 @@ class VolumeSink:
 
     targets: tuple[Target, ...]
 
-    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
-        """Write each volume's (classes, z, y, x); returns one digest of all."""
-        digests = [
-            target.write(box, voxels if target.channels else voxels[0])
+    def write(
+        self, box: Box, volumes: Sequence[NDArray[np.uint8]], check: Callable[[], object] = lambda: None
+    ) -> tuple[str, int]:
+        """Write each volume's (classes, z, y, x); returns one digest of all, and their bytes as stored.
+
+        `check` is called before shards get their names.
+        """
+        written = [
+            target.write(box, voxels if target.channels else voxels[0], check)
             for target, voxels in zip(self.targets, volumes, strict=True)
         ]
-        return digests[0] if len(digests) == 1 else blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+        digests = [digest for digest, _ in written]
+        digest = digests[0] if len(digests) == 1 else blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+        return digest, sum(size for _, size in written)
 
-    def clear(self, box: Box) -> None:
-        """Delete the shards of a box in each volume."""
+    def clear(self, box: Box, check: Callable[[], object] = lambda: None) -> None:
+        """Delete the shards of a box in each volume; `check` is called before."""
         for target in self.targets:
-            target.clear(box)
+            target.clear(box, check)
 
 
 @dataclass(frozen=True)
@@ -53,15 +60,15 @@ class FencedSink:
     sink: VolumeSink
     path: Path
     digest: str
+    _accepted: list[bytes] = field(default_factory=list)
 
-    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> str:
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> tuple[str, int]:
         """As `VolumeSink.write`.
 
         Raises:
             TargetError: the target belongs to another run, or the voxels cannot be written.
         """
-        read_own_record(self.path, self.digest)
-        return self.sink.write(box, volumes)
+        return self.sink.write(box, volumes, self._check)
 
     def clear(self, box: Box) -> None:
         """As `VolumeSink.clear`.
@@ -69,16 +76,25 @@ class FencedSink:
         Raises:
             TargetError: as `write`.
         """
-        read_own_record(self.path, self.digest)
-        self.sink.clear(box)
+        self.sink.clear(box, self._check)
+
+    def _check(self) -> None:
+        """Parse the record only if the bytes of the target's metadata changed."""
+        try:
+            metadata = (self.path / "zarr.json").read_bytes()
+        except OSError:
+            metadata = b""
+        if not metadata or metadata not in self._accepted:
+            read_own_record(self.path, self.digest)
+            self._accepted[:] = [metadata]
 
 
 class NullSink:
     """Discards the voxels."""
 
-    def write(self, box: Box, volumes: Sequence[NDArray[Any]]) -> str:
+    def write(self, box: Box, volumes: Sequence[NDArray[Any]]) -> tuple[str, int]:
         """Do nothing."""
-        return ""
+        return "", 0
 
     def clear(self, box: Box) -> None:
         """Do nothing."""

@@ -16,10 +16,12 @@ from volseg.inference import Engine, open_predictor
 from volseg.inference.memory.malloc import release_heap, retain_heap
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
 from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
-from volseg.storage import UNCERTAINTY, RunRecord, open_target, open_volume
+from volseg.storage import UNCERTAINTY, RunRecord, open_target, open_volume, read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from volseg.ops import Statistics
 
 _CACHED_RUNS = 2
 _pipelines: dict[RunRef, BlockPipeline] = {}
@@ -72,16 +74,20 @@ def open_pipeline(reference: RunRef) -> BlockPipeline:
     with_std = record.settings.uncertainty
     targets = [open_target(path), *([open_target(path / UNCERTAINTY)] if with_std else [])]
     sink = FencedSink(VolumeSink(tuple(targets)), path, reference.digest)
-    members = ensemble_of(record, reference.models)
+    tables = [read_table(targets[0].journal, entry.statistics) for entry in record.models]
+    members = ensemble_of(record, reference.models, tables)
     return BlockPipeline(record.grid, members, open_volume(reference.source), sink, with_std=with_std)
 
 
-def ensemble_of(record: RunRecord, model_files: tuple[str, ...]) -> tuple[EnsembleMember, ...]:
+def ensemble_of(
+    record: RunRecord, model_files: tuple[str, ...], statistics: Sequence[Statistics]
+) -> tuple[EnsembleMember, ...]:
     """The networks of a run, optimised for this process.
 
     Args:
         record: of the run.
         model_files: paths of its models.
+        statistics: constants of each network's input.
     """
     from volseg.models.model import clear_model_cache  # noqa: PLC0415 - the driver imports this module without torch
 
@@ -90,7 +96,7 @@ def ensemble_of(record: RunRecord, model_files: tuple[str, ...]) -> tuple[Ensemb
     members = tuple(
         EnsembleMember(
             entry.tiling,
-            entry.statistics,
+            constants,
             open_predictor(
                 file,
                 entry.digest,
@@ -100,7 +106,7 @@ def ensemble_of(record: RunRecord, model_files: tuple[str, ...]) -> tuple[Ensemb
                 as_bytes=single,
             ),
         )
-        for entry, file in zip(record.models, model_files, strict=True)
+        for entry, file, constants in zip(record.models, model_files, statistics, strict=True)
     )
     clear_model_cache()
     return members

@@ -1,13 +1,16 @@
 """Reading and writing of volumes: Zarr, HDF5, image stacks, OME-Zarr metadata, journal and run record."""
 
-from volseg.storage.block_mask import OUTSIDE, BlockMask, open_mask
+from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
-from volseg.storage.convert import convert_stack
-from volseg.storage.fingerprint import volume_fingerprint
+from volseg.storage.convert import conversion_target, convert_stack, target_place
+from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, Mark, read_marks
 from volseg.storage.memmap import MemmapFile, cached_memmap
-from volseg.storage.paths import refuse_overlap, refuse_unwritable
+from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
+from volseg.storage.place import Place, place_of
+from volseg.storage.presence import NO_SHARDS, ShardCheck
+from volseg.storage.publish import claim_target
 from volseg.storage.readers import Readable, open_readable, open_sections
 from volseg.storage.run_record import (
     FORMAT,
@@ -19,58 +22,65 @@ from volseg.storage.run_record import (
     Settings,
     SourceEntry,
 )
-from volseg.storage.statistics import pooled_moments, sample_slabs, volume_statistics
-from volseg.storage.target import (
-    UNCERTAINTY,
-    Target,
-    create_target,
-    is_target,
-    open_target,
-    read_record,
-    refuse_non_zarr,
-)
+from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
+from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
+from volseg.storage.target import Target, create_target, is_target, open_target, read_record
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
     "FORMAT",
     "GREY",
     "LABELS",
+    "NO_SHARDS",
     "NUMERICS",
     "OUTSIDE",
     "UNCERTAINTY",
     "BlockMask",
     "HaloPoint",
     "Journal",
+    "KeptBlocks",
     "Mark",
     "MaskEntry",
     "MemmapFile",
     "ModelEntry",
+    "Place",
     "Readable",
     "RunRecord",
     "Settings",
+    "ShardCheck",
+    "SlabStatistics",
     "SourceEntry",
     "Stack",
     "Target",
     "Volume",
     "cached",
     "cached_memmap",
+    "claim_target",
+    "conversion_target",
     "convert_stack",
     "create_target",
     "is_stack",
     "is_target",
+    "local_output",
+    "moments_in_order",
     "open_mask",
     "open_readable",
     "open_sections",
     "open_stack",
     "open_target",
     "open_volume",
-    "pooled_moments",
+    "place_of",
     "read_marks",
     "read_record",
-    "refuse_non_zarr",
+    "read_table",
     "refuse_overlap",
-    "refuse_unwritable",
-    "sample_slabs",
+    "refuse_overwritten_inputs",
+    "slab_statistics",
+    "slabs",
+    "source_marks",
+    "table_digest",
+    "table_of",
+    "target_place",
     "volume_fingerprint",
-    "volume_statistics",
+    "write_table",
 ]

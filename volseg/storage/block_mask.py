@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
@@ -27,6 +28,63 @@ OUTSIDE = "outside the mask"
 
 _TYPES = ("int8", *LABELS, "float32")
 _MAX_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class VoxelMask:
+    """The voxels of the run's volume that a mask keeps; workers open it again.
+
+    Attributes:
+        volume: the mask.
+        scale: of its level.
+    """
+
+    volume: Volume
+    scale: LevelScale
+
+    def read(self, box: Box) -> NDArray[np.bool_]:
+        """Whether the mask keeps each voxel of a box of the run's volume (z, y, x); as the coarser voxel over it says.
+
+        Raises:
+            SourceError: the mask cannot be read.
+        """
+        coarse = self.scale.box(box)
+        kept: NDArray[np.bool_] = self.volume.read(coarse) != 0
+        for axis in range(3):
+            places = np.arange(box.start[axis], box.stop[axis])
+            last = self.scale.shape[axis] - 1
+            low = np.minimum(places // self.scale.max_factor[axis], last) - coarse.start[axis]
+            high = np.minimum(places // self.scale.min_factor[axis], last) - coarse.start[axis]
+            # With few voxels several factors are possible: a voxel that any of them keeps is kept.
+            steps = int((high - low).max()) + 1
+            kept = np.any([kept.take(np.minimum(low + k, high), axis) for k in range(steps)], axis=0)
+        return kept
+
+
+@dataclass(frozen=True)
+class KeptBlocks:
+    """The blocks of a run in some sections that a mask contains, to send to a worker.
+
+    Attributes:
+        grid: the run's blocks.
+        first_row: row of blocks along z at which `kept` begins.
+        kept: whether the mask contains each block, (rows along z, y, x).
+        voxels: the mask by voxels.
+    """
+
+    grid: BlockGrid
+    first_row: int
+    kept: NDArray[np.bool_]
+    voxels: VoxelMask
+
+    def contain(self, box: Box) -> NDArray[np.bool_]:
+        """Whether each voxel of a box (z, y, x) is written by such a block; sections beyond are as the nearest."""
+        result = self.kept
+        for axis in range(3):
+            blocks = np.arange(box.start[axis], box.stop[axis]) // self.grid.block[axis] - self.grid.offset[axis]
+            blocks -= self.first_row if axis == 0 else 0
+            result = result.take(np.clip(blocks, 0, self.kept.shape[axis] - 1), axis)
+        return result
 
 
 class BlockMask:
@@ -58,6 +116,7 @@ class BlockMask:
                 "resolution or a coarser one, such as an array of its pyramid"
             ) from None
         self.volume = volume
+        self._scale = scale
         self._grid = grid
         self._spans = tuple(
             [scale.span(axis, box.start[axis], box.stop[axis]) for box in boxes_along(grid, axis)] for axis in range(3)
@@ -87,6 +146,18 @@ class BlockMask:
         if slab != self._slab:
             self._contained, self._slab = self._read(slab), slab
         return bool(self._contained[row_in_slab, column])
+
+    def kept_blocks(self, first: int, stop: int) -> KeptBlocks:
+        """The blocks that it contains in sections [first, stop) of the run's volume, or in the nearest ones.
+
+        Raises:
+            SourceError: the mask cannot be read.
+        """
+        nz, ny, nx = self._grid.counts
+        row, last = (min(max(z // self._grid.block[0] - self._grid.offset[0], 0), nz - 1) for z in (first, stop - 1))
+        numbers = range(row * ny * nx, (last + 1) * ny * nx)
+        kept = np.fromiter((number in self for number in numbers), bool, len(numbers)).reshape(-1, ny, nx)
+        return KeptBlocks(self._grid, row, kept, VoxelMask(self.volume, self._scale))
 
     @cached_property
     def count(self) -> int:

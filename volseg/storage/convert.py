@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
-from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to
-from volseg.errors import ConfigError, TargetError
+from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to, is_voxel_size
+from volseg.errors import ConfigError
+from volseg.storage.paths import refuse_overlap
+from volseg.storage.publish import claim_target, staged
 from volseg.storage.readers import open_sections
-from volseg.storage.target import Target, create_volume, open_target, refuse_non_zarr, replace_volume
+from volseg.storage.target import Target, create_volume, open_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from volseg.storage.image_stack import Stack
+    from volseg.storage.place import Place
 
 _SHARD_YX = 1024
 _SHARD_CHUNKS_Z = 2
@@ -24,7 +25,7 @@ _SHARD_CHUNKS_Z = 2
 def convert_stack(
     stack: Stack,
     path: Path,
-    voxel_nm: ZyxFloat,
+    place: Place,
     on_sections: Callable[[int], None] = lambda done: None,
     *,
     overwrite: bool = False,
@@ -36,7 +37,7 @@ def convert_stack(
     Args:
         stack: sections of any kind of volume (`open_sections`).
         path: path of the new volume.
-        voxel_nm: voxel size (z, y, x) in nanometres.
+        place: voxel size and translation.
         on_sections: callback with the number of sections written so far.
         overwrite: replace an existing Zarr when the new one is complete.
 
@@ -44,41 +45,46 @@ def convert_stack(
         TargetError: the path exists or cannot be written.
         SourceError: a section cannot be read.
     """
-    if path.exists() and not overwrite:
-        raise TargetError(f"{path} exists already; choose another path, or add --overwrite")
-    refuse_non_zarr(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    chunk = default_chunk(voxel_nm)
+    path = claim_target(path, overwrite=overwrite)
+    chunk = default_chunk(place.scale)
     z, y, x = stack.shape
     shard = (
         min(_SHARD_CHUNKS_Z * chunk[0], ceil_to(z, chunk[0])),
         min(_SHARD_YX, ceil_to(y, chunk[1])),
         min(_SHARD_YX, ceil_to(x, chunk[2])),
     )
-    try:
+    with staged(path, overwrite=overwrite) as new:
         target = create_volume(
-            partial,
+            new,
             shape=stack.shape,
             shard=shard,
             chunk=chunk,
             dtype=stack.dtype,
-            voxel_nm=voxel_nm,
+            place=place,
             name=path.name.removesuffix(".zarr"),
         )
         for first in range(0, z, shard[0]):
             stop = min(first + shard[0], z)
             target.write(Box((first, 0, 0), (stop, y, x)), stack.read(first, stop))
             on_sections(stop)
-        replace_volume(partial, path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        target.remove_partials()
     return open_target(path)
+
+
+def conversion_target(source: str, target: str | Path, *, overwrite: bool) -> Path:
+    """Path of the volume that a source becomes.
+
+    Raises:
+        TargetError: a URL, a path that exists and may not be replaced, or one inside the source or around it.
+    """
+    path = claim_target(target, overwrite=overwrite)
+    refuse_overlap("source", source, path)
+    return path
 
 
 def convert_volume(
     source: str,
-    path: Path,
+    path: str | Path,
     voxel_nm: ZyxFloat | None = None,
     on_sections: Callable[[int], None] = lambda done: None,
     *,
@@ -89,19 +95,34 @@ def convert_volume(
     Args:
         source: location of a TIFF, a folder of sections, FILE.h5:DATASET, or a Zarr.
         path: of the volume to create.
-        voxel_nm: (z, y, x) in nanometres; by default what the source states.
+        voxel_nm: (z, y, x) in nanometres; by default what the source states. It keeps its translation in voxels.
         on_sections: called with the number of sections written.
         overwrite: replace a Zarr at the path, once the new one is complete.
 
     Raises:
-        ConfigError: no voxel size is given or stated.
+        ConfigError: no voxel size is given or stated, or one below 0.1 nm is given.
         TargetError: the path exists or cannot be written.
         SourceError: the source cannot be read.
     """
-    stack, stated_nm = open_sections(source)
-    if voxel_nm is None and stated_nm is None:
-        raise ConfigError(f"{source} states no voxel size; give --voxel-size Z,Y,X in nanometres")
-    return convert_stack(stack, path, voxel_nm or stated_nm or (1.0, 1.0, 1.0), on_sections, overwrite=overwrite)
+    path = conversion_target(source, path, overwrite=overwrite)
+    stack = open_sections(source)
+    return convert_stack(stack, path, target_place(source, stack.place, voxel_nm), on_sections, overwrite=overwrite)
+
+
+def target_place(source: str, stated: Place, voxel_nm: ZyxFloat | None) -> Place:
+    """Return the place of a converted volume: that which its source states, with the given voxel size if there is one.
+
+    Raises:
+        ConfigError: no voxel size is given or stated, or one below 0.1 nm is given.
+    """
+    if voxel_nm is not None:
+        if not is_voxel_size(voxel_nm):
+            raise ConfigError(f"voxel size {voxel_nm} is below 0.1 nm; give it as Z,Y,X in nanometres, such as 50,4,4")
+        return stated.with_voxel_nm(voxel_nm)
+    if not stated.is_nm:
+        reason = f" ({stated.problem})" if stated.problem else ""
+        raise ConfigError(f"{source} states no voxel size{reason}; give --voxel-size Z,Y,X in nanometres")
+    return stated
 
 
 def default_chunk(voxel_nm: ZyxFloat) -> Zyx:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,34 +13,35 @@ import numpy as np
 from volseg.blocks import mirror_span
 from volseg.errors import SourceError
 from volseg.ops import reflect_gather
+from volseg.storage.place import Placed, array_place
 from volseg.storage.zarr_volume import GREY
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from volseg.blocks import Box, Zyx, ZyxFloat
+    from volseg.blocks import Box, Zyx
+    from volseg.storage.place import Place
 
 _LOCATION = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", re.IGNORECASE)
-_VOXEL_SIZE_ATTRIBUTES = {"resolution": 1.0, "element_size_um": 1e3}
-"""Attributes with a voxel size (z, y, x), and their unit in nanometres, as written by CREMI and ilastik."""
 _CACHE_BYTES = 64 * 2**20
 """Size of the cache of decoded chunks; HDF5's default is too small for neighbouring reads."""
 _LISTED = 8
 
 
 @dataclass(frozen=True)
-class Hdf5Volume:
+class Hdf5Volume(Placed):
     """A dataset with axes (z, y, x).
 
     Attributes:
         location: FILE:DATASET, with the absolute path of the file.
-        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
+        place: voxel size and translation.
     """
 
     location: str
-    voxel_nm: ZyxFloat | None
+    place: Place
     _dataset: h5py.Dataset
 
     @property
@@ -92,7 +92,8 @@ def is_hdf5(location: str) -> bool:
 def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY) -> Hdf5Volume:
     """Open a dataset for reading.
 
-    The voxel size is read from the attribute `resolution` (CREMI: nanometres) or `element_size_um` (ilastik).
+    The voxel size is read from the attribute `resolution` or `voxel_size` (CREMI, funlib: nanometres) or
+    `element_size_um` (ilastik), the translation from `offset`.
 
     Args:
         location: FILE:DATASET, or FILE if it has only one dataset of three dimensions.
@@ -114,7 +115,7 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY) -> Hdf5Volume:
     dataset = _select_dataset(file, path, match["dataset"])
     if dataset.dtype.name not in dtypes:
         raise SourceError(f"{path}:{dataset.name} holds {dataset.dtype.name}; supported types: {', '.join(dtypes)}")
-    return Hdf5Volume(f"{path}:{dataset.name}", _voxel_nm(dataset.attrs), dataset)
+    return Hdf5Volume(f"{path}:{dataset.name}", _place(dataset.attrs), dataset)
 
 
 def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
@@ -128,7 +129,8 @@ def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Datas
     if not volumes:
         raise SourceError(f"{path} holds no dataset of three dimensions (z, y, x)")
     listed = ", ".join(volumes[:_LISTED]) + (", .." if len(volumes) > _LISTED else "")
-    problem = f"has no dataset {name} of three dimensions (z, y, x)" if name else "holds several volumes"
+    hint = did_you_mean(name or "", volumes)
+    problem = f"has no dataset {name} of three dimensions (z, y, x){hint}" if name else "holds several volumes"
     raise SourceError(f"{path} {problem}; add one of them after a colon: {listed}")
 
 
@@ -142,11 +144,5 @@ def _is_volume(node: Any) -> bool:
     return isinstance(node, h5py.Dataset) and len(node.shape or ()) == 3 and 0 not in node.shape
 
 
-def _voxel_nm(attributes: Mapping[str, Any]) -> ZyxFloat | None:
-    for name, unit_nm in _VOXEL_SIZE_ATTRIBUTES.items():
-        size = np.asarray(attributes.get(name, ()))
-        if size.shape == (3,) and size.dtype.kind in "iuf":
-            z, y, x = (float(side) * unit_nm for side in size)
-            if all(isfinite(side) and side > 0 for side in (z, y, x)):
-                return z, y, x
-    return None
+def _place(attributes: Mapping[str, Any]) -> Place:
+    return array_place({name: np.asarray(value).tolist() for name, value in attributes.items()})

@@ -11,6 +11,8 @@ import tifffile
 from PIL import Image
 
 from volseg.errors import SourceError
+from volseg.storage.place import Place
+from volseg.storage.tiff_place import tiff_place
 from volseg.storage.zarr_volume import GREY
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ class Stack(Protocol):
         """Name of the data type, such as `uint8`."""
         ...
 
+    @property
+    def place(self) -> Place:
+        """Voxel size and translation."""
+        ...
+
     def read(self, first: int, stop: int) -> NDArray[Any]:
         """Read sections [first, stop) as (z, y, x)."""
         ...
@@ -49,6 +56,7 @@ class TiffStack:
     path: Path
     shape: Zyx
     dtype: str
+    place: Place
 
     def read(self, first: int, stop: int) -> NDArray[Any]:
         """Read sections [first, stop) as (z, y, x)."""
@@ -66,6 +74,7 @@ class FolderStack:
     files: tuple[Path, ...]
     shape: Zyx
     dtype: str
+    place: Place
 
     def read(self, first: int, stop: int) -> NDArray[Any]:
         """Read sections [first, stop) as (z, y, x)."""
@@ -114,6 +123,7 @@ def _open_tiff(path: Path) -> TiffStack:
             pages = len(tiff.pages)
             series = tiff.series[0]
             first = tiff.pages.first
+            place = tiff_place(tiff)
             shape, dtype, samples = first.shape, first.dtype, first.samplesperpixel
     except Exception as error:  # tifffile raises errors of many kinds
         raise SourceError(f"{path} cannot be read as a TIFF: {error}") from error
@@ -126,7 +136,7 @@ def _open_tiff(path: Path) -> TiffStack:
         raise SourceError(
             f"{path} holds one image of shape {series.shape} in {pages} page(s); write it with one page per section"
         )
-    return TiffStack(path, (pages, shape[0], shape[1]), dtype.name)
+    return TiffStack(path, (pages, shape[0], shape[1]), dtype.name, place)
 
 
 def _open_folder(path: Path) -> FolderStack:
@@ -134,7 +144,7 @@ def _open_folder(path: Path) -> FolderStack:
     if not files:
         raise SourceError(f"{path} holds no .tif, .tiff or .png section")
     first = _read_image(files[0])
-    return FolderStack(tuple(files), (len(files), first.shape[0], first.shape[1]), first.dtype.name)
+    return FolderStack(tuple(files), (len(files), first.shape[0], first.shape[1]), first.dtype.name, Place())
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:

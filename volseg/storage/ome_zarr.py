@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+from posixpath import normpath
 from typing import TYPE_CHECKING, Any
 
 from yaozarrs import v05
 
+from volseg.storage.place import Place
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from volseg.blocks import ZyxFloat
-
-_NANOMETRES = {
-    "angstrom": 0.1,
-    "nanometer": 1.0,
-    "nm": 1.0,
-    "micrometer": 1e3,
-    "um": 1e3,
-    "µm": 1e3,
-    "millimeter": 1e6,
-    "meter": 1e9,
-}
 
 
 def multiscale_of(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the first multiscale of a group's attributes, OME-Zarr 0.5 or 0.4; None if there is none."""
+    return next(iter(_multiscales(attributes)), None)
+
+
+def multiscale_naming(attributes: Mapping[str, Any], path: str) -> tuple[Mapping[str, Any], str] | None:
+    """Return the multiscale of a group's attributes that has a level at a path, and the path as it writes it.
+
+    >>> multiscale_naming({"multiscales": [{"datasets": [{"path": "images/s0"}]}]}, "images/s0")[1]
+    'images/s0'
+    """
+    for multiscale in _multiscales(attributes):
+        for stated in level_paths(multiscale):
+            if normpath(stated) == normpath(path):
+                return multiscale, stated
+    return None
+
+
+def _multiscales(attributes: Mapping[str, Any]) -> list[Any]:
     scales = _ome(attributes).get("multiscales")
-    return scales[0] if isinstance(scales, list) and scales else None
+    return scales if isinstance(scales, list) else []
 
 
 def channel_labels(attributes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -57,56 +64,67 @@ def axis_names(multiscale: Mapping[str, Any]) -> list[str]:
     return [axis["name"] if isinstance(axis, dict) else str(axis) for axis in multiscale.get("axes", [])]
 
 
-def level_voxel_nm(multiscale: Mapping[str, Any], path: str) -> ZyxFloat | None:
-    """Return the voxel size of a level in nanometres, (z, y, x); None if unit or scale is not stated."""
-    dataset = next((d for d in multiscale["datasets"] if str(d["path"]) == path), None)
-    axes = multiscale.get("axes", [])[-3:]
-    if dataset is None or len(axes) != 3 or not all(isinstance(axis, dict) for axis in axes):
-        return None
-    factors = [_NANOMETRES.get(str(axis.get("unit", "")).lower()) for axis in axes]
-    scales = [
-        transform["scale"][-3:]
+def level_place(multiscale: Mapping[str, Any], path: str) -> Place:
+    """Return the place of a level: the transformations of its dataset, then those of the multiscale.
+
+    Raises:
+        AttributeError, IndexError, KeyError, TypeError, ValueError: invalid metadata, or transformations other than
+            scales and translations.
+    """
+    dataset = next(d for d in multiscale["datasets"] if str(d["path"]) == path)
+    transformations = [
+        transformation
         for owner in (dataset, multiscale)
-        for transform in owner.get("coordinateTransformations", [])
-        if transform.get("type") == "scale"
+        for transformation in owner.get("coordinateTransformations") or ()
+        if transformation["type"] != "identity"
     ]
-    if not scales or any(factor is None for factor in factors):
-        return None
-    z, y, x = (float(factor or 0) for factor in factors)
-    for scale in scales:
-        z, y, x = z * float(scale[0]), y * float(scale[1]), x * float(scale[2])
-    return z, y, x
+    if not any(transformation["type"] == "scale" for transformation in transformations):
+        return Place(problem="its OME-Zarr metadata state no scale")
+    axes = _zyx_axes(axis_names(multiscale))
+    scale, start = [1.0] * 3, [0.0] * 3
+    for transformation in transformations:
+        kind = transformation["type"]
+        if kind not in ("scale", "translation"):
+            raise ValueError(f"transformation {kind!r}, which is neither a scale nor a translation")
+        values = [float(transformation[kind][axis]) for axis in axes]
+        if kind == "scale":
+            scale = [a * b for a, b in zip(scale, values, strict=True)]
+            start = [a * b for a, b in zip(start, values, strict=True)]
+        else:
+            start = [a + b for a, b in zip(start, values, strict=True)]
+    stated = multiscale.get("axes") or [{}] * 3
+    return Place.stated(scale, start, [_unit(stated[axis]) for axis in axes])
 
 
-def array_voxel_nm(attributes: Mapping[str, Any]) -> ZyxFloat | None:
-    """Return the voxel size of an array's own attributes, as daisy and funlib write it, in nanometres (z, y, x)."""
-    for key in ("voxel_size", "resolution"):
-        size = attributes.get(key)
-        if isinstance(size, list) and len(size) == 3 and all(isinstance(v, int | float) and v > 0 for v in size):
-            return float(size[0]), float(size[1]), float(size[2])
-    return None
+def _zyx_axes(names: Sequence[str]) -> list[int]:
+    """Return the indices of the axes z, y, x; of the last three if they have other names."""
+    return [names.index(axis) for axis in "zyx"] if {*"zyx"} <= {*names} else [-3, -2, -1]
 
 
-def image_attributes(name: str, voxel_nm: ZyxFloat, channels: Sequence[str] = ()) -> dict[str, Any]:
-    """Create the `ome` attributes (0.5) of an image with one level, `0`, along z, y, x in nanometres.
+def _unit(axis: object) -> object:
+    return axis.get("unit") if isinstance(axis, dict) else None
+
+
+def image_attributes(name: str, place: Place, channels: Sequence[str] = ()) -> dict[str, Any]:
+    """Create the `ome` attributes (0.5) of an image with one level, `0`, along z, y, x.
 
     Args:
         name: name of the image.
-        voxel_nm: voxel size (z, y, x).
+        place: voxel size and translation; axes have the unit nanometre, or none if they are not in nanometres.
         channels: channel names, for a channel axis before z; empty for no such axis.
     """
     axes = [v05.ChannelAxis(name="c", type="channel")] if channels else []
+    transformations: list[Any] = [v05.ScaleTransformation(scale=[1.0] * len(axes) + list(place.scale))]
+    if any(place.translation):
+        start = [0.0] * len(axes) + list(place.translation)
+        transformations.append(v05.TranslationTransformation(translation=start))
+    unit: Any = "nanometer" if place.is_nm else None
     image = v05.Image(
         multiscales=[
             v05.Multiscale(
                 name=name,
-                axes=[*axes, *(v05.SpaceAxis(name=axis, unit="nanometer") for axis in ("z", "y", "x"))],
-                datasets=[
-                    v05.Dataset(
-                        path="0",
-                        coordinateTransformations=[v05.ScaleTransformation(scale=[1.0] * len(axes) + list(voxel_nm))],
-                    )
-                ],
+                axes=[*axes, *(v05.SpaceAxis(name=axis, unit=unit) for axis in ("z", "y", "x"))],
+                datasets=[v05.Dataset(path="0", coordinateTransformations=transformations)],
             )
         ],
         omero=v05.Omero(channels=[_omero_channel(channel) for channel in channels]) if channels else None,

@@ -13,6 +13,7 @@ from volseg.registry import Registry
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
 from volseg.storage.image_stack import is_stack, open_stack
 from volseg.storage.memmap import MemmapFile, temporary_memmap
+from volseg.storage.place import Place, Placed, place_of
 from volseg.storage.zarr_volume import GREY, open_volume
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class Readable(Protocol):
         ...
 
     @property
+    def translation_nm(self) -> ZyxFloat | None:
+        """Translation (z, y, x) of the first voxel in nanometres; None if not stated."""
+        ...
+
+    @property
     def chunk(self) -> Zyx:
         """Voxels (z, y, x) that are decoded together."""
         ...
@@ -80,10 +86,11 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class UnpackedStack:
+class UnpackedStack(Placed):
     """A stack of sections, decoded into a temporary file that worker processes share."""
 
     location: str
+    place: Place
     _file: MemmapFile
 
     @property
@@ -96,11 +103,6 @@ class UnpackedStack:
     def dtype(self) -> str:
         """The type of a voxel."""
         return str(self._file.array.dtype.name)
-
-    @property
-    def voxel_nm(self) -> ZyxFloat | None:
-        """None: voxel sizes in image files are not reliable."""
-        return None
 
     @property
     def chunk(self) -> Zyx:
@@ -128,6 +130,11 @@ class Sections:
         """The type of a voxel."""
         return self.volume.dtype
 
+    @property
+    def place(self) -> Place:
+        """Voxel size and translation."""
+        return place_of(self.volume)
+
     def read(self, first: int, stop: int) -> NDArray[Any]:
         """Sections [first, stop) as (z, y, x)."""
         return self.volume.read(Box((first, 0, 0), (stop, *self.shape[1:])))
@@ -143,7 +150,8 @@ class _StackReader:
     def open(self, location: str, dtypes: tuple[str, ...]) -> UnpackedStack:
         """Decode all sections into a temporary file, as image files cannot be read in boxes."""
         stack = open_stack(Path(location), dtypes)
-        return UnpackedStack(str(Path(location).resolve()), temporary_memmap(stack.shape, stack.dtype, _slabs(stack)))
+        file = temporary_memmap(stack.shape, stack.dtype, _slabs(stack))
+        return UnpackedStack(str(Path(location).resolve()), stack.place, file)
 
 
 class _Hdf5Reader:
@@ -187,8 +195,8 @@ def open_readable(location: str, dtypes: tuple[str, ...] = GREY) -> Readable:
     return volume
 
 
-def open_sections(location: str, dtypes: tuple[str, ...] = GREY) -> tuple[Stack, ZyxFloat | None]:
-    """Open a volume of any format for one pass over its sections; returns its voxel size too, None if not stated.
+def open_sections(location: str, dtypes: tuple[str, ...] = GREY) -> Stack:
+    """Open a volume of any format for one pass over its sections.
 
     Args:
         location: as in `open_readable`; stacks are not decoded beforehand.
@@ -199,9 +207,8 @@ def open_sections(location: str, dtypes: tuple[str, ...] = GREY) -> tuple[Stack,
         ConfigError: the reader of a plug-in cannot be imported.
     """
     if _reader_name(location) == "stack":
-        return open_stack(Path(location), dtypes), None
-    volume = open_readable(location, dtypes)
-    return Sections(volume), volume.voxel_nm
+        return open_stack(Path(location), dtypes)
+    return Sections(open_readable(location, dtypes))
 
 
 def _reader_name(location: str) -> str:

@@ -9,31 +9,63 @@ from pydantic import AfterValidator
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
 from volseg.config.base import FrozenModel
+from volseg.errors import redact
 from volseg.registry import NORMALIZATIONS
 
-FORMAT = 1
+FORMAT = 2
 """Of the record's fields; raised if a change keeps older readers from reading it."""
-NUMERICS = 1
+NUMERICS = 2
 """Of the bytes that a run writes under one record; raised with any change of them."""
+
+
+Location = Annotated[str, AfterValidator(redact)]
+"""Absolute path or URL, without credentials."""
+
+
+class SourceMarks(FrozenModel):
+    """Modification marks of the files of a source."""
+
+    files: int
+    bytes: int
+    newest: str
+    """Newest time of modification in ns; of an object store, a digest of all names, sizes and tags."""
+
+    def __str__(self) -> str:
+        return f"{self.files} files, {self.bytes} bytes, newest {self.newest}"
 
 
 class SourceEntry(FrozenModel):
     """The source."""
 
-    location: str
-    """Absolute path or URL of the array."""
+    location: Location
+    """Of the array."""
     shape: Zyx
     dtype: str
     voxel_nm: ZyxFloat | None
+    """Voxel size (z, y, x) in nanometres; None if neither source nor user states it."""
     identity: str
     """Digest of shape, type and sampled voxels; independent of the path."""
+    marks: SourceMarks | None = None
+    """Modification marks of its files; None if its store does not list them, as over http."""
+    covered: str = ""
+    """What of the source a resume compares, in words."""
+    empty_sections: int = 0
+    """Sections without tissue, where the map is 0."""
+    not_finite_sections: int = 0
+    """Sections with NaN or infinity around the tissue, where the map is 0."""
+    fills: tuple[float, ...] = ()
+    """Grey values other than 0 that fill whole tiles of 64 x 64 and count as no tissue."""
+    translation_nm: ZyxFloat | None = None
+    """Translation (z, y, x) of the first voxel in nanometres; None if the voxel size is not known."""
+    voxel_size_given: bool = False
+    """Whether the user stated the voxel size."""
 
 
 class MaskEntry(FrozenModel):
     """The mask of the blocks to compute."""
 
-    location: str
-    """Absolute path or URL of the array."""
+    location: Location
+    """Of the array."""
     shape: Zyx
     identity: str
     """Digest of shape, type and sampled voxels."""
@@ -54,7 +86,7 @@ class HaloPoint(FrozenModel):
 class ModelEntry(FrozenModel):
     """A network, and how it is run."""
 
-    location: str
+    location: Location
     name: str
     digest: str
     """Digest of weights and architecture."""
@@ -73,8 +105,8 @@ class ModelEntry(FrozenModel):
     """Fraction of voxels within one grey level of float32, and maximum difference from it, measured on samples."""
     kvoxel_s: float = 0.0
     """Thousands of voxels per second of one worker with this tile; 0 if it was not measured."""
-    statistics: tuple[tuple[float, float], ...]
-    """(mean, standard deviation): one pair, or one per section of the volume."""
+    statistics: str
+    """Digest of its constants, (mean, standard deviation) for the volume or each section: a file beside the journal."""
 
     @property
     def tiling(self) -> Tiling:

@@ -15,6 +15,7 @@ import zarr
 
 from volseg.errors import ConfigError, SourceError
 from volseg.storage import ome_zarr
+from volseg.storage.place import Place, array_place
 from volseg.storage.zarr_store import NAME_A_ZARR, open_store, read_json
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class VolumeMetadata:
     Attributes:
         location: absolute path or URL of the array.
         array: the array's own metadata.
-        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
+        place: voxel size and translation.
         group: the OME-Zarr group of which the array is a level; None for a plain array.
         multiscale: the group's multiscale; None for a plain array.
         levels_nm: voxel sizes of all levels, finest first; empty if the array was named rather than its group.
@@ -63,12 +64,17 @@ class VolumeMetadata:
 
     location: str
     array: ZarrNode
-    voxel_nm: ZyxFloat | None
+    place: Place
     group: ZarrNode | None = None
     multiscale: Mapping[str, Any] | None = None
     levels_nm: tuple[ZyxFloat | None, ...] = ()
     channel_axis: int | None = None
     channel_labels: tuple[str, ...] = ()
+
+    @property
+    def voxel_nm(self) -> ZyxFloat | None:
+        """Voxel size (z, y, x) in nanometres; None if not known."""
+        return self.place.voxel_nm
 
     @property
     def shape(self) -> Zyx:
@@ -126,15 +132,29 @@ def read_metadata(location: str, level: int | None = None) -> VolumeMetadata:
     if level is not None:
         raise ConfigError(f"{location} is one array, so it has no level {level}; name the OME-Zarr group above it")
     _refuse_other_shapes(location, node.shape)
-    parent, _, name = location.rpartition("/")
-    group = None
-    with suppress(SourceError):  # a folder that is not a readable group
-        group = read_node(parent or "/")
-    multiscale = None if group is None else ome_zarr.multiscale_of(group.attributes)
-    with suppress(*_MALFORMED):  # invalid metadata of the group: read as a plain array
-        if group is not None and multiscale is not None and name in ome_zarr.level_paths(multiscale):
-            return _metadata(location, node, group, multiscale, ome_zarr.level_voxel_nm(multiscale, name))
-    return _metadata(location, node)
+    try:
+        if (found := _group_above(location)) is None:
+            return _metadata(location, node)
+        group, multiscale, path = found
+        return _metadata(location, node, group, multiscale, ome_zarr.level_place(multiscale, path))
+    except _MALFORMED as error:  # invalid metadata of a group above: read as a plain array
+        return _metadata(location, node, place=Place(problem=f"the OME-Zarr metadata above it are invalid ({error!r})"))
+
+
+def _group_above(location: str) -> tuple[ZarrNode, Mapping[str, Any], str] | None:
+    """Find the OME-Zarr group above an array that names it as a level: the group, its multiscale, and the path."""
+    parent, _, path = location.rpartition("/")
+    while "://" in parent or "://" not in location:
+        group = None
+        with suppress(SourceError):  # a folder that is not a readable group
+            group = read_node(parent or "/")
+        if group is not None and group.shape is None and (found := ome_zarr.multiscale_naming(group.attributes, path)):
+            return group, *found
+        if not parent:
+            return None
+        parent, _, name = parent.rpartition("/")
+        path = f"{name}/{path}"
+    return None
 
 
 def channel_names(location: str) -> tuple[str, ...]:
@@ -166,7 +186,7 @@ def _level_of_group(location: str, group: ZarrNode, level: int | None) -> Volume
         )
     try:
         paths, axes = ome_zarr.level_paths(multiscale), ome_zarr.axis_names(multiscale)
-        levels_nm = tuple(ome_zarr.level_voxel_nm(multiscale, path) for path in paths)
+        places = [ome_zarr.level_place(multiscale, path) for path in paths]
     except _MALFORMED as error:
         raise SourceError(f"{location} has invalid OME-Zarr metadata ({error!r}); name one of its arrays") from None
     if axes and axes[-3:] != ["z", "y", "x"]:
@@ -178,7 +198,8 @@ def _level_of_group(location: str, group: ZarrNode, level: int | None) -> Volume
     if array is None or array.shape is None:
         raise SourceError(f"{array_location} is not an array, though the group's metadata names it as a level")
     _refuse_other_shapes(array_location, array.shape)
-    return _metadata(array_location, array, group, multiscale, levels_nm[level or 0], levels_nm)
+    levels_nm = tuple(place.voxel_nm for place in places)
+    return _metadata(array_location, array, group, multiscale, places[level or 0], levels_nm)
 
 
 def _metadata(
@@ -186,13 +207,14 @@ def _metadata(
     array: ZarrNode,
     group: ZarrNode | None = None,
     multiscale: Mapping[str, Any] | None = None,
-    voxel_nm: ZyxFloat | None = None,
+    place: Place | None = None,
     levels_nm: tuple[ZyxFloat | None, ...] = (),
 ) -> VolumeMetadata:
+    own = array_place(array.attributes, array.dimension_names)
     return VolumeMetadata(
         location=location,
         array=array,
-        voxel_nm=voxel_nm or ome_zarr.array_voxel_nm(array.attributes),
+        place=own if place is None or (own.is_nm and not place.is_nm) else place,
         group=group,
         multiscale=multiscale,
         levels_nm=levels_nm,

@@ -13,29 +13,33 @@ from zarr.storage import LocalStore
 from volseg.blocks import Box, Zyx, ZyxFloat, mirror_span
 from volseg.errors import ConfigError, SourceError
 from volseg.ops import reflect_gather
+from volseg.storage.place import Placed
 from volseg.storage.zarr_metadata import VolumeMetadata, read_metadata
 from volseg.storage.zarr_store import open_store
+from volseg.text import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from volseg.storage.place import Place
 
 GREY = ("uint8", "uint16", "int16", "float32")
 LABELS = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "bool")
 
 
 @dataclass(frozen=True)
-class Volume:
+class Volume(Placed):
     """A volume to read from, axes (z, y, x).
 
     Attributes:
         location: absolute path or URL of the array.
-        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
+        place: voxel size and translation.
         levels_nm: voxel sizes of all levels, finest first, if the volume was opened as a level of an OME-Zarr.
         channel: index along the channel axis; None if there is no such axis.
     """
 
     location: str
-    voxel_nm: ZyxFloat | None
+    place: Place
     _array: zarr.Array[Any]
     levels_nm: tuple[ZyxFloat | None, ...] = ()
     channel: int | None = None
@@ -98,7 +102,7 @@ def open_volume(
         raise SourceError(f"{location} holds {metadata.dtype}; supported types: {', '.join(dtypes)}")
     return Volume(
         location if "://" in location else str(Path(location).resolve()),
-        metadata.voxel_nm,
+        metadata.place,
         _open_array(location),
         metadata.levels_nm,
         _channel_index(metadata, channel),
@@ -118,7 +122,8 @@ def _channel_index(metadata: VolumeMetadata, channel: str | int | None) -> int |
     name = str(channel)
     index = names.index(name) if name in names else int(name) if name.isdecimal() else len(names)
     if index >= len(names):
-        raise ConfigError(f"{metadata.location} has no channel {name}; choose from {', '.join(names)}")
+        hint = did_you_mean(name, names)
+        raise ConfigError(f"{metadata.location} has no channel {name}{hint}; choose from {', '.join(names)}")
     return None if metadata.channel_axis is None else index
 
 

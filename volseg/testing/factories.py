@@ -20,7 +20,7 @@ from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
 from volseg.prediction.autotune.probe import ProbeSpec
-from volseg.storage import create_target, open_volume, read_record, volume_statistics
+from volseg.storage import Place, create_target, open_volume, read_record, slab_statistics
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.inference import Precision
+    from volseg.ops import Statistics
+    from volseg.storage import Readable
 
 VOXEL_NM = (30.0, 6.0, 6.0)
 
@@ -56,13 +58,16 @@ def make_volume(
     shape: tuple[int, int, int],
     *,
     voxels: NDArray[Any] | None = None,
-    voxel_nm: tuple[float, float, float] = VOXEL_NM,
+    voxel_nm: tuple[float, float, float] | None = VOXEL_NM,
+    translation_nm: tuple[float, float, float] | None = None,
     chunk: tuple[int, int, int] = (2, 32, 32),
 ) -> Path:
     """Write an OME-Zarr volume, of blobs by default."""
     voxels = blobs(shape) if voxels is None else voxels
-    target = create_volume(path, shape=shape, shard=chunk, chunk=chunk, dtype=voxels.dtype.name, voxel_nm=voxel_nm)
+    place = Place.of_nm(voxel_nm, translation_nm)
+    target = create_volume(path, shape=shape, shard=chunk, chunk=chunk, dtype=voxels.dtype.name, place=place)
     target.write(Box.of_shape(shape), voxels)
+    target.remove_partials()
     return path
 
 
@@ -137,10 +142,19 @@ def make_model(
     return path
 
 
+def constants_of(volume: Readable, normalization: Normalization) -> Statistics:
+    """The constants of a whole volume, read section by section."""
+    if normalization.scope == "training":
+        return (normalization.training,)
+    box = Box.of_shape(volume.shape)
+    slab = slab_statistics(volume, (0, volume.shape[0]), (normalization.mode,), box)
+    return normalization.constants_of(slab.moments[0])
+
+
 def probe_spec(raw: Path, model: Path, precision: Precision = "float32") -> ProbeSpec:
     """Describe how a worker probes a model on a volume, with 64 GiB of memory."""
     header, volume = read_card(model), open_volume(str(raw))
-    statistics = volume_statistics(volume, header.card.normalization)
+    statistics = constants_of(volume, header.card.normalization)
     engine, load = Engine("cpu", precision, 1, 1), Load(1, precision, 1, 1, "cpu")
     return ProbeSpec(
         volume.location, header.path, header.digest, header.card.footprint, statistics, engine, ("membrane",), load,
@@ -255,7 +269,7 @@ def read_volume(path: Path | str) -> NDArray[Any]:
 def create_target_like(target: Path, first: Path) -> None:
     """Create an empty target with the run record of another."""
     record = read_record(first)
-    create_target(target, record, record.source.voxel_nm or VOXEL_NM)
+    create_target(target, record, Place.of_nm(record.source.voxel_nm, record.source.translation_nm))
 
 
 def whole_pass_bytes(model_file: Path, raw_path: Path) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from volseg.models.model import save_model
 from volseg.ops import to_uint8
 from volseg.plots.curves import save_training_curves
 from volseg.plots.panel import save_panel
+from volseg.text import counted
 from volseg.training.checkpoint import write_atomic, write_checkpoint
 from volseg.training.tensorboard import TensorBoardWriter, require_tensorboard
 
@@ -76,7 +77,7 @@ class RunLogger:
         """Report the work before the first step every few seconds."""
         if time.monotonic() > self._last_report + _SETUP_REPORT_SECONDS:
             self._last_report = time.monotonic()
-            self._reporter.note(f"{task}: {done} of {total} sections")
+            self._reporter.note(f"{task}: {done} of {counted(total, 'section')}")
 
     def on_initial_weights(self, weights: InitialWeights) -> None:
         """Log and report where the initial weights come from."""

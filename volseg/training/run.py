@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volseg.errors import TrainingError
+from volseg.errors import TrainingError, redacted
+from volseg.storage import local_output, refuse_overwritten_inputs
 from volseg.training.data.volumes import open_volumes
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def train(
             or the folder cannot be written.
     """
     output, settings = config.output, config.settings
+    _refuse_overwritten_inputs(config)
     _refuse_existing_run(output, resume=resume)
     volumes = open_volumes(settings.data, settings.target)
     _create_folder(Path(output.folder))
@@ -62,7 +64,7 @@ def train(
     card_fields = {
         "name": output.name,
         "license": "; ".join(dict.fromkeys(data.license for data in settings.data)),
-        "training": settings.model_dump(mode="json", exclude={"network"}),
+        "training": redacted(settings.model_dump(mode="json", exclude={"network"})),
     }
     step = checkpoint.metadata["step"] if checkpoint else 0
     with (
@@ -70,6 +72,19 @@ def train(
         init_distributed(settings.fit.device) as context,
     ):
         return run_training(TrainingJob(settings, volumes, card_fields, context, should_stop, checkpoint), logger)
+
+
+def _refuse_overwritten_inputs(config: TrainConfig) -> None:
+    """Refuse output files that replace an input, or are added to a folder of sections."""
+    output, inputs = config.output, [("network.start", config.network.start)] if config.network.start else []
+    for data in config.data:
+        inputs += [("data.raw", data.raw), ("data.labels", data.labels)]
+    local_output(output.folder)
+    files = (
+        output.model, output.last_model, output.checkpoint, output.log, output.curves, output.last_image,
+        output.best_image,
+    )  # fmt: skip
+    refuse_overwritten_inputs(inputs, files)
 
 
 def _refuse_existing_run(output: OutputConfig, *, resume: bool) -> None:

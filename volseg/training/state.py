@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from volseg.errors import ResumeError
+from volseg.errors import ResumeError, redacted
 from volseg.evaluation.metrics import PixelScores
 from volseg.training.checkpoint import Checkpoint
 
@@ -112,7 +112,7 @@ class TrainingState:
         """Add this state and the settings to the learner's checkpoint."""
         metadata = {
             "state": asdict(self),
-            "settings": settings.model_dump(mode="json"),
+            "settings": redacted(settings.model_dump(mode="json")),
             "world_size": context.world_size,
         }
         return Checkpoint(learner.tensors, {**learner.metadata, **metadata})
@@ -132,7 +132,7 @@ def load_state(checkpoint: Checkpoint | None, settings: TrainingSettings, contex
             f"this training was started with {world_size} processes, not {context.world_size}; resume it with "
             f"--nproc-per-node {world_size}"
         )
-    saved_settings, new_settings = checkpoint.metadata["settings"], settings.model_dump(mode="json")
+    saved_settings, new_settings = checkpoint.metadata["settings"], redacted(settings.model_dump(mode="json"))
     for table, new in new_settings.items():
         new_tables, saved_tables = (
             value if isinstance(value, list) else [value] for value in (new, saved_settings.get(table))

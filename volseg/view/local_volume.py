@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,8 @@ from volseg.storage.zarr_metadata import read_metadata, read_node
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from volseg.blocks import Zyx, ZyxFloat
+    from volseg.blocks import Zyx
+    from volseg.storage import Place
     from volseg.storage.zarr_metadata import Format, VolumeMetadata, ZarrNode
 
 _CONTRAST_WINDOW = (1, 1024, 1024)
@@ -37,10 +37,9 @@ class LocalVolume:
         axes: axis names as Neuroglancer completes them; axes before z have length 1, except for a channel axis.
         shape: voxels along z, y, x.
         dtype: name of the data type, such as `uint8`.
-        voxel_nm: voxel size (z, y, x) in nanometres; None if not stated.
-        coarsest_scale: voxels of level 0 along x that a voxel of the coarsest level spans.
+        place: voxel size and translation.
+        max_downsampling: voxels of level 0 along x that a voxel of the coarsest level spans.
         is_multiscale: whether Neuroglancer takes axes and levels from the OME-Zarr metadata.
-        is_translated: whether the metadata moves the volume away from the origin.
         has_run_record: whether a run of volseg wrote it: a map of probabilities.
         channels: channel names; empty without a channel axis.
         channel_axis: index of the channel axis; None if there is none.
@@ -54,10 +53,9 @@ class LocalVolume:
     axes: tuple[str, ...]
     shape: Zyx
     dtype: str
-    voxel_nm: ZyxFloat | None
-    coarsest_scale: float
+    place: Place
+    max_downsampling: float
     is_multiscale: bool
-    is_translated: bool
     has_run_record: bool
     channels: tuple[str, ...] = ()
     channel_axis: int | None = None
@@ -92,10 +90,9 @@ def read_local_volume(folder: Path) -> LocalVolume:
         axes=_ome_axes(multiscale) if is_multiscale and multiscale is not None else _array_axes(node),
         shape=metadata.shape,
         dtype=metadata.dtype,
-        voxel_nm=metadata.voxel_nm,
-        coarsest_scale=_coarsest_scale(metadata) if is_multiscale else 1.0,
+        place=metadata.place,
+        max_downsampling=_max_downsampling(metadata) if is_multiscale else 1.0,
         is_multiscale=is_multiscale,
-        is_translated=is_multiscale and '"translation"' in json.dumps(multiscale),
         has_run_record=has_run_record,
         channels=() if channel_axis is None else metadata.channels,
         channel_axis=channel_axis,
@@ -126,7 +123,7 @@ def _is_map(folder: Path) -> bool:
     return group is not None and "volseg" in group.attributes
 
 
-def _coarsest_scale(metadata: VolumeMetadata) -> float:
+def _max_downsampling(metadata: VolumeMetadata) -> float:
     finest, coarsest = metadata.levels_nm[0], metadata.levels_nm[-1]
     return 1.0 if finest is None or coarsest is None else coarsest[2] / finest[2]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from volseg.storage import Place
 from volseg.view.shaders import affinity_shader, membrane_shader, raw_shader, uncertainty_shader
 from volseg.view.sources import LayerSource, Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from volseg.blocks import ZyxFloat
     from volseg.view.local_volume import LocalVolume
 
 _PANEL = (700, 900)
@@ -36,14 +36,14 @@ class Layer:
 def scene(layers: Sequence[Layer]) -> dict[str, Any]:
     """Create the state of a new viewer: the middle section of the raw EM or the first volume, the others over it.
 
-    Positions are along (z, y, x), in voxels of the first local volume. A volume without a voxel size gets that of
-    another one of the same shape, or voxels of 1 nm. If no volume states a voxel size, lengths have no unit.
+    Positions are along (z, y, x), in voxels of the first local volume. A volume without a voxel size gets the place of
+    another one of the same shape, or voxels of 1 nm. If no volume states a voxel size, lengths are in voxels.
     """
     ordered = sorted(layers, key=lambda layer: _DRAWING_ORDER.index(layer.source.role))
     volumes = [layer.source.volume for layer in ordered if layer.source.volume is not None]
     raw = [layer.source.volume for layer in ordered if layer.source.role is Role.RAW]
     visible = [layer.source.name for layer in ordered if layer.source.visible]
-    unit = "nm" if any(volume.voxel_nm for volume in volumes) or not volumes else ""
+    unit = "nm" if any(volume.place.is_nm for volume in volumes) or not volumes else ""
     state: dict[str, Any] = {
         "layers": [_layer(layer, ordered, volumes, unit) for layer in ordered],
         "displayDimensions": ["x", "y", "z"],
@@ -54,24 +54,27 @@ def scene(layers: Sequence[Layer]) -> dict[str, Any]:
         "title": "volseg: " + ", ".join(layer.source.name for layer in layers if layer.source.visible),
     }
     first = next((volume for volume in [*raw, *volumes] if volume is not None), None)
-    return state | ({} if first is None else _first_view(first, voxel_size(first, volumes), unit))
+    return state | ({} if first is None else _first_view(first, drawn_place(first, volumes), unit))
 
 
-def voxel_size(volume: LocalVolume, volumes: Sequence[LocalVolume]) -> ZyxFloat:
-    """Return the voxel size to draw a volume with: its own, that of another volume of its shape, or 1."""
-    same_shape = (other.voxel_nm for other in volumes if other.shape == volume.shape and other.voxel_nm)
-    return volume.voxel_nm or next(same_shape, (1.0, 1.0, 1.0))
+def drawn_place(volume: LocalVolume, volumes: Sequence[LocalVolume]) -> Place:
+    """Return the place to draw a volume at: its own, or that of another volume of its shape; else in voxels."""
+    if volume.place.is_nm:
+        return volume.place
+    same_shape = (other.place for other in volumes if other.shape == volume.shape and other.place.is_nm)
+    return next(same_shape, Place(translation=volume.place.translation_voxels))
 
 
-def _first_view(volume: LocalVolume, voxel: ZyxFloat, unit: str) -> dict[str, Any]:
+def _first_view(volume: LocalVolume, place: Place, unit: str) -> dict[str, Any]:
+    voxel = place.scale
     extents = zip(volume.shape[1:], voxel[1:], _PANEL, strict=True)
     scale_to_fit = max(n * size / pixels for n, size, pixels in extents) / min(voxel)
-    view = {
+    return {
         "dimensions": {axis: [size, unit] for axis, size in zip("zyx", voxel, strict=True)},
-        "crossSectionScale": min(scale_to_fit, _VOXELS_PER_PIXEL * volume.coarsest_scale * voxel[2] / min(voxel)),
+        "crossSectionScale": min(scale_to_fit, _VOXELS_PER_PIXEL * volume.max_downsampling * voxel[2] / min(voxel)),
+        # A voxel's centre is a whole number, plus the translation.
+        "position": [n // 2 + start for n, start in zip(volume.shape, place.translation_voxels, strict=True)],
     }
-    # Neuroglancer finds the middle of a translated volume by itself. A voxel's centre is a whole number.
-    return view if volume.is_translated else view | {"position": [n // 2 for n in volume.shape]}
 
 
 def _layer(layer: Layer, ordered: Sequence[Layer], volumes: Sequence[LocalVolume], unit: str) -> dict[str, Any]:
@@ -82,12 +85,12 @@ def _layer(layer: Layer, ordered: Sequence[Layer], volumes: Sequence[LocalVolume
     if volume is None:
         return state
     needs_transform = (
-        volume.voxel_nm is None
+        not volume.place.is_nm
         or not volume.is_multiscale
         or (volume.channel_axis is not None and not _is_local(volume, volume.channel_axis))
     )
     if needs_transform:
-        state["source"]["transform"] = _transform(volume, voxel_size(volume, volumes), unit)
+        state["source"]["transform"] = _transform(volume, drawn_place(volume, volumes), unit)
     if source.channel is not None:
         # One layer per channel: Neuroglancer's shaders read several only if a chunk holds them all.
         local = [axis for axis in range(len(volume.axes) - 3) if needs_transform or _is_local(volume, axis)]
@@ -132,19 +135,18 @@ def _membranes(ordered: Sequence[Layer]) -> list[str]:
     return [source.name for source in sorted(membranes, key=lambda source: not source.visible)]
 
 
-def _transform(volume: LocalVolume, voxel: ZyxFloat, unit: str) -> dict[str, Any]:
-    """Name the axes and state the voxel size instead of the metadata.
+def _transform(volume: LocalVolume, place: Place, unit: str) -> dict[str, Any]:
+    """Name the axes and state voxel size and translation instead of the metadata.
 
-    Neuroglancer puts the centre of the first voxel of an OME-Zarr at 0, but the corner of that of a plain array: they
-    differ by half a voxel.
+    Neuroglancer puts the centre of the first voxel of an OME-Zarr at its translation, but the corner of that of a plain
+    array at 0: they differ by half a voxel.
     """
     rank = len(volume.axes)
-    scales: list[list[Any]] = [[1, ""]] * (rank - 3) + [[size, unit] for size in voxel]
+    scales: list[list[Any]] = [[1, ""]] * (rank - 3) + [[size, unit] for size in place.scale]
     names = [f"d{axis}'" for axis in range(rank - 3)] + ["z", "y", "x"]
-    shift = 0.0 if volume.is_multiscale else -0.5
-    matrix = [
-        [float(row == column) for column in range(rank)] + [shift if row >= rank - 3 else 0.0] for row in range(rank)
-    ]
+    drawn = volume.place.translation_voxels if volume.is_multiscale else (0.5, 0.5, 0.5)
+    shifts = [0.0] * (rank - 3) + [a - b for a, b in zip(place.translation_voxels, drawn, strict=True)]
+    matrix = [[float(row == column) for column in range(rank)] + [shifts[row]] for row in range(rank)]
     return {
         "outputDimensions": dict(zip(names, scales, strict=True)),
         "inputDimensions": dict(zip(volume.axes, scales, strict=True)),

@@ -47,6 +47,6 @@ def random_classifier(*, batch_norm: bool = False, **sizes: int) -> VGG16:
         if isinstance(layer, NORMS):
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.2)
-            nn.init.normal_(layer.running_mean, std=0.2)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+            nn.init.normal_(layer.running_mean, std=0.2)  # not None here
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)  # likewise
     return classifier.eval()

@@ -105,10 +105,10 @@ class PoolUnpool(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from volseg.models.networks.layers import Unpool
+        from volseg.models.networks.layers import MaxUnpool2d
 
         self.first = nn.Conv2d(1, 3, 3, padding=1)
-        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), Unpool(2)
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), MaxUnpool2d(2)
         self.head = nn.Conv2d(3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from volseg.errors import ConfigError
 from volseg.models.footprint import network_footprint
 from volseg.models.networks.fcn import bilinear
 from volseg.models.networks.fusionnet import FusionNet, FusionNetChain, Residual, conv_block
-from volseg.models.networks.layers import CropConcat, Unpool
+from volseg.models.networks.layers import CropConcat, MaxUnpool2d
 from volseg.models.networks.sliding_window import SlidingWindow
 from volseg.models.networks.unet import UNet
 from volseg.models.registry import NETWORKS, build_network
@@ -154,7 +154,7 @@ def test_upsampling_of_fcns_is_bilinear_and_fixed() -> None:
 def test_deconvnet_has_the_sizes_of_its_table() -> None:
     with torch.device("meta"):
         network = build_network("deconvnet", {}).eval()
-        sides = [shape[-1] for shape in shapes_of(network, Unpool, torch.zeros(1, 1, 224, 224))]
+        sides = [shape[-1] for shape in shapes_of(network, MaxUnpool2d, torch.zeros(1, 1, 224, 224))]
         assert sides == [14, 28, 56, 112, 224]
         assert network(torch.zeros(1, 1, 224, 224)).shape == (1, 2, 224, 224)
     fc7 = network.get_submodule("classifier.3")
@@ -165,7 +165,7 @@ def test_deconvnet_has_the_sizes_of_its_table() -> None:
 def test_switches_restore_positions() -> None:
     x = torch.randn(2, 3, 8, 8)
     values, switches = nn.functional.max_pool2d(x, 2, return_indices=True)
-    unpooled = Unpool(2)(values, switches)
+    unpooled = MaxUnpool2d(2)(values, switches)
     assert unpooled.shape == x.shape
     nonzero = unpooled != 0
     torch.testing.assert_close(unpooled[nonzero], x[nonzero])

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from volseg.errors import ModelError
-from volseg.models.networks.layers import Unpool
+from volseg.models.networks.layers import MaxUnpool2d
 from volseg.models.receptive_field import EXCLUSIVE
 from volseg.version import __version__
 
@@ -60,7 +60,7 @@ def predict_probability(model: Model, normalized: NDArray[np.float32]) -> NDArra
 
 def exempt_fraction(model: Model) -> float:
     """Fraction of voxels that may differ by more than `TOLERANCE`."""
-    return UNPOOL_EXEMPT_FRACTION if any(isinstance(module, Unpool) for module in model.network.modules()) else 0.0
+    return UNPOOL_EXEMPT_FRACTION if any(isinstance(module, MaxUnpool2d) for module in model.network.modules()) else 0.0
 
 
 def max_difference(model: Model, output: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
@@ -195,7 +195,7 @@ def _exportable(network: nn.Module) -> nn.Module:
     """A copy without modules that the exporter does not support."""
     exportable = copy.deepcopy(network).eval()
     for name, module in list(exportable.named_modules()):
-        if isinstance(module, Unpool):
+        if isinstance(module, MaxUnpool2d):
             exportable.set_submodule(name, _Scatter(module.pool))
     return exportable
 

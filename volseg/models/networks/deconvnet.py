@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from volseg.models.networks.layers import Unpool, initialise
+from volseg.models.networks.layers import MaxUnpool2d, initialise
 from volseg.models.networks.vgg import CONVOLUTIONS_PER_STAGE, classifier_width, stage_widths
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class DeconvNet(nn.Module):
             *with_norm(nn.Conv2d(hidden, hidden, kernel_size=1)),
             *with_norm(nn.ConvTranspose2d(hidden, channels[-1], kernel_size=7)),
         )
-        self.unpool = Unpool(2)
+        self.unpool = MaxUnpool2d(2)
         self.up = nn.ModuleList(
             decoder_stage(*stage)
             for stage in zip(

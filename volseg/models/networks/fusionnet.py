@@ -131,16 +131,28 @@ class FusionNetChain(nn.Module):
     Args:
         length: number of FusionNets.
         in_channels: as of a FusionNet.
-        out_channels: as of a FusionNet.
-        arguments: further arguments of each FusionNet: width, depth, kernel, pool.
+        out_channels: likewise.
+        width: likewise.
+        depth: likewise.
+        kernel: likewise.
+        pool: likewise.
     """
 
-    def __init__(self, length: int = 2, in_channels: int = 1, out_channels: int = 1, **arguments: Sizes) -> None:
+    def __init__(
+        self,
+        length: int = 2,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        width: int = 64,
+        depth: int = 4,
+        kernel: Sizes = (3, 3),
+        pool: Sizes = (2, 2),
+    ) -> None:
         super().__init__()
         if length < 2:
             raise ConfigError(f"length {length} must be at least 2; use the network fusionnet for one")
         inputs = [in_channels] + [in_channels + out_channels] * (length - 1)
-        self.links = nn.ModuleList(FusionNet(channels, out_channels, **arguments) for channels in inputs)  # type: ignore[arg-type]  # passed on unchanged
+        self.links = nn.ModuleList(FusionNet(channels, out_channels, width, depth, kernel, pool) for channels in inputs)
         self.squash = nn.Sigmoid()
         self.join = CropConcat()
 

@@ -94,7 +94,7 @@ class Shift(nn.Module):
         return x + self.value
 
 
-class Unpool(nn.Module):
+class MaxUnpool2d(nn.Module):
     """Put each pooled value at the position of its maximum, with zeros around it."""
 
     def __init__(self, pool: int = 2) -> None:

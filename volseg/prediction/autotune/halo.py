@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volseg.blocks import BlockGrid, Box, Footprint, Tiling
+from volseg.blocks import BlockGrid, Box, Footprint, Tiling, format_zyx
 from volseg.blocks.tiling import even_tile_core
 from volseg.errors import ClusterError, MemoryPlanError
 from volseg.inference import open_predictors
@@ -32,6 +32,7 @@ from volseg.prediction.autotune.halo_curve import (
     sample_boxes,
 )
 from volseg.storage import cached, open_volume
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -146,8 +147,7 @@ def choose_halo(samples: list[DepthErrors] | str, tolerance: Tolerance, footprin
     points = halo_errors(samples, footprint, core)
     best = cheapest_halo(points, tolerance, footprint, core)
     reason = "none smaller is within" if best.halo == footprint.exact_halo() else "the smallest within"
-    count = f"{len(samples)} sample{'s' if len(samples) > 1 else ''}"
-    return HaloChoice(best.halo, points, f"{reason} {tolerance} ({count})")
+    return HaloChoice(best.halo, points, f"{reason} {tolerance} ({counted(len(samples), 'sample')})")
 
 
 class _UndecidedError(Exception):
@@ -200,7 +200,7 @@ def _key(probe: ProbeSpec, grid: BlockGrid, identity: str) -> str:
     """All that the errors depend on."""
     engine = probe.engine
     parts = (_FORMAT, SAMPLES, probe.digest, probe.footprint, identity, grid.region, probe.classes)
-    return "|".join(map(str, (*parts, engine.device, engine.precision, probe.statistics)))
+    return "|".join(map(str, (*parts, engine.device, engine.precision, probe.statistics_digest)))
 
 
 def _measured_voxels(boxes: Sequence[Box], footprint: Footprint) -> int:
@@ -217,7 +217,7 @@ def halo_lines(entry: ModelEntry) -> list[str]:
     spaced = {round(i * (len(points) - 1) / (_TABLE_ROWS - 1)) for i in range(_TABLE_ROWS)}
     lines = ["        halo  maximum error  within one grey level  computed for each written"]
     for i in sorted(near | spaced):
-        halo = ",".join(map(str, points[i].halo))
+        halo = format_zyx(points[i].halo)
         mark = "  <- chosen" if i == at else ""
         cost = Tiling(entry.footprint, entry.tile, points[i].halo).overhead
         lines.append(f"{halo:>12}  {points[i].max_error:>13g}  {points[i].fraction:>21.3%}  {cost:>25.2f}{mark}")

@@ -95,7 +95,7 @@ def measure_precision(
         if _measured_voxels(boxes, probe) > _MAX_FRACTION * grid.region.voxels:
             losses.append(None)
             continue
-        parts = (_FORMAT, probe.digest, identity, probe.engine, probe.classes, probe.statistics, boxes)
+        parts = (_FORMAT, probe.digest, identity, probe.engine, probe.classes, probe.statistics_digest, boxes)
         measure = partial(executor.run_on_one, measure_boxes, boxes, probe)
         values = cached("rounding", "|".join(map(str, parts)), measure, _is_loss)
         losses.append(PrecisionLoss(*values) if values else None)

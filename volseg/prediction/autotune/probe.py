@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from volseg.storage import table_digest, table_of
+
 if TYPE_CHECKING:
     from volseg.blocks import Footprint
     from volseg.inference import Engine, Load
@@ -36,3 +38,8 @@ class ProbeSpec:
     classes: tuple[str, ...]
     load: Load
     free: tuple[int, int]
+
+    @property
+    def statistics_digest(self) -> str:
+        """Digest of the constants."""
+        return table_digest(table_of(self.statistics))

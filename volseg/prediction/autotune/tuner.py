@@ -70,6 +70,7 @@ class Tuner:
         if self.recorded is not None:
             recorded = [PrecisionLoss(*e.precision_loss) if e.precision_loss else None for e in self.recorded]
             return [TunedNetwork(probe, loss) for probe, loss in zip(probes, recorded, strict=True)]
+        self.progress.stage("measuring precision")
         losses = measure_precision(probes, self.plan.grid, self.identity, self.executor, self.progress)
         engine = probes[0].engine
         too_large = [loss for loss in losses if loss and not loss.is_acceptable(engine.precision)]
@@ -109,13 +110,15 @@ class Tuner:
                 kvoxel_s=tile.kvoxel_s,
                 compiled=tile.compiled,
                 precision_loss=astuple(network.loss) if network.loss else None,
-                statistics=network.probe.statistics,
+                statistics=network.probe.statistics_digest,
             )
             for network, card, choice, tile in zip(networks, cards, halos, tiles, strict=True)
         )
 
     def _tune_tiles(self, probes: Sequence[ProbeSpec], plan: Plan) -> tuple[TileConfig, ...]:
         """The tile of each network: that of the record, or the fastest."""
+        if self.recorded is None:
+            self.progress.stage("measuring tiles")
         files, (first, *_) = [probe.model_file for probe in probes], probes
         # The tiles of a record are not measured again; that they fit the memory is checked.
         load = replace(first.load, batch=largest_batch(self.recorded)) if self.recorded else first.load
@@ -135,6 +138,7 @@ class Tuner:
     ) -> tuple[list[HaloChoice], tuple[TileConfig, ...]]:
         """Halos and tiles that fit each other: a small tile is mostly border, and needs a larger halo."""
         plan = self.plan
+        self.progress.stage("measuring halo")
         cores = [next(plan.tilings(member)).core for member in range(len(probes))]
         samples = [
             measure_halo(probe, plan.grid, core, self.identity, self.executor, self.progress)

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from volseg.errors import TrainingError, VolsegError
-from volseg.inference.hardware import available_cpus
+from volseg.system import available_cpus
 from volseg.training.data.sample import Sample
 
 if TYPE_CHECKING:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from volseg.errors import ConfigError
+from volseg.blocks import Box
+from volseg.errors import ConfigError, TrainingError
 from volseg.ops import Normalization
-from volseg.ops.normalize import imaged_moments, normalization_mode
-from volseg.storage import pooled_moments, sample_slabs
-from volseg.training.data.volumes import refuse_non_finite
+from volseg.ops.moments import Moments, pooled
+from volseg.ops.normalize import normalization_mode
+from volseg.storage import slab_statistics, slabs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from volseg.ops import Statistics
     from volseg.ops.normalize import Scope
     from volseg.training.data.volumes import LabelledVolume
-
-_Moments: TypeAlias = tuple[float, float, float]
-"""Mean, standard deviation and number of voxels of a section."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class TrainingStatistics:
 def training_statistics(
     volumes: Sequence[LabelledVolume], mode: str, on_section: Callable[[int, int], None] = lambda done, total: None
 ) -> TrainingStatistics:
-    """Read the moments of all training sections; sections above 1024 x 1024 voxels are sampled in windows.
+    """Read the moments of the tissue in all training sections.
 
     Args:
         volumes: all of the training.
@@ -49,7 +46,7 @@ def training_statistics(
 
     Raises:
         SourceError: voxels cannot be read.
-        TrainingError: voxels are NaN or infinite.
+        TrainingError: voxels are NaN or infinite, or there is no tissue.
         ConfigError: types differ in mode `fixed`.
     """
     definition = normalization_mode(mode)
@@ -62,28 +59,36 @@ def training_statistics(
     total = sum(stop - first for volume in volumes for first, stop in volume.train)
     done = 0
 
-    def read_range(volume: LabelledVolume, first: int, stop: int) -> list[_Moments]:
+    def read_range(volume: LabelledVolume, first: int, stop: int) -> list[Moments]:
         nonlocal done
-        sections: list[_Moments] = []
-        for slab in sample_slabs(volume.raw, first, stop):
-            refuse_non_finite(slab, volume.raw.location, first + len(sections))
-            fraction = prod(slab.shape[1:]) / prod(volume.shape[1:])  # windows represent the whole section
-            moments = [imaged_moments(section, definition.measure) for section in slab]
-            sections += [(mean, std, count / fraction) for mean, std, count in moments]
-            done += len(slab)
+        sections: list[Moments] = []
+        for slab in slabs(volume.shape, volume.raw.chunk, first, stop):
+            statistics = slab_statistics(volume.raw, slab, (mode,), Box.of_shape(volume.shape))
+            for section in statistics.not_finite:
+                raise TrainingError(
+                    f"{volume.raw.location} contains NaN or infinity in section {section}; repair it before training"
+                )
+            sections += statistics.moments[0]
+            done += slab[1] - slab[0]
             on_section(done, total)
         return sections
 
     volume_moments = [[read_range(volume, first, stop) for first, stop in volume.train] for volume in volumes]
-    training = pooled_moments([section for ranges in volume_moments for sections in ranges for section in sections])
+    whole = pooled([section for ranges in volume_moments for sections in ranges for section in sections])
+    if not whole.std:
+        raise TrainingError(
+            f"the training sections of {', '.join(volume.raw.location for volume in volumes)} hold no tissue: all "
+            "grey values are 0, or one value fills them; check data.raw and data.train"
+        )
+    training = whole.constants
     normalization = Normalization(mode, training, volumes[0].raw.dtype)
     constants = tuple(_constants(ranges, definition.scope, training) for ranges in volume_moments)
     return TrainingStatistics(normalization, constants)
 
 
-def _constants(ranges: list[list[_Moments]], scope: Scope, training: tuple[float, float]) -> tuple[Statistics, ...]:
+def _constants(ranges: list[list[Moments]], scope: Scope, training: tuple[float, float]) -> tuple[Statistics, ...]:
     """Constants of the ranges of one volume."""
     if scope == "section":
-        return tuple(tuple((mean, std or 1.0) for mean, std, _ in sections) for sections in ranges)
-    pair = training if scope == "training" else pooled_moments([section for sections in ranges for section in sections])
-    return ((pair,),) * len(ranges)
+        return tuple(tuple(moments.constants for moments in sections) for sections in ranges)
+    whole = pooled([moments for sections in ranges for moments in sections])
+    return ((training if scope == "training" else whole.constants,),) * len(ranges)

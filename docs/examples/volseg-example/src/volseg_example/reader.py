@@ -19,6 +19,7 @@ class NpyVolume:
     shape: Zyx
     dtype: str
     voxel_nm: None = None  # not stated in the file
+    translation_nm: None = None  # of the first voxel; readers may leave it out
 
     @property
     def chunk(self) -> Zyx:

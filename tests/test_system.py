@@ -1,0 +1,95 @@
+"""Memory limits of control groups of both versions, on a fake tree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from volseg import system
+from volseg.system import UNLIMITED, available_cpus, free_in_control_groups
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NO_LIMIT = 9223372036854771712
+"""What version 1 states for no limit."""
+V1, V2 = ("memory/", "limit_in_bytes", "usage_in_bytes"), ("", "max", "current")
+
+
+class Tree:
+    """A fake /proc/self/cgroup and /sys/fs/cgroup."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def name(self, *lines: str) -> None:
+        (self.root / "proc").write_text("".join(f"{line}\n" for line in lines))
+
+    def add(self, version: tuple[str, str, str], group: str, limit: int | str, used: int, stat: str = "") -> None:
+        mount, limit_name, used_name = version
+        folder = self.root / "sys" / mount / group
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in ((limit_name, limit), (used_name, used), ("stat", stat)):
+            (folder / f"memory.{name}").write_text(f"{value}\n")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    monkeypatch.setattr(system, "_CGROUPS", tmp_path / "proc")
+    monkeypatch.setattr(system, "_MOUNT", tmp_path / "sys")
+    return Tree(tmp_path)
+
+
+def test_without_control_groups_nothing_limits(tree: Tree) -> None:
+    assert free_in_control_groups() == UNLIMITED
+    tree.name("0::/")
+    assert free_in_control_groups() == UNLIMITED
+
+
+@pytest.mark.parametrize(("version", "line"), [(V1, "5:hugetlb,memory:/slurm/job/task"), (V2, "0::/slurm/job/task")])
+def test_the_tightest_group_above_a_process_counts(tree: Tree, version: tuple[str, str, str], line: str) -> None:
+    tree.name("9:cpu,cpuacct:/slurm", line)
+    none = "max" if version is V2 else NO_LIMIT
+    tree.add(version, "", none, 10**12)
+    tree.add(version, "slurm/job/task", none, 100)
+    assert free_in_control_groups() == UNLIMITED
+    tree.add(version, "slurm", 90_000, 20_000)
+    assert free_in_control_groups() == 70_000
+    tree.add(version, "slurm/job", 50_000, 10_000)
+    assert free_in_control_groups() == 40_000
+    tree.add(version, "slurm/other", 1, 1)
+    assert free_in_control_groups() == 40_000
+
+
+def test_a_container_sees_its_own_group_at_the_root(tree: Tree) -> None:
+    tree.name("4:memory:/docker/0123abcd", "0::/")
+    tree.add(V1, "", 4096, 1024)
+    assert free_in_control_groups() == 3072
+
+
+@pytest.mark.parametrize(
+    ("version", "line", "stat"),
+    [
+        (V1, "4:memory:/", "inactive_file 7\ntotal_inactive_file 300"),
+        (V2, "0::/", "file 500\ninactive_file 300"),
+    ],
+)
+def test_files_that_were_read_do_not_count_as_used(
+    tree: Tree, version: tuple[str, str, str], line: str, stat: str
+) -> None:
+    tree.name(line)
+    tree.add(version, "", 1000, 900, stat)
+    assert free_in_control_groups() == 400
+    tree.add(version, "", 1000, 1200)
+    assert free_in_control_groups() == 0
+
+
+def test_the_groups_of_another_controller_are_no_limit(tree: Tree) -> None:
+    tree.name("4:cpuset:/a", "1:name=systemd:/a")
+    tree.add(V1, "a", 10, 5)
+    assert free_in_control_groups() == UNLIMITED
+
+
+def test_there_is_a_core() -> None:
+    assert len(available_cpus()) >= 1

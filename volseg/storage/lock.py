@@ -1,0 +1,60 @@
+"""Locks of files, which the system releases when their process ends."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from volseg.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class NoLocksError(TargetError):
+    """A file system without locks."""
+
+
+def lock_file(path: Path, held: str) -> TextIO:
+    """Open and lock a file, until it is closed or the process ends.
+
+    Args:
+        path: of the file, created if it is missing.
+        held: message if another process holds the lock.
+
+    Raises:
+        TargetError: the lock is held.
+        NoLocksError: the system or the file system has no locks.
+        OSError: the file cannot be created.
+    """
+    file = path.open("a+")
+    try:
+        import fcntl  # noqa: PLC0415 - Windows has none
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError as error:
+        file.close()
+        raise NoLocksError(f"cannot lock {path}: no fcntl; run volseg on Linux or macOS") from error
+    except BlockingIOError:
+        file.close()
+        raise TargetError(held) from None
+    except OSError as error:
+        file.close()
+        raise NoLocksError(
+            f"cannot lock {path}: {error.strerror}; mount the file system with locks (Lustre: -o flock) or write to "
+            "another one"
+        ) from error
+    return file
+
+
+@contextmanager
+def locked(path: Path, held: str) -> Iterator[None]:
+    """Hold the lock of a file; raises as `lock_file`."""
+    with lock_file(path, held):
+        yield
+
+
+def in_use(target: Path) -> str:
+    """Why a target that a run writes into is not touched."""
+    return f"another run is writing into {target}; wait for it to end, or stop it"

@@ -1,0 +1,161 @@
+"""Whether the shards of marked blocks are there, with the size that was marked: by listing folders, beside a run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from volseg.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import BlockGrid, Zyx
+    from volseg.storage.target import Target
+
+NO_SHARDS = -1
+"""Size of a block that has no mark, or whose mark says that no shard was written."""
+UNKNOWN_SIZE = 0
+"""Size of a block whose mark does not say it."""
+_THREADS = 4
+_ROWS = 64
+"""Rows of shards that are listed ahead of the comparison."""
+
+
+class ShardCheck:
+    """Compares the marks of a target with its shards, in threads.
+
+    A row of shards along x is one folder, so that a run of 10^6 blocks is checked with 10^4 listings.
+
+    Args:
+        targets: the map, and its standard deviation if there is one.
+        grid: the run's blocks.
+        sizes: bytes of each block's shards in all targets, by block number; `UNKNOWN_SIZE` or `NO_SHARDS`.
+    """
+
+    def __init__(self, targets: Sequence[Target], grid: BlockGrid, sizes: NDArray[np.int64]) -> None:
+        self._targets, self._grid, self._sizes = targets, grid, sizes
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(_THREADS + 1, thread_name_prefix="volseg-check")
+        self._lost: Future[list[int]] = self._pool.submit(self._find)
+
+    def lost(self) -> list[int]:
+        """Wait for the end of the check; returns the blocks that have to be computed again, in order.
+
+        Raises:
+            TargetError: a folder cannot be listed.
+        """
+        try:
+            return self._lost.result()
+        except OSError as error:
+            raise TargetError(
+                f"cannot list the shards of {self._targets[0].path}: {error}; rerun with --resume"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _find(self) -> list[int]:
+        if not (self._sizes >= UNKNOWN_SIZE).any():
+            return []
+        grid = self._grid
+        found, present = np.zeros((2, grid.count), np.int64)
+        for target in self._targets:
+            self._add(target, found, present)
+        expected = sum(_shards_per_block(grid, target.shard) * max(target.channels, 1) for target in self._targets)
+        differs = (self._sizes > UNKNOWN_SIZE) & (found != self._sizes)
+        lost = (self._sizes >= UNKNOWN_SIZE) & ((present != expected) | differs)
+        numbers: list[int] = np.flatnonzero(lost).tolist()
+        return numbers
+
+    def _add(self, target: Target, found: NDArray[np.int64], present: NDArray[np.int64]) -> None:
+        """Add the bytes and the number of a target's shards to their blocks."""
+        first, stop = (span[2] for span in _shard_spans(self._grid, target.shard))
+        _, _, nx = self._grid.counts
+        block_x = np.arange(first, stop) * target.shard[2] // self._grid.block[2] - self._grid.offset[2]
+        rows = self._rows(target)
+        # A few rows ahead: all futures of a large target at once would be many.
+        waiting: list[tuple[int, Future[NDArray[np.int64]]]] = []
+        for base, folder in rows:
+            waiting.append((base, self._pool.submit(_row_sizes, folder, first, stop)))
+            if len(waiting) >= _ROWS:
+                _fold(*waiting.pop(0), block_x, nx, found, present)
+        for row in waiting:
+            _fold(*row, block_x, nx, found, present)
+
+    def _rows(self, target: Target) -> Iterator[tuple[int, Path]]:
+        """First block of each row of shards that belongs to a marked block, and the row's folder."""
+        grid, shard = self._grid, target.shard
+        _, ny, nx = grid.counts
+        (z0, y0, _), (z1, y1, _) = _shard_spans(grid, shard)
+        for channel in range(max(target.channels, 1)):
+            for z in range(z0, z1):
+                for y in range(y0, y1):
+                    block_z, block_y = (
+                        p * s // b - o
+                        for p, s, b, o in zip((z, y), shard[:2], grid.block[:2], grid.offset[:2], strict=True)
+                    )
+                    base = (block_z * ny + block_y) * nx
+                    if self._stop.is_set():
+                        return
+                    if (self._sizes[base : base + nx] >= UNKNOWN_SIZE).any():
+                        yield base, target.shard_folder(channel, z, y)
+
+
+def _shard_spans(grid: BlockGrid, shard: Zyx) -> tuple[Zyx, Zyx]:
+    """First shard of a run's region along z, y, x, and the one after its last."""
+    z, y, x = ((a // s, -(-b // s)) for a, b, s in zip(grid.region.start, grid.region.stop, shard, strict=True))
+    return (z[0], y[0], x[0]), (z[1], y[1], x[1])
+
+
+def _shards_per_block(grid: BlockGrid, shard: Zyx) -> NDArray[np.int64]:
+    """Number of shards of each block: those at the edges of the region may have fewer."""
+    counts = [
+        np.bincount(np.arange(a, b) * s // n - o, minlength=count)
+        for a, b, s, n, o, count in zip(
+            *_shard_spans(grid, shard), shard, grid.block, grid.offset, grid.counts, strict=True
+        )
+    ]
+    product: NDArray[Any] = counts[0][:, None, None] * counts[1][:, None] * counts[2]
+    return product.ravel()
+
+
+def _row_sizes(folder: Path, first: int, stop: int) -> NDArray[np.int64]:
+    """Bytes of the shards in a folder, by their number along x from `first`; 0 for a missing one."""
+    sizes = np.zeros(stop - first, np.int64)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.isdecimal() and first <= int(entry.name) < stop:
+                    sizes[int(entry.name) - first] = entry.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    return sizes
+
+
+def _fold(
+    base: int,
+    row: Future[NDArray[np.int64]],
+    block_x: NDArray[np.int64],
+    nx: int,
+    found: NDArray[np.int64],
+    present: NDArray[np.int64],
+) -> None:
+    """Add a row of shards to the blocks of its row."""
+    sizes = row.result()
+    found[base : base + nx] += np.bincount(block_x, sizes, minlength=nx).astype(np.int64)
+    present[base : base + nx] += np.bincount(block_x, sizes > 0, minlength=nx).astype(np.int64)

@@ -1,0 +1,68 @@
+"""What the system lets this process use: cores, and memory within its control groups."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UNLIMITED = 1 << 62
+_CGROUPS = Path("/proc/self/cgroup")
+_MOUNT = Path("/sys/fs/cgroup")
+_V1_NO_LIMIT = 1 << 60
+"""A memory limit of version 1 from here on is none: it states the largest multiple of a page."""
+
+
+def available_cpus() -> frozenset[int]:
+    """Cores that this process may use; without a CPU affinity, as on macOS, all of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def free_in_control_groups() -> int:
+    """Free memory below the limits of a batch system or a container, in bytes; 2**62 without limits."""
+    return max(0, min((limit - used for limit, used in _memory_limits()), default=UNLIMITED))
+
+
+def _memory_limits() -> Iterator[tuple[int, int]]:
+    """Limit and use of each control group that this process is in, and of those above it."""
+    for root, group, names in _memory_groups():
+        # Within a container, /proc may name a group of the host, and the container's own is mounted as the root.
+        for folder in (root / group, *(root / group).parents):
+            try:
+                limit, used, statistics = ((folder / name).read_text() for name in names)
+            except OSError:
+                pass
+            else:
+                if limit.strip() != "max" and int(limit) < _V1_NO_LIMIT:
+                    yield int(limit), int(used) - _reclaimable(statistics)
+            if folder == root:
+                break
+
+
+def _memory_groups() -> Iterator[tuple[Path, str, tuple[str, str, str]]]:
+    """Mount and path of each group, and the files of its limit, use and statistics: of version 2, and of version 1.
+
+    A line of /proc/self/cgroup is `number:controllers:/path`; that of version 2 has no controllers.
+    """
+    try:
+        lines = _CGROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = (*line.split(":", 2), "", "")[:3]
+        if not controllers:
+            yield _MOUNT, group.strip("/"), ("memory.max", "memory.current", "memory.stat")
+        elif "memory" in controllers.split(","):
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
+            yield _MOUNT / "memory", group.strip("/"), files
+
+
+def _reclaimable(statistics: str) -> int:
+    """Bytes of files that were read and not used again: the system drops them for memory that is needed."""
+    values = dict(line.split(" ", 1) for line in statistics.split("\n") if " " in line)
+    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
