@@ -137,8 +137,8 @@ def run_file(raw: str, labels: str, network: dict[str, Any], steps: int, folder:
     )
 
 
-def fit(raw: str, labels: str, network: dict[str, Any], steps: int, folder: Path) -> tuple[dict[str, float], Path]:
-    """Train a network; returns its test scores, with the threshold that is best on the validation sections, and file."""
+def fit(raw: str, labels: str, network: dict[str, Any], steps: int, folder: Path) -> tuple[Path, dict[str, float]]:
+    """Train a network; returns its file and its scores, with the threshold that is best on the validation sections."""
     config = run_file(raw, labels, network, steps, folder)
     seconds = train(config, StepPrinter()).seconds
     model = load_model_file(config.output.model)
@@ -146,7 +146,7 @@ def fit(raw: str, labels: str, network: dict[str, Any], steps: int, folder: Path
     test = evaluate_sections(model, config, SCORE, threshold)
     scores = {name: test[name] for name in ("f1", "average_precision", "v_rand", "v_info")}
     sys.stdout.write(f"{network}: {scores}\n")
-    return {"steps": steps, "seconds": round(seconds), **scores}, config.output.model
+    return config.output.model, {"steps": steps, "seconds": round(seconds), **scores}
 
 
 def main() -> None:
@@ -159,11 +159,11 @@ def main() -> None:
         sys.stdout.write(f"{figures['classifier']}\n")
         for kind, steps in STAGES.items():
             network = {"name": kind, "start": str(start)}
-            figures["stages"][kind], start = fit(raw, labels, network, steps, folder / kind)
+            start, figures["stages"][kind] = fit(raw, labels, network, steps, folder / kind)
         steps = sum(STAGES.values())
         at_once = {"name": "fcn8s", "start": str(classifier)}
-        figures["at_once"], _ = fit(raw, labels, at_once, steps, folder / "at_once")
-        figures["scratch"], _ = fit(raw, labels, {"name": "fcn8s"}, steps, folder / "scratch")
+        _, figures["at_once"] = fit(raw, labels, at_once, steps, folder / "at_once")
+        _, figures["scratch"] = fit(raw, labels, {"name": "fcn8s"}, steps, folder / "scratch")
     record("fcn_stages", figures)
 
 
