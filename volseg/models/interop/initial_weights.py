@@ -12,7 +12,7 @@ from torch import nn
 from volseg.errors import ConfigError, ModelError
 from volseg.models.card import CARD_KEY
 from volseg.models.interop.align import normed_convolutions, run_order
-from volseg.models.interop.state_dict import is_finite, read_state_dict, without_prefixes
+from volseg.models.interop.state_dict import read_state_dict, without_prefixes
 from volseg.models.model import load_model_file
 from volseg.models.networks.deconvnet import DeconvNet
 from volseg.models.networks.fcn import FCN
@@ -189,8 +189,6 @@ def _kernel(tensors: dict[str, Tensor], source: str, layer: Any, start: str, *, 
     if weight is None or bias is None:
         missing = f"{source}.{'weight' if weight is None else 'bias'}"
         raise ModelError(f"network.start {start} does not fit: it has no {missing}; use a complete classifier")
-    if not (is_finite(weight) and is_finite(bias)):
-        raise ModelError(f"network.start {start}: {source} must hold finite floats; use another file")
     shape, expected = tuple(weight.shape), tuple(layer.weight.shape)
     kernel = weight.float()
     if len(shape) == 2 and shape[1] == layer.weight[0].numel():
@@ -205,14 +203,16 @@ def _kernel(tensors: dict[str, Tensor], source: str, layer: Any, start: str, *, 
             f"network.start {start} does not fit: it has {source}.weight {shape} where the network has {expected}; its "
             f"width is {width}, and its fully connected layers must have {classifier_width(width)} channels"
         )
+    if not (kernel.isfinite().all() and bias.isfinite().all()):
+        raise ModelError(f"network.start {start}: {source} must hold finite floats; use another file")
     return kernel, bias.float()
 
 
 def _norm(tensors: dict[str, Tensor], norm: str, width: int, start: str) -> tuple[Tensor, ...]:
     """Weight, bias, mean and variance of a norm."""
     values = [tensors.get(f"{norm}.{role}") for role in _ROLES]
-    complete = tuple(v.float() for v in values if v is not None and v.shape == (width,) and is_finite(v))
-    if len(complete) < len(values):
+    complete = tuple(value.float() for value in values if value is not None and value.shape == (width,))
+    if len(complete) < len(values) or not all(value.isfinite().all() for value in complete):
         raise ModelError(f"network.start {start}: {norm} is no batch norm of {width} channels with finite values")
     return complete
 

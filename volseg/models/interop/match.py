@@ -11,7 +11,7 @@ import torch
 
 from volseg.errors import ModelError
 from volseg.models.interop.align import align_layers, layers_of, normed_convolutions, run_order
-from volseg.models.interop.state_dict import COUNTER, is_finite, without_prefixes
+from volseg.models.interop.state_dict import COUNTER, without_prefixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,7 +61,7 @@ def match_tensors(state: StateDict, network: nn.Module) -> MatchedTensors:
     tensors = without_prefixes(state.tensors, lambda tensors: tensors.keys() <= expected.keys())
     names, by_layer = _match_names(state, tensors, network, expected)
     for name in names.values():
-        if not is_finite(tensors[name]):
+        if not tensors[name].isfinite().all():
             raise ModelError(f"{state.path}: {name} must hold finite floats; use an earlier checkpoint")
     matched = {target: tensors[name].to(expected[target].dtype) for target, name in names.items()}
     zeros = {name: torch.zeros_like(tensor) for name, tensor in expected.items() if name not in matched}
@@ -94,10 +94,10 @@ def _match_names(
     in_run_order = {name: expected[name] for layer in layers for name in expected if name.rpartition(".")[0] == layer}
     orders = [dict(expected), in_run_order]
     orders += [{name: tensor for name, tensor in order.items() if name not in biases} for order in orders]
-    fitting = [order for order in orders if not _difference(tensors, order)]
+    fitting = list(dict.fromkeys(tuple(order) for order in orders if not _difference(tensors, order)))
     if state.ordered and fitting:
-        if len({tuple(order) for order in fitting}) > 1:
-            name, *targets = next(names for names in zip(tensors, *fitting, strict=True) if len({*names[1:]}) > 1)
+        if len(fitting) > 1:
+            name, *targets = next(names for names in zip(tensors, *fitting, strict=True) if names[1] != names[2])
             raise ModelError(f"{state.path}: {name} could be {' or '.join(targets)}, by its order; rename its tensors")
         return dict(zip(fitting[0], tensors, strict=True)), False
 
