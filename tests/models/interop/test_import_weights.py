@@ -193,7 +193,11 @@ def _write_truncated(path: Path) -> None:
         ("w.pt", lambda path: torch.save({"w": torch.zeros(1), "n": {"w": torch.zeros(1)}}, path), "'n' is a dict"),
         ("w.pt", lambda path: torch.save({"n": 3}, path), "its entry 'n' is a int"),
         ("w.pt", lambda path: torch.save(_nested_in_itself({}), path), "its entry 'model' is a dict"),
-        ("w.pt", lambda path: torch.save(_nested_in_itself({"w": torch.zeros(1)}, "n"), path), "its entry 'n' is a d"),
+        (
+            "w.pt",
+            lambda path: torch.save({"w": torch.zeros(1), "n": _nested_in_itself({})}, path),
+            "entry 'n' is a dict; ",
+        ),
         ("w.pt", lambda path: torch.save({1: torch.zeros(1)}, path), "its entry 1 is a Tensor"),
     ],
 )
