@@ -165,8 +165,9 @@ def test_archives_with_code_are_refused_and_the_advice_works(tmp_path: Path, nam
     assert_same(network, other)
 
 
-def _holding_itself(content: dict[str, Any], key: str = "model") -> dict[str, Any]:
-    content[key] = content
+def _holding_itself() -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    content["model"] = content
     return content
 
 
@@ -192,12 +193,8 @@ def _write_truncated(path: Path) -> None:
         ("w.pt", lambda path: torch.save({}, path), "holds nothing, not a state dict"),
         ("w.pt", lambda path: torch.save({"w": torch.zeros(1), "n": {"w": torch.zeros(1)}}, path), "'n' is a dict"),
         ("w.pt", lambda path: torch.save({"n": 3}, path), "its entry 'n' is a int"),
-        ("w.pt", lambda path: torch.save(_holding_itself({}), path), "its entry 'model' is a dict"),
-        (
-            "w.pt",
-            lambda path: torch.save({"w": torch.zeros(1), "n": _holding_itself({})}, path),
-            "'n' is a dict",
-        ),
+        ("w.pt", lambda path: torch.save(_holding_itself(), path), "its entry 'model' is a dict"),
+        ("w.pt", lambda path: torch.save({"w": torch.zeros(1), "n": _holding_itself()}, path), "its entry 'n' is a d"),
         ("w.pt", lambda path: torch.save({1: torch.zeros(1)}, path), "its entry 1 is a Tensor"),
     ],
 )
