@@ -13,13 +13,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import ModelError
-from volseg.models.networks.layers import NORMS
+from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.receptive_field import traced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
+
+_KERNELS = CONVOLUTIONS + DECONVOLUTIONS
 
 Pairs = dict[int, int]
 """Position in the network -> position in the file."""
@@ -67,7 +69,8 @@ def run_order(network: nn.Module) -> list[str]:
 def normed_convolutions(network: nn.Module) -> dict[str, str]:
     """Convolutions that a norm follows, before or after their activation, and that norm."""
     modules = dict(network.named_modules())
-    return {a: b for a, b in pairwise(run_order(network)) if isinstance(modules[b], NORMS)}
+    pairs = pairwise(run_order(network))
+    return {a: b for a, b in pairs if isinstance(modules[a], _KERNELS) and isinstance(modules[b], NORMS)}
 
 
 def align_layers(file: Sequence[Layer], network: Sequence[Layer], norms: Mapping[str, str], *,

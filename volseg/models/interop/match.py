@@ -61,7 +61,7 @@ def match_tensors(state: StateDict, network: nn.Module) -> MatchedTensors:
     tensors = without_prefixes(state.tensors, lambda tensors: tensors.keys() <= expected.keys())
     names, by_layer = _match_names(state, tensors, network, expected)
     for name in names.values():
-        if not (tensors[name].is_floating_point() and tensors[name].isfinite().all()):
+        if not tensors[name].isfinite().all():
             raise ModelError(f"{state.path}: {name} must hold finite floats; use an earlier checkpoint")
     matched = {target: tensors[name].to(expected[target].dtype) for target, name in names.items()}
     zeros = {name: torch.zeros_like(tensor) for name, tensor in expected.items() if name not in matched}
@@ -94,9 +94,9 @@ def _match_names(
     in_run_order = {name: expected[name] for layer in layers for name in expected if name.rpartition(".")[0] == layer}
     orders = [dict(expected), in_run_order]
     orders += [{name: tensor for name, tensor in order.items() if name not in biases} for order in orders]
-    fitting = [order for order in orders if not _difference(tensors, order)]
+    fitting = list(dict.fromkeys(tuple(order) for order in orders if not _difference(tensors, order)))
     if state.ordered and fitting:
-        if len({tuple(order) for order in fitting}) > 1:
+        if len(fitting) > 1:
             name, *targets = next(names for names in zip(tensors, *fitting, strict=True) if names[1] != names[2])
             raise ModelError(f"{state.path}: {name} could be {' or '.join(targets)}, by its order; rename its tensors")
         return dict(zip(fitting[0], tensors, strict=True)), False
@@ -111,13 +111,14 @@ def _match_names(
     names = {} if pairs is None else _names_of(pairs, tensors, expected)
     if pairs is not None and expected.keys() - names.keys() <= biases and len(names) == len(tensors):
         return names, True
-    if not state.ordered and not (difference := _shape_difference(tensors, expected)):
+    difference = _difference(tensors, expected) if state.ordered else _shape_difference(tensors, expected)
+    if not difference:
         first, target = next(name for name in tensors if name not in expected), next(iter(expected))
         raise ModelError(
             f"names differ: {state.path} holds {first!r}, the network {target!r}, and a .safetensors file has no "
             "order to match them by; give the .pt file, or rename its tensors"
         )
-    raise MismatchError(f"{state.path} {_difference(tensors, expected) if state.ordered else difference}")
+    raise MismatchError(f"{state.path} {difference}")
 
 
 def _names_of(

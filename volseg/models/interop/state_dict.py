@@ -24,6 +24,10 @@ _STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model_state", "network_we
 """Keys of the state dict in checkpoints."""
 _PREFIXES = ("module.", "model.", "network.", "net.", "_orig_mod.")
 """Prefixes that wrappers add to every name: DataParallel, Lightning and others, torch.compile."""
+_MAX_NESTING = 4
+"""Levels of a checkpoint that are looked into; a pickle can contain itself."""
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Of the tensors of a network."""
 COUNTER = "num_batches_tracked"
 _WAY_OUT = "save it again with torch.save(network.state_dict(), FILE)"
 _ARCHIVES = {
@@ -55,14 +59,16 @@ def read_state_dict(path: Path) -> StateDict:
 
     Raises:
         ConfigError: there is no such file.
-        ModelError: an archive with code, a pickle that holds more than tensors, or not a state dict.
+        ModelError: an archive with code, a pickle that holds more than tensors, not a state dict, or a tensor that is
+            not dense or not of floats.
     """
     if not path.is_file():
         raise ConfigError(f"there is no file {path}; name a .pt, .pth or .safetensors file that holds a state dict")
     ordered = path.suffix != ".safetensors"
     content = _torch_content(path) if ordered else _safetensors_content(path)
-    while isinstance(content, Mapping) and (key := _state_dict_key(content)) is not None:
-        content = content[key]
+    for _ in range(_MAX_NESTING):
+        if isinstance(content, Mapping) and (key := _state_dict_key(content)) is not None:
+            content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise ModelError(
             f"{path} holds {_kind(content)}, not a state dict; {_WAY_OUT}, where the network is not frozen"
@@ -74,6 +80,7 @@ def read_state_dict(path: Path) -> StateDict:
         raise ModelError(
             f"{path} is not a state dict: its entry {unknown[0]!r} is {_kind(content[unknown[0]])}; {_WAY_OUT}"
         )
+    _check_dense(path, tensors)
     return StateDict(path, tensors, ordered, tuple(others))
 
 
@@ -129,12 +136,23 @@ def _state_dict_key(content: Mapping[Any, Any]) -> str | None:
     return next((name for name in _STATE_DICT_KEYS if isinstance(content.get(name), Mapping)), None)
 
 
-def _is_plain(value: object) -> bool:
+def _check_dense(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ModelError for a tensor that is sparse, nested, quantised, without values, or not of floats."""
+    for name, tensor in tensors.items():
+        dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
+        if not dense or tensor.dtype not in _DTYPES:
+            kind = "nested" if tensor.is_nested else f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise ModelError(f"{path}: {name} must be a dense tensor of floats, not {kind}; save it as float32")
+
+
+def _is_plain(value: object, depth: int = 0) -> bool:
     """Whether a value is a number, a text, or a list or table of them, as milesial's `mask_values`."""
+    if depth > _MAX_NESTING:
+        return False
     if isinstance(value, Mapping):
-        return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
+        return all(isinstance(name, str) and _is_plain(item, depth + 1) for name, item in value.items())
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(_is_plain(item, depth + 1) for item in value)
     return value is None or isinstance(value, bool | int | float | str)
 
 
