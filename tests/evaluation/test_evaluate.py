@@ -80,7 +80,7 @@ def test_other_channels_are_chosen_by_name_or_number(tmp_path: Path, truth: Path
         evaluate(str(path), str(truth))
     for channel in ("boundary", "1"):
         result = CliRunner().invoke(main, ["evaluate", str(path), str(truth), "--channel", channel, "--json"])
-        assert json.loads(result.output)["f1"] == 1
+        assert json.loads(result.stdout)["f1"] == 1
 
 
 def test_slabs_score_like_the_whole_volume(

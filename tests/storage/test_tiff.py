@@ -83,12 +83,16 @@ def test_a_palette_is_read_as_shown_and_labels_as_stored(tmp_path: Path) -> None
 def test_a_file_that_is_cut_short_is_refused_in_one_line(tmp_path: Path, capfd: Any, written: str) -> None:
     path = tmp_path / "a.tif"
     kinds: dict[str, dict[str, Any]] = {
-        "imagej": {"imagej": True, "metadata": {"axes": "ZYX"}}, "ome": {"ome": True}, "pages": {"metadata": None}, "zlib": {"compression": "zlib"},
+        "imagej": {"imagej": True, "metadata": {"axes": "ZYX"}}, "ome": {"ome": True}, "pages": {"metadata": None},
+        "zlib": {"compression": "zlib"},
     }  # fmt: skip
     tifffile.imwrite(path, VOXELS, photometric="minisblack", **kinds[written])
     whole = path.read_bytes()
     for share in (0.1, 0.5, 0.9):
         path.write_bytes(whole[: int(len(whole) * share)])
+        if (written, share) == ("imagej", 0.9):  # what is lost there describes the pages only
+            np.testing.assert_array_equal(read(path), VOXELS)
+            continue
         with pytest.raises(SourceError, match="copy it again") as caught:
             read(path)
         assert "\n" not in str(caught.value)

@@ -117,7 +117,7 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
         numbers = list(islice(_from_the_middle(spec), _CANDIDATES))
         progress.stage(f"calibrating with {counted(load.slots, 'block')} at once on one worker")
         measurement: Measurement = executor.run_on_one(
-            measure_blocks, record, spec.volume.location, spec.model_files, constants.tables, numbers, load
+            measure_blocks, record, spec.source, spec.model_files, constants.tables, numbers, load
         )
         workers, slots = len(executor.workers), executor.slots
     plan = spec.plan.with_halos(tuple(entry.halo for entry in entries))
