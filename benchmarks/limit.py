@@ -28,7 +28,7 @@ from volseg.config import PredictConfig, validate
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.prediction.worker import RunRef, compute_block
-from volseg.storage import read_record
+from volseg.storage import VolumeRef, read_record
 from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.doubles import address_of, copy_block
@@ -68,7 +68,9 @@ def measure_workers(folder: Path, blocks: int = BLOCKS, block: Zyx = BLOCK, widt
         }  # fmt: skip
         execute(*prepare(validate(PredictConfig, values, "predict")), NullProgress())
         run_record = read_record(target)
-        compute = partial(compute_block, reference=RunRef(str(target), run_record.digest, str(raw), (model,)))
+        compute = partial(
+            compute_block, reference=RunRef(str(target), run_record.digest, VolumeRef(str(raw)), (model,))
+        )
         runs: dict[int, list[tuple[float, float, int]]] = {1: [], 2: []}
         bare = partial(forward_block, target=target)
         for cluster in (one, two):

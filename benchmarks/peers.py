@@ -39,7 +39,7 @@ from volseg.ops import normalize
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import Summary, execute
 from volseg.prediction.worker import RunRef, pipeline_of
-from volseg.storage import open_target, open_volume, read_record, read_table
+from volseg.storage import VolumeRef, open_target, open_volume, read_record, read_table
 from volseg.testing.doubles import address_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ class Bench:
         self.predict(target, (), **options)
         run_record = read_record(target)
         self.computed[name] = round(run_record.models[0].tiling.overhead, 3)
-        reference = RunRef(str(target), run_record.digest, open_volume(str(self.source)).location, (str(self.model),))
+        reference = RunRef(
+            str(target), run_record.digest, VolumeRef(open_volume(str(self.source)).location), (str(self.model),)
+        )
         starts = count(0, WARM_UP + self.sections)
 
         def rate() -> float:

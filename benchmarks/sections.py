@@ -18,7 +18,7 @@ from benchmarks.record import record
 from volseg.blocks import Box
 from volseg.models import read_card
 from volseg.prediction.worker import RunRef, compute_block
-from volseg.storage import open_volume, read_record
+from volseg.storage import VolumeRef, open_volume, read_record
 from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.factories import VOXEL_NM, blobs, make_model
@@ -43,7 +43,9 @@ def begin_run(folder: Path, sections: int, model: Path) -> RunRef:
         str(source), str(target), model=str(model), cluster="serial", block=(1, SIDE, SIDE), halo=(0, 8, 8),
         precision="float32", roi=f"0:{MEASURED},:,:",
     )  # fmt: skip
-    return RunRef(str(target), read_record(target).digest, open_volume(str(source)).location, (read_card(model).path,))
+    return RunRef(
+        str(target), read_record(target).digest, VolumeRef(open_volume(str(source)).location), (read_card(model).path,)
+    )
 
 
 def round_seconds(reference: RunRef) -> float:

@@ -42,7 +42,7 @@ from volseg.models.model import Model, load_model_file
 from volseg.ops import to_uint8
 from volseg.prediction import worker
 from volseg.prediction.worker import RunRef, compute_block
-from volseg.storage import read_record
+from volseg.storage import VolumeRef, read_record
 from volseg.storage.place import Place
 from volseg.storage.target import create_volume
 from volseg.testing.factories import (
@@ -213,7 +213,7 @@ def test_forward_passes_take_a_part_of_a_blocks_time(model_file: Path, raw: NDAr
     bench = Bench(source, model_file, tmp_path, SerialExecutor(), "serial", sections=2)
     summary = bench.predict(tmp_path / "membrane.zarr", range(2), halo=(0, 24, 24))
     digest = read_record(tmp_path / "membrane.zarr").digest
-    reference = RunRef(summary.target, digest, str(source), (str(model_file),))
+    reference = RunRef(summary.target, digest, VolumeRef(str(source)), (str(model_file),))
     before = read_volume(tmp_path / "membrane.zarr")
     seconds, forward_seconds, voxels = limit.run_timed(
         SerialExecutor(), range(2), partial(compute_block, reference=reference)

@@ -67,9 +67,9 @@ def _command_lines(path: Path) -> list[list[str]]:
 
 
 COMMAND_LINES = [
-    pytest.param(words, id=f"{_name(path)}: {' '.join(words)}")
+    pytest.param([*words], id=f"{_name(path)}: {' '.join(words)}")
     for path in (*MARKDOWN, *SCRIPTS)
-    for words in _command_lines(path)
+    for words in dict.fromkeys(map(tuple, _command_lines(path)))
 ]
 
 

@@ -35,13 +35,14 @@ def predict(
     """Write the membrane probability map of a volume; the same as `volseg predict`.
 
     Args:
-        source: a Zarr 2 or 3 array or an OME-Zarr, axes (z, y, x), local or a URL.
+        source: a Zarr 2 or 3 array or an OME-Zarr, local or a URL, FILE.h5:DATASET, a TIFF or a folder of sections;
+            axes (z, y, x).
         target: the OME-Zarr 0.5 to create: uint8, probability x 255, same shape as the source.
         model: a model file or the name of a packaged model; the estimates of several are averaged.
         progress: receives the progress; nothing is shown by default.
         options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, tile, orientations, classes,
-            uncertainty, roi, mask, scale_level, voxel_size (nanometres), ignore_voxel_size, device, precision, cluster,
-            workers, resume, overwrite. As on the command line.
+            uncertainty, roi, mask, scale_level, axes, channel, missing, voxel_size (nanometres), ignore_voxel_size,
+            device, precision, cluster, workers, resume, overwrite. As on the command line.
 
     Returns:
         The result, with the reason of each failed block.
@@ -103,21 +104,35 @@ def evaluate(prediction: str, truth: str, **options: Any) -> MapScores | Instanc
     return score(prediction, truth, EvaluateOptions(**options))
 
 
-def convert(source: str, target: str | Path, *, voxel_size: ZyxFloat | None = None, overwrite: bool = False) -> Path:
+def convert(
+    source: str,
+    target: str | Path,
+    *,
+    voxel_size: ZyxFloat | None = None,
+    axes: str | None = None,
+    channel: str | int | None = None,
+    missing: Literal["refuse", "blank", "nearest"] = "refuse",
+    overwrite: bool = False,
+) -> Path:
     """Convert an image stack, an HDF5 dataset or a Zarr to OME-Zarr 0.5; the same as `volseg convert`.
 
     Args:
         source: a multi-page TIFF, a folder of sections, FILE.h5:DATASET, or a Zarr.
         target: the OME-Zarr to create, of the source's type.
         voxel_size: (z, y, x) in nanometres; needed if the source states none.
+        axes: order of the source's last axes, such as `x,y,z`; by default that of its metadata.
+        channel: of the source, by name or number.
+        missing: what to read for numbers that a folder of numbered sections lacks.
         overwrite: replace a target that exists.
 
     Raises:
         VolsegError: one line that names the value and the way out.
     """
+    from volseg.storage.axes import ReadOptions, parse_axes
     from volseg.storage.convert import convert_volume
 
-    return convert_volume(source, target, voxel_size, overwrite=overwrite).path
+    options = ReadOptions(None if axes is None else parse_axes(axes), channel, missing)
+    return convert_volume(source, target, voxel_size, options=options, overwrite=overwrite).path
 
 
 def membrane_probability(

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OPTIONS = {
-    "convert": ["--overwrite", "--voxel-size", "SOURCE", "TARGET"],
+    "convert": ["--axes", "--channel", "--missing", "--overwrite", "--voxel-size", "SOURCE", "TARGET"],
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
-        "--block", "--calibrate", "--chunk", "--classes", "--cluster", "--device", "--dry-run", "--halo",
-        "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--model", "--orientations", "--overwrite",
-        "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--tls", "--uncertainty",
-        "--voxel-size", "--workers",
+        "--axes", "--block", "--calibrate", "--channel", "--chunk", "--classes", "--cluster", "--device", "--dry-run",
+        "--halo", "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--missing", "--model",
+        "--orientations", "--overwrite", "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile",
+        "--tls", "--uncertainty", "--voxel-size", "--workers",
         "SOURCE", "TARGET",
     ],
     "evaluate": [

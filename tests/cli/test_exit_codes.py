@@ -56,6 +56,7 @@ WRONG_USE = [
     "predict raw.zarr out.zarr --model uneven.safetensors --orientations all",
     "predict raw.zarr out.zarr --model none.safetensors",
     "predict raw.zarr out.zarr --model no-such-name",
+    "predict stack.tif out.zarr --model model.safetensors --missing blank",
     "predict raw.zarr out.zarr",
     "convert stack.tif out.zarr",
     "convert stack.tif out.zarr --voxel-size 1,0,1",
@@ -104,7 +105,6 @@ WRONG_USE = [
 
 ERRORS = [
     "predict none.zarr out.zarr --model model.safetensors",
-    "predict stack.tif out.zarr --model model.safetensors",
     "predict raw.zarr map.zarr --model model.safetensors",
     "predict raw.zarr map.zarr --model model.safetensors --resume",
     "predict raw.zarr raw.zarr --model model.safetensors --overwrite",

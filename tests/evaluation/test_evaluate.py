@@ -80,7 +80,7 @@ def test_other_channels_are_chosen_by_name_or_number(tmp_path: Path, truth: Path
         evaluate(str(path), str(truth))
     for channel in ("boundary", "1"):
         result = CliRunner().invoke(main, ["evaluate", str(path), str(truth), "--channel", channel, "--json"])
-        assert json.loads(result.output)["f1"] == 1
+        assert json.loads(result.stdout)["f1"] == 1
 
 
 def test_slabs_score_like_the_whole_volume(
@@ -165,5 +165,5 @@ def test_floats_outside_0_to_1_are_refused(tmp_path: Path, truth: Path, value: f
 
 def test_a_stack_has_no_channels(tmp_path: Path, truth: Path) -> None:
     tifffile.imwrite(tmp_path / "map.tif", read_volume(truth), photometric="minisblack")
-    with pytest.raises(ConfigError, match="no channel membrane; leave --channel out"):
+    with pytest.raises(ConfigError, match="no channel membrane; choose from 0, or leave --channel out"):
         evaluate(str(tmp_path / "map.tif"), str(truth), EvaluateOptions(channel="membrane"))

@@ -114,10 +114,10 @@ def here(tmp_path: Path, small_model: Path) -> Path:
 
 PREDICT: list[tuple[list[str], int, str]] = [
     (["none.zarr", "out.zarr"], 1, "source .*none.zarr does not exist; check the path"),
-    (["folder", "out.zarr"], 1, "folder is not a Zarr; .*volseg convert"),
+    (["folder", "out.zarr"], 1, "folder is not a Zarr, and holds no .tif, .tiff, .png or .jpg section; check the path"),
     (["stack.tif", "out.zarr"], 1, "stack.tif is a file, not a Zarr; .*volseg convert"),
     (["flat.zarr", "out.zarr"], 1, r"shape \(64, 64\), which is not one volume of axes \(z, y, x\)"),
-    (["rgb.zarr", "out.zarr"], 1, r"shape \(3, 4, 64, 64\), which is not one volume"),
+    (["rgb.zarr", "out.zarr"], 1, r"holds 3 channels in shape \(3, 4, 64, 64\); .*--channel"),
     (["raw.zarr", "there.zarr"], 1, "there.zarr exists already; give --resume to finish it, --overwrite"),
     (["raw.zarr", "there.zarr", "--resume"], 1, "there.zarr holds no run of volseg to resume"),
     (["raw.zarr", "out.zarr", "--resume", "--overwrite"], 2, "--resume and --overwrite"),

@@ -20,7 +20,7 @@ import volseg.prediction.resolve
 from volseg.cli.main import main
 from volseg.errors import ResumeError, TargetError
 from volseg.prediction.worker import RunRef, compute_block
-from volseg.storage import Mark, open_target, read_marks, read_record
+from volseg.storage import Mark, VolumeRef, open_target, read_marks, read_record
 from volseg.storage.target import voxel_digest
 from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import blobs, create_target_like, make_model, make_volume
@@ -291,7 +291,7 @@ def test_a_block_that_outlives_its_run_leaves_the_next_one_alone(raw: Path, smal
     target = tmp_path / "p.zarr"
     options: dict[str, Any] = {"block": (1, 32, 32), "roi": "0:1,:,:", "cluster": "serial"}
     volseg.predict(str(raw), str(target), model=str(small_model), **options)
-    reference = RunRef(str(target), read_record(target).digest, str(raw), (str(small_model),))
+    reference = RunRef(str(target), read_record(target).digest, VolumeRef(str(raw)), (str(small_model),))
     compute_block(0, reference)
     other = make_model(tmp_path / "other.safetensors", seed=9)
     volseg.predict(str(raw), str(target), model=str(other), overwrite=True, **options)

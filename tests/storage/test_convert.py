@@ -76,7 +76,7 @@ def _folder(path: Path) -> Path:
         (lambda p: _write(p / "a.tif", b"no tiff"), "a.tif cannot be read as a TIFF"),
         (lambda p: _write(p / "a.nd2", b"x"), "neither a TIFF .* nor a folder"),
         (lambda p: _colour(p / "rgb.tif"), "must be grey"),
-        (lambda p: _folder(p / "empty"), "holds no .tif, .tiff or .png section"),
+        (lambda p: _folder(p / "empty"), "is not a Zarr, and holds no .tif, .tiff, .png or .jpg section"),
     ],
 )
 def test_other_paths_are_refused(tmp_path: Path, make, message) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volseg.errors import ConfigError, SourceError
-from volseg.storage import Place, open_readable, open_stack, open_volume, place_of
+from volseg.storage import Place, ReadOptions, open_readable, open_stack, open_volume, place_of
 from volseg.storage.convert import convert_volume
 from volseg.storage.target import create_volume
 from volseg.storage.units import length_nm
@@ -48,22 +48,23 @@ def test_what_is_no_length_has_none(unit: object) -> None:
     assert length_nm(unit) is None
 
 
-def write_array(path: Path, zarr_format: int, attributes: dict[str, Any] | None = None) -> None:
+def write_array(path: Path, zarr_format: int, attributes: dict[str, Any] | None = None, leading: int = 0) -> None:
     """Write the metadata of an array."""
     path.mkdir(parents=True)
+    shape = (1,) * leading + SHAPE
     if zarr_format == 2:
-        document: dict[str, Any] = {"zarr_format": 2, "shape": SHAPE, "chunks": SHAPE, "dtype": "|u1", "order": "C"}
+        document: dict[str, Any] = {"zarr_format": 2, "shape": shape, "chunks": shape, "dtype": "|u1", "order": "C"}
         (path / ".zarray").write_text(json.dumps(document | {"compressor": None, "filters": None, "fill_value": 0}))
         (path / ".zattrs").write_text(json.dumps(attributes or {}))
         return
-    document = {"zarr_format": 3, "node_type": "array", "shape": SHAPE, "data_type": "uint8"}
+    document = {"zarr_format": 3, "node_type": "array", "shape": shape, "data_type": "uint8"}
     (path / "zarr.json").write_text(json.dumps(document | {"attributes": attributes or {}}))
 
 
 def write_image(path: Path, zarr_format: int, multiscale: dict[str, Any]) -> Path:
     """Write the metadata of an OME-Zarr: 0.4 in Zarr 2, 0.5 in Zarr 3."""
     for dataset in multiscale["datasets"]:
-        write_array(path / dataset["path"], zarr_format)
+        write_array(path / dataset["path"], zarr_format, leading=len(multiscale.get("axes", SHAPE)) - 3)
     if zarr_format == 2:
         (path / ".zgroup").write_text('{"zarr_format": 2}')
         (path / ".zattrs").write_text(json.dumps({"multiscales": [multiscale | {"version": "0.4"}]}))
@@ -157,7 +158,7 @@ def test_a_transformation_that_is_neither_scale_nor_translation_is_not_ignored(t
         ({"voxel_size": [50, 4, 4], "offset": [1000, 400, 800]}, (50, 4, 4), (1000, 400, 800)),
         ({"resolution": [40, 4, 4]}, (40, 4, 4), (0, 0, 0)),
         ({"voxel_size": [4, 4, 50], "offset": [8, 4, 100], "axis_names": ["x", "y", "z"]}, (50, 4, 4), (100, 4, 8)),
-        ({"voxel_size": [50, 4, 4], "offset": [5, 4, 8], "axis_names": ["c^", "z", "y", "x"]}, (50, 4, 4), (5, 4, 8)),
+        ({"voxel_size": [50, 4, 4], "offset": [5, 4, 8], "axis_names": ["z", "y", "x"]}, (50, 4, 4), (5, 4, 8)),
         ({"voxel_size": [0.05, 0.004, 0.004], "units": ["um"] * 3}, (50, 4, 4), (0, 0, 0)),
         ({"voxel_size": [0, 4, 4]}, None, None),
         ({"voxel_size": [50, 4]}, None, None),
@@ -171,7 +172,8 @@ def test_the_attributes_of_an_array_state_its_place(tmp_path: Path, attributes, 
         with h5py.File(tmp_path / "v.h5", "w") as file:
             file["raw"] = np.zeros(SHAPE, np.uint8)
             file["raw"].attrs.update(attributes)
-        stated = place_of(open_readable(str(tmp_path / "v.h5")))
+        axes = tuple(attributes.get("axis_names", "zyx"))
+        stated = place_of(open_readable(str(tmp_path / "v.h5"), options=ReadOptions(axes)))
     else:
         write_array(tmp_path / "v", int(kind[-1]), attributes)
         stated = read_metadata(str(tmp_path / "v")).place
@@ -218,8 +220,8 @@ IMAGEJ = {"spacing": 0.05, "unit": "um", "axes": "ZYX"}
             (1000, 400, 800),
         ),
         ({"imagej": True, "metadata": IMAGEJ | {"unit": "\\u00B5m"}, "resolution": (250, 250)}, (50, 4, 4), (0, 0, 0)),
-        ({"imagej": True, "metadata": {"unit": "um"}, "resolution": (250, 250)}, None, None),
-        ({"imagej": True, "metadata": {"unit": "pixel", "spacing": 1}}, None, None),
+        ({"imagej": True, "metadata": {"axes": "ZYX", "unit": "um"}, "resolution": (250, 250)}, None, None),
+        ({"imagej": True, "metadata": {"axes": "ZYX", "unit": "pixel", "spacing": 1}}, None, None),
         ({"resolution": (72, 72), "resolutionunit": "INCH"}, None, None),
     ],
 )  # fmt: skip

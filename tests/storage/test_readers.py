@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import pickle
+import subprocess
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from volseg.blocks import Box
 from volseg.errors import SourceError
 from volseg.storage import cached_memmap, memmap, open_readable, open_sections
 from volseg.storage.cache import cache_folder
+from volseg.storage.memmap import shared_memmap
 from volseg.testing.factories import blobs, make_volume
 
 if TYPE_CHECKING:
@@ -61,6 +64,9 @@ def write_volume(name: str, folder: Path) -> str:
     return str(path)
 
 
+FIRST = Box((0, 0, 0), (1, 1, 1))
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_voxels_mirrored_outside(tmp_path: Path, temporary: Path, name: str) -> None:
     volume = open_readable(write_volume(name, tmp_path))
@@ -75,6 +81,8 @@ def test_every_format_gives_the_same_voxels_mirrored_outside(tmp_path: Path, tem
 
 def test_the_temporary_file_of_a_stack_is_removed(tmp_path: Path, temporary: Path) -> None:
     volume = open_readable(write_volume("raw.tif", tmp_path))
+    assert not list(temporary.iterdir())
+    volume.read(FIRST)
     (file,) = temporary.iterdir()
     assert file.stat().st_size > blobs(SHAPE).nbytes
     del volume
@@ -85,20 +93,67 @@ def test_the_temporary_file_of_a_stack_is_removed(tmp_path: Path, temporary: Pat
 def test_the_temporary_file_of_a_broken_stack_is_removed(tmp_path: Path, temporary: Path) -> None:
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(Path(write_volume("sections", tmp_path)) / "99.png")
     with pytest.raises(SourceError, match="99.png is"):
-        open_readable(str(tmp_path / "sections"))
+        open_readable(str(tmp_path / "sections")).read(FIRST)
     assert not list(temporary.iterdir())
+
+
+DECODE = """
+import sys, tempfile
+from volseg.blocks import Box
+from volseg.storage import open_readable, unpacked_stack
+tempfile.tempdir = sys.argv[2]
+decoded = []
+slabs = unpacked_stack._slabs
+unpacked_stack._slabs = lambda stack: decoded.append(1) or slabs(stack)
+volume = open_readable(sys.argv[1])
+volume.read(Box((0, 0, 0), (1, 1, 1)))
+print(len(decoded), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_processes_of_a_host_decode_a_stack_once_and_the_last_removes_it(tmp_path: Path, temporary: Path) -> None:
+    command = [sys.executable, "-c", DECODE, write_volume("raw.tif", tmp_path), str(temporary)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    decoded = [int(process.stdout.readline()) for process in processes if process.stdout]
+    assert sum(decoded) == 1
+    for process in processes[1:]:
+        process.communicate("end\n")
+    assert len(list(temporary.iterdir())) == 1
+    processes[0].communicate("end\n")
+    assert not list(temporary.iterdir())
+
+
+def test_a_half_written_file_is_written_anew(temporary: Path) -> None:
+    parts = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    first = shared_memmap("key", parts.shape, "uint8", lambda: iter(parts))
+    content = first.path.read_bytes()
+    del first
+    gc.collect()
+    assert not list(temporary.iterdir())
+    path = temporary / shared_memmap("key", parts.shape, "uint8", lambda: iter(parts)).path.name
+    gc.collect()
+    path.write_bytes(content[:-5])
+    path.chmod(0o600)
+    again = shared_memmap("key", parts.shape, "uint8", lambda: iter(parts))
+    np.testing.assert_array_equal(again.array, parts)
 
 
 def test_a_stack_larger_than_the_disk_is_refused_before_it_is_decoded(tmp_path, temporary, monkeypatch) -> None:
     monkeypatch.setattr(memmap, "_free_bytes", lambda _: 100)
     with pytest.raises(SourceError, match=r"0.0 GB free and .* set TMPDIR"):
-        open_readable(write_volume("raw.tif", tmp_path))
+        open_readable(write_volume("raw.tif", tmp_path)).read(FIRST)
     assert not list(temporary.iterdir())
 
 
 def test_files_of_unknown_format_and_missing_paths_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.nd2").write_text("x")
-    for name, message in [("a.nd2", "neither a Zarr, an HDF5 file"), ("none.zarr", "does not exist")]:
+    for name in ("a.nd2", "a.txt"):
+        (tmp_path / name).write_text("x")
+    for name, message in [
+        ("a.txt", "neither a Zarr, an HDF5 file"),
+        ("a.nd2", "is ND2, which volseg does not read; convert it"),
+        ("none.zarr", "does not exist"),
+    ]:
         with pytest.raises(SourceError, match=message):
             open_sections(str(tmp_path / name))
 

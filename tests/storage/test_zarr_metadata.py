@@ -43,7 +43,7 @@ def test_a_plain_array_states_what_its_own_attributes_state(tmp_path: Path, zarr
     zarr.create_array(tmp_path / "a", shape=SHAPE, dtype="uint64", zarr_format=zarr_format, attributes=attributes)
     metadata = read_metadata(str(tmp_path / "a"))
     assert (metadata.voxel_nm, metadata.dtype, metadata.group) == ((40, 4, 4), "uint64", None)
-    assert metadata.array.dimension_names == (None, None, None)
+    assert metadata.array.dimension_names == ()
 
 
 def test_a_level_of_an_ome_zarr_has_the_voxel_size_that_its_group_states(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_channel_is_a_volume_also_in_another_process(channels_path, inside, ch
 @pytest.mark.parametrize("inside", ["", "/0"])
 def test_a_missing_channel_is_refused_with_the_names_of_the_channels(channels_path, inside) -> None:
     assert channel_names(f"{channels_path}{inside}") == NAMES
-    with pytest.raises(SourceError, match=r"not one volume.*choose one of its channels \(affinity_z, affinity_y, aff"):
+    with pytest.raises(SourceError, match=r"holds 3 channels.*choose one of them \(affinity_z, affinity_y, aff"):
         open_volume(f"{channels_path}{inside}")
     for absent in ("membrane", 3, -1):
         with pytest.raises(ConfigError, match=f"no channel {absent}; choose from affinity_z, affinity_y, affinity_x"):
@@ -127,7 +127,7 @@ def test_channels_without_names_are_numbers(tmp_path: Path) -> None:
     array[:, 1] = 7
     assert channel_names(str(tmp_path / "a")) == ()
     assert open_volume(str(tmp_path / "a"), channel=1).read(Box.of_shape((3, 4, 5))).min() == 7
-    with pytest.raises(SourceError, match=r"its channels \(0, 1\)"):
+    with pytest.raises(SourceError, match=r"choose one of them \(0, 1\)"):
         open_volume(str(tmp_path / "a"))
 
 
@@ -164,12 +164,12 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str = "uint8") -> str:
         (lambda p: str(p / "none.zarr"), "source .*none.zarr does not exist"),
         (lambda p: _folder(p / "empty"), "empty is not a Zarr; .*volseg convert"),
         (lambda p: _array(p / "flat", (8, 8)), r"shape \(8, 8\), which is not one volume"),
-        (lambda p: _array(p / "many", (2, 3, 8, 8)), r"shape \(2, 3, 8, 8\), which is not one volume"),
+        (lambda p: _array(p / "many", (2, 3, 8, 8)), r"holds 2 channels in shape \(2, 3, 8, 8\)"),
         (lambda p: _array(p / "nothing", (0, 8, 8)), "no voxels"),
         (lambda p: _array(p / "complex", (2, 8, 8), "complex64"), "holds complex64; supported types: uint8"),
         (
             lambda p: _group(p / "g"),
-            "a Zarr group without OME-Zarr levels; name one of its arrays: b",
+            "a Zarr group without OME-Zarr levels; name one of its volumes, such as .*/g/b: b",
         ),
         (lambda p: "nowhere://x/y", "cannot open nowhere://x/y"),
     ],

@@ -136,17 +136,14 @@ def test_other_folders_are_refused_with_a_way_out(tmp_path):
     ome_group(tmp_path / "hollow", axes=axes_in("nanometer"), version="0.5").joinpath("0", "zarr.json").unlink()
     times = axes_in("nanometer", {"name": "t", "type": "time"})
     ome_group(tmp_path / "film", axes=times, version="0.5", shapes=[(2, 4, 32, 32)])
-    flipped = [{"name": name} for name in "xyz"]
-    ome_group(tmp_path / "flipped", axes=flipped, version="0.5")
     for name, message in {
         "absent": "does not exist",
         "empty": "volseg convert",
         "flat": "which is not one volume",
         "film": r"shape \(2, 4, 32, 32\), which is not one volume.*store one volume by itself",
-        "group": "name one of its arrays",
+        "group": "name one of its volumes",
         "broken": "cannot read the metadata",
         "hollow": "is not an array",
-        "flipped": "last axes are z, y, x",
     }.items():
         with pytest.raises(SourceError, match=message):
             read_local_volume(tmp_path / name)
@@ -168,3 +165,13 @@ def test_each_channel_has_its_own_grey_range(make_volume):
 def test_a_volume_that_cannot_be_read_has_no_grey_range(make_volume, tmp_path):
     volume = read_local_volume(make_volume("a.zarr", np.zeros((4, 32, 64), np.uint8)))
     assert sample_grey_range(replace(volume, array=tmp_path / "absent")) is None
+
+
+def test_the_axes_of_a_volume_may_have_any_order(tmp_path):
+    voxels = np.zeros((64, 32, 4), np.uint16)
+    voxels[:32, :, 2], voxels[32:, :, 2] = 1000, 3000
+    array = zarr.create_array(tmp_path / "a", data=voxels, dimension_names=["x", "y", "z"])
+    array.attrs["voxel_size"] = [4, 6, 50]
+    volume = read_local_volume(tmp_path / "a")
+    assert (volume.axes, volume.shape, volume.place.voxel_nm) == (("x", "y", "z"), (4, 32, 64), (50, 6, 4))
+    assert sample_grey_range(volume) == (1000, 3000)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from volseg.storage import Place
+from volseg.storage.axes import AxisLayout
 from volseg.view.local_volume import LocalVolume
 from volseg.view.scene import Layer, scene
 from volseg.view.sources import LayerSource, Role
@@ -16,14 +19,18 @@ def volume(shape=(20, 700, 900), voxel_nm=(30.0, 6.0, 6.0), translation_nm=None,
         "array": Path("/v/0"),
         "format": "zarr3",
         "axes": ("z", "y", "x"),
-        "shape": shape,
         "dtype": "uint8",
         "place": Place.of_nm(voxel_nm, translation_nm),
         "max_downsampling": 1.0,
         "is_multiscale": voxel_nm is not None,
         "has_run_record": False,
     }
-    return LocalVolume(**(volumes | changes))
+    volumes |= changes
+    leading = len(volumes["axes"]) - 3
+    layout = AxisLayout(
+        (3,) * leading + shape, tuple(leading + axis for axis in range(3)), volumes.pop("channel_axis", None)
+    )
+    return LocalVolume(layout=layout, **volumes)
 
 
 def layer(name, role, volumes, **more):
@@ -183,3 +190,13 @@ def test_the_first_view_of_urls_is_left_to_neuroglancer():
     assert [one["source"]["url"] for one in state["layers"]] == ["s3://b/em", "s3://b/x"]
     assert layers_of(state)["x"]["type"] == "auto"
     assert not {"dimensions", "position"} & set(state)
+
+
+def test_stored_axes_of_any_order_are_drawn_as_z_y_x():
+    layout = AxisLayout((900, 3, 700, 20), (3, 2, 0), 1)
+    stored = replace(volume(is_multiscale=False), axes=("x", "c'", "y", "z"), layout=layout)
+    transform = layers_of(scene([layer("raw", Role.RAW, stored)]))["raw"]["source"]["transform"]
+    assert list(transform["outputDimensions"]) == ["d1'", "z", "y", "x"]
+    assert transform["inputDimensions"] == {"x": [6, "nm"], "c'": [1, ""], "y": [6, "nm"], "z": [30, "nm"]}
+    point = np.array(transform["matrix"]) @ [7.5, 1, 5.5, 3.5, 1]  # the corner of a plain array's first voxel is at 0
+    assert point.tolist() == [1, 3, 5, 7]

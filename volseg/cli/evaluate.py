@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SCORES = "scores.json"
 _THRESHOLDS = "thresholds.png"
+_MAX_SHARE = 0.5
+"""Of membrane in a truth; above it, membrane and cells are probably exchanged."""
 
 
 @click.command(short_help="Score a map or a segmentation against ground truth.")
@@ -93,12 +95,25 @@ def evaluate(
         scores = evaluate_volumes(
             prediction, truth, options, lambda name, done, total: bar.update(f"score {name}", done, total)
         )
+    _warn_of_polarity(scores, truth, membrane)
     if as_json:
         echo_json(_fields(scores))
     else:
         _print_tables(scores)
     if output is not None:
         _write(output, scores)
+
+
+def _warn_of_polarity(scores: MapScores | InstanceScores, truth: str, membrane: str) -> None:
+    from volseg.evaluation.evaluate import MapScores
+
+    if isinstance(scores, MapScores) and scores.pixels.membrane_share > _MAX_SHARE:
+        other = "nonzero" if membrane == "zero" else "zero"
+        click.echo(
+            f"Warning: {scores.pixels.membrane_share:.0%} of the voxels of {truth} are membrane with --membrane "
+            f"{membrane}; if that is too many, give --membrane {other}",
+            err=True,
+        )
 
 
 def _make_folder(folder: Path, inputs: tuple[tuple[str, str], ...]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -94,6 +95,38 @@ class KeyValueType(click.ParamType[Any]):
         if not (key.strip().isidentifier() and sign and parsed.keys() == {"value"}):
             self.fail(f"{value!r} is not KEY=VALUE, such as width=32, padded=true or kernel=[1,3,3]", param, ctx)
         return key.strip(), parsed["value"]
+
+
+_CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
+
+
+def reading_options(command: _CommandT) -> _CommandT:
+    """Declare what users state of SOURCE: `--axes`, `--channel` and `--missing`."""
+    options = (
+        click.option("--axes", type=AxesType(),
+                     help="Order of SOURCE's last axes, if it is not z, y, x or not stated, such as x,y,z."),
+        click.option("--channel", metavar="NAME", help="Channel (or time) of SOURCE to read, by name or number."),
+        click.option("--missing", type=click.Choice(["refuse", "blank", "nearest"]),
+                     help="For numbers that a folder of sections lacks: blank or nearest section.  [default: refuse]"),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+class AxesType(click.ParamType[Any]):
+    """Names of axes, x,y,z."""
+
+    name = "x,y,z"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the text."""
+        from volseg.storage.axes import parse_axes
+
+        try:
+            return ",".join(parse_axes(str(value)))
+        except ConfigError as error:
+            raise click.UsageError(str(error), ctx) from None
 
 
 class NamesType(click.ParamType[Any]):

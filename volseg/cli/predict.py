@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volseg.cli.options import HaloType, NanometresType, ToleranceType, ZyxType
+from volseg.cli.options import HaloType, NanometresType, ToleranceType, ZyxType, reading_options
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ _ALL_EMPTY = (
     metavar="N",
     help="Read this level of an OME-Zarr SOURCE.  [default: 0]",
 )
+@reading_options
 @click.option("--shard", type=ZyxType(), help="Voxels of one file of TARGET.  [default: the block]")
 @click.option("--chunk", type=ZyxType(), help="Voxels that viewers fetch at once.  [default: about 64^3]")
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Predict this region only; it grows to whole shards.")
@@ -76,7 +77,8 @@ _ALL_EMPTY = (
 def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> None:
     """Write the membrane probability map of a volume.
 
-    SOURCE is a Zarr 2 or 3 array or an OME-Zarr, axes z, y, x, local or a URL. TARGET becomes an OME-Zarr 0.5 group of
+    SOURCE is a Zarr 2 or 3 array or an OME-Zarr, local or a URL, FILE.h5:DATASET, a TIFF, or a folder of TIFF, PNG or
+    JPEG sections; axes z, y, x. TARGET becomes an OME-Zarr 0.5 group of
     the same shape: uint8, probability x 255, 255 = membrane. Dask workers compute the blocks; a failed block is sent
     again, to another worker. After Ctrl-C, --resume finishes TARGET.
 

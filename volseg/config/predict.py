@@ -23,6 +23,9 @@ class PredictOptions(TypedDict, total=False):
     uncertainty: bool
     tile: Zyx | None
     scale_level: int | None
+    axes: str | None
+    channel: str | int | None
+    missing: Literal["refuse", "blank", "nearest"] | None
     shard: Zyx | None
     chunk: Zyx | None
     roi: str | None
@@ -55,6 +58,12 @@ class PredictConfig(FrozenModel):
     tile: Zyx | None = None
     """Output voxels of one forward pass; None: the fastest that fits the memory."""
     scale_level: int | None = Field(default=None, ge=0)
+    axes: str | None = None
+    """Names of the source's last axes in their order, such as `x,y,z`; None: those of its metadata."""
+    channel: str | int | None = None
+    """Of the source, by name or number."""
+    missing: Literal["refuse", "blank", "nearest"] | None = None
+    """What to read for numbers that a folder of sections lacks; None: they are refused."""
     shard: Zyx | None = None
     chunk: Zyx | None = None
     roi: str | None = None
@@ -93,6 +102,11 @@ class PredictConfig(FrozenModel):
     @field_validator("classes", mode="before")
     @classmethod
     def _names_as_text(cls, value: Any) -> Any:
+        return ",".join(value) if isinstance(value, tuple | list) else value
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _axes_as_text(cls, value: Any) -> Any:
         return ",".join(value) if isinstance(value, tuple | list) else value
 
     @field_validator("halo_tolerance", mode="before")

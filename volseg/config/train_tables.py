@@ -57,8 +57,14 @@ class DataSettings(Table):
     probability_thresholds: tuple[Fraction, Fraction] = (0.3, 0.7)
     """For a `probability` map: up to the first value a voxel is background, from the second on membrane, and between
     them it is ignored."""
+    axes: str | None = None
+    """Order of the last axes of `raw`, if it is not z, y, x or not stated, such as "x,y,z"."""
+    label_axes: str | None = None
+    """The same of `labels`."""
+    channel: str | int | None = None
+    """Channel of `raw`, by name or number, if it has several."""
     ignore: int | None = None
-    """Label value of voxels that are neither trained on nor scored."""
+    """Label value of voxels that are neither trained on nor scored, like labels below 0."""
     voxel_nm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Voxel size (z, y, x) in nanometres; required if the raw volume does not state it."""
     train: SectionRanges = Field(min_length=1)

@@ -24,7 +24,7 @@ from volseg.evaluation.metrics import (
     pixel_scores,
 )
 from volseg.ops import to_uint8
-from volseg.storage import LABELS, is_stack, open_sections, open_volume
+from volseg.storage import LABELS, ReadOptions, is_stack, open_sections
 from volseg.storage.readers import Sections
 from volseg.storage.zarr_metadata import channel_names
 from volseg.text import did_you_mean
@@ -232,13 +232,10 @@ def _resolve_kind(prediction: str, dtype: str, requested: str) -> Literal["proba
 def _open_prediction(prediction: str, channel: str | int | None) -> Stack:
     kinds = (*_PROBABILITIES, *LABELS)
     path = Path(prediction)
-    if "://" in prediction or (path.is_dir() and not is_stack(path)):
-        if channel is None and _MEMBRANE in channel_names(prediction):
-            channel = _MEMBRANE
-        return Sections(open_volume(prediction, kinds, channel=channel))
-    if channel is not None:
-        raise ConfigError(f"{prediction} is not a Zarr, so it has no channel {channel}; leave --channel out")
-    return _open(prediction, kinds)
+    is_zarr = "://" in prediction or (path.is_dir() and not is_stack(path))
+    if channel is None and is_zarr and _MEMBRANE in channel_names(prediction):
+        channel = _MEMBRANE
+    return open_sections(prediction, kinds, ReadOptions(channel=channel))
 
 
 def _open(location: str, dtypes: tuple[str, ...]) -> Stack:

@@ -24,7 +24,6 @@ from volseg.prediction.dry_run import RunEstimate, estimate_run, flops_per_voxel
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.sink import NullSink
 from volseg.prediction.worker import ensemble_of, restored_heap
-from volseg.storage import open_volume
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Box, Zyx
     from volseg.ops import Statistics
     from volseg.prediction.prepare import RunSpec
-    from volseg.storage import RunRecord, Volume
+    from volseg.storage import Readable, RunRecord, VolumeRef
 
 _SECTIONS = 8
 """Sections from which the constants are computed: what they are does not change time and memory."""
@@ -118,7 +117,7 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
         numbers = list(islice(_from_the_middle(spec), _CANDIDATES))
         progress.stage(f"calibrating with {counted(load.slots, 'block')} at once on one worker")
         measurement: Measurement = executor.run_on_one(
-            measure_blocks, record, spec.volume.location, spec.model_files, constants.tables, numbers, load
+            measure_blocks, record, spec.source, spec.model_files, constants.tables, numbers, load
         )
         workers, slots = len(executor.workers), executor.slots
     plan = spec.plan.with_halos(tuple(entry.halo for entry in entries))
@@ -162,7 +161,7 @@ def _from_the_middle(spec: RunSpec) -> Iterator[int]:
 
 def measure_blocks(
     record: RunRecord,
-    source: str,
+    source: VolumeRef,
     model_files: tuple[str, ...],
     statistics: Sequence[Statistics],
     numbers: Sequence[int],
@@ -172,7 +171,7 @@ def measure_blocks(
 
     Args:
         record: of the run.
-        source: location of the volume.
+        source: the volume.
         model_files: paths of the models.
         statistics: constants of each network's input.
         numbers: candidates; the first that are not empty are computed.
@@ -181,7 +180,7 @@ def measure_blocks(
     Raises:
         BlockError: all candidates are empty.
     """
-    volume = open_volume(source)
+    volume = source.open()
     blocks = list(islice((number for number in numbers if _has_contrast(volume, record.grid.box(number))), load.slots))
     if not blocks:
         raise BlockError(
@@ -204,7 +203,7 @@ def measure_blocks(
     return Measurement(seconds / len(blocks), voxels, predicted, peak_memory(record.settings.device))
 
 
-def _has_contrast(volume: Volume, box: Box) -> bool:
+def _has_contrast(volume: Readable, box: Box) -> bool:
     """Whether the voxels of a box hold more than one grey value."""
     voxels = volume.read(box)
     return bool(voxels.min() != voxels.max())

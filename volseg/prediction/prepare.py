@@ -10,22 +10,27 @@ import numpy as np
 from volseg.blocks import Box, format_zyx, parse_roi
 from volseg.cluster import check_cluster
 from volseg.config.tolerance import Tolerance
-from volseg.errors import REDACTED, ConfigError, ResumeError, TargetError
+from volseg.errors import REDACTED, ConfigError, TargetError
 from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
 from volseg.models import ModelHeader, check_ensemble, read_card, resolve_classes, resolve_model
 from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
 from volseg.pipeline import Plan, PlanRequest, plan_run
 from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.prediction.resume import refuse_other_inputs
+from volseg.prediction.source import given_voxel_size, read_options, refuse_undecodable, source_warnings
 from volseg.storage import (
     BlockMask,
     Place,
+    Readable,
+    ReadOptions,
     RunRecord,
     Volume,
+    VolumeRef,
     claim_target,
     is_target,
     open_mask,
-    open_volume,
+    open_readable,
+    place_of,
     read_record,
     refuse_overlap,
 )
@@ -33,7 +38,7 @@ from volseg.storage import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volseg.blocks import BlockGrid, Zyx, ZyxFloat
+    from volseg.blocks import BlockGrid, Zyx
     from volseg.config import PredictConfig
 
 
@@ -43,6 +48,7 @@ class RunSpec:
 
     Attributes:
         volume: the source.
+        options: what the user states of it.
         place: its voxel size and translation, which the target gets.
         voxel_size_given: whether the user stated the voxel size.
         models: the networks, whose estimates are averaged.
@@ -63,7 +69,8 @@ class RunSpec:
         load: of a worker with one slot, on a CPU in float32; the run's own device, precision and slots replace these.
     """
 
-    volume: Volume
+    volume: Readable
+    options: ReadOptions
     place: Place
     voxel_size_given: bool
     models: tuple[ModelHeader, ...]
@@ -82,6 +89,11 @@ class RunSpec:
     measures_halo: bool
     halo_tolerance: Tolerance | None
     load: Load
+
+    @property
+    def source(self) -> VolumeRef:
+        """The source, for workers to open."""
+        return VolumeRef(self.volume.location, self.options)
 
     @property
     def model_files(self) -> tuple[str, ...]:
@@ -105,12 +117,13 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     """
     _refuse_options(config)
     target = _claim_target(config)
-    volume = open_volume(config.source, level=config.scale_level)
-    for location in (volume.location, config.source):
-        refuse_overlap("source", location, target)
+    refuse_overlap("source", config.source, target)
     recorded = read_record(target) if config.resume and target.exists() else None
-    given_nm = _given_voxel_size(config, recorded, target)
-    place = volume.place if given_nm is None else volume.place.with_voxel_nm(given_nm)
+    options = read_options(config, recorded, target)
+    volume = open_readable(config.source, options=options, level=config.scale_level)
+    refuse_overlap("source", volume.location, target)
+    given_nm = given_voxel_size(config, recorded, target)
+    place = place_of(volume) if given_nm is None else place_of(volume).with_voxel_nm(given_nm)
     models = _open_models(config, volume, place, target)
     classes = resolve_classes(models, config.classes)
     check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
@@ -118,6 +131,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         refuse_other_inputs(recorded, volume, models, str(target))
     footprints = tuple(model.card.footprint for model in models)
     plan = plan_run(volume.shape, volume.chunk, footprints, _plan_request(config, volume.shape, recorded))
+    refuse_undecodable(volume, plan.grid.region.start)
     mask = _open_mask(config, recorded, plan.grid, target)
     load = Load(
         batch=1,
@@ -132,11 +146,12 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     has_choice = any(len(candidate_halos(footprint)) > 1 for footprint in footprints)
     spec = RunSpec(
         volume=volume,
+        options=options,
         place=place,
         voxel_size_given=given_nm is not None,
         models=models,
         classes=classes,
-        plan=replace(plan, warnings=(*plan.warnings, *_place_warnings(volume, place))),
+        plan=replace(plan, warnings=(*plan.warnings, *source_warnings(volume, options, place))),
         mask=mask,
         target=target,
         overwrite=config.overwrite,
@@ -173,32 +188,9 @@ def _claim_target(config: PredictConfig) -> Path:
     return target
 
 
-def _given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ZyxFloat | None:
-    """The voxel size that the user states, or stated when the run to resume was started."""
-    if recorded is None or config.voxel_size in (None, recorded.source.voxel_nm):
-        earlier = recorded.source.voxel_nm if recorded is not None and recorded.source.voxel_size_given else None
-        return config.voxel_size if recorded is None else earlier
-    raise ResumeError(
-        f"{target} was started with a voxel size of {recorded.source.voxel_nm}, not {config.voxel_size}; leave out "
-        "--voxel-size, or start again with --overwrite"
-    )
-
-
-def _place_warnings(volume: Volume, place: Place) -> tuple[str, ...]:
-    problem = volume.place.problem
-    if place.is_nm:
-        given = f"so it is taken to have {place}, as --voxel-size says; its translation is kept in voxels"
-        return (f"{volume.location}: {problem}, {given}",) if problem else ()
-    reason = f" ({problem})" if problem else ""
-    return (
-        f"{volume.location} states no voxel size{reason}, so the map states none, and whether the model suits it is "
-        "not checked; give --voxel-size Z,Y,X in nanometres",
-    )
-
-
-def _open_models(config: PredictConfig, volume: Volume, place: Place, target: Path) -> tuple[ModelHeader, ...]:
+def _open_models(config: PredictConfig, volume: Readable, place: Place, target: Path) -> tuple[ModelHeader, ...]:
     """Read the models' cards, and refuse those that do not suit the volume."""
-    levels_nm = volume.levels_nm if place == volume.place else ()
+    levels_nm = volume.levels_nm if isinstance(volume, Volume) and place == volume.place else ()
     models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     for model in models:
         refuse_overlap("model", model.path, target)

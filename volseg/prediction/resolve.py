@@ -55,6 +55,7 @@ def resolve_run(
         dtype=volume.dtype,
         voxel_nm=spec.place.voxel_nm,
         identity=volume_fingerprint(volume),
+        options=spec.options,
         marks=source_marks(volume.location),
         translation_nm=spec.place.translation_nm,
         voxel_size_given=spec.voxel_size_given,
@@ -149,7 +150,7 @@ def _probes(
     load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
     return [
         ProbeSpec(
-            source=spec.volume.location,
+            source=spec.source,
             model_file=model.path,
             digest=model.digest,
             footprint=model.card.footprint,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.storage import MaskEntry, ModelEntry, RunRecord, SourceEntry, Volume
+    from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) 
     _refuse_other("mask", recorded.mask, requested.mask, target)
 
 
-def refuse_other_inputs(recorded: RunRecord, volume: Volume, models: Sequence[ModelHeader], target: str) -> None:
+def refuse_other_inputs(recorded: RunRecord, volume: Readable, models: Sequence[ModelHeader], target: str) -> None:
     """Refuse to resume with another source or other models, as far as their metadata tell.
 
     Raises:

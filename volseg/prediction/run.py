@@ -182,7 +182,7 @@ def _run(
     targets, grid, mask = _open_targets(spec, record), record.grid, spec.mask
     folder = targets[0].journal
     planned = mask.count if mask else grid.count
-    reference = RunRef(str(spec.target), record.digest, spec.volume.location, spec.model_files)
+    reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files)
     with Journal(folder) as journal:
         _take_over(spec.target, record, targets)
         for table in constants.tables:

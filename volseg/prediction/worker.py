@@ -16,7 +16,7 @@ from volseg.inference import Engine, open_predictor
 from volseg.inference.memory.malloc import release_heap, retain_heap
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
 from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
-from volseg.storage import UNCERTAINTY, RunRecord, open_target, open_volume, read_table
+from volseg.storage import UNCERTAINTY, RunRecord, VolumeRef, open_target, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,13 +35,13 @@ class RunRef:
     Attributes:
         target: path of the target, whose attributes hold the run record.
         digest: of that record.
-        source: location of the volume, as the driver opened it.
+        source: the volume, as the driver opened it.
         models: paths of the model files, likewise.
     """
 
     target: str
     digest: str
-    source: str
+    source: VolumeRef
     models: tuple[str, ...]
 
 
@@ -76,7 +76,7 @@ def open_pipeline(reference: RunRef) -> BlockPipeline:
     sink = FencedSink(VolumeSink(tuple(targets)), path, reference.digest)
     tables = [read_table(targets[0].journal, entry.statistics) for entry in record.models]
     members = ensemble_of(record, reference.models, tables)
-    return BlockPipeline(record.grid, members, open_volume(reference.source), sink, with_std=with_std)
+    return BlockPipeline(record.grid, members, reference.source.open(), sink, with_std=with_std)
 
 
 def ensemble_of(

@@ -1,5 +1,6 @@
 """Reading and writing of volumes: Zarr, HDF5, image stacks, OME-Zarr metadata, journal and run record."""
 
+from volseg.storage.axes import ReadOptions, parse_axes
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.convert import conversion_target, convert_stack, target_place
@@ -11,7 +12,7 @@ from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refu
 from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
 from volseg.storage.publish import claim_target
-from volseg.storage.readers import Readable, open_readable, open_sections
+from volseg.storage.readers import Readable, VolumeRef, open_readable, open_sections
 from volseg.storage.run_record import (
     FORMAT,
     NUMERICS,
@@ -22,9 +23,11 @@ from volseg.storage.run_record import (
     Settings,
     SourceEntry,
 )
+from volseg.storage.section_folder import FolderStack
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
 from volseg.storage.target import Target, create_target, is_target, open_target, read_record
+from volseg.storage.unpacked_stack import UnpackedStack
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "OUTSIDE",
     "UNCERTAINTY",
     "BlockMask",
+    "FolderStack",
     "HaloPoint",
     "Journal",
     "KeptBlocks",
@@ -44,6 +48,7 @@ __all__ = [
     "MemmapFile",
     "ModelEntry",
     "Place",
+    "ReadOptions",
     "Readable",
     "RunRecord",
     "Settings",
@@ -52,7 +57,9 @@ __all__ = [
     "SourceEntry",
     "Stack",
     "Target",
+    "UnpackedStack",
     "Volume",
+    "VolumeRef",
     "cached",
     "cached_memmap",
     "claim_target",
@@ -69,6 +76,7 @@ __all__ = [
     "open_stack",
     "open_target",
     "open_volume",
+    "parse_axes",
     "place_of",
     "read_marks",
     "read_record",

@@ -12,8 +12,9 @@ import numpy as np
 from volseg.blocks import Box, LevelScale, boxes_along
 from volseg.errors import ConfigError, GridError, SourceError
 from volseg.storage.fingerprint import volume_fingerprint
+from volseg.storage.readers import open_readable
 from volseg.storage.run_record import MaskEntry
-from volseg.storage.zarr_volume import LABELS, open_volume
+from volseg.storage.zarr_volume import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import BlockGrid
-    from volseg.storage.zarr_volume import Volume
+    from volseg.storage.readers import Readable
 
 OUTSIDE = "outside the mask"
 """Reason to skip a block: its write box contains no voxel of the mask."""
@@ -39,7 +40,7 @@ class VoxelMask:
         scale: of its level.
     """
 
-    volume: Volume
+    volume: Readable
     scale: LevelScale
 
     def read(self, box: Box) -> NDArray[np.bool_]:
@@ -97,7 +98,7 @@ class BlockMask:
                . . . # . .                        |     |     |  #  |     |
     """
 
-    def __init__(self, volume: Volume, grid: BlockGrid, max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(self, volume: Readable, grid: BlockGrid, max_bytes: int = _MAX_BYTES) -> None:
         """Compare the shapes; no voxel is read.
 
         Args:
@@ -217,7 +218,7 @@ def open_mask(location: str, grid: BlockGrid) -> BlockMask:
     """Open the mask of a run.
 
     Args:
-        location: a path or a URL of a Zarr 2 or 3 array, or of an OME-Zarr group, whose finest level is used.
+        location: of a volume of any format; the finest level of an OME-Zarr group is used.
         grid: the run's blocks.
 
     Raises:
@@ -226,7 +227,7 @@ def open_mask(location: str, grid: BlockGrid) -> BlockMask:
         ConfigError: it contains no block.
     """
     try:
-        volume = open_volume(location, _TYPES)
+        volume = open_readable(location, _TYPES)
     except SourceError as error:
         raise SourceError(f"the mask cannot be opened: {error}") from error
     mask = BlockMask(volume, grid)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from volseg.version import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_EDITION = 1
+"""Raised with any change of how a value is computed; versions of volseg differ anyway."""
+_MAX_AGE_SECONDS = 30 * 24 * 3600
+"""Age from which a value is computed anew: drivers, other load and libraries change what was measured."""
 
 
 def cache_folder() -> Path:
@@ -35,6 +44,8 @@ def cache_path(kind: str, key: str, suffix: str) -> Path:
 def cached(kind: str, key: str, compute: Callable[[], Any], is_valid: Callable[[Any], bool] = lambda _: True) -> Any:
     """Return the cached value of a key, or compute and cache it; an unusable cache is ignored.
 
+    A value counts for the version of volseg that computed it, and for a month.
+
     Args:
         kind: kind of value, the name of a subfolder.
         key: everything that the value depends on.
@@ -42,13 +53,14 @@ def cached(kind: str, key: str, compute: Callable[[], Any], is_valid: Callable[[
         is_valid: whether a cached value can be used.
     """
     try:
-        path = cache_path(kind, key, ".json")
+        path = cache_path(kind, f"{_EDITION}|{__version__}|{key}", ".json")
     except RuntimeError:
         return compute()
     with suppress(OSError, ValueError):
-        value = json.loads(path.read_text())
-        if is_valid(value):
-            return value
+        if 0 <= time.time() - path.stat().st_mtime < _MAX_AGE_SECONDS:
+            value = json.loads(path.read_text())
+            if is_valid(value):
+                return value
     value = compute()
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:

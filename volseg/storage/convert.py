@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to, is_voxel_size
 from volseg.errors import ConfigError
+from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.paths import refuse_overlap
 from volseg.storage.publish import claim_target, staged
 from volseg.storage.readers import open_sections
@@ -88,6 +89,7 @@ def convert_volume(
     voxel_nm: ZyxFloat | None = None,
     on_sections: Callable[[int], None] = lambda done: None,
     *,
+    options: ReadOptions = DEFAULT_OPTIONS,
     overwrite: bool = False,
 ) -> Target:
     """As `convert_stack`, of a source that is named.
@@ -97,6 +99,7 @@ def convert_volume(
         path: of the volume to create.
         voxel_nm: (z, y, x) in nanometres; by default what the source states. It keeps its translation in voxels.
         on_sections: called with the number of sections written.
+        options: axes and channel of the source, and what to read for missing sections.
         overwrite: replace a Zarr at the path, once the new one is complete.
 
     Raises:
@@ -105,7 +108,7 @@ def convert_volume(
         SourceError: the source cannot be read.
     """
     path = conversion_target(source, path, overwrite=overwrite)
-    stack = open_sections(source)
+    stack = open_sections(source, options=options)
     return convert_stack(stack, path, target_place(source, stack.place, voxel_nm), on_sections, overwrite=overwrite)
 
 

@@ -18,14 +18,14 @@ from volseg.storage.run_record import SourceMarks
 from volseg.storage.zarr_store import open_store
 
 if TYPE_CHECKING:
-    from volseg.storage.zarr_volume import Volume
+    from volseg.storage.readers import Readable
 
 _THREADS = 16
 _COUNTS = (4, 2, 2)
 _WINDOW = (1, 64, 64)
 
 
-def volume_fingerprint(volume: Volume) -> str:
+def volume_fingerprint(volume: Readable) -> str:
     """Return a digest of shape, data type and the voxels of sixteen windows spread over the volume.
 
     It is fast for any size and independent of path and storage. Edits outside the windows do not change it.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +12,16 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from volseg.blocks import mirror_span
 from volseg.errors import SourceError
-from volseg.ops import reflect_gather
+from volseg.storage.axes import (
+    DEFAULT_OPTIONS,
+    AxisLayout,
+    ReadOptions,
+    at_channel,
+    axis_layout,
+    named_axes,
+    refuse_other_order,
+)
 from volseg.storage.place import Placed, array_place
 from volseg.storage.zarr_volume import GREY
 from volseg.text import did_you_mean
@@ -29,26 +38,31 @@ _LOCATION = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", r
 _CACHE_BYTES = 64 * 2**20
 """Size of the cache of decoded chunks; HDF5's default is too small for neighbouring reads."""
 _LISTED = 8
+_MAX_AXES = 5
+"""Time, channel, z, y, x."""
 
 
 @dataclass(frozen=True)
 class Hdf5Volume(Placed):
-    """A dataset with axes (z, y, x).
+    """A dataset with axes z, y, x among others of length 1.
 
     Attributes:
         location: FILE:DATASET, with the absolute path of the file.
         place: voxel size and translation.
+        layout: where z, y and x lie in the dataset, and the channel.
+        options: what the user states of it.
     """
 
     location: str
     place: Place
     _dataset: h5py.Dataset
+    layout: AxisLayout
+    options: ReadOptions = DEFAULT_OPTIONS
 
     @property
     def shape(self) -> Zyx:
         """Voxels along z, y, x."""
-        z, y, x = self._dataset.shape
-        return z, y, x
+        return self.layout.volume_shape
 
     @property
     def dtype(self) -> str:
@@ -58,8 +72,7 @@ class Hdf5Volume(Placed):
     @property
     def chunk(self) -> Zyx:
         """Unit of decoding, in voxels; a section if the dataset has no chunks."""
-        z, y, x = self._dataset.chunks or (1, *self.shape[1:])
-        return z, y, x
+        return self.layout.zyx(self._dataset.chunks) if self._dataset.chunks else (1, *self.shape[1:])
 
     def read(self, box: Box) -> NDArray[Any]:
         """Read a box in the dataset's data type, mirrored beyond the edges of the volume.
@@ -67,16 +80,13 @@ class Hdf5Volume(Placed):
         Raises:
             SourceError: the voxels cannot be read or decoded.
         """
-        spans = [mirror_span(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)]
         try:
-            stored = self._dataset[tuple(slice(low, high) for low, high in spans)]
+            return self.layout.read(self._dataset.__getitem__, box, self.dtype)
         except Exception as error:  # h5py and its filters raise errors of many kinds
             raise SourceError(f"cannot read {box} of {self.location}: {type(error).__name__}: {error}") from error
-        native = np.asarray(stored, self.dtype)  # in the machine's byte order
-        return reflect_gather(native, [low for low, _ in spans], box.start, box.stop, self.shape)
 
-    def __reduce__(self) -> tuple[Any, tuple[str, tuple[str]]]:
-        return open_hdf5, (self.location, (self.dtype,))
+    def __reduce__(self) -> tuple[Any, tuple[str, tuple[str], ReadOptions]]:
+        return open_hdf5, (self.location, (self.dtype,), self.options)
 
 
 def is_hdf5(location: str) -> bool:
@@ -89,7 +99,7 @@ def is_hdf5(location: str) -> bool:
     return match is not None and not Path(match["file"]).is_dir()
 
 
-def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY) -> Hdf5Volume:
+def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOptions = DEFAULT_OPTIONS) -> Hdf5Volume:
     """Open a dataset for reading.
 
     The voxel size is read from the attribute `resolution` or `voxel_size` (CREMI, funlib: nanometres) or
@@ -98,6 +108,7 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY) -> Hdf5Volume:
     Args:
         location: FILE:DATASET, or FILE if it has only one dataset of three dimensions.
         dtypes: supported data types; by default those of grey values.
+        options: axes and channel, if the dataset has others than z, y, x.
 
     Raises:
         SourceError: nothing there, not HDF5, no such dataset, several datasets, or another data type or shape.
@@ -115,7 +126,21 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY) -> Hdf5Volume:
     dataset = _select_dataset(file, path, match["dataset"])
     if dataset.dtype.name not in dtypes:
         raise SourceError(f"{path}:{dataset.name} holds {dataset.dtype.name}; supported types: {', '.join(dtypes)}")
-    return Hdf5Volume(f"{path}:{dataset.name}", _place(dataset.attrs), dataset)
+    where = f"{path}:{dataset.name}"
+    attributes = {name: np.asarray(value).tolist() for name, value in dataset.attrs.items()}
+    layout = axis_layout(where, dataset.shape, _axis_names(dataset, attributes), options.axes)
+    if options.axes is None:
+        refuse_other_order(layout, where)
+    place = array_place(attributes, layout)
+    return Hdf5Volume(where, place, dataset, at_channel(layout, where, options.channel), options)
+
+
+def _axis_names(dataset: h5py.Dataset, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the axes: of ilastik's axis tags, of daisy, or of HDF5's dimension scales; empty if there are none."""
+    tags: list[Any] = []
+    with suppress(ValueError, KeyError, TypeError):
+        tags = [axis["key"] for axis in json.loads(attributes["axistags"])["axes"]]
+    return named_axes(len(dataset.shape), tags, attributes.get("axis_names"), [axis.label for axis in dataset.dims])
 
 
 def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
@@ -135,14 +160,11 @@ def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Datas
 
 
 def _volumes(file: h5py.File) -> list[str]:
-    names: list[str] = []
-    file.visititems(lambda name, node: names.append(name) if _is_volume(node) else None)
-    return names
+    """Names of the datasets of three axes, or else of those with channels and times too."""
+    names: dict[bool, list[str]] = {True: [], False: []}
+    file.visititems(lambda name, node: names[node.ndim == 3].append(name) if _is_volume(node) else None)
+    return names[True] or names[False]
 
 
 def _is_volume(node: Any) -> bool:
-    return isinstance(node, h5py.Dataset) and len(node.shape or ()) == 3 and 0 not in node.shape
-
-
-def _place(attributes: Mapping[str, Any]) -> Place:
-    return array_place({name: np.asarray(value).tolist() for name, value in attributes.items()})
+    return isinstance(node, h5py.Dataset) and 3 <= len(node.shape or ()) <= _MAX_AXES and 0 not in node.shape

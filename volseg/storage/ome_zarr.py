@@ -12,6 +12,8 @@ from volseg.storage.place import Place
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from volseg.storage.axes import AxisLayout
+
 
 def multiscale_of(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the first multiscale of a group's attributes, OME-Zarr 0.5 or 0.4; None if there is none."""
@@ -34,6 +36,11 @@ def multiscale_naming(attributes: Mapping[str, Any], path: str) -> tuple[Mapping
 def _multiscales(attributes: Mapping[str, Any]) -> list[Any]:
     scales = _ome(attributes).get("multiscales")
     return scales if isinstance(scales, list) else []
+
+
+def is_bioformats2raw(attributes: Mapping[str, Any]) -> bool:
+    """Whether a group holds series 0, 1 .. as bioformats2raw lays them out."""
+    return "bioformats2raw.layout" in _ome(attributes)
 
 
 def channel_labels(attributes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -64,8 +71,13 @@ def axis_names(multiscale: Mapping[str, Any]) -> list[str]:
     return [axis["name"] if isinstance(axis, dict) else str(axis) for axis in multiscale.get("axes", [])]
 
 
-def level_place(multiscale: Mapping[str, Any], path: str) -> Place:
+def level_place(multiscale: Mapping[str, Any], path: str, layout: AxisLayout) -> Place:
     """Return the place of a level: the transformations of its dataset, then those of the multiscale.
+
+    Args:
+        multiscale: which names the level.
+        path: of the level.
+        layout: of its array.
 
     Raises:
         AttributeError, IndexError, KeyError, TypeError, ValueError: invalid metadata, or transformations other than
@@ -80,25 +92,18 @@ def level_place(multiscale: Mapping[str, Any], path: str) -> Place:
     ]
     if not any(transformation["type"] == "scale" for transformation in transformations):
         return Place(problem="its OME-Zarr metadata state no scale")
-    axes = _zyx_axes(axis_names(multiscale))
     scale, start = [1.0] * 3, [0.0] * 3
     for transformation in transformations:
         kind = transformation["type"]
         if kind not in ("scale", "translation"):
             raise ValueError(f"transformation {kind!r}, which is neither a scale nor a translation")
-        values = [float(transformation[kind][axis]) for axis in axes]
+        values = [float(value) for value in layout.zyx(transformation[kind])]
         if kind == "scale":
             scale = [a * b for a, b in zip(scale, values, strict=True)]
             start = [a * b for a, b in zip(start, values, strict=True)]
         else:
             start = [a + b for a, b in zip(start, values, strict=True)]
-    stated = multiscale.get("axes") or [{}] * 3
-    return Place.stated(scale, start, [_unit(stated[axis]) for axis in axes])
-
-
-def _zyx_axes(names: Sequence[str]) -> list[int]:
-    """Return the indices of the axes z, y, x; of the last three if they have other names."""
-    return [names.index(axis) for axis in "zyx"] if {*"zyx"} <= {*names} else [-3, -2, -1]
+    return Place.stated(scale, start, [_unit(axis) for axis in layout.zyx(multiscale.get("axes") or [{}] * 3)])
 
 
 def _unit(axis: object) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,9 @@ from volseg.blocks import ZyxFloat, is_voxel_size
 from volseg.storage.units import length_nm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from volseg.storage.axes import AxisLayout
 
 _AXES = ("z", "y", "x")
 _ARRAY_UNITS = {"voxel_size": "nm", "resolution": "nm", "element_size_um": "um"}
@@ -87,6 +89,16 @@ class Place:
         z, y, x = (start * size for start, size in zip(self.translation_voxels, voxel_nm, strict=True))
         return self if voxel_nm == self.voxel_nm else Place(voxel_nm, (z, y, x), is_nm=True)
 
+    def transposed(self, axes: Sequence[int]) -> Place:
+        """Return the place with axis `axes[i]` of (z, y, x) as axis i, and what is wrong with it kept.
+
+        >>> Place((50, 4, 8)).transposed([2, 1, 0]).scale
+        (8, 4, 50)
+        """
+        z, y, x = axes
+        scale, translation = ((values[z], values[y], values[x]) for values in (self.scale, self.translation))
+        return replace(self, scale=scale, translation=translation)
+
     def differs(self, other: Place) -> bool:
         """Whether both are known, and voxel sizes differ by more than 10 % or translations by over half a voxel."""
         if not (self.is_nm and other.is_nm):
@@ -126,35 +138,23 @@ def place_of(volume: Any) -> Place:
     return Place.of_nm(volume.voxel_nm, getattr(volume, "translation_nm", None))
 
 
-def array_place(attributes: Mapping[str, Any], names: Sequence[str | None] = ()) -> Place:
+def array_place(attributes: Mapping[str, Any], layout: AxisLayout) -> Place:
     """Return the place that the attributes of an array state, as funlib, daisy, CREMI and ilastik write them.
 
     Args:
         attributes: with `voxel_size`, `resolution` or `element_size_um`, and `offset` and `units`.
-        names: of the array's axes, if `axis_names` does not state them.
+        layout: of the array; the values are along all of its axes, or the spatial ones in stored order.
     """
     key = next((key for key in _ARRAY_UNITS if attributes.get(key) is not None), None)
     if key is None:
         return Place()
     try:
-        in_order = _along_zyx([name for name in attributes.get("axis_names", names) if name in _AXES])
         scale, offset = attributes[key], attributes.get("offset", [0, 0, 0])
         units = attributes.get("units", _ARRAY_UNITS[key])
         units = [units] * len(scale) if isinstance(units, str) else units
-        return Place.stated(in_order(scale), in_order(offset), in_order([str(unit) for unit in units]))
+        return Place.stated(layout.zyx(scale), layout.zyx(offset), layout.zyx([str(unit) for unit in units]))
     except (IndexError, KeyError, TypeError, ValueError):
         return Place(problem=f"it states {key} {attributes[key]}, which is not three numbers with an offset of three")
-
-
-def _along_zyx(names: Sequence[object]) -> Callable[[Sequence[Any]], list[Any]]:
-    """Return a function that puts values along named axes in the order z, y, x; the last three without these names."""
-
-    def in_order(values: Sequence[Any]) -> list[Any]:
-        if sorted(map(str, names)) == sorted(_AXES) and len(values) == len(names):
-            return [values[names.index(axis)] for axis in _AXES]
-        return list(values)[-3:]
-
-    return in_order
 
 
 def _three(values: Sequence[Any]) -> ZyxFloat:

@@ -7,24 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from volseg.blocks import Box
-from volseg.errors import SourceError
-from volseg.ops import read_reflected
+from volseg.errors import ConfigError, SourceError
 from volseg.registry import Registry
+from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
+from volseg.storage.foreign import foreign_format
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
 from volseg.storage.image_stack import is_stack, open_stack
-from volseg.storage.memmap import MemmapFile, temporary_memmap
-from volseg.storage.place import Place, Placed, place_of
+from volseg.storage.place import Place, place_of
+from volseg.storage.unpacked_stack import UnpackedStack, open_unpacked
 from volseg.storage.zarr_volume import GREY, open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx, ZyxFloat
     from volseg.storage.image_stack import Stack
-
-_SLAB = 16
 
 
 class Readable(Protocol):
@@ -86,35 +83,6 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class UnpackedStack(Placed):
-    """A stack of sections, decoded into a temporary file that worker processes share."""
-
-    location: str
-    place: Place
-    _file: MemmapFile
-
-    @property
-    def shape(self) -> Zyx:
-        """Sections, rows, columns."""
-        z, y, x = self._file.array.shape
-        return z, y, x
-
-    @property
-    def dtype(self) -> str:
-        """The type of a voxel."""
-        return str(self._file.array.dtype.name)
-
-    @property
-    def chunk(self) -> Zyx:
-        """A section."""
-        return (1, *self.shape[1:])
-
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box, mirrored outside the volume."""
-        return read_reflected(self._file.array, box.start, box.stop)
-
-
-@dataclass(frozen=True)
 class Sections:
     """A volume read as a stack of sections."""
 
@@ -140,26 +108,44 @@ class Sections:
         return self.volume.read(Box((first, 0, 0), (stop, *self.shape[1:])))
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeRef:
+    """A volume that worker processes open again.
+
+    Attributes:
+        location: as the driver opened it: of the array, for a level of an OME-Zarr.
+        options: what the user states of it.
+    """
+
+    location: str
+    options: ReadOptions = DEFAULT_OPTIONS
+
+    def open(self) -> Readable:
+        """Open the volume, of grey values."""
+        return open_readable(self.location, options=self.options)
+
+
 class _StackReader:
-    """TIFF files and folders of TIFF or PNG sections."""
+    """TIFF files and folders of TIFF, PNG or JPEG sections."""
 
     def accepts(self, location: str) -> bool:
         path = Path(location)
         return "://" not in location and path.exists() and not is_hdf5(location) and is_stack(path)
 
-    def open(self, location: str, dtypes: tuple[str, ...]) -> UnpackedStack:
-        """Decode all sections into a temporary file, as image files cannot be read in boxes."""
-        stack = open_stack(Path(location), dtypes)
-        file = temporary_memmap(stack.shape, stack.dtype, _slabs(stack))
-        return UnpackedStack(str(Path(location).resolve()), stack.place, file)
+    def open(
+        self, location: str, dtypes: tuple[str, ...], options: ReadOptions = DEFAULT_OPTIONS, level: int | None = None
+    ) -> UnpackedStack:
+        return open_unpacked(location, dtypes, options)
 
 
 class _Hdf5Reader:
     def accepts(self, location: str) -> bool:
         return is_hdf5(location)
 
-    def open(self, location: str, dtypes: tuple[str, ...]) -> Readable:
-        return open_hdf5(location, dtypes)
+    def open(
+        self, location: str, dtypes: tuple[str, ...], options: ReadOptions = DEFAULT_OPTIONS, level: int | None = None
+    ) -> Readable:
+        return open_hdf5(location, dtypes, options)
 
 
 class _ZarrReader:
@@ -167,48 +153,78 @@ class _ZarrReader:
         """True for folders and URLs: only opening shows whether they are Zarr."""
         return not Path(location).is_file()
 
-    def open(self, location: str, dtypes: tuple[str, ...]) -> Readable:
-        return open_volume(location, dtypes)
+    def open(
+        self, location: str, dtypes: tuple[str, ...], options: ReadOptions = DEFAULT_OPTIONS, level: int | None = None
+    ) -> Readable:
+        return open_volume(location, dtypes, level, options.channel, options.axes)
 
 
-READERS: Registry[Reader] = Registry(
-    "volseg.readers", "reader", {"stack": _StackReader(), "hdf5": _Hdf5Reader(), "zarr": _ZarrReader()}
-)
+_BUILT_IN: dict[str, _StackReader | _Hdf5Reader | _ZarrReader] = {
+    "stack": _StackReader(),
+    "hdf5": _Hdf5Reader(),
+    "zarr": _ZarrReader(),
+}
+READERS: Registry[Reader] = Registry("volseg.readers", "reader", dict(_BUILT_IN))
 """Name -> volume format. Plug-ins are asked before built-ins, these in this order."""
 
 
-def open_readable(location: str, dtypes: tuple[str, ...] = GREY) -> Readable:
-    """Open a volume of any format for reading boxes; a stack of images is decoded into a temporary file.
+def open_readable(
+    location: str, dtypes: tuple[str, ...] = GREY, options: ReadOptions = DEFAULT_OPTIONS, level: int | None = None
+) -> Readable:
+    """Open a volume of any format for reading boxes; the first read of a stack of images decodes it.
 
     Args:
-        location: a Zarr (path or URL), FILE.h5:DATASET, a TIFF, a folder of TIFF or PNG sections, or a location that
-            the reader of a plug-in accepts.
+        location: a Zarr (path or URL), FILE.h5:DATASET, a TIFF, a folder of TIFF, PNG or JPEG sections, or a location
+            that the reader of a plug-in accepts.
         dtypes: supported voxel types, by default those of grey values.
+        options: what the user states of it.
+        level: of an OME-Zarr group, 0 for the finest, which is the default.
 
     Raises:
         SourceError: it does not exist, has no known format or another type, or does not fit on the disk decoded.
-        ConfigError: the reader of a plug-in cannot be imported.
+        ConfigError: options that do not apply to it; the reader of a plug-in cannot be imported.
     """
-    volume = READERS[_reader_name(location)].open(location, dtypes)
+    name = _reader_name(location)
+    _refuse_options(location, name, options, level)
+    if name in _BUILT_IN:
+        volume = _BUILT_IN[name].open(location, dtypes, options, level)
+    else:
+        volume = READERS[name].open(location, dtypes)
     if volume.dtype not in dtypes:
         raise SourceError(f"{location} holds {volume.dtype}; supported types: {', '.join(dtypes)}")
     return volume
 
 
-def open_sections(location: str, dtypes: tuple[str, ...] = GREY) -> Stack:
+def open_sections(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOptions = DEFAULT_OPTIONS) -> Stack:
     """Open a volume of any format for one pass over its sections.
 
     Args:
         location: as in `open_readable`; stacks are not decoded beforehand.
         dtypes: supported voxel types, by default those of grey values.
+        options: what the user states of it.
 
     Raises:
         SourceError: it does not exist, has no known format, or has another type.
-        ConfigError: the reader of a plug-in cannot be imported.
+        ConfigError: options that do not apply to it; the reader of a plug-in cannot be imported.
     """
-    if _reader_name(location) == "stack":
-        return open_stack(Path(location), dtypes)
-    return Sections(open_readable(location, dtypes))
+    name = _reader_name(location)
+    if name == "stack":
+        _refuse_options(location, name, options, None)
+        return open_stack(Path(location), dtypes, options)
+    return Sections(open_readable(location, dtypes, options))
+
+
+def _refuse_options(location: str, reader: str, options: ReadOptions, level: int | None) -> None:
+    """Refuse options that the reader of a volume would ignore."""
+    given = {
+        "--axes": options.axes is not None and reader not in READERS.builtins,
+        "--channel": options.channel is not None and reader not in READERS.builtins,
+        "--missing": options.missing != "refuse" and not (reader == "stack" and Path(location).is_dir()),
+        "--scale-level": level is not None and reader != "zarr",
+    }
+    for option, refused in given.items():
+        if refused:
+            raise ConfigError(f"{option} does not apply to {location}; leave it out")
 
 
 def _reader_name(location: str) -> str:
@@ -220,12 +236,8 @@ def _reader_name(location: str) -> str:
     accepting += [name for name in READERS.builtins if READERS[name].accepts(location)]
     if not accepting:
         raise SourceError(
-            f"{location} is neither a Zarr, an HDF5 file (.h5, .hdf, .hdf5) or a TIFF (.tif, .tiff), nor a folder of "
-            f"TIFF or PNG sections{', nor accepted by the readers ' * bool(plugins)}{' and '.join(plugins)}"
+            foreign_format(location)
+            or f"{location} is neither a Zarr, an HDF5 file (.h5, .hdf, .hdf5) or a TIFF (.tif, .tiff), nor a folder "
+            f"of TIFF, PNG or JPEG sections{', nor accepted by the readers ' * bool(plugins)}{' and '.join(plugins)}"
         )
     return accepting[0]
-
-
-def _slabs(stack: Stack) -> Iterator[NDArray[Any]]:
-    for first in range(0, stack.shape[0], _SLAB):
-        yield stack.read(first, min(first + _SLAB, stack.shape[0]))

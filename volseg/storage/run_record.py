@@ -11,6 +11,7 @@ from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
 from volseg.config.base import FrozenModel
 from volseg.errors import redact
 from volseg.registry import NORMALIZATIONS
+from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 
 FORMAT = 2
 """Of the record's fields; raised if a change keeps older readers from reading it."""
@@ -45,6 +46,8 @@ class SourceEntry(FrozenModel):
     """Voxel size (z, y, x) in nanometres; None if neither source nor user states it."""
     identity: str
     """Digest of shape, type and sampled voxels; independent of the path."""
+    options: ReadOptions = DEFAULT_OPTIONS
+    """What the user stated of it: its axes, a channel, and what to read for missing sections."""
     marks: SourceMarks | None = None
     """Modification marks of its files; None if its store does not list them, as over http."""
     covered: str = ""

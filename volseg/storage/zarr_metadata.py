@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import zarr
 
-from volseg.errors import ConfigError, SourceError
+from volseg.errors import ConfigError, SourceError, VolsegError
 from volseg.storage import ome_zarr
+from volseg.storage.axes import AxisLayout, axis_layout, named_axes
+from volseg.storage.foreign import foreign_format
 from volseg.storage.place import Place, array_place
-from volseg.storage.zarr_store import NAME_A_ZARR, open_store, read_json
+from volseg.storage.zarr_store import NAME_A_ZARR, open_store, read_json, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 Format: TypeAlias = Literal["zarr2", "zarr3"]
 _LISTED = 8
+_DEPTH = 6
+"""Depth to which a group is searched for volumes."""
 _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -37,38 +42,38 @@ class ZarrNode:
         attributes: user attributes.
         shape: voxels along each axis; None for a group.
         dtype: name of the data type, such as `uint8`; None for a group.
-        dimension_names: names of the axes, None for an axis without a name; empty for a group.
+        dimension_names: names of the axes, empty text for an axis without a name; empty if none is stated.
     """
 
     format: Format
     attributes: Mapping[str, Any]
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
-    dimension_names: tuple[str | None, ...] = ()
+    dimension_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeMetadata:
-    """Metadata of a volume: an array whose last axes are (z, y, x), often a level of an OME-Zarr.
+    """Metadata of a volume: an array with axes z, y, x among others of length 1, often a level of an OME-Zarr.
 
     Attributes:
         location: absolute path or URL of the array.
         array: the array's own metadata.
+        layout: where z, y and x lie in the array.
         place: voxel size and translation.
         group: the OME-Zarr group of which the array is a level; None for a plain array.
         multiscale: the group's multiscale; None for a plain array.
         levels_nm: voxel sizes of all levels, finest first; empty if the array was named rather than its group.
-        channel_axis: the leading axis that is longer than 1; None if there is none.
         channel_labels: channel names stated by the group; empty if not stated.
     """
 
     location: str
     array: ZarrNode
+    layout: AxisLayout
     place: Place
     group: ZarrNode | None = None
     multiscale: Mapping[str, Any] | None = None
     levels_nm: tuple[ZyxFloat | None, ...] = ()
-    channel_axis: int | None = None
     channel_labels: tuple[str, ...] = ()
 
     @property
@@ -79,8 +84,12 @@ class VolumeMetadata:
     @property
     def shape(self) -> Zyx:
         """Voxels along z, y, x."""
-        z, y, x = (self.array.shape or ())[-3:]
-        return z, y, x
+        return self.layout.volume_shape
+
+    @property
+    def channel_axis(self) -> int | None:
+        """The other axis that is longer than 1; None if there is none."""
+        return self.layout.channel_axis
 
     @property
     def dtype(self) -> str:
@@ -108,37 +117,37 @@ def read_node(location: str) -> ZarrNode | None:
             if (document := read_json(store, key)) is not None:
                 return _zarr2_node(document, read_json(store, ".zattrs") or {})
     except Exception as error:  # each store raises errors of its own
-        raise SourceError(f"cannot read the metadata of {location}: {type(error).__name__}: {error}") from error
+        raise SourceError(f"cannot read the metadata of {location}: {reason_of(error)}") from error
     return None
 
 
-def read_metadata(location: str, level: int | None = None) -> VolumeMetadata:
+def read_metadata(location: str, level: int | None = None, axes: tuple[str, ...] | None = None) -> VolumeMetadata:
     """Read the metadata of a volume.
 
     Args:
         location: a path or a URL (http, https, s3, gs, az, file) of an array, or of an OME-Zarr group.
         level: level of an OME-Zarr group, 0 (the default) for the finest; not for an array.
+        axes: names of the array's last axes, in their order; by default those of the metadata.
 
     Raises:
-        SourceError: nothing there, not a Zarr, or not a volume with last axes (z, y, x).
-        ConfigError: no such level.
+        SourceError: nothing there, not a Zarr, or not a volume with axes z, y and x in any order.
+        ConfigError: no such level, or axes that do not fit the array.
     """
     location = absolute_location(location)
     node = read_node(location)
     if node is None:
-        raise SourceError(f"{location} is not a Zarr; {NAME_A_ZARR}")
+        raise SourceError(foreign_format(location) or f"{location} is not a Zarr{_denied(location)}; {NAME_A_ZARR}")
     if node.shape is None:
-        return _level_of_group(location, node, level)
+        return _level_of_group(location, node, level, axes)
     if level is not None:
         raise ConfigError(f"{location} is one array, so it has no level {level}; name the OME-Zarr group above it")
-    _refuse_other_shapes(location, node.shape)
     try:
-        if (found := _group_above(location)) is None:
-            return _metadata(location, node)
-        group, multiscale, path = found
-        return _metadata(location, node, group, multiscale, ome_zarr.level_place(multiscale, path))
+        return _metadata(location, node, axes, _group_above(location))
+    except VolsegError:
+        raise
     except _MALFORMED as error:  # invalid metadata of a group above: read as a plain array
-        return _metadata(location, node, place=Place(problem=f"the OME-Zarr metadata above it are invalid ({error!r})"))
+        problem = f"the OME-Zarr metadata above it are invalid ({error!r})"
+        return _metadata(location, node, axes, problem=problem)
 
 
 def _group_above(location: str) -> tuple[ZarrNode, Mapping[str, Any], str] | None:
@@ -176,68 +185,80 @@ def absolute_location(location: str) -> str:
     return location.rstrip("/") if "://" in location else str(Path(location).absolute())
 
 
-def _level_of_group(location: str, group: ZarrNode, level: int | None) -> VolumeMetadata:
+def _level_of_group(location: str, group: ZarrNode, level: int | None, axes: tuple[str, ...] | None) -> VolumeMetadata:
     multiscale = ome_zarr.multiscale_of(group.attributes)
     if multiscale is None:
-        arrays = _array_names(location)
+        if ome_zarr.is_bioformats2raw(group.attributes):
+            return read_metadata(f"{location}/0", level, axes)
+        names = _volume_names(location)
         raise SourceError(
-            f"{location} is a Zarr group without OME-Zarr levels; name one of its arrays"
-            + (f": {', '.join(arrays[:_LISTED])}" if arrays else "")
+            f"{location} is a Zarr group without OME-Zarr levels; name one of its volumes"
+            + (f", such as {location}/{names[0]}: {', '.join(names[:_LISTED])}" if names else "")
+            + (", .." if len(names) > _LISTED else "")
         )
     try:
-        paths, axes = ome_zarr.level_paths(multiscale), ome_zarr.axis_names(multiscale)
-        places = [ome_zarr.level_place(multiscale, path) for path in paths]
+        paths = ome_zarr.level_paths(multiscale)
+        if not 0 <= (level or 0) < len(paths):
+            raise ConfigError(f"{location} has no level {level or 0}; it has levels 0 to {len(paths) - 1}")
+        path = paths[level or 0]
+        array = read_node(f"{location}/{path}")
+        if array is None or array.shape is None:
+            raise SourceError(f"{location}/{path} is not an array, though the group's metadata names it as a level")
+        metadata = _metadata(f"{location}/{path}", array, axes, (group, multiscale, path))
+        places = [ome_zarr.level_place(multiscale, one, metadata.layout) for one in paths]
+        return replace(metadata, levels_nm=tuple(place.voxel_nm for place in places))
+    except VolsegError:
+        raise
     except _MALFORMED as error:
         raise SourceError(f"{location} has invalid OME-Zarr metadata ({error!r}); name one of its arrays") from None
-    if axes and axes[-3:] != ["z", "y", "x"]:
-        raise SourceError(f"{location} has axes {', '.join(axes)}; volseg reads volumes whose last axes are z, y, x")
-    if not 0 <= (level or 0) < len(paths):
-        raise ConfigError(f"{location} has no level {level or 0}; it has levels 0 to {len(paths) - 1}")
-    array_location = f"{location}/{paths[level or 0]}"
-    array = read_node(array_location)
-    if array is None or array.shape is None:
-        raise SourceError(f"{array_location} is not an array, though the group's metadata names it as a level")
-    _refuse_other_shapes(array_location, array.shape)
-    levels_nm = tuple(place.voxel_nm for place in places)
-    return _metadata(array_location, array, group, multiscale, places[level or 0], levels_nm)
 
 
 def _metadata(
     location: str,
     array: ZarrNode,
-    group: ZarrNode | None = None,
-    multiscale: Mapping[str, Any] | None = None,
-    place: Place | None = None,
-    levels_nm: tuple[ZyxFloat | None, ...] = (),
+    axes: tuple[str, ...] | None,
+    level: tuple[ZarrNode, Mapping[str, Any], str] | None = None,
+    problem: str = "",
 ) -> VolumeMetadata:
-    own = array_place(array.attributes, array.dimension_names)
+    """Join the metadata of an array and of the OME-Zarr of which it is a level: group, multiscale and path."""
+    group, multiscale, path = level or (None, None, "")
+    shape, others = array.shape or (), (array.attributes.get(key) for key in ("_ARRAY_DIMENSIONS", "axis_names"))
+    names = (multiscale and ome_zarr.axis_names(multiscale)) or named_axes(len(shape), array.dimension_names, *others)
+    layout = axis_layout(location, shape, names, axes)
+    own = array_place(array.attributes, layout)
+    place = Place(problem=problem) if multiscale is None else ome_zarr.level_place(multiscale, path, layout)
     return VolumeMetadata(
         location=location,
         array=array,
-        place=own if place is None or (own.is_nm and not place.is_nm) else place,
+        layout=layout,
+        place=own if (own.is_nm and not place.is_nm) or not (multiscale or problem) else place,
         group=group,
         multiscale=multiscale,
-        levels_nm=levels_nm,
-        channel_axis=next((axis for axis, n in enumerate((array.shape or ())[:-3]) if n != 1), None),
         channel_labels=ome_zarr.channel_labels(group.attributes) if group is not None else (),
     )
 
 
-def _refuse_other_shapes(location: str, shape: tuple[int, ...]) -> None:
-    if len(shape) < 3 or sum(n != 1 for n in shape[:-3]) > 1:
-        raise SourceError(
-            f"{location} has shape {shape}, which is not one volume of axes (z, y, x); "
-            "stack its sections, or store each volume as an array of its own"
-        )
-    if 0 in shape:
-        raise SourceError(f"{location} has shape {shape}, so it has no voxels; name another array")
+def _volume_names(location: str) -> list[str]:
+    """Paths of the arrays and OME-Zarr groups below a group, up to a few; empty if it cannot be listed."""
+    names: list[str] = []
+
+    def search(group: zarr.Group, prefix: str, depth: int) -> None:
+        for name, node in sorted(group.members(), key=lambda member: member[0]):
+            if len(names) > _LISTED:
+                return
+            if isinstance(node, zarr.Array) or ome_zarr.multiscale_of(node.attrs.asdict()) is not None:
+                names.append(prefix + name)
+            elif depth:
+                search(node, f"{prefix}{name}/", depth - 1)
+
+    with suppress(Exception), warnings.catch_warnings():  # each store raises errors of its own
+        warnings.simplefilter("ignore")  # of files that are no Zarr
+        search(zarr.open_group(open_store(location), mode="r"), "", _DEPTH)
+    return names
 
 
-def _array_names(location: str) -> list[str]:
-    """Names of the arrays in a group; empty if its store cannot list them."""
-    with suppress(Exception):  # each store raises errors of its own
-        return sorted(zarr.open_group(open_store(location), mode="r").array_keys())
-    return []
+def _denied(location: str) -> str:
+    return " that can be read: nothing is there, or its server denies access" if "://" in location else ""
 
 
 def _zarr3_node(document: Mapping[str, Any]) -> ZarrNode:
@@ -246,13 +267,11 @@ def _zarr3_node(document: Mapping[str, Any]) -> ZarrNode:
         return ZarrNode("zarr3", attributes)
     shape, dtype = tuple(document["shape"]), document["data_type"]
     name = dtype if isinstance(dtype, str) else str(dtype["name"])
-    names = tuple(document.get("dimension_names") or (None,) * len(shape))
-    return ZarrNode("zarr3", attributes, shape, name, names)
+    return ZarrNode("zarr3", attributes, shape, name, named_axes(len(shape), document.get("dimension_names")))
 
 
 def _zarr2_node(document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ZarrNode:
     if "shape" not in document:
         return ZarrNode("zarr2", attributes)
     shape, dtype = tuple(document["shape"]), np.dtype(document["dtype"]).name
-    names = tuple(attributes.get("_ARRAY_DIMENSIONS") or (None,) * len(shape))
-    return ZarrNode("zarr2", attributes, shape, dtype, names)
+    return ZarrNode("zarr2", attributes, shape, dtype, named_axes(len(shape), attributes.get("_ARRAY_DIMENSIONS")))

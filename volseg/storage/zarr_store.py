@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import obstore
 import obstore.store
+from obstore.exceptions import PermissionDeniedError
 from zarr.storage import LocalStore, ObjectStore
 
 from volseg.errors import SourceError
@@ -15,10 +17,41 @@ from volseg.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+
 NAME_A_ZARR = "name a Zarr array or an OME-Zarr group, or create one with: volseg convert"
+_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+_RETRIES = re.compile(r"Error performing \w+ \S+ in \S+( - |, after .*? - )", re.DOTALL)
 
 
-def open_store(location: str) -> LocalStore | ObjectStore[Any]:
+class RemoteStore(ObjectStore[Any]):
+    """An object store or web server, many of which answer 403 (forbidden) for a key that does not exist."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Bytes of a key; None if it does not exist.
+
+        A forbidden chunk counts as missing only if the array's metadata can be read at this moment: else it is the
+        permission that is missing, and zeros would be read for voxels.
+        """
+        try:
+            return await super().get(key, prototype, byte_range)
+        except PermissionDeniedError:
+            if key in _METADATA or await self._metadata_is_readable():
+                return None
+            raise
+
+    async def _metadata_is_readable(self) -> bool:
+        for key in ("zarr.json", ".zarray"):
+            try:
+                await obstore.get_async(self.store, key)
+            except (PermissionDeniedError, FileNotFoundError):
+                continue
+            return True
+        return False
+
+
+def open_store(location: str) -> LocalStore | RemoteStore:
     """Open the store of an array or a group, read-only.
 
     Args:
@@ -31,10 +64,9 @@ def open_store(location: str) -> LocalStore | ObjectStore[Any]:
     if separator:
         try:
             options: Any = {"client_options": {"allow_http": True}} if scheme == "http" else {}
-            return ObjectStore(obstore.store.from_url(location.rstrip("/"), **options), read_only=True)
+            return RemoteStore(obstore.store.from_url(location.rstrip("/"), **options), read_only=True)
         except Exception as error:  # obstore's own errors have no public root
-            reason = str(error).partition("Debug source:")[0]
-            raise SourceError(f"cannot open {location}: {reason}; check the URL") from error
+            raise SourceError(f"cannot open {location}: {reason_of(error)}; check the URL") from error
     path = Path(location)
     if not path.exists():
         raise SourceError(f"source {path} does not exist; check the path, or the mount")
@@ -43,15 +75,27 @@ def open_store(location: str) -> LocalStore | ObjectStore[Any]:
     return LocalStore(path, read_only=True)
 
 
-def read_json(store: LocalStore | ObjectStore[Any], key: str) -> Mapping[str, Any] | None:
-    """Read a JSON document of a store; None if there is no such key."""
+def read_json(store: LocalStore | RemoteStore, key: str) -> Mapping[str, Any] | None:
+    """Read a JSON document of a store; None if there is no such key, or the server forbids it."""
     try:
         text = (store.root / key).read_bytes() if isinstance(store, LocalStore) else _get(store, key)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionDeniedError):
         return None
     document: Mapping[str, Any] = json.loads(text)
     return document
 
 
-def _get(store: ObjectStore[Any], key: str) -> bytes:
+def reason_of(error: Exception) -> str:
+    """The reason of a failure in one short line, without the retries and the inner structure that obstore adds.
+
+    >>> reason_of(OSError("Error performing GET http://a/b in 2s - HTTP error: error sending request"))
+    'the server does not answer'
+    """
+    text = " ".join(_RETRIES.sub("", str(error).partition("Debug source:")[0]).split())
+    if "error sending request" in text:
+        return "the server does not answer"
+    return text if type(error).__module__.startswith("obstore") else f"{type(error).__name__}: {text}"
+
+
+def _get(store: RemoteStore, key: str) -> bytes:
     return bytes(obstore.get(store.store, key).bytes())

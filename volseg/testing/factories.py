@@ -20,7 +20,7 @@ from volseg.models.networks.layers import CONVOLUTIONS, DECONVOLUTIONS, NORMS
 from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
 from volseg.prediction.autotune.probe import ProbeSpec
-from volseg.storage import Place, create_target, open_volume, read_record, slab_statistics
+from volseg.storage import Place, VolumeRef, create_target, open_volume, read_record, slab_statistics
 from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def probe_spec(raw: Path, model: Path, precision: Precision = "float32") -> Prob
     statistics = constants_of(volume, header.card.normalization)
     engine, load = Engine("cpu", precision, 1, 1), Load(1, precision, 1, 1, "cpu")
     return ProbeSpec(
-        volume.location, header.path, header.digest, header.card.footprint, statistics, engine, ("membrane",), load,
-        (64 << 30, 0),
+        VolumeRef(volume.location), header.path, header.digest, header.card.footprint, statistics, engine,
+        ("membrane",), load, (64 << 30, 0),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from volseg.errors import TrainingError, redacted
 from volseg.storage import local_output, refuse_overwritten_inputs
+from volseg.training.data.polarity import polarity_warnings
 from volseg.training.data.volumes import open_volumes
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def train(
         RunLogger(output, volumes[0].voxel_nm, reporter, step) as logger,
         init_distributed(settings.fit.device) as context,
     ):
+        if context.is_rank_zero:
+            for warning in polarity_warnings(volumes):
+                reporter.note(warning)
         return run_training(TrainingJob(settings, volumes, card_fields, context, should_stop, checkpoint), logger)
 
 

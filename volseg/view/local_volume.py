@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Zyx
     from volseg.storage import Place
+    from volseg.storage.axes import AxisLayout
     from volseg.storage.zarr_metadata import Format, VolumeMetadata, ZarrNode
 
 _CONTRAST_WINDOW = (1, 1024, 1024)
@@ -34,15 +35,14 @@ class LocalVolume:
         folder: folder to serve: an OME-Zarr group with all its levels, or one array.
         array: folder of the finest level.
         format: the Zarr version.
-        axes: axis names as Neuroglancer completes them; axes before z have length 1, except for a channel axis.
-        shape: voxels along z, y, x.
+        axes: names of the stored axes as Neuroglancer completes them.
+        layout: where z, y and x lie among them; others have length 1, except for a channel axis.
         dtype: name of the data type, such as `uint8`.
         place: voxel size and translation.
         max_downsampling: voxels of level 0 along x that a voxel of the coarsest level spans.
         is_multiscale: whether Neuroglancer takes axes and levels from the OME-Zarr metadata.
         has_run_record: whether a run of volseg wrote it: a map of probabilities.
         channels: channel names; empty without a channel axis.
-        channel_axis: index of the channel axis; None if there is none.
         uncertainty: folder of the uncertainty of a map of volseg; None if there is none.
         is_uncertainty: whether it is the uncertainty of a map.
     """
@@ -51,16 +51,25 @@ class LocalVolume:
     array: Path
     format: Format
     axes: tuple[str, ...]
-    shape: Zyx
+    layout: AxisLayout
     dtype: str
     place: Place
     max_downsampling: float
     is_multiscale: bool
     has_run_record: bool
     channels: tuple[str, ...] = ()
-    channel_axis: int | None = None
     uncertainty: Path | None = None
     is_uncertainty: bool = False
+
+    @property
+    def shape(self) -> Zyx:
+        """Voxels along z, y, x."""
+        return self.layout.volume_shape
+
+    @property
+    def channel_axis(self) -> int | None:
+        """Index of the channel axis; None if there is none."""
+        return self.layout.channel_axis
 
 
 def read_local_volume(folder: Path) -> LocalVolume:
@@ -88,14 +97,13 @@ def read_local_volume(folder: Path) -> LocalVolume:
         array=array,
         format=node.format,
         axes=_ome_axes(multiscale) if is_multiscale and multiscale is not None else _array_axes(node),
-        shape=metadata.shape,
+        layout=metadata.layout,
         dtype=metadata.dtype,
         place=metadata.place,
         max_downsampling=_max_downsampling(metadata) if is_multiscale else 1.0,
         is_multiscale=is_multiscale,
         has_run_record=has_run_record,
         channels=() if channel_axis is None else metadata.channels,
-        channel_axis=channel_axis,
         uncertainty=uncertainty if has_run_record and uncertainty.is_dir() else None,
         is_uncertainty=array.parent.name == UNCERTAINTY and _is_map(array.parent.parent),
     )
@@ -106,7 +114,8 @@ def sample_grey_range(volume: LocalVolume, channel: int | None = None) -> tuple[
     z, y, x = (min(size // 2 - n // 2, 0) for n, size in zip(volume.shape, _CONTRAST_WINDOW, strict=True))
     window = Box.of_shape(_CONTRAST_WINDOW).relative_to((z, y, x)).intersection(Box.of_shape(volume.shape))
     try:
-        return grey_range(open_volume(str(volume.array), channel=channel).read(window))
+        source = open_volume(str(volume.array), channel=channel, axes=volume.layout.names)
+        return grey_range(source.read(window))
     except SourceError:
         return None  # a codec that only Neuroglancer reads, or a damaged chunk: the user can set the contrast
 
@@ -134,7 +143,8 @@ def _ome_axes(multiscale: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _array_axes(array: ZarrNode) -> tuple[str, ...]:
     prefix = _DEFAULT_NAMES[array.format]
-    return tuple(f"{prefix}{i}" if name is None else name for i, name in enumerate(array.dimension_names))
+    names = array.dimension_names or ("",) * len(array.shape or ())
+    return tuple(name or f"{prefix}{i}" for i, name in enumerate(names))
 
 
 def _is_supported(group: ZarrNode | None, multiscale: Mapping[str, Any]) -> bool:

@@ -93,7 +93,7 @@ def _layer(layer: Layer, ordered: Sequence[Layer], volumes: Sequence[LocalVolume
         state["source"]["transform"] = _transform(volume, drawn_place(volume, volumes), unit)
     if source.channel is not None:
         # One layer per channel: Neuroglancer's shaders read several only if a chunk holds them all.
-        local = [axis for axis in range(len(volume.axes) - 3) if needs_transform or _is_local(volume, axis)]
+        local = [axis for axis in volume.layout.other_axes if needs_transform or _is_local(volume, axis)]
         centre = 0.0 if volume.is_multiscale else 0.5
         state["localPosition"] = [centre + (source.channel if axis == volume.channel_axis else 0) for axis in local]
     return state
@@ -141,14 +141,18 @@ def _transform(volume: LocalVolume, place: Place, unit: str) -> dict[str, Any]:
     Neuroglancer puts the centre of the first voxel of an OME-Zarr at its translation, but the corner of that of a plain
     array at 0: they differ by half a voxel.
     """
-    rank = len(volume.axes)
-    scales: list[list[Any]] = [[1, ""]] * (rank - 3) + [[size, unit] for size in place.scale]
-    names = [f"d{axis}'" for axis in range(rank - 3)] + ["z", "y", "x"]
+    others = volume.layout.other_axes
+    order = [*others, *volume.layout.axes]
+    scales: list[list[Any]] = [[1, ""]] * len(others) + [[size, unit] for size in place.scale]
+    names = [f"d{axis}'" for axis in others] + ["z", "y", "x"]
     drawn = volume.place.translation_voxels if volume.is_multiscale else (0.5, 0.5, 0.5)
-    shifts = [0.0] * (rank - 3) + [a - b for a, b in zip(place.translation_voxels, drawn, strict=True)]
-    matrix = [[float(row == column) for column in range(rank)] + [shifts[row]] for row in range(rank)]
+    shifts = [0.0] * len(others) + [a - b for a, b in zip(place.translation_voxels, drawn, strict=True)]
+    matrix = [
+        [float(axis == stored) for stored in range(len(order))] + [shift]
+        for axis, shift in zip(order, shifts, strict=True)
+    ]
     return {
         "outputDimensions": dict(zip(names, scales, strict=True)),
-        "inputDimensions": dict(zip(volume.axes, scales, strict=True)),
+        "inputDimensions": {name: scales[order.index(axis)] for axis, name in enumerate(volume.axes)},
         "matrix": matrix,
     }

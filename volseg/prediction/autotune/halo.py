@@ -31,7 +31,7 @@ from volseg.prediction.autotune.halo_curve import (
     halo_errors,
     sample_boxes,
 )
-from volseg.storage import cached, open_volume
+from volseg.storage import cached
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def measure_sample(box: Box, probe: ProbeSpec) -> DepthErrors | None:
     """
     from volseg.models.model import load_shared_model  # noqa: PLC0415 - the driver imports this module without torch
 
-    footprint, volume = probe.footprint, open_volume(probe.source)
+    footprint, volume = probe.footprint, probe.source.open()
     network = load_shared_model(probe.model_file).network
     # Each block in flight may be a sample with a network of its own.
     weights = probe.load.slots * sum(parameter.numel() for parameter in network.parameters())

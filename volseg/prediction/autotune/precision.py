@@ -24,7 +24,7 @@ from volseg.inference import open_predictor
 from volseg.inference.memory.plan import fits_in_memory, plan_memory
 from volseg.ops import Grey, to_uint8
 from volseg.prediction.autotune.halo_curve import sample_boxes
-from volseg.storage import cached, open_volume
+from volseg.storage import cached
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,7 +173,7 @@ def measure_box(box: Box, probe: ProbeSpec) -> NDArray[np.int16] | None:
     if not fits_in_memory(plan_memory(model.network, grid, tiling, load), *probe.free):
         return None
     read_box = tiling.read_box(box)
-    raw = open_volume(probe.source).read(read_box)
+    raw = probe.source.open().read(read_box)
     if raw.min() == raw.max() or not np.isfinite(raw).all():
         return None
     grey = Grey.of(raw, probe.statistics, read_box.start[0])

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Footprint
     from volseg.inference import Engine, Load
     from volseg.ops import Statistics
+    from volseg.storage import VolumeRef
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class ProbeSpec:
     """A network, its input and a worker's limits; sent to the worker that measures.
 
     Attributes:
-        source: location of the volume.
+        source: the volume.
         model_file: path.
         digest: of the model.
         footprint: of the network.
@@ -29,7 +30,7 @@ class ProbeSpec:
         free: bytes that it may use, of main memory and of its device.
     """
 
-    source: str
+    source: VolumeRef
     model_file: str
     digest: str
     footprint: Footprint

@@ -93,18 +93,29 @@ class LabelEncoding:
         return cells
 
     def _is_ignored(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
-        return np.zeros(stored.shape, bool) if self.ignore is None else stored == self.ignore
+        return is_ignored(stored, self.ignore)
+
+
+def is_ignored(stored: NDArray[Any], ignore: int | None) -> NDArray[np.bool_]:
+    """Whether each stored value is no label: one below 0, or `ignore`.
+
+    >>> is_ignored(np.array([-1, 0, 255]), 255).tolist()
+    [True, False, True]
+    """
+    ignored = stored < 0 if stored.dtype.kind == "i" else np.zeros(stored.shape, bool)
+    return ignored if ignore is None else ignored | (stored == ignore)
 
 
 def relabel_sequential(stored: NDArray[Any], ignore: int | None = None) -> NDArray[np.int32]:
-    """Renumber ids of any size as 1, 2, 3 .. in ascending order; 0 stays, and `ignore` becomes `IGNORED`.
+    """Renumber ids of any size as 1, 2, 3 .. in ascending order; 0 stays; `ignore` and ids below 0 become `IGNORED`.
 
     >>> relabel_sequential(np.array([0, 2**63, 7, 255], np.uint64), ignore=255).tolist()
     [0, 2, 1, -1]
     """
-    ignored = None if ignore is None else stored == ignore
-    ids = stored if ignored is None else np.where(ignored, stored.dtype.type(0), stored)
-    if ids.min() >= 0 and ids.max() < _MAX_TABLE_RATIO * ids.size:
+    stored = stored.astype(np.uint8) if stored.dtype == bool else stored
+    ignored = is_ignored(stored, ignore)
+    ids = np.where(ignored, stored.dtype.type(0), stored) if ignored.any() else stored
+    if ids.max() < _MAX_TABLE_RATIO * ids.size:
         present = np.zeros(int(ids.max()) + 1, np.int32)
         present[ids] = 1
         present[0] = 0
@@ -115,6 +126,5 @@ def relabel_sequential(stored: NDArray[Any], ignore: int | None = None) -> NDArr
         numbers = np.zeros(len(values), np.int32)
         numbers[values != 0] = np.arange(1, np.count_nonzero(values) + 1, dtype=np.int32)
         result = numbers[inverse].reshape(stored.shape)
-    if ignored is not None:
-        result[ignored] = IGNORED
+    result[ignored] = IGNORED
     return result

@@ -10,8 +10,8 @@ import numpy as np
 
 from volseg.blocks import Box
 from volseg.errors import ConfigError, TrainingError
-from volseg.storage import GREY, LABELS, open_readable
-from volseg.training.data.labels import LabelEncoding
+from volseg.storage import GREY, LABELS, ReadOptions, open_readable, parse_axes
+from volseg.training.data.labels import LabelEncoding, is_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,7 +127,9 @@ def open_labelled(data: DataSettings, target: TargetSettings) -> LabelledVolume:
         ConfigError: shapes differ, sections do not exist or are used for both training and validation, the voxel
             size is missing, or labels do not fit their stated meaning.
     """
-    raw, labels = open_readable(data.raw, GREY), open_readable(data.labels, LABELS)
+    axes, label_axes = (None if text is None else parse_axes(text) for text in (data.axes, data.label_axes))
+    raw = open_readable(data.raw, GREY, ReadOptions(axes, data.channel))
+    labels = open_readable(data.labels, LABELS, ReadOptions(label_axes))
     if raw.shape != labels.shape:
         raise ConfigError(
             f"raw {data.raw} is {raw.shape}, labels {data.labels} are {labels.shape}; the shapes must be equal"
@@ -217,8 +219,9 @@ def _refuse_mask(volume: LabelledVolume) -> None:
     ids: set[int] = set()
 
     def has_one_id(box: Box) -> bool:
-        ids.update(map(int, np.unique(volume.labels.read(box))))
-        ids.difference_update({0} if volume.encoding.ignore is None else {0, volume.encoding.ignore})
+        stored = volume.labels.read(box)
+        ids.update(map(int, np.unique(stored[~is_ignored(stored, volume.encoding.ignore)])))
+        ids.discard(0)
         return len(ids) < 2
 
     if _all_sections(volume, volume.train, has_one_id):
@@ -239,7 +242,10 @@ def _refuse_one_class(volume: LabelledVolume, name: str, ranges: Ranges) -> None
     sections = f"all sections of data.{name} {[list(pair) for pair in ranges]}"
     labels = volume.labels.location
     if not values:
-        raise ConfigError(f"labels {labels} are data.ignore = {volume.encoding.ignore} in {sections}; check them")
+        raise ConfigError(
+            f"labels {labels} are below 0 or data.ignore = {volume.encoding.ignore} in {sections}, so nothing is "
+            "known there; check them"
+        )
     if volume.encoding.kind == "affinities":
         raise ConfigError(f"labels {labels} are {values.pop()} in {sections}; affinities need different ids")
     raise ConfigError(

@@ -1,0 +1,89 @@
+"""Folders of sections: palettes, one-bit images, missing and doubled numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from volseg.errors import ConfigError, SourceError
+from volseg.storage import GREY, LABELS, ReadOptions, open_readable, open_stack
+from volseg.storage.axes import DEFAULT_OPTIONS
+from volseg.testing.factories import blobs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VOXELS = blobs((8, 12, 14))
+
+
+def write(folder: Path, numbers: list[int], name: str = "s_{:03d}.png") -> Path:
+    """Write section n of `VOXELS` under its number."""
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        Image.fromarray(VOXELS[number % 8]).save(folder / name.format(number))
+    return folder
+
+
+def read(folder: Path, options: ReadOptions = DEFAULT_OPTIONS, dtypes: tuple[str, ...] = GREY) -> np.ndarray:
+    stack = open_stack(folder, dtypes, options)
+    return stack.read(0, stack.shape[0])
+
+
+def test_missing_numbers_are_named_and_filled_on_demand(tmp_path: Path) -> None:
+    folder = write(tmp_path / "s", [1, 2, 5, 6])
+    with pytest.raises(SourceError, match=r"lacks 2 numbered sections: s_003, s_004; .*--missing blank"):
+        open_stack(folder)
+    nearest, blank = VOXELS[[1, 2, 2, 5, 5, 6]], VOXELS[1:7].copy()
+    blank[2:4] = 0
+    np.testing.assert_array_equal(read(folder, ReadOptions(missing="nearest")), nearest)
+    np.testing.assert_array_equal(read(folder, ReadOptions(missing="blank")), blank)
+
+
+@pytest.mark.parametrize("numbers", [[7], [3, 4, 5], [0, 2, 4], [10, 20, 30], [90013, 101502, 120001]])
+def test_numbers_that_lack_none(tmp_path: Path, numbers: list[int]) -> None:
+    assert open_stack(write(tmp_path / "s", numbers)).shape[0] == len(numbers)
+
+
+def test_one_section_in_two_files_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "s", [1, 2, 3])
+    tifffile.imwrite(folder / "s_002.tif", VOXELS[2])
+    with pytest.raises(SourceError, match=r"s_002.png and s_002.tif are the same section; move one"):
+        open_stack(folder)
+    (folder / "s_002.tif").unlink()
+    write(folder, [3], "s_{}.png")
+    with pytest.raises(SourceError, match="are the same section"):
+        open_stack(folder)
+
+
+def test_missing_is_refused_where_nothing_is_numbered(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", VOXELS, photometric="minisblack")
+    with pytest.raises(ConfigError, match="--missing does not apply to"):
+        open_readable(str(tmp_path / "a.tif"), options=ReadOptions(missing="blank"))
+
+
+def test_a_palette_is_read_as_shown_and_labels_as_stored(tmp_path: Path) -> None:
+    image = Image.fromarray(VOXELS[0] // 16).convert("P")
+    image.putpalette([grey for index in range(256) for grey in [255 - index] * 3])
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path), 255 - VOXELS[:1] // 16)
+    np.testing.assert_array_equal(read(tmp_path, dtypes=LABELS), VOXELS[:1] // 16)
+    image.putpalette([255, 0, 0] * 256)
+    image.save(tmp_path / "a.png")
+    with pytest.raises(SourceError, match="palette of colours"):
+        open_stack(tmp_path)
+
+
+def test_jpeg_sections_are_read_but_not_as_labels(tmp_path: Path) -> None:
+    Image.fromarray(np.full((16, 16), 90, np.uint8)).save(tmp_path / "a.jpg")
+    assert abs(int(read(tmp_path).mean()) - 90) < 3
+    with pytest.raises(SourceError, match="JPEG sections, whose values are not exact"):
+        open_stack(tmp_path, LABELS)
+
+
+def test_one_bit_images_are_labels(tmp_path: Path) -> None:
+    Image.fromarray(VOXELS[0] > 120).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path, dtypes=LABELS), VOXELS[:1] > 120)

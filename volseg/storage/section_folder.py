@@ -1,0 +1,196 @@
+"""Folders with one image file for each section."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from volseg.errors import SourceError
+from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
+from volseg.storage.foreign import foreign_format
+from volseg.storage.place import Place
+from volseg.storage.tiff import grey_palette, open_tiff
+from volseg.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Zyx
+    from volseg.storage.tiff import Values
+
+TIFF = (".tif", ".tiff")
+_JPEG = (".jpg", ".jpeg")
+_IMAGES = (*TIFF, ".png", *_JPEG)
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class FolderStack:
+    """Image files of one section each, in natural order: section 9 before section 10.
+
+    Attributes:
+        sections: file of each section; None for a blank one.
+        shape: sections, rows, columns.
+        dtype: of the sections as read.
+        values: what the values are.
+        lost: sections whose numbers are missing, in words.
+    """
+
+    sections: tuple[Path | None, ...]
+    shape: Zyx
+    dtype: str
+    values: Values
+    lost: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Not known."""
+        return Place()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return tuple(path for path in self.sections if path is not None)
+
+    def read(self, first: int, stop: int) -> NDArray[Any]:
+        """Read sections [first, stop) as (z, y, x).
+
+        Raises:
+            SourceError: a section cannot be read, or differs in shape or type.
+        """
+        return np.stack([self._section(path) for path in self.sections[first:stop]])
+
+    def _section(self, path: Path | None) -> NDArray[Any]:
+        if path is None:
+            return np.zeros(self.shape[1:], self.dtype)
+        section = _read_image(path, self.values)
+        if section.shape != self.shape[1:] or section.dtype.name != self.dtype:
+            raise SourceError(
+                f"{path} is {section.shape} {section.dtype.name}, but the first section is {self.shape[1:]} "
+                f"{self.dtype}; all sections of a stack must have one shape and type"
+            )
+        return section
+
+
+def open_folder(path: Path, options: ReadOptions, values: Values) -> FolderStack:
+    """Open a folder of sections; one section is read.
+
+    Args:
+        path: of the folder.
+        options: what to read for missing sections.
+        values: what the values are.
+
+    Raises:
+        SourceError: no images, images that are not grey sections, or sections that are missing or there twice.
+    """
+    files = sorted((f for f in path.iterdir() if f.suffix.lower() in _IMAGES), key=_natural)
+    if not files:
+        raise SourceError(
+            foreign_format(str(path))
+            or f"{path} is not a Zarr, and holds no .tif, .tiff, .png or .jpg section; check the path"
+        )
+    if values == "labels" and any(f.suffix.lower() in _JPEG for f in files):
+        raise SourceError(f"{path} holds JPEG sections, whose values are not exact; save labels as PNG or TIFF")
+    if options.axes is not None or options.channel is not None:
+        raise SourceError(
+            f"{path} holds sections, which have no other axes or channels; leave --axes and --channel out"
+        )
+    sections, lost = _with_missing(path, files, options.missing)
+    first = _read_image(files[0], values)
+    return FolderStack(tuple(sections), (len(sections), *first.shape), first.dtype.name, values, lost)
+
+
+def _with_missing(folder: Path, files: list[Path], missing: str) -> tuple[list[Path | None], str]:
+    """The file of each section, where numbers are missing too; and the names of those in words."""
+    series: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for file in files:
+        series[tuple(re.split(r"\d+", file.stem))].append(file)
+    sections: dict[Path, list[Path | None]] = {}
+    lost: list[str] = []
+    for members in series.values():
+        for place, number, before, after in _gaps(members):
+            lost.append(_name(before, place, number))
+            nearest = before if number - _number(before, place) <= _number(after, place) - number else after
+            sections.setdefault(before, []).append(nearest if missing == "nearest" else None)
+    names = f"{counted(len(lost), 'numbered section')}: {', '.join(lost[:_LISTED])}" if lost else ""
+    names += ", .." if len(lost) > _LISTED else ""
+    if lost and missing == "refuse":
+        raise SourceError(
+            f"{folder} lacks {names}; add them, renumber the files if none is "
+            "missing, or predict or convert it with --missing blank or --missing nearest"
+        )
+    return [section for file in files for section in (file, *sections.get(file, ()))], names
+
+
+def _gaps(files: Sequence[Path]) -> list[tuple[int, int, Path, Path]]:
+    """Missing numbers in names that differ in one number only: its place, number, and the files around it.
+
+    Numbers in steps, such as 10, 20, 30, lack none; numbers that are mostly missing, such as times, count nothing.
+    """
+    numbers = [tuple(map(int, re.findall(r"\d+", file.stem))) for file in files]
+    for one, other, a, b in zip(files, files[1:], numbers, numbers[1:], strict=False):
+        if a == b:
+            raise SourceError(f"{one} and {other.name} are the same section; move one of them away")
+    varying = [place for place in range(len(numbers[0])) if len({entry[place] for entry in numbers}) > 1]
+    if len(varying) != 1:
+        return []
+    place = varying[0]
+    values = [entry[place] for entry in numbers]
+    step = gcd(*(b - a for a, b in pairwise(values)))
+    if (values[-1] - values[0]) // step >= 2 * len(files):
+        return []
+    pairs = zip(files, files[1:], values, values[1:], strict=False)
+    return [(place, number, one, other) for one, other, a, b in pairs for number in range(a + step, b, step)]
+
+
+def _number(path: Path, place: int) -> int:
+    return int(re.findall(r"\d+", path.stem)[place])
+
+
+def _name(path: Path, place: int, number: int) -> str:
+    """The name of a file with another number at a place."""
+    parts = re.split(r"(\d+)", path.stem)
+    parts[2 * place + 1] = str(number).zfill(len(parts[2 * place + 1]))
+    return "".join(parts)
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    """Return a sort key that orders digits by value: section 9 before section 10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name) if part]
+
+
+def _read_image(path: Path, values: Values) -> NDArray[Any]:
+    if path.suffix.lower() in TIFF:
+        stack = open_tiff(path, DEFAULT_OPTIONS, values)
+        if stack.shape[0] != 1:
+            raise SourceError(
+                f"{path} holds {stack.shape[0]} sections, in a folder of one section a file; name the file"
+            )
+        section: NDArray[Any] = stack.read(0, 1)[0]
+        return section
+    try:
+        with Image.open(path) as image:
+            section = np.asarray(image)
+            if image.mode.startswith("I"):  # Pillow opens 16-bit grey PNGs as 32-bit integers
+                section = section.astype(np.uint16)
+            palette = image.getpalette() if image.mode == "P" else None
+    except Exception as error:  # Pillow raises errors of many kinds
+        raise SourceError(f"cannot read section {path}: {error}; save it anew") from error
+    if section.ndim != 2:
+        raise SourceError(f"{path} has shape {section.shape}; sections must be grey, with one value per voxel")
+    if palette is None:
+        return section
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette) // 3] = np.reshape(palette, (-1, 3))
+    grey = grey_palette(path, colours, values)
+    return section if grey is None else grey[section]
