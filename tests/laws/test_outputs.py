@@ -70,7 +70,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["convert", "stack.tif", "raw.zarr", *SIZE[:2]], "raw.zarr exists already; give --overwrite to replace it, or"),
     (["predict", "raw.zarr", "g.zarr", *MODEL], "g.zarr also holds volumes, so --overwrite"),
     (["predict", "raw.zarr", "raw.zarr/map.zarr", *MODEL], "is inside source raw.zarr; choose"),
-    (["predict", "raw.zarr", "link/raw.zarr", *MODEL], "contains source .*raw.zarr/0; choose"),
+    (["predict", "raw.zarr", "link/raw.zarr", *MODEL], "(contains|would replace) source .*raw.zarr(/0)?; choose"),
     (["predict", "g.zarr/volumes/raw", "raw.zarr", "--mask", "link/raw.zarr", *MODEL], "contains mask .*raw.zarr/0"),
     (["evaluate", "raw.zarr", "sections", "--output", "link/sections"], "is inside truth sections; choose"),
     (["evaluate", "raw.zarr", "stack.tif", "--output", "raw.zarr/0"], "is inside prediction raw.zarr; choose"),

@@ -104,6 +104,7 @@ def here(tmp_path: Path, small_model: Path) -> Path:
     (tmp_path / "changed.safetensors").write_bytes(bytes(changed))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "pickled.pt")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "note.txt").write_text("no volume")
     zarr.create_array(tmp_path / "flat.zarr", shape=(64, 64), chunks=(64, 64), dtype="uint8")
     zarr.create_array(tmp_path / "rgb.zarr", shape=(3, 4, 64, 64), chunks=(3, 4, 64, 64), dtype="uint8")
     make_volume(tmp_path / "there.zarr", (2, 32, 32))
@@ -115,19 +116,20 @@ def here(tmp_path: Path, small_model: Path) -> Path:
 PREDICT: list[tuple[list[str], int, str]] = [
     (["none.zarr", "out.zarr"], 1, "source .*none.zarr does not exist; check the path"),
     (["folder", "out.zarr"], 1, "folder is not a Zarr, and holds no .tif, .tiff, .png or .jpg section; check the path"),
-    (["stack.tif", "out.zarr"], 1, "stack.tif is a file, not a Zarr; .*volseg convert"),
+    (["stack.tif", "out.zarr", "--missing", "blank"], 2, "--missing does not apply to stack.tif"),
+    (["note.txt", "out.zarr"], 1, "note.txt is neither a Zarr, an HDF5 file .* nor a folder"),
     (["flat.zarr", "out.zarr"], 1, r"shape \(64, 64\), which is not one volume of axes \(z, y, x\)"),
     (["rgb.zarr", "out.zarr"], 1, r"holds 3 channels in shape \(3, 4, 64, 64\); .*--channel"),
     (["raw.zarr", "there.zarr"], 1, "there.zarr exists already; give --resume to finish it, --overwrite"),
     (["raw.zarr", "there.zarr", "--resume"], 1, "there.zarr holds no run of volseg to resume"),
     (["raw.zarr", "out.zarr", "--resume", "--overwrite"], 2, "--resume and --overwrite"),
-    (["raw.zarr", "raw.zarr", "--overwrite"], 1, "target .*raw.zarr .* source .*raw.zarr/0; choose"),
-    (["raw.zarr/0", "raw.zarr", "--overwrite"], 1, "target .*raw.zarr .* source .*raw.zarr/0; choose"),
-    (["file://raw.zarr", "raw.zarr", "--overwrite"], 1, "target .*raw.zarr .* source .*raw.zarr/0; choose"),
+    (["raw.zarr", "raw.zarr", "--overwrite"], 1, "target .*raw.zarr .* source .*raw.zarr(/0)?; choose"),
+    (["raw.zarr/0", "raw.zarr", "--overwrite"], 1, "target .*raw.zarr .* source .*raw.zarr(/0)?; choose"),
+    (["file://raw.zarr", "raw.zarr", "--overwrite"], 1, "target .*raw.zarr .* source .*raw.zarr(/0)?; choose"),
     (["raw.zarr", "folder", "--overwrite"], 1, "folder is not a Zarr, so --overwrite"),
     (["raw.zarr", "out.zarr", "--cluster", "serial", "--workers", "3"], 2, "--workers 3 .*--cluster local"),
     (["raw.zarr", "out.zarr", "--halo", "2,16,16"], 2, "does not look along; use --halo 0,16,16"),
-    (["raw.zarr", "raw.zarr/0/map.zarr"], 1, "target .*map.zarr .* source .*raw.zarr/0; choose"),
+    (["raw.zarr", "raw.zarr/0/map.zarr"], 1, "target .*map.zarr .* source .*raw.zarr(/0)?; choose"),
     (["raw.zarr", "stack.tif"], 1, "stack.tif exists already"),
     (["raw.zarr", "stack.tif/out.zarr"], 1, "cannot be written"),
     (["raw.zarr", "s3://bucket/out.zarr"], 1, "target s3://bucket/out.zarr is a URL; write to a local"),

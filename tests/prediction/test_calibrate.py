@@ -13,7 +13,7 @@ import volseg.prediction.calibrate
 from volseg.inference import Load
 from volseg.pipeline import BlockReport
 from volseg.prediction.calibrate import measure_blocks
-from volseg.storage import read_record
+from volseg.storage import VolumeRef, read_record
 from volseg.testing.factories import make_volume
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def test_as_many_blocks_as_a_worker_holds_are_done_side_by_side(
     monkeypatch.setattr(volseg.prediction.calibrate, "reset_peak_memory", lambda: forgotten.append(1))
     load = Load(1, "float32", 1, slots=2, device="cpu")
     began = time.perf_counter()
-    made = measure_blocks(read_record(target), str(raw), (str(small_model),), [[(7.0, 1.0)]], range(4), load)
+    made = measure_blocks(read_record(target), VolumeRef(str(raw)), (str(small_model),), [[(7.0, 1.0)]], range(4), load)
     assert sorted(done) == [0, 3]
     assert 0.1 <= made.seconds <= (time.perf_counter() - began) / 2
     assert made.voxels == 64 * 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,8 @@ from volseg.testing.factories import blobs, make_model, make_volume, read_volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "small"
 OPTIONS: dict[str, Any] = {"precision": "float32", "cluster": "serial", "halo": (0, 8, 8), "block": (1, 64, 64)}
 
 
@@ -250,3 +251,18 @@ def test_windows_do_not_change_the_constants(tmp_path: Path, monkeypatch: pytest
     assert whole.fills == (9.0,)
     counted = voxels[:2].astype(float)
     assert [m.voxels for m in whole.moments[0]] == [int(((s != 0) & (s != 9)).sum()) for s in counted]
+
+
+@pytest.mark.skipif(not (CASES / "island.zarr").is_dir(), reason="no ../shared/cases")
+def test_the_island_of_the_cases_gets_the_map_of_its_tissue_alone(small_model: Path, tmp_path: Path) -> None:
+    place = (slice(None), slice(140, 540), slice(140, 540))
+    sea = open_volume(str(CASES / "island.zarr"))
+    tissue = sea.read(Box((0, 140, 140), (1, 540, 540)))
+    options: dict[str, Any] = {"halo": "exact", "block": (1, 512, 512), "ignore_voxel_size": True}
+    alone = make_volume(tmp_path / "tissue.zarr", tissue.shape, voxels=tissue)
+    run(alone, tmp_path / "a.zarr", small_model, **options)
+    run(CASES / "island.zarr", tmp_path / "b.zarr", small_model, **options)
+    np.testing.assert_array_equal(tables_of(tmp_path / "b.zarr"), tables_of(tmp_path / "a.zarr"))
+    island, inside = read_volume(tmp_path / "b.zarr")[place], (slice(None), slice(64, -64), slice(64, -64))
+    np.testing.assert_array_equal(island[inside], read_volume(tmp_path / "a.zarr")[inside])
+    assert island.any()

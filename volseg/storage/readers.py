@@ -235,9 +235,9 @@ def _reader_name(location: str) -> str:
         raise SourceError(f"{location} is accepted by the readers {' and '.join(accepting)}; uninstall one of them")
     accepting += [name for name in READERS.builtins if READERS[name].accepts(location)]
     if not accepting:
-        raise SourceError(
-            foreign_format(location)
-            or f"{location} is neither a Zarr, an HDF5 file (.h5, .hdf, .hdf5) or a TIFF (.tif, .tiff), nor a folder "
-            f"of TIFF, PNG or JPEG sections{', nor accepted by the readers ' * bool(plugins)}{' and '.join(plugins)}"
+        reason = foreign_format(location) or (
+            f"{location} is neither a Zarr, an HDF5 file (.h5, .hdf, .hdf5) or a TIFF (.tif, .tiff), nor a folder of "
+            "TIFF, PNG or JPEG sections"
         )
+        raise SourceError(reason + (f"; the readers {' and '.join(plugins)} do not accept it" if plugins else ""))
     return accepting[0]
