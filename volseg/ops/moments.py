@@ -22,6 +22,7 @@ _PIECE = 1 << 17
 """Voxels that are added at once; so few that sums of squares of 16-bit integers are exact in float64."""
 _ROW = 256
 """Bytes whose sum of squares is exact in float32."""
+_ONES = np.ones(_ROW, np.float32)
 _PROBES = ((63, 63), (31, 32), (0, 63), (63, 0), (16, 48))
 """Voxels of a tile that are compared with its first one before all are."""
 
@@ -76,10 +77,11 @@ class SectionSum:
         """
         self.fills |= tile_fills(window, start, self.fills)
         rows = max(1, _PIECE // max(1, window.shape[1]))
+        buffer = np.empty(rows * window.shape[1], np.float32)
         for first in range(0, len(window), rows):
-            self._add(window[first : first + rows])
+            self._add(window[first : first + rows], buffer)
 
-    def _add(self, piece: NDArray[Any]) -> None:
+    def _add(self, piece: NDArray[Any], buffer: NDArray[np.float32]) -> None:
         for value in self.fills:
             piece = np.where(piece == value, piece.dtype.type(0), piece)
         if self.collect:
@@ -90,10 +92,11 @@ class SectionSum:
             return
         if self.dtype == np.uint8 and piece.size % _ROW == 0:
             # float32 is twice as fast as float64.
-            rows = piece.astype(np.float32).reshape(-1, _ROW)
+            rows = buffer[: piece.size].reshape(-1, _ROW)
+            np.copyto(rows, piece.reshape(-1, _ROW))
             self._count += count
-            self._sum += int(np.einsum("ij->i", rows).sum(dtype=np.float64))
-            self._squares += int(np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64))
+            self._sum += int(np.vecdot(rows, _ONES).sum(dtype=np.float64))
+            self._squares += int(np.vecdot(rows, rows).sum(dtype=np.float64))
             return
         grey = piece.astype(np.float64)
         if self.dtype.kind == "f":
