@@ -206,7 +206,7 @@ def test_a_halo_far_below_the_reach_does_show(model_file, raw_path, truth, toler
 
 
 # bfloat16 is slow where it is emulated: larger blocks compute less halo.
-@pytest.mark.parametrize(("precision", "side"), [("float32", 32), ("bfloat16", 64)])
+@pytest.mark.parametrize(("precision", "side"), [("float32", 32), pytest.param("bfloat16", 64, marks=pytest.mark.slow)])
 def test_within_one_record_bytes_are_equal(
     raw_path: Path, small_model: Path, tmp_path: Path, precision: str, side: int
 ) -> None:
@@ -317,8 +317,14 @@ FLIPS = [(0, False), (2, False), (0, True), (2, True)]
         ("fusionnet", {"width": 3, "depth": 2}, "all", EIGHT),
         ("unet", {"width": 3, "depth": 2}, "flips", FLIPS),
         ("unet", {"width": 3, "depth": 2}, "all", EIGHT),
-        ("fcn32s", {"width": 2}, "flips", FLIPS),
-        ("unet", {"width": 2, "padded": True, "batch_norm": True, **ANISOTROPIC}, "all", EIGHT),
+        pytest.param("fcn32s", {"width": 2}, "flips", FLIPS, marks=pytest.mark.slow),
+        pytest.param(
+            "unet",
+            {"width": 2, "padded": True, "batch_norm": True, **ANISOTROPIC},
+            "all",
+            EIGHT,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_averages_over_orientations_leave_no_seam(kind, arguments, orientations, turns, tmp_path) -> None:
