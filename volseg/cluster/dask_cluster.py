@@ -71,7 +71,8 @@ def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskEx
                 "memory_limit": 0,  # memory is planned before the run; pausing workers would only stall it
                 "host": "127.0.0.1",
                 "dashboard": False,
-                "silence_logs": logging.ERROR,
+                # A worker that the run's end meets amid a heartbeat would log a traceback; lost ones are reported.
+                "silence_logs": logging.CRITICAL,
                 "env": _worker_environment(number, gpus),
             },
         }
