@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -96,3 +97,21 @@ def test_what_is_not_understood_is_refused(shape, names, stated, error, message)
 def test_axes_that_do_not_name_z_y_and_x_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="do not name z, y and x once each"):
         parse_axes(text)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 20, 3), (1, 16, 20, 1), (512, 512, 3)])
+def test_samples_are_not_taken_for_x(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SourceError, match="names no axes; state them, such as --axes z,y,x,c"):
+        axis_layout("raw", shape)
+
+
+def test_the_number_of_a_channel_is_never_its_name(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "v.zarr", mode="w", zarr_format=3)
+    group.create_array("0", data=np.stack([VOXELS, VOXELS + 1, VOXELS + 2]))
+    axes = [{"name": "c", "type": "channel"}, *({"name": name, "type": "space"} for name in "zyx")]
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1, 1]}]}
+    ome: Any = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [level]}]}
+    group.attrs["ome"] = ome | {"omero": {"channels": [{"label": label} for label in ("1", "2", "0")]}}
+    volume = open_readable(str(tmp_path / "v.zarr"), options=ReadOptions(channel="2"))
+    for opened in (volume, pickle.loads(pickle.dumps(volume))):
+        np.testing.assert_array_equal(opened.read(Box.of_shape(VOXELS.shape)), VOXELS + 1)

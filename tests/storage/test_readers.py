@@ -19,7 +19,7 @@ from PIL import Image
 
 from volseg.blocks import Box
 from volseg.errors import SourceError
-from volseg.storage import cached_memmap, memmap, open_readable, open_sections
+from volseg.storage import LABELS, cached_memmap, memmap, open_readable, open_sections
 from volseg.storage.cache import cache_folder
 from volseg.storage.memmap import shared_memmap
 from volseg.testing.factories import blobs, make_volume
@@ -188,3 +188,11 @@ def test_without_a_writable_cache_an_array_is_a_temporary_file(cache: Path, temp
     cached = cached_memmap("kind", "a", (2, 3), "float32", lambda: iter(np.ones((2, 3))))
     assert cached.array.sum() == 6
     assert cached.path.parent == temporary
+
+
+def test_greys_and_labels_of_one_stack_have_files_of_their_own(tmp_path: Path, temporary: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", blobs(SHAPE), photometric="miniswhite")
+    grey, labels = open_readable(str(tmp_path / "a.tif")), open_readable(str(tmp_path / "a.tif"), LABELS)
+    whole = Box.of_shape(SHAPE)
+    np.testing.assert_array_equal(grey.read(whole), 255 - blobs(SHAPE))
+    np.testing.assert_array_equal(labels.read(whole), blobs(SHAPE))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from volseg.blocks import Box
 from volseg.errors import ConfigError, SourceError
 from volseg.storage import GREY, LABELS, ReadOptions, open_readable, open_stack
 from volseg.storage.axes import DEFAULT_OPTIONS
@@ -87,3 +90,72 @@ def test_jpeg_sections_are_read_but_not_as_labels(tmp_path: Path) -> None:
 def test_one_bit_images_are_labels(tmp_path: Path) -> None:
     Image.fromarray(VOXELS[0] > 120).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read(tmp_path, dtypes=LABELS), VOXELS[:1] > 120)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["z0_r0_c0", "z0_r0_c1", "z1_r0_c0", "z1_r0_c1"],
+        ["s1_ch0", "s1_ch1", "s2_ch0", "s2_ch1"],
+        ["raw_1", "raw_2", "labels_1", "labels_2"],
+        ["s1", "s2", "s3", "thumbnail"],
+        ["s1", "s2", "s2 copy", "s3"],
+        ["sec9", "Sec10", "sec11", "Sec12"],
+        ["z0.25", "z0.5", "z0.75", "z1.0"],
+        ["z-1", "z0", "z1", "z2"],
+        ["2020-01-01_1", "2020-01-02_2", "2020-01-03_4", "2020-01-04_5"],
+    ],
+)
+def test_names_that_count_no_sections_are_refused(tmp_path: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        Image.fromarray(VOXELS[number]).save(tmp_path / f"{name}.png")
+    with pytest.raises(SourceError, match="differ in more than|no number counts|decimal numbers|lacks 1 numbered"):
+        open_stack(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b", "c"], ["x_1_9", "x_2_7", "x_3_8"], ["2020-01-01_1", "2020-01-02_2"], ["9", "10"]]
+)
+def test_names_with_one_order_are_sections(tmp_path: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        Image.fromarray(VOXELS[number]).save(tmp_path / f"{name}.png")
+    (tmp_path / "._9.png").write_bytes(b"of another system")
+    (tmp_path / "sub.png").mkdir()
+    np.testing.assert_array_equal(read(tmp_path), VOXELS[: len(names)])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_labels_of_few_bits_are_as_stored(tmp_path: Path, bits: int) -> None:
+    ids = np.arange(32, dtype=np.uint8).reshape(4, 8) % 2**bits
+    rows = np.packbits(np.unpackbits(ids[..., None], axis=-1)[..., 8 - bits :].reshape(4, -1), axis=1)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 8, 4, bits, 0, 0, 0, 0)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b""))
+    (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    np.testing.assert_array_equal(read(tmp_path, dtypes=LABELS)[0], ids)
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(VOXELS[0]).save(tmp_path / "1.png", format="TIFF")
+    with pytest.raises(SourceError, match="1.png is TIFF, not PNG as its name says"):
+        open_stack(tmp_path)
+    frames = [Image.fromarray(section) for section in VOXELS[:2]]
+    frames[0].save(tmp_path / "1.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(SourceError, match="several pictures"):
+        open_stack(tmp_path)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(VOXELS[0]).save(tmp_path / "1.png", exif=exif)
+    with pytest.raises(SourceError, match="rotated or mirrored .orientation 6"):
+        open_stack(tmp_path)
+
+
+def test_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, [1, 2])
+    (tmp_path / "s_003.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(SourceError, match="s_003.png"):
+        open_readable(str(tmp_path)).read(Box((0, 0, 0), (3, 8, 8)))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ZYX = ("z", "y", "x")
+_MAX_SAMPLES, _MIN_SIDE = 4, 64
+"""Axes without names of which the last is so short are probably y, x and samples, not z, y, x."""
 _UNNAMED = re.compile(r"|dim_\d+", re.IGNORECASE)
 """Names that say nothing, such as xarray's dim_0."""
 
@@ -139,7 +141,8 @@ def axis_layout(
         known = _with_stated(location, shape, known, stated)
     elif all(name in ("", default) for name, default in zip(known[-3:], _ZYX, strict=True)) and not any(known[:-3]):
         known[-3:] = _ZYX
-        if not any(names) and shape[-1] == 1 and any(n != 1 for n in shape[:-3]):
+        smallest = _MAX_SAMPLES + 1 if len(shape) > 3 else _MIN_SIDE
+        if not any(names) and shape[-1] <= _MAX_SAMPLES and min(shape[-3:-1]) >= smallest:
             raise SourceError(f"{location} has shape {shape} and names no axes; state them, such as --axes z,y,x,c")
     if any(known.count(name) != 1 for name in _ZYX):
         raise SourceError(
@@ -193,7 +196,10 @@ def at_channel(
             "--channel, where the command has it, or store it as an array of its own with: volseg convert --channel"
         )
     name = str(channel)
-    index = names.index(name) if name in names else int(name) if name.isdecimal() else count
+    if isinstance(channel, int):  # a number is never a name: channels may be named by other numbers
+        index = channel if channel >= 0 else count
+    else:
+        index = names.index(name) if name in names else int(name) if name.isascii() and name.isdecimal() else count
     if index >= count:
         remedy = ", or leave --channel out" if layout.channel_axis is None else ""
         hint = did_you_mean(name, names)

@@ -184,6 +184,7 @@ def open_readable(
         SourceError: it does not exist, has no known format or another type, or does not fit on the disk decoded.
         ConfigError: options that do not apply to it; the reader of a plug-in cannot be imported.
     """
+    location = _path_of(location)
     name = _reader_name(location)
     _refuse_options(location, name, options, level)
     if name in _BUILT_IN:
@@ -207,11 +208,19 @@ def open_sections(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOp
         SourceError: it does not exist, has no known format, or has another type.
         ConfigError: options that do not apply to it; the reader of a plug-in cannot be imported.
     """
+    location = _path_of(location)
     name = _reader_name(location)
     if name == "stack":
         _refuse_options(location, name, options, None)
         return open_stack(Path(location), dtypes, options)
     return Sections(open_readable(location, dtypes, options))
+
+
+def _path_of(location: str) -> str:
+    """A location without `file://`."""
+    if not location:
+        raise SourceError("the volume's location is empty; name a path or a URL")
+    return location.removeprefix("file://")
 
 
 def _refuse_options(location: str, reader: str, options: ReadOptions, level: int | None) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from volseg.errors import SourceError
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.foreign import foreign_format
+from volseg.storage.picture import read_picture
 from volseg.storage.place import Place
-from volseg.storage.tiff import grey_palette, open_tiff
+from volseg.storage.tiff import open_tiff
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 TIFF = (".tif", ".tiff")
 _JPEG = (".jpg", ".jpeg")
 _IMAGES = (*TIFF, ".png", *_JPEG)
+_NUMBER, _FRACTION = re.compile("[0-9]+"), re.compile(r"(?<=[0-9]\.)[0-9]+")
 _LISTED = 8
 
 
@@ -93,7 +93,8 @@ def open_folder(path: Path, options: ReadOptions, values: Values) -> FolderStack
     Raises:
         SourceError: no images, images that are not grey sections, or sections that are missing or there twice.
     """
-    files = sorted((f for f in path.iterdir() if f.suffix.lower() in _IMAGES), key=_natural)
+    found = (f for f in path.iterdir() if f.suffix.lower() in _IMAGES and not f.name.startswith("."))
+    files = sorted((f for f in found if not f.is_dir()), key=_natural)
     if not files:
         raise SourceError(
             foreign_format(str(path))
@@ -112,61 +113,83 @@ def open_folder(path: Path, options: ReadOptions, values: Values) -> FolderStack
 
 def _with_missing(folder: Path, files: list[Path], missing: str) -> tuple[list[Path | None], str]:
     """The file of each section, where numbers are missing too; and the names of those in words."""
-    series: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
-    for file in files:
-        series[tuple(re.split(r"\d+", file.stem))].append(file)
+    _refuse_several_series(folder, files)
     sections: dict[Path, list[Path | None]] = {}
     lost: list[str] = []
-    for members in series.values():
-        for place, number, before, after in _gaps(members):
-            lost.append(_name(before, place, number))
-            nearest = before if number - _number(before, place) <= _number(after, place) - number else after
-            sections.setdefault(before, []).append(nearest if missing == "nearest" else None)
+    for place, number, before, after in _gaps(folder, files):
+        lost.append(_name(before, place, number))
+        nearest = before if number - _number(before, place) <= _number(after, place) - number else after
+        sections.setdefault(before, []).append(nearest if missing == "nearest" else None)
     names = f"{counted(len(lost), 'numbered section')}: {', '.join(lost[:_LISTED])}" if lost else ""
     names += ", .." if len(lost) > _LISTED else ""
     if lost and missing == "refuse":
         raise SourceError(
-            f"{folder} lacks {names}; add them, renumber the files if none is "
-            "missing, or predict or convert it with --missing blank or --missing nearest"
+            f"{folder} lacks {names}; add them, renumber the files if none is missing, or predict or convert it with "
+            "--missing blank or --missing nearest"
         )
     return [section for file in files for section in (file, *sections.get(file, ()))], names
 
 
-def _gaps(files: Sequence[Path]) -> list[tuple[int, int, Path, Path]]:
-    """Missing numbers in names that differ in one number only: its place, number, and the files around it.
+def _refuse_several_series(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse names that differ in more than numbers, unless none has a number: their order is nobody's intention."""
+    if not any(_NUMBER.search(file.stem) for file in files):
+        return
+    first = {tuple(_NUMBER.split(file.stem)): file for file in reversed(files)}
+    if len(first) > 1:
+        one, other = list(first.values())[-2:]
+        raise SourceError(
+            f"{folder} holds images whose names differ in more than their number, such as {one.name} and {other.name}; "
+            "keep the sections of one volume in a folder of their own"
+        )
+    fractions = [_FRACTION.findall(file.stem) for file in files]
+    if any(len({len(entry[k]) for entry in fractions}) > 1 for k in range(len(fractions[0]))):
+        raise SourceError(f"{folder} holds images with decimal numbers of unlike length; number them 1, 2, 3, ..")
+
+
+def _gaps(folder: Path, files: Sequence[Path]) -> list[tuple[int, int, Path, Path]]:
+    """Missing numbers in the names: place of the number in a name, number, and the files around it.
 
     Numbers in steps, such as 10, 20, 30, lack none; numbers that are mostly missing, such as times, count nothing.
+
+    Raises:
+        SourceError: two files are one section, or several numbers vary and none counts the sections.
     """
-    numbers = [tuple(map(int, re.findall(r"\d+", file.stem))) for file in files]
+    numbers = [tuple(map(int, _NUMBER.findall(file.stem))) for file in files]
     for one, other, a, b in zip(files, files[1:], numbers, numbers[1:], strict=False):
-        if a == b:
+        if a == b and (a or one.stem == other.stem):
             raise SourceError(f"{one} and {other.name} are the same section; move one of them away")
     varying = [place for place in range(len(numbers[0])) if len({entry[place] for entry in numbers}) > 1]
-    if len(varying) != 1:
-        return []
-    place = varying[0]
-    values = [entry[place] for entry in numbers]
-    step = gcd(*(b - a for a, b in pairwise(values)))
-    if (values[-1] - values[0]) // step >= 2 * len(files):
-        return []
-    pairs = zip(files, files[1:], values, values[1:], strict=False)
-    return [(place, number, one, other) for one, other, a, b in pairs for number in range(a + step, b, step)]
+    counting = [place for place in varying if all(a[place] < b[place] for a, b in pairwise(numbers))]
+    if varying and not counting:
+        raise SourceError(
+            f"{folder} holds images of which no number counts the sections, such as {files[0].name}, {files[1].name}; "
+            "if they are tiles or channels, put each into a folder of its own, else rename them 1, 2, 3, .."
+        )
+    gaps = []
+    for place in counting:
+        values = [entry[place] for entry in numbers]
+        step = gcd(*(b - a for a, b in pairwise(values)))
+        if (values[-1] - values[0]) // step < 2 * len(files):
+            pairs = zip(files, files[1:], values, values[1:], strict=False)
+            gaps += [(place, number, one, other) for one, other, a, b in pairs for number in range(a + step, b, step)]
+    return gaps
 
 
 def _number(path: Path, place: int) -> int:
-    return int(re.findall(r"\d+", path.stem)[place])
+    return int(_NUMBER.findall(path.stem)[place])
 
 
 def _name(path: Path, place: int, number: int) -> str:
     """The name of a file with another number at a place."""
-    parts = re.split(r"(\d+)", path.stem)
+    parts = re.split("([0-9]+)", path.stem)
     parts[2 * place + 1] = str(number).zfill(len(parts[2 * place + 1]))
     return "".join(parts)
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
     """Return a sort key that orders digits by value: section 9 before section 10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name) if part]
+    parts = re.split("([0-9]+)", path.name)
+    return [(0, int(part)) if _NUMBER.fullmatch(part) else (1, part) for part in parts if part]
 
 
 def _read_image(path: Path, values: Values) -> NDArray[Any]:
@@ -178,19 +201,4 @@ def _read_image(path: Path, values: Values) -> NDArray[Any]:
             )
         section: NDArray[Any] = stack.read(0, 1)[0]
         return section
-    try:
-        with Image.open(path) as image:
-            section = np.asarray(image)
-            if image.mode.startswith("I"):  # Pillow opens 16-bit grey PNGs as 32-bit integers
-                section = section.astype(np.uint16)
-            palette = image.getpalette() if image.mode == "P" else None
-    except Exception as error:  # Pillow raises errors of many kinds
-        raise SourceError(f"cannot read section {path}: {error}; save it anew") from error
-    if section.ndim != 2:
-        raise SourceError(f"{path} has shape {section.shape}; sections must be grey, with one value per voxel")
-    if palette is None:
-        return section
-    colours = np.zeros((256, 3), np.uint8)
-    colours[: len(palette) // 3] = np.reshape(palette, (-1, 3))
-    grey = grey_palette(path, colours, values)
-    return section if grey is None else grey[section]
+    return read_picture(path, values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -17,6 +18,7 @@ from volseg.blocks import Box
 from volseg.errors import SourceError, VolsegError
 from volseg.storage.axes import AxisLayout, ReadOptions, at_channel, axis_layout, refuse_other_order
 from volseg.storage.place import Place
+from volseg.storage.tiff_check import refuse_damaged_pages
 from volseg.storage.tiff_place import tiff_place
 
 if TYPE_CHECKING:
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
 Values: TypeAlias = Literal["grey", "labels", "either"]
 """Greys are read as a viewer shows them, labels as they are stored; of either, coloured palettes are read as labels."""
 _ZYX = ("z", "y", "x")
-_DAMAGED = re.compile(r"invalid (page |value )?offset|corrupt", re.IGNORECASE)
+_LOGGER = logging.getLogger("tifffile")
+_changing_logger = threading.Lock()
+_LOSSY = (tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.JPEG)
+_DAMAGED = re.compile(r"invalid (page |value )?offset|corrupt|circular|failed to reshape", re.IGNORECASE)
 """Messages of tifffile after which it returns fewer pages than the file had."""
 _SEQUENCE = ("I", "Q")
 """Axes that tifffile does not know: pages one after another."""
@@ -44,6 +49,7 @@ class TiffStack:
         dtype: of the sections as read.
         layout: where z, y and x lie in the image of the file.
         place: voxel size and translation.
+        state: bytes and time of modification (ns) of the file when it was opened.
         grey: the grey value of each stored value; None where they are the same.
     """
 
@@ -51,6 +57,7 @@ class TiffStack:
     dtype: str
     layout: AxisLayout
     place: Place
+    state: tuple[int, int]
     grey: NDArray[Any] | None = None
 
     @property
@@ -67,10 +74,12 @@ class TiffStack:
         """Read sections [first, stop) as (z, y, x).
 
         Raises:
-            SourceError: they cannot be decoded.
+            SourceError: they cannot be decoded, or the file is another than when it was opened.
         """
         box = Box((first, 0, 0), (stop, *self.shape[1:]))
         with _opened(self.path, f"sections {first} to {stop - 1} of {self.path}") as tiff:
+            if _state_of(self.path) != self.state:
+                raise SourceError(f"{self.path} has changed since it was opened; start again")
             image = _Image(tiff.series[0], self.layout.shape)
             stored = self.layout.read(image.__getitem__, box, image.dtype.name)
             return stored if self.grey is None else self.grey[stored]
@@ -89,6 +98,8 @@ def open_tiff(path: Path, options: ReadOptions, values: Values) -> TiffStack:
         ConfigError: options that do not fit it.
     """
     with _opened(path, str(path)) as tiff:
+        state = _state_of(path)
+        refuse_damaged_pages(tiff, path)
         if len(tiff.series) != 1 or not tiff.pages:
             raise SourceError(
                 f"{path} holds {len(tiff.series)} images of different shapes or kinds; save each as a file"
@@ -109,9 +120,17 @@ def open_tiff(path: Path, options: ReadOptions, values: Values) -> TiffStack:
             raise SourceError(f"{path} holds colours; sections must be grey: save it so, or choose one with --channel")
         is_time = layout.channel_axis is not None and names[layout.channel_axis] == "t"
         layout = at_channel(layout, str(path), options.channel, kind="times" if is_time else "channels")
+        if values == "labels" and page.compression in _LOSSY:
+            raise SourceError(f"{path} is compressed as JPEG, whose values are not exact; save labels as PNG or TIFF")
         grey = _grey_values(path, page, np.dtype(series.dtype), values)
         place = _stored_place(tiff_place(tiff), names, layout) if options.axes else tiff_place(tiff)
-    return TiffStack(path, np.dtype(series.dtype).name if grey is None else grey.dtype.name, layout, place, grey)
+    dtype = np.dtype(series.dtype).name if grey is None else grey.dtype.name
+    return TiffStack(path, dtype, layout, place, state, grey)
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _stored_place(place: Place, names: Sequence[str], layout: AxisLayout) -> Place:
@@ -191,11 +210,8 @@ def grey_palette(path: Path, colours: NDArray[Any], values: Values) -> NDArray[n
 @contextmanager
 def _opened(path: Path, what: str) -> Iterator[tifffile.TiffFile]:
     """Open a file; a damaged one is an error, and tifffile prints nothing."""
-    logger, records = logging.getLogger("tifffile"), _Records()
-    propagates, logger.propagate = logger.propagate, False
-    logger.addHandler(records)
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with _records() as records, tifffile.TiffFile(path) as tiff:
             _refuse_damaged(records.messages, path, tiff)
             yield tiff
             _refuse_damaged(records.messages, path, tiff)
@@ -206,9 +222,6 @@ def _opened(path: Path, what: str) -> Iterator[tifffile.TiffFile]:
     except Exception as error:  # tifffile and its codecs raise errors of many kinds
         reason = " ".join(str(error).split())
         raise SourceError(f"{what} cannot be read as a TIFF: {reason}; copy it again, or save it anew") from error
-    finally:
-        logger.removeHandler(records)
-        logger.propagate = propagates
 
 
 def _refuse_damaged(messages: Sequence[str], path: Path, tiff: tifffile.TiffFile) -> None:
@@ -220,11 +233,28 @@ def _refuse_damaged(messages: Sequence[str], path: Path, tiff: tifffile.TiffFile
 
 
 class _Records(logging.Handler):
-    """Keeps the messages of a logger."""
+    """Keeps the messages of a logger in this thread."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.messages: list[str] = []
+        self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+        if record.thread == self._thread:
+            self.messages.append(record.getMessage())
+
+
+@contextmanager
+def _records() -> Iterator[_Records]:
+    """Keep what tifffile logs in this thread; nothing of it is printed as long as any thread does."""
+    records = _Records()
+    with _changing_logger:
+        _LOGGER.addHandler(records)
+        _LOGGER.propagate = False
+    try:
+        yield records
+    finally:
+        with _changing_logger:
+            _LOGGER.removeHandler(records)
+            _LOGGER.propagate = not any(isinstance(handler, _Records) for handler in _LOGGER.handlers)

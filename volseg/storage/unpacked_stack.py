@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from volseg.errors import SourceError
 from volseg.ops import read_reflected
 from volseg.storage.image_stack import open_stack
 from volseg.storage.memmap import shared_memmap
@@ -70,8 +71,13 @@ class UnpackedStack(Placed):
 
     @cached_property
     def _file(self) -> MemmapFile:
-        states = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in self.stack.files]
-        key = f"{__version__} {self.location} {self.options} {states} {self.shape} {self.dtype}"
+        try:
+            states = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in self.stack.files]
+        except OSError as error:
+            raise SourceError(
+                f"cannot read {error.filename}: {error.strerror}; restore it, or the link to it"
+            ) from error
+        key = f"{__version__} {self.location} {self.dtypes} {self.options} {states} {self.shape} {self.dtype}"
         return shared_memmap(key, self.shape, self.dtype, lambda: _slabs(self.stack))
 
     def __reduce__(self) -> tuple[Any, tuple[str, tuple[str, ...], ReadOptions]]:

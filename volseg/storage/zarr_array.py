@@ -63,7 +63,7 @@ def _understood(store: Any, document: Mapping[str, Any]) -> dict[str, Any]:
     understood = {"attributes": {}, "filters": None, "compressor": None, **document}
     if dtype.itemsize == 1:  # others write <u1, zarr knows |u1 only
         understood["dtype"] = dtype.str
-    if "dimension_separator" not in document:
+    if document.get("dimension_separator") is None:
         understood["dimension_separator"] = "/" if _is_nested(store, len(document["shape"])) else "."
     return understood
 
