@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import blake2b
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator
+from xxhash import xxh3_64_hexdigest
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
 from volseg.config.base import FrozenModel
@@ -13,7 +15,11 @@ from volseg.errors import redact
 from volseg.registry import NORMALIZATIONS
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 
-FORMAT = 2
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CHECKSUM, _FIRST_WITH_CHECKSUM = "checksum", 3
+FORMAT = 3
 """Of the record's fields; raised if a change keeps older readers from reading it."""
 NUMERICS = 2
 """Of the bytes that a run writes under one record; raised with any change of them."""
@@ -164,10 +170,36 @@ class RunRecord(FrozenModel):
         return BlockGrid(self.source.shape, self.settings.block, self.settings.region)
 
     @property
+    def form(self) -> dict[str, Any]:
+        """Shape, type, shards and chunks of the target's array, with a channel axis for several classes."""
+        settings, classes = self.settings, len(self.settings.classes)
+        channels, ones = ((classes,), (1,)) if classes > 1 else ((), ())
+        shards, chunks = ones + settings.shard, ones + settings.chunk
+        return {"shape": channels + self.source.shape, "type": "uint8", "shards": shards, "chunks": chunks}
+
+    @property
     def digest(self) -> str:
         """Digest of this record."""
         return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
 
     def to_attributes(self) -> dict[str, Any]:
-        """The record as Zarr attributes."""
-        return self.model_dump(mode="json")
+        """The record as Zarr attributes, with a checksum of them."""
+        attributes = self.model_dump(mode="json")
+        return attributes | {_CHECKSUM: _checksum(attributes)}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> RunRecord:
+        """The record of Zarr attributes.
+
+        Raises:
+            ValueError: they are no record, or were changed since they were written.
+        """
+        values = dict(attributes)
+        has_checksum = values.get("format", 1) >= _FIRST_WITH_CHECKSUM
+        if has_checksum and values.pop(_CHECKSUM, None) != _checksum(values):
+            raise ValueError("it was changed since it was written")
+        return cls.model_validate_json(json.dumps(values))
+
+
+def _checksum(attributes: Mapping[str, Any]) -> str:
+    return xxh3_64_hexdigest(json.dumps(attributes, sort_keys=True, separators=(",", ":")).encode())
