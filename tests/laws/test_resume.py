@@ -22,7 +22,7 @@ from volseg.errors import ResumeError, TargetError
 from volseg.inference.hardware import instruction_set
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import Mark, VolumeRef, open_target, read_marks, read_record
-from volseg.storage.target import voxel_digest
+from volseg.storage.target import Target, voxel_digest
 from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import blobs, create_target_like, make_model, make_volume
 from volseg.testing.journals import keep_marks
@@ -160,11 +160,9 @@ def test_each_mark_carries_the_digest_of_the_voxels_written(never_killed: Path) 
 def test_a_block_whose_data_was_not_written_has_no_mark(
     raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from volseg.storage.target import Target
-
     write = Target.write
 
-    def full(self: Target, box: Box, *rest: Any) -> tuple[str, int]:
+    def full(self: Target, box: Box, *rest: Any) -> Any:
         if box.start[0] == 4:
             raise TargetError(f"cannot write {box}: no space left on device")
         return write(self, box, *rest)

@@ -71,12 +71,12 @@ def test_a_flipped_bit_loses_one_mark_and_changes_none(tmp_path: Path) -> None:
     content = segment.read_bytes()
     for place in range(2 * RECORD_BYTES, len(content)):  # behind the header and the name of the worker
         segment.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        damage: list[int] = []
+        damage: list[tuple[Path, int]] = []
         lost = (place - 2 * RECORD_BYTES) // RECORD_BYTES
-        assert list(read_marks(folder, lambda _, records, damage=damage: damage.append(records))) == [
+        assert list(read_marks(folder, lambda *found, damage=damage: damage.append(found))) == [
             one for one in written if one.block != lost
         ]
-        assert damage == [1]
+        assert damage == [(segment, 1)]
 
 
 def test_marks_whose_worker_is_lost_are_lost(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
@@ -58,6 +58,20 @@ class Mark:
     skipped: str = ""
     bytes: int = 0
     file_digest: str = ""
+
+
+class Written(NamedTuple):
+    """What was written of a box, for the mark of its block.
+
+    Attributes:
+        digest: of the voxels.
+        bytes: of the shards, as stored.
+        file_digest: of the files of the shards.
+    """
+
+    digest: str
+    bytes: int
+    file_digest: str
 
 
 class MarkEncoder:
@@ -138,9 +152,9 @@ class MarkDecoder:
         return Mark(block, voxels, attempt, self._texts[worker], seconds, self._texts[reason], stored, files)
 
 
-def digest_of(content: bytes | bytearray | memoryview | NDArray[object]) -> str:
+def digest_of(content: bytes | NDArray[Any]) -> str:
     """Digest of bytes or of voxels in C order, xxh3_128 in hexadecimal digits."""
-    return xxh3_128_hexdigest(content)
+    return xxh3_128_hexdigest(memoryview(content))
 
 
 def joint_digest(digests: Iterable[str]) -> str:

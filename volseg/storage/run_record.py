@@ -6,17 +6,18 @@ import json
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationError
 from xxhash import xxh3_64_hexdigest
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
 from volseg.config.base import FrozenModel
-from volseg.errors import redact
+from volseg.errors import TargetError, redact
 from volseg.registry import NORMALIZATIONS
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _CHECKSUM, _FIRST_WITH_CHECKSUM = "checksum", 3
 FORMAT = 3
@@ -203,3 +204,34 @@ class RunRecord(FrozenModel):
 
 def _checksum(attributes: Mapping[str, Any]) -> str:
     return xxh3_64_hexdigest(json.dumps(attributes, sort_keys=True, separators=(",", ":")).encode())
+
+
+def is_target(path: Path) -> bool:
+    """Whether a path is the target of a run."""
+    try:
+        return "volseg" in json.loads((path / "zarr.json").read_text())["attributes"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read the run record of a target.
+
+    Raises:
+        TargetError: the path is not a target, or another version of volseg wrote the record.
+    """
+    try:
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        return RunRecord.from_attributes(attributes["volseg"])
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise TargetError(f"{path} has no run record; name the target of a `volseg predict`") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TargetError(
+            f"the run record in {path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
+            "use the version of volseg that wrote it, or start again with --overwrite"
+        ) from error
+    except ValueError as error:
+        raise TargetError(
+            f"the run record in {path} cannot be read: {error}; undo that, or start again with --overwrite"
+        ) from error

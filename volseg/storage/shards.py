@@ -109,7 +109,8 @@ def encode_in_memory(array: zarr.Array[Any], voxels: NDArray[Any]) -> bytes | by
 
 def _of_one_shard(array: zarr.Array[Any], shape: tuple[int, ...]) -> Any:
     """Metadata of an array of one shard, whose key is short."""
-    return replace(array.metadata, shape=shape, chunk_key_encoding=_KEY)
+    metadata: Any = array.metadata
+    return replace(metadata, shape=shape, chunk_key_encoding=_KEY)
 
 
 def rename_shard(partial: Path, path: Path) -> None:

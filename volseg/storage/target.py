@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from pydantic import ValidationError
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from volseg.errors import TargetError
-from volseg.storage.marks import digest_of, joint_digest
+from volseg.storage.marks import Written, digest_of, joint_digest
 from volseg.storage.ome_zarr import image_attributes
 from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.publish import staged
-from volseg.storage.run_record import RunRecord
 from volseg.storage.shards import ShardFiles, rename_shard
 
 if TYPE_CHECKING:
@@ -31,23 +28,10 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Box, Zyx
     from volseg.storage.place import Place
+    from volseg.storage.run_record import RunRecord
 
 
 _PARTIALS = ".partial"
-
-
-class Written(NamedTuple):
-    """What was written of a box, for the mark of its block.
-
-    Attributes:
-        digest: of the voxels.
-        bytes: of the shards, as stored.
-        file_digest: of the files of the shards.
-    """
-
-    digest: str
-    bytes: int
-    file_digest: str
 
 
 @dataclass(frozen=True)
@@ -295,34 +279,3 @@ def open_target(path: Path) -> Target:
     except (OSError, ValueError) as error:
         raise TargetError(f"{path} is not a target of volseg: {error}") from error
     return Target(path, array.with_config({"write_empty_chunks": True, "order": "C"}))
-
-
-def is_target(path: Path) -> bool:
-    """Whether a path is the target of a run."""
-    try:
-        return "volseg" in json.loads((path / "zarr.json").read_text())["attributes"]
-    except (OSError, KeyError, TypeError, ValueError):
-        return False
-
-
-def read_record(path: Path) -> RunRecord:
-    """Read the run record of a target.
-
-    Raises:
-        TargetError: the path is not a target, or another version of volseg wrote the record.
-    """
-    try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-        return RunRecord.from_attributes(attributes["volseg"])
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise TargetError(f"{path} has no run record; name the target of a `volseg predict`") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise TargetError(
-            f"the run record in {path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
-            "use the version of volseg that wrote it, or start again with --overwrite"
-        ) from error
-    except ValueError as error:
-        raise TargetError(
-            f"the run record in {path} cannot be read: {error}; undo that, or start again with --overwrite"
-        ) from error
