@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from numpy.typing import NDArray
 
 JOURNAL_FORMAT = 3
 """Formats 1 and 2 were lines of JSON."""
@@ -152,9 +151,9 @@ class MarkDecoder:
         return Mark(block, voxels, attempt, self._texts[worker], seconds, self._texts[reason], stored, files)
 
 
-def digest_of(content: bytes | NDArray[Any]) -> str:
+def digest_of(content: bytes | memoryview) -> str:
     """Digest of bytes or of voxels in C order, xxh3_128 in hexadecimal digits."""
-    return xxh3_128_hexdigest(memoryview(content))
+    return xxh3_128_hexdigest(content)
 
 
 def joint_digest(digests: Iterable[str]) -> str:

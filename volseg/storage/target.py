@@ -183,7 +183,7 @@ class Target:
 
 def voxel_digest(voxels: NDArray[Any]) -> str:
     """Return the digest of voxels in C order, for a mark of the journal."""
-    return digest_of(np.ascontiguousarray(voxels))
+    return digest_of(np.ascontiguousarray(voxels).data)
 
 
 def create_volume(  # noqa: PLR0913 - properties of a volume
