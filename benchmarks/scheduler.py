@@ -100,7 +100,7 @@ def measure_journal(marks: int) -> dict[str, float]:
         remaining = [block for block in range(marks) if block not in done]
         resume_seconds, after = time.perf_counter() - resume_start, process.memory_info().rss
         assert remaining == list(range(marks - 10, marks))
-        size = sum(segment.stat().st_size for segment in folder.glob("*.jsonl"))
+        size = sum(segment.stat().st_size for segment in folder.glob("*.marks"))
     return {
         "marks": marks,
         "write_seconds": round(write_seconds, 2),

@@ -17,10 +17,12 @@ import volseg
 from volseg.blocks import Box
 from volseg.cli.main import main
 from volseg.errors import TargetError
-from volseg.storage import Journal, Mark, read_marks
+from volseg.storage import Journal, Mark
+from volseg.storage.marks import RECORD_BYTES
 from volseg.storage.place import Place
 from volseg.storage.publish import staged
 from volseg.storage.target import create_volume, open_target
+from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import make_volume
 
 if TYPE_CHECKING:
@@ -86,22 +88,33 @@ def test_exit_0_comes_after_the_check(options: dict[str, Any], done: Path, monke
     assert "1 block that was done lost shards" in result.stderr
 
 
-def test_an_earlier_journal_is_read_without_sizes(options: dict[str, Any], done: Path) -> None:
-    (segment,) = (done / "0" / ".volseg").glob("*.jsonl")
-    lines = [json.loads(line) for line in segment.read_text().splitlines()[1:]]
-    assert all(line.pop("bytes") > 0 for line in lines)
-    segment.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert volseg.predict(target=str(done), **options, resume=True).done == 0
-    (done / "0" / "c" / "0" / "0" / "0").unlink()
-    assert volseg.predict(target=str(done), **options, resume=True).done == 1
+def test_blocks_of_damaged_marks_are_computed_again(options: dict[str, Any], done: Path) -> None:
+    (segment,) = (done / "0" / ".volseg").glob("*.marks")
+    content = bytearray(segment.read_bytes())
+    content[-9] ^= 1
+    segment.write_bytes(content)
+    notes = NoteRecorder()
+    assert volseg.predict(target=str(done), **options, resume=True, progress=notes).done == 1
+    assert any("1 mark of the journal cannot be read" in line for line in notes.lines)
 
 
-def test_a_later_journal_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "journal-0001.jsonl").write_text('{"format": 3}\n')
-    with pytest.raises(
-        TargetError, match=r"journal-0001.jsonl has format 3, this volseg reads up to 2; use the version"
-    ):
-        list(read_marks(tmp_path))
+@pytest.mark.parametrize("change", [{"shape": [2, 32, 32]}, {"data_type": "uint16"}])
+def test_a_target_whose_metadata_were_edited_is_not_written_on(
+    options: dict[str, Any], done: Path, change: dict[str, Any]
+) -> None:
+    path = done / "0" / "zarr.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(TargetError, match=r"0 has (shape|type) .*, and its run .*: its metadata were edited"):
+        volseg.predict(target=str(done), **options, resume=True)
+
+
+def test_a_record_that_was_edited_is_not_read(options: dict[str, Any], done: Path) -> None:
+    path = done / "zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"]["volseg"]["settings"]["threads"] += 1
+    path.write_text(json.dumps(document))
+    with pytest.raises(TargetError, match="run record in .* was changed since it was written"):
+        volseg.predict(target=str(done), **options, resume=True)
 
 
 def small_target(path: Path) -> None:
@@ -119,7 +132,7 @@ def test_the_disk_has_the_shard_before_its_name_and_its_folder_before_the_mark(
 
     def on_sync(file: int) -> None:
         path = str(Path(f"/proc/self/fd/{file}").readlink())
-        lines = len(Path(path).read_text().splitlines()) if path.endswith("jsonl") else ""
+        lines = Path(path).stat().st_size // RECORD_BYTES if path.endswith("marks") else ""
         events.append(("sync", f"{path.removeprefix(str(tmp_path / 't.zarr'))}{lines}"))
         sync(file)
 
@@ -132,11 +145,11 @@ def test_the_disk_has_the_shard_before_its_name_and_its_folder_before_the_mark(
     target, box = open_target(tmp_path / "t.zarr"), Box((0, 0, 0), (1, 32, 32))
     with Journal(target.journal) as journal:
         events.clear()
-        digest, size = target.write(box, np.ones(box.shape, np.uint8))
-        journal.mark(Mark(0, digest, 1, "here", 0.1, bytes=size), target.shard_folders(box))
+        digest, size, files = target.write(box, np.ones(box.shape, np.uint8))
+        journal.mark(Mark(0, digest, 1, "here", 0.1, "", size, files), target.shard_folders(box))
     names = [name for kind, name in events if kind == "sync" or name == "/0/c/0/0/0"]
     assert names[0].startswith("/0/.partial/")
-    assert names[-1] == "/0/.volseg/journal-0001.jsonl2"
+    assert names[-1] == "/0/.volseg/journal-0001.marks3"
     # The file, its name (twice: the folder is made after the first), the folders from the shard's up, the mark.
     assert names[1:-1] == ["/0/c/0/0/0", "/0/c/0/0/0", "/0/c/0/0", "/0/c/0", "/0/c", "/0"]
 
@@ -147,11 +160,11 @@ def test_a_mark_that_cannot_be_written_stops_the_run(tmp_path: Path, monkeypatch
 
     journal = Journal(tmp_path / "t.zarr" / "0" / ".volseg")
     monkeypatch.setattr(os, "fsync", full)
-    journal.mark(Mark(0, "d", 1, "here", 0.1))
+    journal.mark(Mark(0, "", 1, "here", 0.1))
     with pytest.raises(TargetError, match=r"cannot write the journal .*: No space left on device; free some space"):
         journal.close()
     with pytest.raises(TargetError, match="No space left"):
-        journal.mark(Mark(1, "d", 1, "here", 0.1))
+        journal.mark(Mark(1, "", 1, "here", 0.1))
 
 
 def test_a_late_write_does_not_reach_the_next_target(tmp_path: Path) -> None:
@@ -186,7 +199,7 @@ def test_a_write_that_is_refused_leaves_the_old_shard(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="another's"):
         target.write(box, np.zeros(box.shape, np.uint8), refuse)
     assert target.read(box).all()
-    assert list((path / "0" / ".partial").iterdir()) == []
+    assert not [file for file in (path / "0" / ".partial").rglob("*") if file.is_file()]
 
 
 KILLS = """
@@ -195,9 +208,10 @@ from pathlib import Path
 import numpy as np
 import volseg.storage.durable
 from volseg.blocks import Box
-from volseg.storage import Journal, Mark, open_target, read_marks
+from volseg.storage import Journal, Mark, Place, open_target, read_marks
 from volseg.storage.target import create_volume
 
+PLACE = Place.of_nm((1.0, 1.0, 1.0))
 EVENTS = {"os.rename", "os.mkdir", "os.remove", "open"}
 BOX = Box((0, 0, 0), (1, 32, 32))
 
@@ -233,8 +247,8 @@ def resume():
     with Journal(target.journal) as journal:
         target.remove_partials()
         if not list(read_marks(target.journal)):
-            digest, size = target.write(BOX, np.ones(BOX.shape, np.uint8))
-            journal.mark(Mark(0, digest, 1, "here", 0.1, bytes=size), target.shard_folders(BOX))
+            digest, size, files = target.write(BOX, np.ones(BOX.shape, np.uint8))
+            journal.mark(Mark(0, digest, 1, "here", 0.1, "", size, files), target.shard_folders(BOX))
     target.remove_partials()
 
 def files(folder):

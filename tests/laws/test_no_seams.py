@@ -109,8 +109,8 @@ class Keep:
             self.whole[write_box.slices] = estimate.probability[0]
             yield estimate
 
-    def write(self, box: Any, volumes: Any) -> tuple[str, int]:
-        return "", 0
+    def write(self, box: Any, volumes: Any) -> tuple[str, int, str]:
+        return "", 0, ""
 
     def clear(self, box: Any) -> None:
         raise AssertionError("no block of these volumes is empty")

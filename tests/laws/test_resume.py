@@ -19,11 +19,13 @@ import volseg
 import volseg.prediction.resolve
 from volseg.cli.main import main
 from volseg.errors import ResumeError, TargetError
+from volseg.inference.hardware import instruction_set
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import Mark, VolumeRef, open_target, read_marks, read_record
-from volseg.storage.target import voxel_digest
+from volseg.storage.target import Target, voxel_digest
 from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import blobs, create_target_like, make_model, make_volume
+from volseg.testing.journals import keep_marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +70,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def wait_for_marks(target: Path, count: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
-        if any((target / "0" / ".volseg").glob("*.jsonl")) and len(marks_of(target)) >= count:
+        if any((target / "0" / ".volseg").glob("*.marks")) and len(marks_of(target)) >= count:
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
@@ -115,8 +117,8 @@ def test_a_run_killed_and_resumed_gives_the_bytes_of_one_never_killed(
     shard = target / "0" / "c" / "/".join(str(a // b) for a, b in zip(box.start, (1, 32, 32), strict=True))
     shard.parent.mkdir(parents=True, exist_ok=True)
     shard.write_bytes(b"half a shard")
-    with next(iter((target / "0" / ".volseg").glob("*.jsonl"))).open("a") as segment:
-        segment.write(f'{{"block":{victim},"dig')
+    with next(iter((target / "0" / ".volseg").glob("*.marks"))).open("ab") as segment:
+        segment.write(b"\x02\x00\x01")
     summary = json.loads(resumed(raw, target, small_model, "--json"))
     assert (summary["already_done"], summary["done"]) == (before, BLOCKS - before)
     assert files(target) == files(never_killed)
@@ -151,18 +153,16 @@ def test_each_mark_carries_the_digest_of_the_voxels_written(never_killed: Path) 
     assert sorted(mark.block for mark in marks) == list(range(BLOCKS))
     for mark in marks:
         assert mark.digest == voxel_digest(target.read(grid.box(mark.block)))
-        assert (mark.attempt, mark.worker) == (1, "this process")
+        assert (mark.attempt, mark.worker) == (1, f"this process, cpu {instruction_set()}, float32")
         assert mark.seconds > 0
 
 
 def test_a_block_whose_data_was_not_written_has_no_mark(
     raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from volseg.storage.target import Target
-
     write = Target.write
 
-    def full(self: Target, box: Box, *rest: Any) -> tuple[str, int]:
+    def full(self: Target, box: Box, *rest: Any) -> Any:
         if box.start[0] == 4:
             raise TargetError(f"cannot write {box}: no space left on device")
         return write(self, box, *rest)
@@ -266,7 +266,8 @@ def test_another_version_of_volseg_or_torch_may_resume_and_the_latter_is_said(
     options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
     volseg.predict(str(raw), str(target), **options)
     record = json.loads((target / "zarr.json").read_text())
-    record["attributes"]["volseg"] |= {"version": "0.0.1", "torch": "1.0"}
+    earlier = read_record(target).model_copy(update={"version": "0.0.1", "torch": "1.0"})
+    record["attributes"]["volseg"] = earlier.to_attributes()
     (target / "zarr.json").write_text(json.dumps(record))
     summary = volseg.predict(str(raw), str(target), **options, resume=True, progress=notes)
     assert summary.already_done == summary.blocks
@@ -277,10 +278,7 @@ def test_the_source_may_have_moved(small_model: Path, tmp_path: Path) -> None:
     raw = make_volume(tmp_path / "raw.zarr", (2, 70, 90))
     options: dict[str, Any] = {"model": str(small_model), "cluster": "serial", "block": (1, 32, 32)}
     volseg.predict(str(raw), str(tmp_path / "t.zarr"), **options)
-    for mark_file in (tmp_path / "t.zarr" / "0" / ".volseg").glob("*.jsonl"):
-        mark_file.write_text(
-            "".join(mark_file.read_text().splitlines(keepends=True)[:11])
-        )  # the first names the format
+    assert keep_marks(tmp_path / "t.zarr", lambda mark: mark.block < 10) == 10
     moved = raw.rename(tmp_path / "moved.zarr")
     summary = volseg.predict(str(moved), str(tmp_path / "t.zarr"), **options, resume=True)
     assert (summary.already_done, summary.done, summary.failed) == (10, 8, {})

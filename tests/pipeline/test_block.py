@@ -32,11 +32,11 @@ class Memory:
         self.calls.append("read")
         return read_reflected(self.raw, box.start, box.stop)
 
-    def write(self, box: Box, volumes: Sequence[np.ndarray]) -> tuple[str, int]:
+    def write(self, box: Box, volumes: Sequence[np.ndarray]) -> tuple[str, int, str]:
         self.calls.append("write")
         self.out[box.slices] = volumes[0][0]
         self.with_std = volumes[1][0] if len(volumes) > 1 else None
-        return "digest", 7
+        return "digest", 7, "files"
 
     def clear(self, box: Box) -> None:
         self.calls.append("clear")

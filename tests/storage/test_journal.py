@@ -1,13 +1,16 @@
-"""Marks outlive a driver, incomplete lines are ignored, and one driver writes at a time."""
+"""Marks outlive a driver, damaged ones are lost alone, and one driver writes at a time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from volseg.errors import TargetError
-from volseg.storage import Journal, Mark, read_marks
+from volseg.storage import Journal, Mark, marks, read_marks
+from volseg.storage.marks import JOURNAL_FORMAT, RECORD_BYTES, MarkDecoder, MarkEncoder
 from volseg.storage.publish import staged
 from volseg.testing.factories import make_volume, read_volume
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def mark(number: int) -> Mark:
-    return Mark(number, f"{number:032x}", 1, "tcp://127.0.0.1:1", 0.5)
+    return Mark(number, f"{number + 1:032x}", 1, "tcp://127.0.0.1:1", 0.5)
 
 
 def test_marks_are_read_as_written(tmp_path: Path) -> None:
@@ -26,16 +29,73 @@ def test_marks_are_read_as_written(tmp_path: Path) -> None:
     assert list(read_marks(tmp_path / "0" / ".volseg")) == [mark(number) for number in range(5)]
 
 
-@pytest.mark.parametrize("torn", ['{"block":7,"dig', '{"block":7}\n', "\x00\x00\x00\n", "[1,2]\n"])
-def test_an_incomplete_line_is_ignored(tmp_path: Path, torn: str) -> None:
+@pytest.mark.parametrize("length", [1, RECORD_BYTES - 1])
+def test_an_interrupted_record_is_ignored(tmp_path: Path, length: int) -> None:
     folder = tmp_path / "0" / ".volseg"
     with Journal(folder) as journal:
         journal.mark(mark(1))
-    with (folder / "journal-0001.jsonl").open("a") as segment:
-        segment.write(torn)
+    with (folder / "journal-0001.marks").open("ab") as segment:
+        segment.write(bytes(length))
     with Journal(folder) as journal:
         journal.mark(mark(2))
     assert list(read_marks(folder)) == [mark(1), mark(2)]
+
+
+@given(
+    st.builds(
+        Mark,
+        block=st.integers(0, 2**64 - 1),
+        digest=st.sampled_from(["", "0" * 31 + "1", "f" * 32]),
+        attempt=st.integers(1, 2**16 - 1),
+        worker=st.text("abcé:/. 0", max_size=25),
+        seconds=st.floats(0, 1e6, width=32),
+        skipped=st.sampled_from(["", "empty"]),
+        bytes=st.integers(0, 2**64 - 1),
+        file_digest=st.sampled_from(["", "a" * 32]),
+    )
+)
+def test_any_mark_is_read_as_written(one: Mark) -> None:
+    encoder, decoder = MarkEncoder(), MarkDecoder()
+    content = encoder.header() + encoder.encode([one, one])
+    assert list(decoder.decode(content)) == [one, one]
+    assert (decoder.format, decoder.damaged) == (JOURNAL_FORMAT, 0)
+
+
+def test_a_flipped_bit_loses_one_mark_and_changes_none(tmp_path: Path) -> None:
+    folder = tmp_path / "0" / ".volseg"
+    written = [mark(number) for number in range(6)]
+    with Journal(folder) as journal:
+        for one in written:
+            journal.mark(one)
+    segment = folder / "journal-0001.marks"
+    content = segment.read_bytes()
+    for place in range(2 * RECORD_BYTES, len(content)):  # behind the header and the name of the worker
+        segment.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        damage: list[tuple[Path, int]] = []
+        lost = (place - 2 * RECORD_BYTES) // RECORD_BYTES
+        assert list(read_marks(folder, lambda *found, damage=damage: damage.append(found))) == [
+            one for one in written if one.block != lost
+        ]
+        assert damage == [(segment, 1)]
+
+
+def test_marks_whose_worker_is_lost_are_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "0" / ".volseg"
+    with Journal(folder) as journal:
+        journal.mark(mark(1))
+    segment = folder / "journal-0001.marks"
+    content = bytearray(segment.read_bytes())
+    content[RECORD_BYTES + 9] ^= 1
+    segment.write_bytes(content)
+    assert not list(read_marks(folder))
+
+
+@pytest.mark.parametrize("name", ["journal-0001.jsonl", "journal-0001.marks"])
+def test_a_journal_of_another_format_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "JOURNAL_FORMAT", 9)
+    (tmp_path / name).write_bytes(MarkEncoder.header())
+    with pytest.raises(TargetError, match=rf"{name} has format (1 or 2|9), this volseg reads 3; use the version"):
+        list(read_marks(tmp_path))
 
 
 def test_each_start_writes_one_segment(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import zarr
 from volseg.blocks import Box
 from volseg.errors import TargetError
 from volseg.storage import open_target
+from volseg.storage.marks import digest_of
 from volseg.storage.paths import refuse_other_content
 from volseg.storage.place import Place
 from volseg.storage.publish import staged
@@ -64,11 +65,12 @@ def test_a_box_that_shares_a_shard_is_refused(tmp_path: Path, box: Box) -> None:
 def test_a_truncated_shard_of_an_earlier_attempt_does_not_matter(tmp_path: Path) -> None:
     target, box = make(tmp_path / "t.zarr"), Box((0, 0, 0), (4, 32, 32))
     voxels = blobs(box.shape)
-    digest, _ = target.write(box, voxels)
+    digest, _, file_digest = target.write(box, voxels)
     shard = tmp_path / "t.zarr" / "0" / "c" / "0" / "0" / "0"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-7])
-    assert target.write(box, voxels) == (digest, len(whole)) == (voxel_digest(voxels), len(whole))
+    assert target.write(box, voxels) == (digest, len(whole), file_digest)
+    assert (digest, file_digest) == (voxel_digest(voxels), digest_of(whole))
     assert shard.read_bytes() == whole
 
 
@@ -111,6 +113,6 @@ def test_another_group_is_not_opened_as_a_target(tmp_path: Path) -> None:
 def test_readers_do_not_list_the_folder_of_the_journal(tmp_path: Path) -> None:
     target = make(tmp_path / "t.zarr")
     target.journal.mkdir()
-    (target.journal / "journal-0001.jsonl").write_text("{}\n")
+    (target.journal / "journal-0001.marks").write_bytes(b"")
     assert [name for name, _ in zarr.open_group(tmp_path / "t.zarr", mode="r").members(max_depth=None)] == ["0"]
     yaozarrs.validate_zarr_store(str(tmp_path / "t.zarr"))

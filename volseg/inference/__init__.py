@@ -3,7 +3,7 @@
 Importing these names does not load torch; calling some of them does.
 """
 
-from volseg.inference.hardware import WorkerInfo, choose_precision, threads_per_worker, worker_info
+from volseg.inference.hardware import WorkerInfo, choose_precision, threads_per_worker, worker_info, worker_kind
 from volseg.inference.memory.peak import peak_memory, reset_peak_memory
 from volseg.inference.memory.plan import MemoryPlan
 from volseg.inference.orientations import ORIENTATIONS
@@ -26,4 +26,5 @@ __all__ = [
     "reset_peak_memory",
     "threads_per_worker",
     "worker_info",
+    "worker_kind",
 ]

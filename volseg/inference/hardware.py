@@ -153,6 +153,14 @@ def device_name(engine: Engine) -> str:
     return f"{name}, torch {torch.__version__}"
 
 
+def worker_kind(engine: Engine) -> str:
+    """What computes: device, instruction set of a CPU, precision. Another kind rounds otherwise."""
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    name = torch.cuda.get_device_name() if engine.device == "cuda" else f"cpu {instruction_set()}"
+    return f"{name}, {engine.precision}"
+
+
 def choose_precision(
     requested: Literal["auto", "float32", "bfloat16", "float16"],
     workers: Sequence[WorkerInfo],

@@ -60,10 +60,11 @@ class Predictor(Protocol):
 class Sink(Protocol):
     """Stores the bytes of a write box."""
 
-    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> tuple[str, int]:
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> tuple[str, int, str]:
         """Write (classes, z, y, x) of each volume: probabilities, then standard deviations.
 
-        Returns their digest, and the bytes that they take on the disk, where they are when it returns.
+        Returns their digest, the bytes that they take on the disk, where they are when it returns, and the digest of
+        these.
         """
 
     def clear(self, box: Box) -> None:
@@ -89,6 +90,7 @@ class BlockPipeline:
         source: of the grey values.
         sink: of the probabilities.
         with_std: write the standard deviation of the estimates too.
+        kind: of this worker, for its reports: device, instruction set, precision.
     """
 
     grid: BlockGrid
@@ -96,6 +98,7 @@ class BlockPipeline:
     source: Source
     sink: Sink
     with_std: bool = False
+    kind: str = ""
 
     def read_box(self, write_box: Box) -> Box:
         """The box that covers every network's read box."""
@@ -114,6 +117,8 @@ class BlockReport:
         predict_seconds: time of its forward passes.
         skipped: reason for not predicting it, such as `empty`; empty if it was predicted.
         bytes: that its voxels take as stored.
+        file_digest: of these bytes.
+        kind: of the worker.
     """
 
     number: int
@@ -123,6 +128,8 @@ class BlockReport:
     predict_seconds: float
     skipped: str = ""
     bytes: int = 0
+    file_digest: str = ""
+    kind: str = ""
 
 
 def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
@@ -138,7 +145,7 @@ def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
     raw = pipeline.source.read(read_box)
     if is_constant(raw):
         pipeline.sink.clear(write_box)
-        return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY)
+        return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY, kind=pipeline.kind)
     try:
         volumes, forward_seconds = _predict(raw, read_box, write_box, pipeline)
     except NotFiniteError:
@@ -149,9 +156,11 @@ def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
     written = raw[write_box.relative_to(read_box.start).slices]
     for member in pipeline.members:
         erase_no_data(volumes, written, member.statistics, write_box.start[0])
-    digest, stored = pipeline.sink.write(write_box, volumes)
+    digest, stored, file_digest = pipeline.sink.write(write_box, volumes)
     seconds = time.perf_counter() - started
-    return BlockReport(number, write_box.voxels, digest, seconds, forward_seconds, bytes=stored)
+    return BlockReport(
+        number, write_box.voxels, digest, seconds, forward_seconds, "", stored, file_digest, pipeline.kind
+    )
 
 
 def _predict(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from volseg.blocks import BlockSet
-from volseg.errors import ResumeError
+from volseg.errors import ResumeError, TargetError
 from volseg.models import ModelHeader
 from volseg.pipeline import EMPTY
 from volseg.storage import NO_SHARDS, read_marks
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry
+    from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,13 @@ class DoneBlocks:
         blocks: their numbers.
         empty: how many of them were empty.
         sizes: bytes of each block's shards by number, for `ShardCheck`.
+        damaged: marks that cannot be read; their blocks are not among the done ones.
     """
 
     blocks: BlockSet
     empty: int
     sizes: NDArray[np.int64]
+    damaged: int = 0
 
 
 def done_blocks(journal: Path, count: int) -> DoneBlocks:
@@ -45,14 +47,29 @@ def done_blocks(journal: Path, count: int) -> DoneBlocks:
         count: blocks of the run in all.
     """
     done, empty, sizes = BlockSet(), BlockSet(), np.full(count, NO_SHARDS, np.int64)
-    for mark in read_marks(journal):
+    damaged: list[int] = []
+    for mark in read_marks(journal, lambda _, records: damaged.append(records)):
         if not 0 <= mark.block < count:
             continue
         done.add(mark.block)
         if mark.skipped == EMPTY:
             empty.add(mark.block)
         sizes[mark.block] = NO_SHARDS if mark.skipped else mark.bytes
-    return DoneBlocks(done, len(empty), sizes)
+    return DoneBlocks(done, len(empty), sizes, sum(damaged))
+
+
+def refuse_edited_metadata(target: Target, record: RunRecord) -> None:
+    """Refuse to write into an array that is not as the run's record says.
+
+    Raises:
+        TargetError: names what differs.
+    """
+    for name, expected in record.form.items():
+        if target.form[name] != expected:
+            raise TargetError(
+                f"{target.path}/0 has {name} {target.form[name]}, and its run {expected}: its metadata were edited; "
+                "undo that, or start again with --overwrite"
+            )
 
 
 def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) -> None:

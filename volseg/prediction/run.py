@@ -20,7 +20,7 @@ from volseg.pipeline import EMPTY
 from volseg.plots.curves import plot_halo_curve
 from volseg.prediction.autotune.halo import halo_lines
 from volseg.prediction.resolve import resolve_run
-from volseg.prediction.resume import done_blocks
+from volseg.prediction.resume import done_blocks, refuse_edited_metadata
 from volseg.prediction.worker import RunRef, compute_block, restored_heap
 from volseg.storage import (
     OUTSIDE,
@@ -34,6 +34,7 @@ from volseg.storage import (
     read_record,
     write_table,
 )
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -139,12 +140,15 @@ def _take_over(path: Path, record: RunRecord, targets: list[Target]) -> None:
     if read_record(path).digest != record.digest:
         raise TargetError(f"{path} was replaced by another run before this one began; rerun it elsewhere")
     for target in targets:
+        refuse_edited_metadata(target, record)
         target.remove_partials()
 
 
 def _mark(report: BlockReport, attempt: int, worker: str) -> Mark:
-    seconds = round(report.seconds, 3)
-    return Mark(report.number, report.digest, attempt, worker, seconds, report.skipped, report.bytes)
+    name = f"{worker}, {report.kind}" if report.kind else worker
+    return Mark(
+        report.number, report.digest, attempt, name, report.seconds, report.skipped, report.bytes, report.file_digest
+    )
 
 
 def _shard_folders(report: BlockReport, targets: list[Target], grid: BlockGrid) -> set[Path]:
@@ -189,6 +193,9 @@ def _run(
             write_table(folder, table)
         done = done_blocks(folder, grid.count)
         empty, lost = done.empty, list[int]()
+        if done.damaged:
+            damaged = counted(done.damaged, "mark")
+            progress.note(f"{damaged} of the journal cannot be read; computing their blocks again")
         voxels, workers = 0, Counter[str]()
 
         def on_done(report: BlockReport, attempt: int, worker: str) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import TargetError
-from volseg.storage import RunRecord, read_record
+from volseg.storage import RunRecord, Written, joint_digest, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,8 +27,8 @@ class VolumeSink:
 
     def write(
         self, box: Box, volumes: Sequence[NDArray[np.uint8]], check: Callable[[], object] = lambda: None
-    ) -> tuple[str, int]:
-        """Write each volume's (classes, z, y, x); returns one digest of all, and their bytes as stored.
+    ) -> Written:
+        """Write each volume's (classes, z, y, x); returns the joint digests and the bytes of all.
 
         `check` is called before shards get their names.
         """
@@ -37,9 +36,8 @@ class VolumeSink:
             target.write(box, voxels if target.channels else voxels[0], check)
             for target, voxels in zip(self.targets, volumes, strict=True)
         ]
-        digests = [digest for digest, _ in written]
-        digest = digests[0] if len(digests) == 1 else blake2b("".join(digests).encode(), digest_size=16).hexdigest()
-        return digest, sum(size for _, size in written)
+        digests, sizes, file_digests = zip(*written, strict=True)
+        return Written(joint_digest(digests), sum(sizes), joint_digest(file_digests))
 
     def clear(self, box: Box, check: Callable[[], object] = lambda: None) -> None:
         """Delete the shards of a box in each volume; `check` is called before."""
@@ -62,7 +60,7 @@ class FencedSink:
     digest: str
     _accepted: list[bytes] = field(default_factory=list)
 
-    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> tuple[str, int]:
+    def write(self, box: Box, volumes: Sequence[NDArray[np.uint8]]) -> Written:
         """As `VolumeSink.write`.
 
         Raises:
@@ -92,9 +90,9 @@ class FencedSink:
 class NullSink:
     """Discards the voxels."""
 
-    def write(self, box: Box, volumes: Sequence[NDArray[Any]]) -> tuple[str, int]:
+    def write(self, box: Box, volumes: Sequence[NDArray[Any]]) -> Written:
         """Do nothing."""
-        return "", 0
+        return Written("", 0, "")
 
     def clear(self, box: Box) -> None:
         """Do nothing."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.cluster import Executor, SerialExecutor
-from volseg.inference import Engine, open_predictor
+from volseg.inference import Engine, open_predictor, worker_kind
 from volseg.inference.memory.malloc import release_heap, retain_heap
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
 from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
@@ -76,7 +76,8 @@ def open_pipeline(reference: RunRef) -> BlockPipeline:
     sink = FencedSink(VolumeSink(tuple(targets)), path, reference.digest)
     tables = [read_table(targets[0].journal, entry.statistics) for entry in record.models]
     members = ensemble_of(record, reference.models, tables)
-    return BlockPipeline(record.grid, members, reference.source.open(), sink, with_std=with_std)
+    kind = worker_kind(engine_of(record))
+    return BlockPipeline(record.grid, members, reference.source.open(), sink, with_std=with_std, kind=kind)
 
 
 def ensemble_of(

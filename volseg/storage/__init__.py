@@ -6,7 +6,8 @@ from volseg.storage.cache import cached
 from volseg.storage.convert import conversion_target, convert_stack, target_place
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
-from volseg.storage.journal import Journal, Mark, read_marks
+from volseg.storage.journal import Journal, read_marks
+from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
 from volseg.storage.place import Place, place_of
@@ -22,11 +23,13 @@ from volseg.storage.run_record import (
     RunRecord,
     Settings,
     SourceEntry,
+    is_target,
+    read_record,
 )
 from volseg.storage.section_folder import FolderStack
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
-from volseg.storage.target import Target, create_target, is_target, open_target, read_record
+from volseg.storage.target import Target, create_target, open_target
 from volseg.storage.unpacked_stack import UnpackedStack
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
@@ -60,6 +63,7 @@ __all__ = [
     "UnpackedStack",
     "Volume",
     "VolumeRef",
+    "Written",
     "cached",
     "cached_memmap",
     "claim_target",
@@ -68,6 +72,7 @@ __all__ = [
     "create_target",
     "is_stack",
     "is_target",
+    "joint_digest",
     "local_output",
     "moments_in_order",
     "open_mask",

@@ -46,10 +46,11 @@ def sync_tree(root: Path) -> None:
         folder = root / name
         for file in files:
             if file.endswith(".json"):
-                _sync_file(folder / file)
+                sync_file(folder / file)
         sync_folder(folder)
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Sync a file that this process wrote; its folder is not synced."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -1,60 +1,37 @@
-"""Journal of completed blocks: append-only segments with one line per block, written only by the driver.
+"""Journal of completed blocks: append-only segments with one mark per block, written only by the driver.
 
-    0/.volseg/journal-0001.jsonl      one segment per start of the run; its first line names the format
-    0/.volseg/journal-0002.jsonl
+    0/.volseg/journal-0001.marks      one segment per start of the run
+    0/.volseg/journal-0002.marks
     0/.volseg/lock                    locked while a driver writes
 
 A mark is written when the shards of its block are on the disk: their files are synced by the worker that wrote them,
-their folders and then the segment by the driver, for all marks of a quarter of a second together. A line without a
-newline was interrupted by the end of a driver: it is ignored, and its block is computed again.
+their folders and then the segment by the driver, for all marks of a quarter of a second together. A record that
+was interrupted by the end of a driver is ignored, and its block computed again, as that of a damaged one.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder
 from volseg.storage.lock import in_use, lock_file
+from volseg.storage.marks import JOURNAL_FORMAT, RECORD_BYTES, MarkDecoder, MarkEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
-JOURNAL_FORMAT = 2
-"""Of the segments. Format 1 has no first line and no `bytes`."""
+    from volseg.storage.marks import Mark
+
 _SYNC_SECONDS = 0.25
+_READ_RECORDS = 1 << 16
 _GROUP = 64
 """Marks that are written before that time has passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A completed block.
-
-    Attributes:
-        block: the block's number.
-        digest: digest of the written voxels, uint8 in C order.
-        attempt: number of the successful attempt, from 1.
-        worker: address of the worker.
-        seconds: time on the worker.
-        skipped: reason why nothing was computed and no shard written; empty if the block was computed.
-        bytes: of its shards, as stored; 0 if that is not known (format 1) or there are none.
-    """
-
-    block: int
-    digest: str
-    attempt: int
-    worker: str
-    seconds: float
-    skipped: str = ""
-    bytes: int = 0
 
 
 class Journal:
@@ -74,8 +51,9 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock_file(folder / "lock", in_use(folder.parent.parent))
             last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
-            self._segment = (folder / f"journal-{last + 1:04d}.jsonl").open("x")
-            self._append([json.dumps({"format": JOURNAL_FORMAT})])
+            self._segment = (folder / f"journal-{last + 1:04d}.marks").open("xb")
+            self._encoder = MarkEncoder()
+            self._append(self._encoder.header())
             sync_folder(folder)
             sync_folder(folder.parent)
         except TargetError:
@@ -153,7 +131,7 @@ class Journal:
             changed.update(dict.fromkeys(self._new_parents(folder)))
         for folder in changed:
             sync_folder(folder)
-        self._append([json.dumps(asdict(mark), separators=(",", ":")) for mark, _ in group])
+        self._append(self._encoder.encode(mark for mark, _ in group))
 
     def _new_parents(self, folder: Path) -> Iterator[Path]:
         """Folders whose entry for a folder of shards, or for one above it, may not be on the disk yet."""
@@ -163,8 +141,8 @@ class Journal:
             self._known.add(child)
             yield child.parent
 
-    def _append(self, lines: list[str]) -> None:
-        self._segment.write("\n".join(lines) + "\n")
+    def _append(self, records: bytes) -> None:
+        self._segment.write(records)
         self._segment.flush()
         os.fsync(self._segment.fileno())
 
@@ -177,42 +155,34 @@ class Journal:
 
 
 def _segments(folder: Path) -> list[Path]:
-    return sorted(folder.glob("journal-*.jsonl"))
+    return sorted(folder.glob("journal-*.marks"))
 
 
-def read_marks(folder: Path) -> Iterator[Mark]:
-    """Yield the marks of a target, oldest first; incomplete lines are ignored.
+def read_marks(folder: Path, on_damage: Callable[[Path, int], None] = lambda segment, records: None) -> Iterator[Mark]:
+    """Yield the marks of a target, oldest first.
+
+    Args:
+        folder: of the journal.
+        on_damage: called after a segment with the number of its records that are damaged, if there are any.
 
     Raises:
-        TargetError: a later version of volseg wrote the journal.
+        TargetError: another version of volseg wrote the journal.
     """
+    for old in folder.glob("journal-*.jsonl"):
+        _refuse_format("1 or 2", old)
     for segment in _segments(folder):
-        with segment.open(encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines):
-                document = _parse(line)
-                if number == 0 and "format" in document:
-                    _refuse_later_format(document["format"], segment)
-                elif "block" in document:
-                    try:
-                        yield Mark(**document)
-                    except TypeError:
-                        continue
+        decoder = MarkDecoder()
+        with segment.open("rb") as file:
+            while content := file.read(_READ_RECORDS * RECORD_BYTES):
+                yield from decoder.decode(content)
+                if decoder.format not in (0, JOURNAL_FORMAT):
+                    _refuse_format(decoder.format, segment)
+        if decoder.damaged:
+            on_damage(segment, decoder.damaged)
 
 
-def _parse(line: str) -> dict[str, Any]:
-    """The JSON object of a line; empty if the line is incomplete."""
-    if not line.endswith("\n"):
-        return {}
-    try:
-        document = json.loads(line)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _refuse_later_format(number: object, segment: Path) -> None:
-    if number != JOURNAL_FORMAT:
-        raise TargetError(
-            f"the journal {segment} has format {number}, this volseg reads up to {JOURNAL_FORMAT}; use the version "
-            "that wrote it, or start again with --overwrite"
-        )
+def _refuse_format(number: object, segment: Path) -> None:
+    raise TargetError(
+        f"the journal {segment} has format {number}, this volseg reads {JOURNAL_FORMAT}; use the version that wrote "
+        "it, or start again with --overwrite"
+    )

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import blake2b
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationError
+from xxhash import xxh3_64_hexdigest
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
 from volseg.config.base import FrozenModel
-from volseg.errors import redact
+from volseg.errors import TargetError, redact
 from volseg.registry import NORMALIZATIONS
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 
-FORMAT = 2
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_CHECKSUM, _FIRST_WITH_CHECKSUM = "checksum", 3
+FORMAT = 3
 """Of the record's fields; raised if a change keeps older readers from reading it."""
 NUMERICS = 2
 """Of the bytes that a run writes under one record; raised with any change of them."""
@@ -164,10 +171,67 @@ class RunRecord(FrozenModel):
         return BlockGrid(self.source.shape, self.settings.block, self.settings.region)
 
     @property
+    def form(self) -> dict[str, Any]:
+        """Shape, type, shards and chunks of the target's array, with a channel axis for several classes."""
+        settings, classes = self.settings, len(self.settings.classes)
+        channels, ones = ((classes,), (1,)) if classes > 1 else ((), ())
+        shards, chunks = ones + settings.shard, ones + settings.chunk
+        return {"shape": channels + self.source.shape, "type": "uint8", "shards": shards, "chunks": chunks}
+
+    @property
     def digest(self) -> str:
         """Digest of this record."""
         return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
 
     def to_attributes(self) -> dict[str, Any]:
-        """The record as Zarr attributes."""
-        return self.model_dump(mode="json")
+        """The record as Zarr attributes, with a checksum of them."""
+        attributes = self.model_dump(mode="json")
+        return attributes | {_CHECKSUM: _checksum(attributes)}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> RunRecord:
+        """The record of Zarr attributes.
+
+        Raises:
+            ValueError: they are no record, or were changed since they were written.
+        """
+        values = dict(attributes)
+        has_checksum = values.get("format", 1) >= _FIRST_WITH_CHECKSUM
+        if has_checksum and values.pop(_CHECKSUM, None) != _checksum(values):
+            raise ValueError("it was changed since it was written")
+        return cls.model_validate_json(json.dumps(values))
+
+
+def _checksum(attributes: Mapping[str, Any]) -> str:
+    return xxh3_64_hexdigest(json.dumps(attributes, sort_keys=True, separators=(",", ":")).encode())
+
+
+def is_target(path: Path) -> bool:
+    """Whether a path is the target of a run."""
+    try:
+        return "volseg" in json.loads((path / "zarr.json").read_text())["attributes"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read the run record of a target.
+
+    Raises:
+        TargetError: the path is not a target, or another version of volseg wrote the record.
+    """
+    try:
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        return RunRecord.from_attributes(attributes["volseg"])
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise TargetError(f"{path} has no run record; name the target of a `volseg predict`") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TargetError(
+            f"the run record in {path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
+            "use the version of volseg that wrote it, or start again with --overwrite"
+        ) from error
+    except ValueError as error:
+        raise TargetError(
+            f"the run record in {path} cannot be read: {error}; undo that, or start again with --overwrite"
+        ) from error

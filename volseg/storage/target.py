@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
+import numpy as np
 import zarr
-from pydantic import ValidationError
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from volseg.errors import TargetError
-from volseg.storage.durable import write_synced
+from volseg.storage.marks import Written, digest_of, joint_digest
 from volseg.storage.ome_zarr import image_attributes
 from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.publish import staged
-from volseg.storage.run_record import RunRecord
-from volseg.storage.shards import encode_shard, rename_shard
+from volseg.storage.shards import ShardFiles, rename_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +28,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Box, Zyx
     from volseg.storage.place import Place
+    from volseg.storage.run_record import RunRecord
 
 
 _PARTIALS = ".partial"
@@ -43,6 +40,7 @@ class Target:
 
     path: Path
     _array: zarr.Array[Any]
+    _files: list[ShardFiles] = field(default_factory=list, compare=False)
 
     @property
     def journal(self) -> Path:
@@ -60,7 +58,13 @@ class Target:
         """Length of the channel axis; 0 if there is none."""
         return int(self._array.shape[0]) if len(self._array.shape) > 3 else 0
 
-    def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object] = lambda: None) -> tuple[str, int]:
+    @property
+    def form(self) -> dict[str, Any]:
+        """Shape, type, shards and chunks of the array, channels included."""
+        array = self._array
+        return {"shape": array.shape, "type": array.dtype.name, "shards": array.shards, "chunks": array.chunks}
+
+    def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object] = lambda: None) -> Written:
         """Write a box of whole shards, (z, y, x), or (c, z, y, x) for all channels, and sync them to the disk.
 
         Each shard is written beside the others and then renamed, so that a reader sees the old one or the new.
@@ -71,9 +75,6 @@ class Target:
             check: called when the shards are written and not yet renamed; raises if the target is another's. A target
                 that is exchanged later takes the written shards with it, so that none is renamed into the new one.
 
-        Returns:
-            The digest of the voxels, and the bytes of the shards.
-
         Raises:
             TargetError: the box is not made of whole shards (two tasks would share one, and lose data silently), or
                 the voxels cannot be written.
@@ -81,7 +82,7 @@ class Target:
         self._refuse_shared(box)
         written: dict[Path, Path] = {}
         try:
-            size = sum(self._write_partial(shard, box, voxels, written) for shard in self._shards(box))
+            stored = [self._write_partial(shard, box, voxels, written) for shard in self._shards(box)]
             check()
             for partial, path in written.items():
                 rename_shard(partial, path)
@@ -92,10 +93,13 @@ class Target:
         finally:
             for partial in written:  # what was not renamed
                 partial.unlink(missing_ok=True)
-        return voxel_digest(voxels), size
+        sizes, digests = zip(*stored, strict=True)
+        return Written(voxel_digest(voxels), sum(sizes), joint_digest(digests))
 
-    def _write_partial(self, shard: tuple[int, ...], box: Box, voxels: NDArray[Any], written: dict[Path, Path]) -> int:
-        """Write a shard under a temporary name; returns its bytes.
+    def _write_partial(
+        self, shard: tuple[int, ...], box: Box, voxels: NDArray[Any], written: dict[Path, Path]
+    ) -> tuple[int, str]:
+        """Write a shard under a temporary name; returns the bytes of its file, and their digest.
 
         Args:
             shard: its position.
@@ -103,9 +107,16 @@ class Target:
             voxels: of the box.
             written: receives the temporary path, and that which the shard is to have.
         """
-        partial = self._partials() / uuid4().hex
+        position = dict(zip("czyx"[-len(shard) :], shard, strict=True))
+        part = [
+            slice(position[axis] * n - a, min(b, (position[axis] + 1) * n) - a)
+            for axis, n, a, b in zip("zyx", self.shard, box.start, box.stop, strict=True)
+        ]
+        channel = [slice(position["c"], position["c"] + 1)] if self.channels else []
+        partial = self._shard_files().write(np.ascontiguousarray(voxels[(*channel, *part)]))
         written[partial] = self._shard_file(shard)
-        return write_synced(partial, encode_shard(self._array, shard, self.shard, box, voxels))
+        content = partial.read_bytes()
+        return len(content), digest_of(content)
 
     def clear(self, box: Box, check: Callable[[], object] = lambda: None) -> None:
         """Delete the shards of a box, for all channels: its voxels read as 0, the fill value.
@@ -149,11 +160,11 @@ class Target:
         """Delete shards that were not renamed, because their process died."""
         shutil.rmtree(self.path / "0" / _PARTIALS, ignore_errors=True)
 
-    def _partials(self) -> Path:
-        """Folder of shards that are being written; it is made in the target, and never makes a target."""
-        folder = self.path / "0" / _PARTIALS
-        folder.mkdir(exist_ok=True)
-        return folder
+    def _shard_files(self) -> ShardFiles:
+        """The folder of shards that are being written; it is made in the target, and never makes a target."""
+        if not self._files or not self._files[0].is_open:  # another run of this target has removed it
+            self._files[:] = [ShardFiles(self._array, self.path / "0" / _PARTIALS)]
+        return self._files[0]
 
     def _refuse_shared(self, box: Box) -> None:
         ends = zip(box.start, box.stop, self.shard, self._array.shape[-3:], strict=True)
@@ -172,7 +183,7 @@ class Target:
 
 def voxel_digest(voxels: NDArray[Any]) -> str:
     """Return the digest of voxels in C order, for a mark of the journal."""
-    return blake2b(voxels.tobytes(), digest_size=16).hexdigest()
+    return digest_of(np.ascontiguousarray(voxels).data)
 
 
 def create_volume(  # noqa: PLR0913 - properties of a volume
@@ -268,30 +279,3 @@ def open_target(path: Path) -> Target:
     except (OSError, ValueError) as error:
         raise TargetError(f"{path} is not a target of volseg: {error}") from error
     return Target(path, array.with_config({"write_empty_chunks": True, "order": "C"}))
-
-
-def is_target(path: Path) -> bool:
-    """Whether a path is the target of a run."""
-    try:
-        return "volseg" in json.loads((path / "zarr.json").read_text())["attributes"]
-    except (OSError, KeyError, TypeError, ValueError):
-        return False
-
-
-def read_record(path: Path) -> RunRecord:
-    """Read the run record of a target.
-
-    Raises:
-        TargetError: the path is not a target, or another version of volseg wrote the record.
-    """
-    try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-        return RunRecord.model_validate_json(json.dumps(attributes["volseg"]))
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise TargetError(f"{path} has no run record; name the target of a `volseg predict`") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise TargetError(
-            f"the run record in {path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
-            "use the version of volseg that wrote it, or start again with --overwrite"
-        ) from error
