@@ -43,7 +43,7 @@ def refuse_damaged_pages(tiff: tifffile.TiffFile, path: Path) -> None:
                     f"{path} has {setting} {_text(own)} in page {number}, but {_text(expected)} in page 0; save it "
                     "again, with all pages alike"
                 )
-        if page.colormap is not None and not np.array_equal(page.colormap, first.colormap):
+        if page.colormap is not None and (first.colormap is None or not np.array_equal(page.colormap, first.colormap)):
             raise SourceError(f"{path} has another palette in page {number} than in page 0; save it as grey")
         _refuse_rotated(page, path, number)
     _refuse_cut_chain(tiff, path)

@@ -74,9 +74,7 @@ class UnpackedStack(Placed):
         try:
             states = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in self.stack.files]
         except OSError as error:
-            raise SourceError(
-                f"cannot read {error.filename}: {error.strerror}; restore it, or the link to it"
-            ) from error
+            raise SourceError(f"cannot read {error.filename}: {error.strerror}; restore it, or its link") from error
         key = f"{__version__} {self.location} {self.dtypes} {self.options} {states} {self.shape} {self.dtype}"
         return shared_memmap(key, self.shape, self.dtype, lambda: _slabs(self.stack))
 
