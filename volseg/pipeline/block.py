@@ -114,6 +114,7 @@ class BlockReport:
         predict_seconds: time of its forward passes.
         skipped: reason for not predicting it, such as `empty`; empty if it was predicted.
         bytes: that its voxels take as stored.
+        absent: number of chunks that the source lacks in its read box.
     """
 
     number: int
@@ -123,6 +124,7 @@ class BlockReport:
     predict_seconds: float
     skipped: str = ""
     bytes: int = 0
+    absent: int = 0
 
 
 def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:

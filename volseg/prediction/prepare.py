@@ -15,6 +15,7 @@ from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
 from volseg.models import ModelHeader, check_ensemble, read_card, resolve_classes, resolve_model
 from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
 from volseg.pipeline import Plan, PlanRequest, plan_run
+from volseg.prediction.absence import MissingChunks, missing_chunks
 from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.prediction.resume import refuse_other_inputs
 from volseg.prediction.source import given_voxel_size, read_options, refuse_undecodable, source_warnings
@@ -66,6 +67,7 @@ class RunSpec:
         uncertainty: write the standard deviation of the estimates too.
         measures_halo: whether the halo is measured on a worker when the run starts.
         halo_tolerance: requested for the halo; None for the default.
+        missing_chunks: what the user states of chunks that a Zarr lacks; None to count them.
         load: of a worker with one slot, on a CPU in float32; the run's own device, precision and slots replace these.
     """
 
@@ -88,6 +90,7 @@ class RunSpec:
     uncertainty: bool
     measures_halo: bool
     halo_tolerance: Tolerance | None
+    missing_chunks: MissingChunks
     load: Load
 
     @property
@@ -164,6 +167,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         uncertainty=config.uncertainty,
         measures_halo=config.halo == "auto" and recorded is None and has_choice,
         halo_tolerance=config.halo_tolerance,
+        missing_chunks=missing_chunks(config, volume, recorded),
         load=load,
     )
     return spec, recorded

@@ -30,29 +30,33 @@ class DoneBlocks:
         blocks: their numbers.
         empty: how many of them were empty.
         sizes: bytes of each block's shards by number, for `ShardCheck`.
+        lacking: how many of them read chunks that the source lacked.
     """
 
     blocks: BlockSet
     empty: int
     sizes: NDArray[np.int64]
+    lacking: int = 0
 
 
-def done_blocks(journal: Path, count: int) -> DoneBlocks:
+def done_blocks(journal: Path, count: int, *, accepts_missing: bool = True) -> DoneBlocks:
     """Read a journal; of several marks of a block the last counts.
 
     Args:
         journal: folder of the journal.
         count: blocks of the run in all.
+        accepts_missing: whether a block is done whose chunks the source lacked in part.
     """
-    done, empty, sizes = BlockSet(), BlockSet(), np.full(count, NO_SHARDS, np.int64)
+    done, empty, lacking, sizes = BlockSet(), BlockSet(), BlockSet(), np.full(count, NO_SHARDS, np.int64)
     for mark in read_marks(journal):
         if not 0 <= mark.block < count:
             continue
-        done.add(mark.block)
-        if mark.skipped == EMPTY:
-            empty.add(mark.block)
-        sizes[mark.block] = NO_SHARDS if mark.skipped else mark.bytes
-    return DoneBlocks(done, len(empty), sizes)
+        is_done = accepts_missing or not mark.absent
+        states = ((done, is_done), (empty, is_done and mark.skipped == EMPTY), (lacking, is_done and mark.absent > 0))
+        for blocks, holds in states:
+            (blocks.add if holds else blocks.discard)(mark.block)
+        sizes[mark.block] = NO_SHARDS if mark.skipped or not is_done else mark.bytes
+    return DoneBlocks(done, len(empty), sizes, len(lacking))
 
 
 def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) -> None:

@@ -46,6 +46,7 @@ class Mark:
         seconds: time on the worker.
         skipped: reason why nothing was computed and no shard written; empty if the block was computed.
         bytes: of its shards, as stored; 0 if that is not known (format 1) or there are none.
+        absent: number of chunks that the source lacked in its read box; written only if there are any.
     """
 
     block: int
@@ -55,6 +56,14 @@ class Mark:
     seconds: float
     skipped: str = ""
     bytes: int = 0
+    absent: int = 0
+
+    def line(self) -> str:
+        """The mark as JSON."""
+        fields = asdict(self)
+        if not self.absent:
+            del fields["absent"]
+        return json.dumps(fields, separators=(",", ":"))
 
 
 class Journal:
@@ -153,7 +162,7 @@ class Journal:
             changed.update(dict.fromkeys(self._new_parents(folder)))
         for folder in changed:
             sync_folder(folder)
-        self._append([json.dumps(asdict(mark), separators=(",", ":")) for mark, _ in group])
+        self._append([mark.line() for mark, _ in group])
 
     def _new_parents(self, folder: Path) -> Iterator[Path]:
         """Folders whose entry for a folder of shards, or for one above it, may not be on the disk yet."""
