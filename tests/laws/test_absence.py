@@ -36,6 +36,10 @@ CHUNK = "0/c/1/1/1"
 OPTIONS: dict[str, Any] = {"precision": "float32", "cluster": "serial", "halo": (0, 0, 0), "block": (2, 32, 32)}
 
 
+class ManyAtOnce(ThreadingHTTPServer):
+    request_queue_size = 64  # of 5 by default the kernel lets some wait for a second
+
+
 class Callback(NoteRecorder):
     """Calls a function when a number of blocks is done."""
 
@@ -218,8 +222,8 @@ def server(tmp_path: Path) -> Iterator[tuple[str, set[str]]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(tmp_path))) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
+    with ManyAtOnce(("127.0.0.1", 0), partial(Server, directory=str(tmp_path))) as listening:
+        thread = threading.Thread(target=partial(listening.serve_forever, 0.01))
         thread.start()
         yield f"http://127.0.0.1:{listening.server_port}", lost
         listening.shutdown()

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import obstore
 from obstore.exceptions import PermissionDeniedError
-from obstore.store import HTTPStore
 from zarr.storage import LocalStore
 
 from volseg.blocks import Box
 from volseg.errors import SourceError, TargetError
 from volseg.storage.durable import write_synced
+from volseg.storage.zarr_store import may_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -135,7 +135,7 @@ def take_census(volume: Volume, box: Box) -> Census:
     span, store, naming = grid.covering(box), grid.array.store, grid.naming()
     bits = np.zeros(-(-prod(span.shape) // 8), np.uint8)
     try:
-        if naming is None or (not isinstance(store, LocalStore) and isinstance(store.store, HTTPStore)):  # type: ignore[attr-defined]
+        if naming is None or not may_list(store):  # type: ignore[arg-type]  # that of `open_store`
             return _sampled(grid, span)
         for rows in _listed(grid, span, *naming):
             at = _offsets(grid, span, rows)

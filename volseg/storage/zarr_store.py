@@ -58,6 +58,11 @@ class RemoteStore(ObjectStore[Any]):
         return False
 
 
+def may_list(store: LocalStore | RemoteStore) -> bool:
+    """Whether it makes sense to ask a store for its keys: a web server does not tell them."""
+    return isinstance(store, LocalStore) or not isinstance(store.store, obstore.store.HTTPStore)
+
+
 @contextmanager
 def missing_keys() -> Iterator[set[str]]:
     """Collect the keys that remote stores do not find while this thread reads; zarr's own tasks inherit its context."""
