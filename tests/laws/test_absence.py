@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from volseg.cli.main import main
+from volseg.cluster import SerialExecutor
 from volseg.config import PredictConfig
 from volseg.errors import ConfigError, ResumeError, SourceError
 from volseg.prediction import constants
@@ -189,6 +190,18 @@ def test_a_chunk_that_goes_missing_before_the_statistics_ends_the_run(
     monkeypatch.setattr(constants, "_measure", lose_and_measure)
     with pytest.raises(SourceError, match="chunk c/1/1/1 of .* was there at the start and is gone"):
         run(raw, tmp_path / "out.zarr", model)
+
+
+def test_a_file_that_changes_during_the_statistics_ends_the_run(model: Path, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "raw.h5"
+    with h5py.File(path, "w") as file:
+        file["raw"] = blobs(SHAPE)
+    spec, _ = prepare(PredictConfig(source=str(path), target=str(tmp_path / "a"), model=str(model), **OPTIONS))
+    with path.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(SourceError, match="has changed"):
+        constants.run_constants(spec, SerialExecutor(), NoteRecorder())
 
 
 def test_the_census_of_the_start_counts_for_a_resume_also_if_its_file_is_lost(

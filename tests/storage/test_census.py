@@ -11,7 +11,7 @@ import zarr
 
 from volseg.blocks import Box
 from volseg.errors import SourceError, TargetError
-from volseg.storage import open_readable, open_volume, read_census, take_census
+from volseg.storage import open_readable, open_volume, read_census, take_census, unpacked_stack
 from volseg.storage import watch as watching
 
 if TYPE_CHECKING:
@@ -119,3 +119,20 @@ def test_a_file_that_is_gone_or_changed_is_noticed(tmp_path: Path, kind: str, mo
     touched.unlink()
     with pytest.raises(SourceError, match="is gone"):
         volume.confirm()
+
+
+def test_a_section_that_changes_while_a_stack_is_decoded_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "raw.tif"
+    tifffile.imwrite(path, np.ones((2, 8, 8), np.uint8), photometric="minisblack")
+
+    def slabs(stack: Any) -> Any:
+        with path.open("ab") as file:
+            file.write(b"\0")
+        yield stack.read(0, 2)
+
+    monkeypatch.setattr(unpacked_stack, "_slabs", slabs)
+    with pytest.raises(SourceError, match="has changed"):
+        open_readable(str(path)).read(Box.of_shape((2, 8, 8)))
