@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 SHAPE = (4, 64, 64)
 CHUNK = "0/c/1/1/1"
 """Sections 2 and 3, rows and columns from 32 on."""
-OPTIONS: dict[str, Any] = {"precision": "float32", "cluster": "serial", "halo": (0, 0, 0), "block": (2, 32, 32)}
+OPTIONS: dict[str, Any] = {
+    "precision": "float32",
+    "cluster": "serial",
+    "halo": (0, 0, 0),
+    "block": (2, 32, 32),
+    "tile": (1, 32, 32),
+}
 
 
 class ManyAtOnce(ThreadingHTTPServer):
@@ -60,7 +66,7 @@ class Callback(NoteRecorder):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model") / "m.safetensors")
+    return make_model(tmp_path_factory.mktemp("model") / "m.safetensors", arguments={"width": 2, "depth": 1})
 
 
 @pytest.fixture
@@ -68,11 +74,11 @@ def raw(tmp_path: Path) -> Path:
     return make_volume(tmp_path / "raw.zarr", SHAPE)
 
 
-@pytest.fixture
-def whole(raw: Path, model: Path, tmp_path: Path) -> np.ndarray:
+@pytest.fixture(scope="module")
+def whole(model: Path) -> np.ndarray:
     """The map of the complete source."""
-    run(raw, tmp_path / "whole.zarr", model)
-    return read_volume(tmp_path / "whole.zarr")
+    run(make_volume(model.parent / "raw.zarr", SHAPE), model.parent / "whole.zarr", model)
+    return read_volume(model.parent / "whole.zarr")
 
 
 def run(raw: Path | str, target: Path, model: Path, progress: NoteRecorder | None = None, **options: Any) -> Summary:
@@ -204,10 +210,10 @@ def test_a_file_that_changes_during_the_statistics_ends_the_run(model: Path, tmp
         constants.run_constants(spec, SerialExecutor(), NoteRecorder())
 
 
+@pytest.mark.slow
 def test_the_census_of_the_start_counts_for_a_resume_also_if_its_file_is_lost(
     raw: Path, model: Path, tmp_path: Path
 ) -> None:
-    model = make_model(tmp_path / "fixed.safetensors", mode="section")
     run(raw, tmp_path / "out.zarr", model)
     folder = open_target(tmp_path / "out.zarr").journal
     (census,) = folder.glob("chunks-*.bin")
@@ -245,7 +251,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, set[str]]]:
 
 def command(source: str, target: Path, model: Path, *more: str) -> Result:
     arguments = ["predict", source, str(target), "--model", str(model), "--halo", "0,0,0", "--block", "2,32,32"]
-    arguments += ["--precision", "float32", "--cluster", "serial", "--json", *more]
+    arguments += ["--tile", "1,32,32", "--precision", "float32", "--cluster", "serial", "--json", *more]
     return CliRunner().invoke(main, arguments, catch_exceptions=False)
 
 
@@ -272,10 +278,9 @@ def test_chunks_that_a_web_server_lacks_end_in_exit_code_3_until_they_are_served
 
 
 def test_a_chunk_that_a_web_server_serves_again_heals_the_map_at_the_next_resume(
-    raw: Path, whole: np.ndarray, server: tuple[str, set[str]], tmp_path: Path
+    raw: Path, model: Path, whole: np.ndarray, server: tuple[str, set[str]], tmp_path: Path
 ) -> None:
     url, lost = server
-    model = make_model(tmp_path / "m.safetensors")
     progress = Callback(0, partial(lost.add, "c/1/1/1"))
     summary = run(f"{url}/{raw.name}", tmp_path / "out.zarr", model, progress)
     assert (summary.chunks_absent, summary.lacking, summary.unexplained, summary.failed) == (0, 1, 1, {})

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from volseg.storage.chunk_grid import ChunkGrid
     from volseg.storage.zarr_volume import Volume
 
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 _THREADS = 16
 _AHEAD = 64
 """Listings that are under way or wait to be counted."""
@@ -93,7 +94,7 @@ class Census:
         partial_path = path.with_suffix(f".{os.getpid()}.partial")
         try:
             partial_path.unlink(missing_ok=True)
-            write_synced(partial_path, self._header + zlib.compress(self.bits, 6))
+            write_synced(partial_path, self._header + zlib.compress(self.bits.tobytes()))
             partial_path.replace(path)
         except OSError as error:
             raise TargetError(f"cannot write {path}: {error.strerror or error}; free some space") from error
