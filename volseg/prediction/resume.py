@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,13 +30,13 @@ class DoneBlocks:
         blocks: their numbers.
         empty: how many of them were empty.
         sizes: bytes of each block's shards by number, for `ShardCheck`.
-        lacking: how many of them read chunks that the source lacked.
+        lacking: those that read chunks which the source lacked.
     """
 
     blocks: BlockSet
     empty: int
     sizes: NDArray[np.int64]
-    lacking: int = 0
+    lacking: BlockSet = field(default_factory=BlockSet)
 
 
 def done_blocks(journal: Path, count: int, *, accepts_missing: bool = True) -> DoneBlocks:
@@ -56,7 +56,7 @@ def done_blocks(journal: Path, count: int, *, accepts_missing: bool = True) -> D
         for blocks, holds in states:
             (blocks.add if holds else blocks.discard)(mark.block)
         sizes[mark.block] = NO_SHARDS if mark.skipped or not is_done else mark.bytes
-    return DoneBlocks(done, len(empty), sizes, len(lacking))
+    return DoneBlocks(done, len(empty), sizes, lacking)
 
 
 def refuse_if_different(recorded: RunRecord, requested: RunRecord, target: str) -> None:

@@ -208,11 +208,11 @@ def _run(
         voxels, workers = 0, Counter[str]()
 
         def on_done(report: BlockReport, attempt: int, worker: str) -> None:
-            nonlocal voxels, empty, lacking
+            nonlocal voxels, empty
             journal.mark(_mark(report, attempt, worker), _shard_folders(report, targets, grid))
             voxels += report.voxels
             empty += report.skipped == EMPTY
-            lacking += report.absent > 0
+            (lacking.add if report.absent else lacking.discard)(report.number)
             workers[worker] += 1
 
         progress.begin(planned - len(done.blocks))
@@ -234,8 +234,8 @@ def _run(
         chunks=record.source.chunks,
         chunks_checked=record.source.chunks_checked,
         chunks_absent=record.source.chunks_absent,
-        lacking=lacking,
-        unexplained=0 if rule.explains else lacking,
+        lacking=len(lacking),
+        unexplained=0 if rule.explains else len(lacking),
         all_empty=0 < empty == len(done.blocks) + outcome.done and not outcome.failed,
         voxels=voxels,
         seconds=time.perf_counter() - started,
