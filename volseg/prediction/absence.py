@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from volseg.blocks import Box
-from volseg.errors import ConfigError, ResumeError, SourceError, TargetError
+from volseg.errors import ResumeError, SourceError, TargetError
 from volseg.pipeline import is_constant
 from volseg.storage import Census, Volume, open_target, read_census, take_census
 from volseg.text import counted
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Zyx
     from volseg.cluster import Progress
-    from volseg.config import PredictConfig
     from volseg.prediction.prepare import RunSpec
+    from volseg.prediction.source import MissingChunks
     from volseg.storage import Readable, RunRecord
-
-MissingChunks = Literal["fill", "refuse"] | None
 
 
 @dataclass(frozen=True)
@@ -106,17 +104,6 @@ class CheckedSource:
         """
         if isinstance(self._volume, _Confirmed):
             self._volume.confirm()
-
-
-def missing_chunks(config: PredictConfig, volume: Readable, recorded: RunRecord | None) -> MissingChunks:
-    """What the user states of missing chunks, or stated when the run was started.
-
-    Raises:
-        ConfigError: the source has no chunks of which some may be missing.
-    """
-    if config.missing_chunks is not None and not isinstance(volume, Volume):
-        raise ConfigError(f"--missing-chunks does not apply to {volume.location}, which is no Zarr; leave it out")
-    return config.missing_chunks or (recorded.source.missing_chunks if recorded else None)
 
 
 def chunk_rule(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> ChunkRule:

@@ -15,10 +15,16 @@ from volseg.inference import ORIENTATIONS, Load, Orientations, Precision
 from volseg.models import ModelHeader, check_ensemble, read_card, resolve_classes, resolve_model
 from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rotation, refuse_voxel_size_mismatch
 from volseg.pipeline import Plan, PlanRequest, plan_run
-from volseg.prediction.absence import MissingChunks, missing_chunks
 from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.prediction.resume import refuse_other_inputs
-from volseg.prediction.source import given_voxel_size, read_options, refuse_undecodable, source_warnings
+from volseg.prediction.source import (
+    MissingChunks,
+    given_voxel_size,
+    missing_chunks,
+    read_options,
+    refuse_undecodable,
+    source_warnings,
+)
 from volseg.storage import (
     BlockMask,
     Place,

@@ -15,7 +15,7 @@ from volseg.cluster import Executor, SerialExecutor
 from volseg.inference import Engine, open_predictor
 from volseg.inference.memory.malloc import release_heap, retain_heap
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
-from volseg.prediction.absence import CheckedSource, ChunkRule, MissingChunks
+from volseg.prediction.absence import CheckedSource, ChunkRule
 from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
 from volseg.storage import UNCERTAINTY, Readable, RunRecord, VolumeRef, open_target, read_census, read_table
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from volseg.ops import Statistics
+    from volseg.prediction.source import MissingChunks
 
 _CACHED_RUNS = 2
 _pipelines: dict[RunRef, tuple[BlockPipeline, Readable, ChunkRule]] = {}
