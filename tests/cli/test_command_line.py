@@ -23,9 +23,9 @@ OPTIONS = {
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
         "--axes", "--block", "--calibrate", "--channel", "--chunk", "--classes", "--cluster", "--device", "--dry-run",
-        "--halo", "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--missing", "--model",
-        "--orientations", "--overwrite", "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile",
-        "--tls", "--uncertainty", "--voxel-size", "--workers",
+        "--halo", "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--missing", "--missing-chunks",
+        "--model", "--orientations", "--overwrite", "--precision", "--resume", "--roi", "--scale-level", "--shard",
+        "--tile", "--tls", "--uncertainty", "--voxel-size", "--workers",
         "SOURCE", "TARGET",
     ],
     "evaluate": [

@@ -35,6 +35,18 @@ class BlockSet:
             bits[bit >> 3] |= mask
             self._count += 1
 
+    def discard(self, number: int) -> None:
+        """Remove a number; one that is not in the set changes nothing.
+
+        >>> done = BlockSet([3, 4])
+        >>> done.discard(3), done.discard(9), 3 in done, len(done)
+        (None, None, False, 1)
+        """
+        if number in self:
+            page, bit = divmod(number, _PAGE_BITS)
+            self._pages[page][bit >> 3] &= ~(1 << (bit & 7))
+            self._count -= 1
+
     def __contains__(self, number: int) -> bool:
         page, bit = divmod(number, _PAGE_BITS)
         bits = self._pages.get(page)

@@ -22,6 +22,11 @@ _ALL_EMPTY = (
     "--scale-level, --roi or --mask was meant"
 )
 
+_UNEXPLAINED = (
+    "read chunks that the server does not have, and it does not list what it has: the source counts as their fill "
+    "value there. --resume reads these blocks again; --missing-chunks fill accepts them"
+)
+
 
 @click.command()
 @click.argument("source")
@@ -48,6 +53,8 @@ _ALL_EMPTY = (
     help="Read this level of an OME-Zarr SOURCE.  [default: 0]",
 )
 @reading_options
+@click.option("--missing-chunks", type=click.Choice(["fill", "refuse"]),
+              help="For chunks that a Zarr lacks.  [default: fill; over http, exit code 3]")  # fmt: skip
 @click.option("--shard", type=ZyxType(), help="Voxels of one file of TARGET.  [default: the block]")
 @click.option("--chunk", type=ZyxType(), help="Voxels that viewers fetch at once.  [default: about 64^3]")
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Predict this region only; it grows to whole shards.")
@@ -123,7 +130,9 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
         _print_summary(summary)
     if summary.all_empty:
         click.echo(f"Warning: {_ALL_EMPTY}", err=True)
-    raise SystemExit(3 if summary.failed else 0)
+    if summary.unexplained:
+        click.echo(f"Warning: {counted(summary.unexplained, 'block')} {_UNEXPLAINED}", err=True)
+    raise SystemExit(3 if summary.failed or summary.unexplained else 0)
 
 
 def _interrupt_on_terminate() -> None:
@@ -159,6 +168,8 @@ def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, 
 def _print_summary(summary: Summary) -> None:
     skipped = ", ".join(f"{count} {reason}" for reason, count in summary.skipped.items() if count)
     skipped_text = f" (skipped: {skipped})" if skipped else ""
+    if summary.lacking:
+        skipped_text += f" ({summary.lacking} read missing chunks)"
     if not summary.done and not summary.failed:
         click.echo(
             f"{summary.target}: {summary.already_done} of {counted(summary.blocks, 'block')} done before"

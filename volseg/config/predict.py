@@ -26,6 +26,7 @@ class PredictOptions(TypedDict, total=False):
     axes: str | None
     channel: str | int | None
     missing: Literal["refuse", "blank", "nearest"] | None
+    missing_chunks: Literal["fill", "refuse"] | None
     shard: Zyx | None
     chunk: Zyx | None
     roi: str | None
@@ -64,6 +65,8 @@ class PredictConfig(FrozenModel):
     """Of the source, by name or number."""
     missing: Literal["refuse", "blank", "nearest"] | None = None
     """What to read for numbers that a folder of sections lacks; None: they are refused."""
+    missing_chunks: Literal["fill", "refuse"] | None = None
+    """What to do about chunks that a Zarr lacks; None: they are filled, and where the store does not list counted."""
     shard: Zyx | None = None
     chunk: Zyx | None = None
     roi: str | None = None

@@ -9,6 +9,7 @@ from volseg.pipeline.block import (
     Predictor,
     Sink,
     Source,
+    is_constant,
     process_block,
 )
 from volseg.pipeline.plan import Plan, PlanRequest, plan_run
@@ -24,6 +25,7 @@ __all__ = [
     "Predictor",
     "Sink",
     "Source",
+    "is_constant",
     "plan_run",
     "process_block",
 ]

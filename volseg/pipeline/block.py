@@ -119,6 +119,7 @@ class BlockReport:
         bytes: that its voxels take as stored.
         file_digest: of these bytes.
         kind: of the worker.
+        absent: number of chunks that the source lacks in its read box.
     """
 
     number: int
@@ -130,6 +131,7 @@ class BlockReport:
     bytes: int = 0
     file_digest: str = ""
     kind: str = ""
+    absent: int = 0
 
 
 def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:

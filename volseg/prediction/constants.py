@@ -12,6 +12,7 @@ import numpy as np
 from volseg.blocks import ceil_to
 from volseg.errors import ResumeError, TargetError
 from volseg.ops.moments import pooled
+from volseg.prediction.absence import CheckedSource, ChunkRule
 from volseg.storage import (
     SlabStatistics,
     moments_in_order,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.blocks import Box
+    from volseg.blocks import Box, Zyx
     from volseg.cluster import Executor, Progress
     from volseg.pipeline import Plan
     from volseg.prediction.prepare import RunSpec
@@ -58,7 +59,13 @@ class RunConstants:
     fills: tuple[float, ...] = ()
 
 
-def run_constants(spec: RunSpec, executor: Executor, progress: Progress, samples: int | None = None) -> RunConstants:
+def run_constants(
+    spec: RunSpec,
+    executor: Executor,
+    progress: Progress,
+    samples: int | None = None,
+    rule: ChunkRule | None = None,
+) -> RunConstants:
     """Read every section that a block needs once, in parallel, within the region and the mask.
 
     Networks that normalise by their training's constants need no pass, unless the source may hold NaN.
@@ -68,9 +75,10 @@ def run_constants(spec: RunSpec, executor: Executor, progress: Progress, samples
         executor: whose workers read.
         progress: receives the time left and what was found.
         samples: number of sections to measure instead of all; the others take the constants of the nearest.
+        rule: which chunks the source may lack; None for any.
 
     Raises:
-        SourceError: voxels cannot be read, or are NaN in the midst of tissue.
+        SourceError: voxels cannot be read, or are NaN in the midst of tissue; a chunk is missing that must not be.
     """
     normalizations = [model.card.normalization for model in spec.models]
     modes = sorted({one.mode for one in normalizations if one.scope != "training"})
@@ -78,7 +86,7 @@ def run_constants(spec: RunSpec, executor: Executor, progress: Progress, samples
         return RunConstants(tuple(table_of([one.training]) for one in normalizations))
     region = spec.plan.grid.region
     ranges = _section_ranges(spec, samples)
-    results = _measure(spec, executor, progress, ranges, modes)
+    results = _measure(spec, executor, progress, ranges, modes, rule or ChunkRule())
     numbers = [z for first, stop in ranges for z in range(first, stop)]
     constants: dict[str, NDArray[np.float64]] = {}
     for index, mode in enumerate(modes):
@@ -106,7 +114,12 @@ def needs_pass(spec: RunSpec) -> bool:
 
 
 def confirmed_constants(
-    spec: RunSpec, recorded: RunRecord, marks: SourceMarks | None, executor: Executor, progress: Progress
+    spec: RunSpec,
+    recorded: RunRecord,
+    marks: SourceMarks | None,
+    executor: Executor,
+    progress: Progress,
+    rule: ChunkRule | None = None,
 ) -> RunConstants:
     """The frozen constants of a run to resume, if its source is still the one that it began with.
 
@@ -118,6 +131,7 @@ def confirmed_constants(
         marks: of the source's files as they are.
         executor: whose workers read.
         progress: receives a note before a pass.
+        rule: as in `run_constants`.
 
     Raises:
         ResumeError: the source was edited, or may have been.
@@ -138,7 +152,7 @@ def confirmed_constants(
         )
     if recorded.source.marks != marks:
         progress.note(f"the modification marks of the source differ ({changed}): its sections are measured again")
-    again = run_constants(spec, executor, progress)
+    again = run_constants(spec, executor, progress, rule=rule)
     for number, (entry, table) in enumerate(zip(recorded.models, again.tables, strict=True)):
         if table_digest(table) != entry.statistics and not (tables and _agree(tables[number], table)):
             raise ResumeError(
@@ -179,7 +193,12 @@ def _sections_around(plan: Plan) -> Iterator[tuple[int, int]]:
 
 
 def _measure(
-    spec: RunSpec, executor: Executor, progress: Progress, ranges: list[tuple[int, int]], modes: list[str]
+    spec: RunSpec,
+    executor: Executor,
+    progress: Progress,
+    ranges: list[tuple[int, int]],
+    modes: list[str],
+    rule: ChunkRule,
 ) -> list[SlabStatistics]:
     progress.stage("measuring grey values")
     mask = spec.mask
@@ -190,7 +209,8 @@ def _measure(
     lengths = {first: stop - first for first, stop in ranges}
     results: list[SlabStatistics] = []
     done = 0
-    for slab in executor.map(measure, slabs_and_blocks):
+    for slab, absent in executor.map(measure, slabs_and_blocks):
+        rule.check(spec.volume, absent)
         results.append(slab)
         done += lengths[slab.first]
         advance(done)
@@ -199,10 +219,13 @@ def _measure(
 
 def measure_slab(
     item: tuple[tuple[int, int], KeptBlocks | None], volume: Readable, modes: tuple[str, ...], region: Box
-) -> SlabStatistics:
-    """As `slab_statistics`, of (sections, mask); runs on a worker."""
+) -> tuple[SlabStatistics, set[Zyx]]:
+    """As `slab_statistics`, of (sections, mask), and the chunks that the source lacks; runs on a worker."""
     sections, mask = item
-    return slab_statistics(volume, sections, modes, region, mask)
+    source = CheckedSource(volume, ChunkRule())
+    measured = slab_statistics(source, sections, modes, region, mask)
+    source.confirm()
+    return measured, source.absent
 
 
 def _state(progress: Progress, empty: int, not_finite: int, sections: int, fills: tuple[float, ...]) -> None:

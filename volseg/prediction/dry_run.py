@@ -125,7 +125,11 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
     """
     plan, mask, volume = spec.plan, spec.mask, spec.volume
     grid, largest = plan.grid, plan.grid.largest_box
-    done = len(done_blocks(open_target(spec.target).journal, recorded.grid.count).blocks) if recorded else 0
+    done = 0
+    if recorded is not None:
+        accepts = spec.missing_chunks == "fill" or bool(recorded.source.chunk_census)
+        marked = done_blocks(open_target(spec.target).journal, recorded.grid.count, accepts_missing=accepts)
+        done = len(marked.blocks)
     planned = mask.count if mask else grid.count
     if not tilings:
         tilings = [options[0] for options in tilings_of(plan, recorded.models if recorded else None)]

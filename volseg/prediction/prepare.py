@@ -17,7 +17,14 @@ from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rot
 from volseg.pipeline import Plan, PlanRequest, plan_run
 from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.prediction.resume import refuse_other_inputs
-from volseg.prediction.source import given_voxel_size, read_options, refuse_undecodable, source_warnings
+from volseg.prediction.source import (
+    MissingChunks,
+    given_voxel_size,
+    missing_chunks,
+    read_options,
+    refuse_undecodable,
+    source_warnings,
+)
 from volseg.storage import (
     BlockMask,
     Place,
@@ -66,6 +73,7 @@ class RunSpec:
         uncertainty: write the standard deviation of the estimates too.
         measures_halo: whether the halo is measured on a worker when the run starts.
         halo_tolerance: requested for the halo; None for the default.
+        missing_chunks: what the user states of chunks that a Zarr lacks; None to count them.
         load: of a worker with one slot, on a CPU in float32; the run's own device, precision and slots replace these.
     """
 
@@ -88,6 +96,7 @@ class RunSpec:
     uncertainty: bool
     measures_halo: bool
     halo_tolerance: Tolerance | None
+    missing_chunks: MissingChunks
     load: Load
 
     @property
@@ -164,6 +173,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         uncertainty=config.uncertainty,
         measures_halo=config.halo == "auto" and recorded is None and has_choice,
         halo_tolerance=config.halo_tolerance,
+        missing_chunks=missing_chunks(config, volume, recorded),
         load=load,
     )
     return spec, recorded

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from volseg.errors import ClusterError
 from volseg.inference import Engine, WorkerInfo, choose_precision, threads_per_worker, worker_info
+from volseg.prediction.absence import ChunkRule, census_fields
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.autotune.tuner import Tuner
 from volseg.prediction.constants import RunConstants, confirmed_constants, needs_pass, run_constants
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
 
 
 def resolve_run(
-    spec: RunSpec, recorded: RunRecord | None, executor: Executor, progress: Progress, samples: int | None = None
+    spec: RunSpec,
+    recorded: RunRecord | None,
+    executor: Executor,
+    progress: Progress,
+    samples: int | None = None,
+    rule: ChunkRule | None = None,
 ) -> tuple[RunRecord, RunConstants]:
     """Decide all that the bytes depend on, from the workers' hardware and from measurements on them.
 
@@ -40,6 +46,7 @@ def resolve_run(
         executor: whose workers are asked.
         progress: receives what is measured.
         samples: sections from which the constants are computed, if the run is only calibrated; None for all.
+        rule: which chunks the source may lack; None for any.
 
     Returns:
         The record, and the constants of each network's input.
@@ -47,7 +54,7 @@ def resolve_run(
     Raises:
         ResumeError: the recorded run had other weights, settings or source.
     """
-    volume = spec.volume
+    volume, rule = spec.volume, rule or ChunkRule()
     workers: list[WorkerInfo] = executor.run_on_all(worker_info, spec.device)
     source = SourceEntry(
         location=volume.location,
@@ -59,12 +66,13 @@ def resolve_run(
         marks=source_marks(volume.location),
         translation_nm=spec.place.translation_nm,
         voxel_size_given=spec.voxel_size_given,
+        **census_fields(rule),
     )
     settings = _settings(spec, recorded, executor, workers)
     constants = (
-        confirmed_constants(spec, recorded, source.marks, executor, progress)
+        confirmed_constants(spec, recorded, source.marks, executor, progress, rule)
         if recorded
-        else run_constants(spec, executor, progress, samples)
+        else run_constants(spec, executor, progress, samples, rule)
     )
     covered = ["16 windows", *(["modification marks"] if source.marks else [])]
     covered += ["mean and deviation of each section"] if needs_pass(spec) else []

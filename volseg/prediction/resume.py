@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,31 +31,35 @@ class DoneBlocks:
         empty: how many of them were empty.
         sizes: bytes of each block's shards by number, for `ShardCheck`.
         damaged: marks that cannot be read; their blocks are not among the done ones.
+        lacking: those that read chunks which the source lacked.
     """
 
     blocks: BlockSet
     empty: int
     sizes: NDArray[np.int64]
     damaged: int = 0
+    lacking: BlockSet = field(default_factory=BlockSet)
 
 
-def done_blocks(journal: Path, count: int) -> DoneBlocks:
+def done_blocks(journal: Path, count: int, *, accepts_missing: bool = True) -> DoneBlocks:
     """Read a journal; of several marks of a block the last counts.
 
     Args:
         journal: folder of the journal.
         count: blocks of the run in all.
+        accepts_missing: whether a block is done whose chunks the source lacked in part.
     """
-    done, empty, sizes = BlockSet(), BlockSet(), np.full(count, NO_SHARDS, np.int64)
+    done, empty, lacking, sizes = BlockSet(), BlockSet(), BlockSet(), np.full(count, NO_SHARDS, np.int64)
     damaged: list[int] = []
     for mark in read_marks(journal, lambda _, records: damaged.append(records)):
         if not 0 <= mark.block < count:
             continue
-        done.add(mark.block)
-        if mark.skipped == EMPTY:
-            empty.add(mark.block)
-        sizes[mark.block] = NO_SHARDS if mark.skipped else mark.bytes
-    return DoneBlocks(done, len(empty), sizes, sum(damaged))
+        is_done = accepts_missing or not mark.absent
+        states = ((done, is_done), (empty, is_done and mark.skipped == EMPTY), (lacking, is_done and mark.absent > 0))
+        for blocks, holds in states:
+            (blocks.add if holds else blocks.discard)(mark.block)
+        sizes[mark.block] = NO_SHARDS if mark.skipped or not is_done else mark.bytes
+    return DoneBlocks(done, len(empty), sizes, sum(damaged), lacking)
 
 
 def refuse_edited_metadata(target: Target, record: RunRecord) -> None:

@@ -18,6 +18,7 @@ from volseg.cluster import Executor, Progress, connect, refuse_other_versions, r
 from volseg.errors import TargetError
 from volseg.pipeline import EMPTY
 from volseg.plots.curves import plot_halo_curve
+from volseg.prediction.absence import chunk_rule
 from volseg.prediction.autotune.halo import halo_lines
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.resume import done_blocks, refuse_edited_metadata
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import BlockGrid
     from volseg.pipeline import BlockReport
+    from volseg.prediction.absence import ChunkRule
     from volseg.prediction.constants import RunConstants
     from volseg.prediction.prepare import RunSpec
     from volseg.storage import Target
@@ -59,6 +61,11 @@ class Summary:
         skipped: number of blocks that were not computed, in this start or an earlier one, by reason: `empty`, or
             `outside the mask` (these do not count as done).
         failed: block numbers with the reason of each.
+        chunks: of the source, a Zarr, that the run reads; 0 if it is none.
+        chunks_checked: of these, how many were looked for before the first block.
+        chunks_absent: of the checked ones, how many the source lacked; they read as the fill value.
+        lacking: blocks, in this start or an earlier one, that read chunks which the source lacked.
+        unexplained: of these, how many read chunks that neither a listing of the store nor the user said to be missing.
         all_empty: whether every block of the run was empty, so that the map is 0 everywhere.
         voxels: written in this start.
         seconds: from the first block sent to the last completed.
@@ -74,6 +81,11 @@ class Summary:
     done: int
     skipped: dict[str, int]
     failed: dict[int, str]
+    chunks: int
+    chunks_checked: int
+    chunks_absent: int
+    lacking: int
+    unexplained: int
     all_empty: bool
     voxels: int
     seconds: float
@@ -101,12 +113,13 @@ def execute(
         progress.stage("waiting for workers")
     with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
         refuse_other_versions(executor, progress)
-        record, constants = resolve_run(spec, recorded, executor, progress)
+        rule = chunk_rule(spec, recorded, progress)
+        record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
         if recorded is None:
             create_target(spec.target, record, spec.place, overwrite=spec.overwrite)
             _save_halo_curves(spec, record, progress)
         order = record.grid.numbers() if numbers is None else numbers
-        return _run(spec, record, constants, executor, progress, order)
+        return _run(spec, record, constants, rule, executor, progress, order)
 
 
 def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> None:
@@ -145,9 +158,16 @@ def _take_over(path: Path, record: RunRecord, targets: list[Target]) -> None:
 
 
 def _mark(report: BlockReport, attempt: int, worker: str) -> Mark:
-    name = f"{worker}, {report.kind}" if report.kind else worker
     return Mark(
-        report.number, report.digest, attempt, name, report.seconds, report.skipped, report.bytes, report.file_digest
+        report.number,
+        report.digest,
+        attempt,
+        f"{worker}, {report.kind}" if report.kind else worker,
+        report.seconds,
+        report.skipped,
+        report.bytes,
+        report.file_digest,
+        report.absent,
     )
 
 
@@ -179,6 +199,7 @@ def _run(
     spec: RunSpec,
     record: RunRecord,
     constants: RunConstants,
+    rule: ChunkRule,
     executor: Executor,
     progress: Progress,
     numbers: Iterable[int],
@@ -186,13 +207,15 @@ def _run(
     targets, grid, mask = _open_targets(spec, record), record.grid, spec.mask
     folder = targets[0].journal
     planned = mask.count if mask else grid.count
-    reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files)
+    reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files, spec.missing_chunks)
     with Journal(folder) as journal:
         _take_over(spec.target, record, targets)
         for table in constants.tables:
             write_table(folder, table)
-        done = done_blocks(folder, grid.count)
-        empty, lost = done.empty, list[int]()
+        if rule.census is not None:
+            rule.census.write(folder)
+        done = done_blocks(folder, grid.count, accepts_missing=rule.explains)
+        empty, lacking, lost = done.empty, done.lacking, list[int]()
         if done.damaged:
             damaged = counted(done.damaged, "mark")
             progress.note(f"{damaged} of the journal cannot be read; computing their blocks again")
@@ -203,6 +226,7 @@ def _run(
             journal.mark(_mark(report, attempt, worker), _shard_folders(report, targets, grid))
             voxels += report.voxels
             empty += report.skipped == EMPTY
+            (lacking.add if report.absent else lacking.discard)(report.number)
             workers[worker] += 1
 
         progress.begin(planned - len(done.blocks))
@@ -221,6 +245,11 @@ def _run(
         done=outcome.done,
         skipped={EMPTY: empty, OUTSIDE: grid.count - planned},
         failed=outcome.failed,
+        chunks=record.source.chunks,
+        chunks_checked=record.source.chunks_checked,
+        chunks_absent=record.source.chunks_absent,
+        lacking=len(lacking),
+        unexplained=0 if rule.explains else len(lacking),
         all_empty=0 < empty == len(done.blocks) + outcome.done and not outcome.failed,
         voxels=voxels,
         seconds=time.perf_counter() - started,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from volseg.blocks import Box
-from volseg.errors import ResumeError
-from volseg.storage import FolderStack, ReadOptions, UnpackedStack, parse_axes, place_of
+from volseg.errors import ConfigError, ResumeError
+from volseg.storage import FolderStack, ReadOptions, UnpackedStack, Volume, parse_axes, place_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from volseg.blocks import Zyx, ZyxFloat
     from volseg.config import PredictConfig
     from volseg.storage import Place, Readable, RunRecord
+
+MissingChunks = Literal["fill", "refuse"] | None
+"""What the user states of chunks that the source lacks; None to fill them, and to count them if it does not list."""
 
 
 def read_options(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ReadOptions:
@@ -54,6 +57,17 @@ def given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target: 
         f"{target} was started with a voxel size of {was}, not {config.voxel_size}; leave out --voxel-size, or start "
         "again with --overwrite"
     )
+
+
+def missing_chunks(config: PredictConfig, volume: Readable, recorded: RunRecord | None) -> MissingChunks:
+    """What the user states of missing chunks, or stated when the run was started.
+
+    Raises:
+        ConfigError: the source has no chunks of which some may be missing.
+    """
+    if config.missing_chunks is not None and not isinstance(volume, Volume):
+        raise ConfigError(f"--missing-chunks does not apply to {volume.location}, which is no Zarr; leave it out")
+    return config.missing_chunks or (recorded.source.missing_chunks if recorded else None)
 
 
 def source_warnings(volume: Readable, options: ReadOptions, place: Place) -> tuple[str, ...]:

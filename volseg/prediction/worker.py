@@ -15,16 +15,18 @@ from volseg.cluster import Executor, SerialExecutor
 from volseg.inference import Engine, open_predictor, worker_kind
 from volseg.inference.memory.malloc import release_heap, retain_heap
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
+from volseg.prediction.absence import CheckedSource, ChunkRule
 from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
-from volseg.storage import UNCERTAINTY, RunRecord, VolumeRef, open_target, read_table
+from volseg.storage import UNCERTAINTY, Readable, RunRecord, VolumeRef, open_target, read_census, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from volseg.ops import Statistics
+    from volseg.prediction.source import MissingChunks
 
 _CACHED_RUNS = 2
-_pipelines: dict[RunRef, BlockPipeline] = {}
+_pipelines: dict[RunRef, tuple[BlockPipeline, Readable, ChunkRule]] = {}
 _opening = threading.Lock()
 
 
@@ -37,21 +39,26 @@ class RunRef:
         digest: of that record.
         source: the volume, as the driver opened it.
         models: paths of the model files, likewise.
+        missing_chunks: what the user states of chunks that the source lacks.
     """
 
     target: str
     digest: str
     source: VolumeRef
     models: tuple[str, ...]
+    missing_chunks: MissingChunks = None
 
 
 def compute_block(number: int, reference: RunRef) -> BlockReport:
     """Process one block of a run, in the calling process."""
-    return process_block(number, pipeline_of(reference))
+    pipeline, volume, rule = pipeline_of(reference)
+    source = CheckedSource(volume, rule)
+    report = process_block(number, replace(pipeline, source=source))
+    return replace(report, absent=len(source.absent))
 
 
-def pipeline_of(reference: RunRef) -> BlockPipeline:
-    """The pipeline of a run, opened at its first block and cached."""
+def pipeline_of(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule]:
+    """The pipeline of a run, its source, and which chunks that may lack; opened at its first block and cached."""
     with _opening:
         if reference not in _pipelines:
             while len(_pipelines) >= _CACHED_RUNS:
@@ -60,7 +67,7 @@ def pipeline_of(reference: RunRef) -> BlockPipeline:
         return _pipelines[reference]
 
 
-def open_pipeline(reference: RunRef) -> BlockPipeline:
+def open_pipeline(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule]:
     """Open source, networks and sink of a run; sets malloc up for its forward passes.
 
     Raises:
@@ -76,8 +83,10 @@ def open_pipeline(reference: RunRef) -> BlockPipeline:
     sink = FencedSink(VolumeSink(tuple(targets)), path, reference.digest)
     tables = [read_table(targets[0].journal, entry.statistics) for entry in record.models]
     members = ensemble_of(record, reference.models, tables)
-    kind = worker_kind(engine_of(record))
-    return BlockPipeline(record.grid, members, reference.source.open(), sink, with_std=with_std, kind=kind)
+    digest = record.source.chunk_census
+    rule = ChunkRule(read_census(targets[0].journal, digest) if digest else None, reference.missing_chunks)
+    volume, kind = reference.source.open(), worker_kind(engine_of(record))
+    return BlockPipeline(record.grid, members, volume, sink, with_std=with_std, kind=kind), volume, rule
 
 
 def ensemble_of(

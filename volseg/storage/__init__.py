@@ -3,6 +3,7 @@
 from volseg.storage.axes import ReadOptions, parse_axes
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
+from volseg.storage.census import Census, read_census, take_census
 from volseg.storage.convert import conversion_target, convert_stack, target_place
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
@@ -42,6 +43,7 @@ __all__ = [
     "OUTSIDE",
     "UNCERTAINTY",
     "BlockMask",
+    "Census",
     "FolderStack",
     "HaloPoint",
     "Journal",
@@ -83,6 +85,7 @@ __all__ = [
     "open_volume",
     "parse_axes",
     "place_of",
+    "read_census",
     "read_marks",
     "read_record",
     "read_table",
@@ -93,6 +96,7 @@ __all__ = [
     "source_marks",
     "table_digest",
     "table_of",
+    "take_census",
     "target_place",
     "volume_fingerprint",
     "write_table",

@@ -15,7 +15,7 @@ import obstore
 from volseg.blocks import Box
 from volseg.errors import SourceError
 from volseg.storage.run_record import SourceMarks
-from volseg.storage.zarr_store import open_store
+from volseg.storage.zarr_store import may_list, open_store
 
 if TYPE_CHECKING:
     from volseg.storage.readers import Readable
@@ -97,6 +97,8 @@ def _remote_marks(location: str) -> SourceMarks | None:
     """Marks of all objects below a URL, whose tags or times are digested; None if it cannot be listed, as over http."""
     store, digest = open_store(location), blake2b(digest_size=16)
     files = size = 0
+    if not may_list(store):
+        return None
     try:
         for batch in obstore.list(store.store):  # type: ignore[union-attr]  # a URL gives an object store
             for item in sorted(batch, key=lambda item: item["path"]):

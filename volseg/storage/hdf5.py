@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from volseg.storage.axes import (
     refuse_other_order,
 )
 from volseg.storage.place import Placed, array_place
+from volseg.storage.watch import FileWatch
 from volseg.storage.zarr_volume import GREY
 from volseg.text import did_you_mean
 
@@ -58,6 +59,7 @@ class Hdf5Volume(Placed):
     _dataset: h5py.Dataset
     layout: AxisLayout
     options: ReadOptions = DEFAULT_OPTIONS
+    _watch: FileWatch | None = field(default=None, repr=False, compare=False)
 
     @property
     def shape(self) -> Zyx:
@@ -84,6 +86,15 @@ class Hdf5Volume(Placed):
             return self.layout.read(self._dataset.__getitem__, box, self.dtype)
         except Exception as error:  # h5py and its filters raise errors of many kinds
             raise SourceError(f"cannot read {box} of {self.location}: {type(error).__name__}: {error}") from error
+
+    def confirm(self) -> None:
+        """Refuse a file that is gone or has changed.
+
+        Raises:
+            SourceError: it is or has.
+        """
+        if self._watch is not None:
+            self._watch.confirm()
 
     def __reduce__(self) -> tuple[Any, tuple[str, tuple[str], ReadOptions]]:
         return open_hdf5, (self.location, (self.dtype,), self.options)
@@ -132,7 +143,8 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOption
     if options.axes is None:
         refuse_other_order(layout, where)
     place = array_place(attributes, layout)
-    return Hdf5Volume(where, place, dataset, at_channel(layout, where, options.channel), options)
+    layout = at_channel(layout, where, options.channel)
+    return Hdf5Volume(where, place, dataset, layout, options, FileWatch([path], where))
 
 
 def _axis_names(dataset: h5py.Dataset, attributes: Mapping[str, Any]) -> tuple[str, ...]:

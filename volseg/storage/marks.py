@@ -27,11 +27,11 @@ _TEXT_BYTES = 56
 _HEADER, _TEXT, _MARK = range(3)
 _TEXT_RECORD = struct.Struct(f"<BxHI{_TEXT_BYTES}s")
 """Kind, bytes of the text, number, text."""
-_MARK_RECORD = struct.Struct("<BBHIQQf4x16s16s")
-"""Kind, number of the reason, attempt, number of the worker, block, bytes, seconds, digests of voxels and files."""
+_MARK_RECORD = struct.Struct("<BBHIQQfI16s16s")
+"""Kind, number of the reason, attempt, number of the worker, block, bytes, seconds, absent chunks, two digests."""
 _CHECKSUM = struct.Struct("<Q")
 _TITLE = b"volseg journal"
-_MAX_ATTEMPT = 2**16 - 1
+_MAX_ATTEMPT, _MAX_ABSENT = 2**16 - 1, 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Mark:
         skipped: reason why nothing was computed and no shard written; empty if the block was computed.
         bytes: of its shards, as stored; 0 if there are none.
         file_digest: of the files of its shards, likewise.
+        absent: number of chunks that the source lacked in its read box.
     """
 
     block: int
@@ -57,6 +58,7 @@ class Mark:
     skipped: str = ""
     bytes: int = 0
     file_digest: str = ""
+    absent: int = 0
 
 
 class Written(NamedTuple):
@@ -104,6 +106,7 @@ class MarkEncoder:
                     mark.block,
                     mark.bytes,
                     mark.seconds,
+                    min(mark.absent, _MAX_ABSENT),
                     bytes.fromhex(mark.digest),
                     bytes.fromhex(mark.file_digest),
                 )
@@ -143,12 +146,12 @@ class MarkDecoder:
                     self._texts[number] = text[:length].decode(errors="replace")
 
     def _mark(self, body: bytes) -> Mark | None:
-        _, reason, attempt, worker, block, stored, seconds, digest, file_digest = _MARK_RECORD.unpack(body)
+        _, reason, attempt, worker, block, stored, seconds, absent, digest, file_digest = _MARK_RECORD.unpack(body)
         if reason not in self._texts or worker not in self._texts:
             return None
         texts = (value.hex() if any(value) else "" for value in (digest, file_digest))
         voxels, files = texts
-        return Mark(block, voxels, attempt, self._texts[worker], seconds, self._texts[reason], stored, files)
+        return Mark(block, voxels, attempt, self._texts[worker], seconds, self._texts[reason], stored, files, absent)
 
 
 def digest_of(content: bytes | memoryview) -> str:

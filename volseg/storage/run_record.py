@@ -69,6 +69,16 @@ class SourceEntry(FrozenModel):
     """Translation (z, y, x) of the first voxel in nanometres; None if the voxel size is not known."""
     voxel_size_given: bool = False
     """Whether the user stated the voxel size."""
+    chunks: int = 0
+    """Chunks, or shards, of a Zarr that the run reads."""
+    chunks_checked: int = 0
+    """Of these, how many were looked for before the first block: all, or a sample where the store does not list."""
+    chunks_absent: int = 0
+    """Of the checked ones, how many the store lacked; they read as the fill value."""
+    chunk_census: str = ""
+    """Digest of which chunks were there: a file beside the journal; empty if the store does not list."""
+    missing_chunks: Literal["fill", "refuse"] | None = None
+    """What the user stated of missing chunks."""
 
 
 class MaskEntry(FrozenModel):

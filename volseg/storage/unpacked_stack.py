@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from volseg.errors import SourceError
 from volseg.ops import read_reflected
 from volseg.storage.image_stack import open_stack
 from volseg.storage.memmap import shared_memmap
 from volseg.storage.place import Placed
+from volseg.storage.watch import FileWatch
 from volseg.version import __version__
 
 if TYPE_CHECKING:
@@ -71,12 +71,29 @@ class UnpackedStack(Placed):
 
     @cached_property
     def _file(self) -> MemmapFile:
+        meaning = (self.dtypes, self.options, self.shape, self.dtype)
+        key = f"{__version__} {self.location} {self._watch.states} {meaning}"
+        return shared_memmap(key, self.shape, self.dtype, self._decoded)
+
+    def _decoded(self) -> Iterator[NDArray[Any]]:
+        """Decode all sections; at the end the files must be those of the beginning."""
+        yield from _slabs(self.stack)
+        self._watch.confirm(at_once=True)
+
+    @cached_property
+    def _watch(self) -> FileWatch:
         try:
-            states = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in self.stack.files]
+            return FileWatch(self.stack.files, self.location)
         except OSError as error:
             raise SourceError(f"cannot read {error.filename}: {error.strerror}; restore it, or its link") from error
-        key = f"{__version__} {self.location} {self.dtypes} {self.options} {states} {self.shape} {self.dtype}"
-        return shared_memmap(key, self.shape, self.dtype, lambda: _slabs(self.stack))
+
+    def confirm(self) -> None:
+        """Refuse a stack of which a file is gone or has changed since the first read.
+
+        Raises:
+            SourceError: one is or has.
+        """
+        self._watch.confirm()
 
     def __reduce__(self) -> tuple[Any, tuple[str, tuple[str, ...], ReadOptions]]:
         return open_unpacked, (self.location, self.dtypes, self.options)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +17,14 @@ from zarr.storage import LocalStore, ObjectStore
 from volseg.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
 NAME_A_ZARR = "name a Zarr array or an OME-Zarr group, or create one with: volseg convert"
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+_missing: ContextVar[set[str] | None] = ContextVar("missing", default=None)
 _RETRIES = re.compile(r"Error performing \w+ \S+ in \S+( - |, after .*? - )", re.DOTALL)
 
 
@@ -34,12 +37,16 @@ class RemoteStore(ObjectStore[Any]):
         A forbidden chunk counts as missing only if the array's metadata can be read at this moment: else it is the
         permission that is missing, and zeros would be read for voxels.
         """
+        content = None
         try:
-            return await super().get(key, prototype, byte_range)
+            content = await super().get(key, prototype, byte_range)
         except PermissionDeniedError:
-            if key in _METADATA or await self._metadata_is_readable():
-                return None
-            raise
+            if key not in _METADATA and not await self._metadata_is_readable():
+                raise
+        missing = _missing.get()
+        if content is None and missing is not None:
+            missing.add(key)
+        return content
 
     async def _metadata_is_readable(self) -> bool:
         for key in ("zarr.json", ".zarray"):
@@ -49,6 +56,22 @@ class RemoteStore(ObjectStore[Any]):
                 continue
             return True
         return False
+
+
+def may_list(store: LocalStore | RemoteStore) -> bool:
+    """Whether it makes sense to ask a store for its keys: a web server does not tell them."""
+    return isinstance(store, LocalStore) or not isinstance(store.store, obstore.store.HTTPStore)
+
+
+@contextmanager
+def missing_keys() -> Iterator[set[str]]:
+    """Collect the keys that remote stores do not find while this thread reads; zarr's own tasks inherit its context."""
+    keys: set[str] = set()
+    token = _missing.set(keys)
+    try:
+        yield keys
+    finally:
+        _missing.reset(token)
 
 
 def open_store(location: str) -> LocalStore | RemoteStore:
@@ -77,12 +100,19 @@ def open_store(location: str) -> LocalStore | RemoteStore:
 
 def read_json(store: LocalStore | RemoteStore, key: str) -> Mapping[str, Any] | None:
     """Read a JSON document of a store; None if there is no such key, or the server forbids it."""
+    text = read_bytes(store, key)
+    document: Mapping[str, Any] | None = None if text is None else json.loads(text)
+    return document
+
+
+def read_bytes(store: LocalStore | RemoteStore, key: str) -> bytes | None:
+    """Read the content of a key; None if there is no such key, or the server forbids it."""
     try:
-        text = (store.root / key).read_bytes() if isinstance(store, LocalStore) else _get(store, key)
+        if isinstance(store, LocalStore):
+            return (store.root / key).read_bytes()
+        return bytes(obstore.get(store.store, key).bytes())
     except (FileNotFoundError, PermissionDeniedError):
         return None
-    document: Mapping[str, Any] = json.loads(text)
-    return document
 
 
 def reason_of(error: Exception) -> str:
@@ -95,7 +125,3 @@ def reason_of(error: Exception) -> str:
     if "error sending request" in text:
         return "the server does not answer"
     return text if type(error).__module__.startswith("obstore") else f"{type(error).__name__}: {text}"
-
-
-def _get(store: RemoteStore, key: str) -> bytes:
-    return bytes(obstore.get(store.store, key).bytes())

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from zarr.storage import LocalStore
+
 from volseg.errors import SourceError
 from volseg.storage.axes import AxisLayout, at_channel, refuse_other_order
+from volseg.storage.chunk_grid import ChunkGrid, lacks
 from volseg.storage.place import Placed
+from volseg.storage.watch import MetadataWatch
 from volseg.storage.zarr_array import open_array
 from volseg.storage.zarr_metadata import read_metadata
-from volseg.storage.zarr_store import reason_of
+from volseg.storage.zarr_store import missing_keys, reason_of
 
 if TYPE_CHECKING:
     import zarr
@@ -42,6 +48,7 @@ class Volume(Placed):
     layout: AxisLayout
     levels_nm: tuple[ZyxFloat | None, ...] = ()
     axes: tuple[str, ...] | None = None
+    _watch: MetadataWatch | None = field(default=None, repr=False, compare=False)
 
     @property
     def shape(self) -> Zyx:
@@ -63,16 +70,51 @@ class Volume(Placed):
         """Unit of decoding, in voxels: the inner chunk of a sharded array."""
         return self.layout.zyx(self._array.chunks)
 
+    @property
+    def chunk_grid(self) -> ChunkGrid:
+        """The chunks as the store names them."""
+        return ChunkGrid(self._array, self.layout)
+
     def read(self, box: Box) -> NDArray[Any]:
         """Read a box in the array's data type, mirrored beyond the edges of the volume.
 
         Raises:
-            SourceError: the voxels cannot be read or decoded.
+            SourceError: the voxels cannot be read or decoded, or chunks are missing and so are the metadata.
         """
+        return self.read_checked(box)[0]
+
+    def read_checked(self, box: Box) -> tuple[NDArray[Any], list[Zyx]]:
+        """Read a box as `read` does; returns the numbers (z, y, x) of the missing chunks, read as the fill value, too.
+
+        Raises:
+            SourceError: as `read`.
+        """
+        missing: list[Zyx] = []
         try:
-            return self.layout.read(self._array.__getitem__, box, self.dtype)
+            voxels = self.layout.read(partial(self._read_stored, missing=missing), box, self.dtype)
         except Exception as error:  # each store and codec raises errors of its own
             raise SourceError(f"cannot read {box} of {self.location}: {reason_of(error)}") from error
+        if missing:
+            self.confirm()
+        return voxels, missing
+
+    def confirm(self) -> None:
+        """Refuse a source whose metadata are gone or have changed.
+
+        Raises:
+            SourceError: they are.
+        """
+        if self._watch is not None:
+            self._watch.confirm()
+
+    def _read_stored(self, index: tuple[int | slice, ...], missing: list[Zyx]) -> Any:
+        store = self._array.store
+        with missing_keys() as keys:
+            voxels = np.asarray(self._array[index])
+        is_missing = partial(lacks, store) if isinstance(store, LocalStore) else keys.__contains__
+        if keys or isinstance(store, LocalStore):
+            missing += self.chunk_grid.missing(index, voxels, is_missing)
+        return voxels
 
     def __reduce__(self) -> tuple[Any, tuple[str, tuple[str], None, int | None, tuple[str, ...] | None]]:
         return open_volume, (self.location, (self.dtype,), None, self.channel, self.axes)
@@ -105,11 +147,13 @@ def open_volume(
         raise SourceError(f"{location} holds {metadata.dtype}; supported types: {', '.join(dtypes)}")
     if axes is None:
         refuse_other_order(metadata.layout, location)
+    array, location = open_array(location), location if "://" in location else str(Path(location).resolve())
     return Volume(
-        location if "://" in location else str(Path(location).resolve()),
+        location,
         metadata.place,
-        open_array(location),
+        array,
         at_channel(metadata.layout, location, channel, metadata.channel_labels),
         metadata.levels_nm,
         axes,
+        MetadataWatch(array.store, location),  # type: ignore[arg-type]  # that of `open_store`
     )
