@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from volseg.errors import SourceError
 from volseg.ops import read_reflected
 from volseg.storage.image_stack import open_stack
 from volseg.storage.memmap import shared_memmap
