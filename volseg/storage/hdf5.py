@@ -22,6 +22,7 @@ from volseg.storage.axes import (
     named_axes,
     refuse_other_order,
 )
+from volseg.storage.hdf5_links import node_within, refuse_other_files
 from volseg.storage.place import Placed, array_place
 from volseg.storage.zarr_volume import GREY
 from volseg.text import did_you_mean
@@ -111,7 +112,8 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOption
         options: axes and channel, if the dataset has others than z, y, x.
 
     Raises:
-        SourceError: nothing there, not HDF5, no such dataset, several datasets, or another data type or shape.
+        SourceError: nothing there, not HDF5, no such dataset, several datasets, another data type or shape, or voxels
+            that lie in other files.
     """
     match = _LOCATION.fullmatch(location.removeprefix("file://"))
     if match is None or "://" in match["file"]:
@@ -123,11 +125,18 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOption
         file = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES, locking="best-effort")
     except OSError as error:
         raise SourceError(f"{path} cannot be read as HDF5: {error}") from error
-    dataset = _select_dataset(file, path, match["dataset"])
+    try:
+        dataset = _select_dataset(file, path, match["dataset"])
+        refuse_other_files(dataset, path)
+        attributes = {name: np.asarray(value).tolist() for name, value in dataset.attrs.items()}
+        _ = dataset.dtype
+    except SourceError:
+        raise
+    except Exception as error:  # h5py raises errors of many kinds for damaged files
+        raise SourceError(f"{path} is damaged, or no HDF5 that can be read ({error}); copy it again") from error
     if dataset.dtype.name not in dtypes:
         raise SourceError(f"{path}:{dataset.name} holds {dataset.dtype.name}; supported types: {', '.join(dtypes)}")
     where = f"{path}:{dataset.name}"
-    attributes = {name: np.asarray(value).tolist() for name, value in dataset.attrs.items()}
     layout = axis_layout(where, dataset.shape, _axis_names(dataset, attributes), options.axes)
     if options.axes is None:
         refuse_other_order(layout, where)
@@ -145,7 +154,7 @@ def _axis_names(dataset: h5py.Dataset, attributes: Mapping[str, Any]) -> tuple[s
 
 def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
     if name:
-        node = file.get(name)
+        node = node_within(file, name, path)
         if _is_volume(node):
             return node
     volumes = _volumes(file)
