@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from volseg.storage.axes import (
 from volseg.storage.hdf5_links import node_within, refuse_other_files
 from volseg.storage.place import Placed, array_place
 from volseg.storage.zarr_volume import GREY
-from volseg.text import did_you_mean
+from volseg.text import did_you_mean, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +147,7 @@ def _axis_names(dataset: h5py.Dataset, attributes: Mapping[str, Any]) -> tuple[s
     """Names of the axes: of ilastik's axis tags, of daisy, or of HDF5's dimension scales; empty if there are none."""
     tags: list[Any] = []
     with suppress(ValueError, KeyError, TypeError):
-        tags = [axis["key"] for axis in json.loads(attributes["axistags"])["axes"]]
+        tags = [axis["key"] for axis in parse_object(attributes["axistags"])["axes"]]
     return named_axes(len(dataset.shape), tags, attributes.get("axis_names"), [axis.label for axis in dataset.dims])
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder
 from volseg.storage.lock import in_use, lock_file
+from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -204,10 +205,9 @@ def _parse(line: str) -> dict[str, Any]:
     if not line.endswith("\n"):
         return {}
     try:
-        document = json.loads(line)
+        return parse_object(line)
     except ValueError:
         return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _refuse_later_format(number: object, segment: Path) -> None:

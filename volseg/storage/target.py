@@ -23,6 +23,7 @@ from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.publish import staged
 from volseg.storage.run_record import RunRecord
 from volseg.storage.shards import encode_shard, rename_shard
+from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -273,7 +274,7 @@ def open_target(path: Path) -> Target:
 def is_target(path: Path) -> bool:
     """Whether a path is the target of a run."""
     try:
-        return "volseg" in json.loads((path / "zarr.json").read_text())["attributes"]
+        return "volseg" in parse_object((path / "zarr.json").read_bytes())["attributes"]
     except (OSError, KeyError, TypeError, ValueError):
         return False
 
@@ -285,13 +286,13 @@ def read_record(path: Path) -> RunRecord:
         TargetError: the path is not a target, or another version of volseg wrote the record.
     """
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        attributes = parse_object((path / "zarr.json").read_bytes())["attributes"]
         return RunRecord.model_validate_json(json.dumps(attributes["volseg"]))
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise TargetError(f"{path} has no run record; name the target of a `volseg predict`") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise TargetError(
             f"the run record in {path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
             "use the version of volseg that wrote it, or start again with --overwrite"
         ) from error
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise TargetError(f"{path} has no run record; name the target of a `volseg predict`") from error

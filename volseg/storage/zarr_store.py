@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from obstore.exceptions import PermissionDeniedError
 from zarr.storage import LocalStore, ObjectStore
 
 from volseg.errors import SourceError
+from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NAME_A_ZARR = "name a Zarr array or an OME-Zarr group, or create one with: volseg convert"
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+_MAX_BYTES = 64 << 20
 _RETRIES = re.compile(r"Error performing \w+ \S+ in \S+( - |, after .*? - )", re.DOTALL)
 
 
@@ -76,13 +77,16 @@ def open_store(location: str) -> LocalStore | RemoteStore:
 
 
 def read_json(store: LocalStore | RemoteStore, key: str) -> Mapping[str, Any] | None:
-    """Read a JSON document of a store; None if there is no such key, or the server forbids it."""
+    """Read a JSON object of a store; None if there is no such key, or the server forbids it.
+
+    Raises:
+        ValueError: it is not JSON, another value than an object, or too large.
+    """
     try:
-        text = (store.root / key).read_bytes() if isinstance(store, LocalStore) else _get(store, key)
+        text = _read(store.root / key) if isinstance(store, LocalStore) else _get(store, key)
     except (FileNotFoundError, PermissionDeniedError):
         return None
-    document: Mapping[str, Any] = json.loads(text)
-    return document
+    return parse_object(text, key)
 
 
 def reason_of(error: Exception) -> str:
@@ -97,5 +101,17 @@ def reason_of(error: Exception) -> str:
     return text if type(error).__module__.startswith("obstore") else f"{type(error).__name__}: {text}"
 
 
+def _read(path: Path) -> bytes:
+    _refuse_large(path.stat().st_size, path.name)
+    return path.read_bytes()
+
+
 def _get(store: RemoteStore, key: str) -> bytes:
-    return bytes(obstore.get(store.store, key).bytes())
+    answer = obstore.get(store.store, key)
+    _refuse_large(answer.meta["size"], key)
+    return bytes(answer.bytes())
+
+
+def _refuse_large(size: int, key: str) -> None:
+    if size > _MAX_BYTES:
+        raise ValueError(f"{key} has {size} bytes, more than the {_MAX_BYTES} of any metadata")
