@@ -108,6 +108,19 @@ def test_a_level_outside_its_group_is_refused(tmp_path: Path, path: str) -> None
     assert open_volume(str(image / "0")).place.voxel_nm == VOXEL_NM
 
 
+def test_a_level_whose_name_no_file_system_takes_is_one_line(tmp_path: Path) -> None:
+    image = make_volume(tmp_path / "image", (2, 32, 32))
+    text = (
+        (image / "zarr.json")
+        .read_text()
+        .replace('"path":"0"', f'"path":"{"a" * 300}"')
+        .replace('"path": "0"', f'"path": "{"a" * 300}"')
+    )
+    (image / "zarr.json").write_text(text)
+    with pytest.raises(SourceError, match="cannot be read: File name too long"):
+        open_volume(str(image))
+
+
 def test_a_level_inside_its_group_is_read_also_through_a_link(tmp_path: Path) -> None:
     assert level_paths({"datasets": [{"path": "./a/../0"}, {"path": "..a/b"}]}) == ["./a/../0", "..a/b"]
     other, image = make_volume(tmp_path / "other", (2, 32, 32)), make_volume(tmp_path / "image", (2, 32, 32))

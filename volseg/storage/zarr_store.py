@@ -69,9 +69,13 @@ def open_store(location: str) -> LocalStore | RemoteStore:
         except Exception as error:  # obstore's own errors have no public root
             raise SourceError(f"cannot open {location}: {reason_of(error)}; check the URL") from error
     path = Path(location)
-    if not path.exists():
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise SourceError(f"source {path} cannot be read: {error.strerror}; check the path") from error
+    if not exists:
         raise SourceError(f"source {path} does not exist; check the path, or the mount")
-    if not path.is_dir():
+    if not is_folder:
         raise SourceError(f"{path} is a file, not a Zarr; {NAME_A_ZARR}")
     return LocalStore(path, read_only=True)
 
