@@ -79,3 +79,14 @@ def test_voxels_of_other_files_are_refused_with_the_way_out(path: Path, name: st
 def test_a_circle_of_links_is_refused(path: Path) -> None:
     with pytest.raises(SourceError, match="circle is a circle of links"):
         open_hdf5(f"{path}:circle")
+
+
+def test_groups_in_groups_without_end_are_not_searched(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "deep.h5", "w") as file:
+        group = file
+        for _ in range(300):
+            group = group.create_group("a")
+        group["raw"] = blobs(SHAPE)
+    with pytest.raises(SourceError, match="has groups in groups 32 deep; name its dataset"):
+        open_hdf5(str(tmp_path / "deep.h5"))
+    assert open_hdf5(f"{tmp_path / 'deep.h5'}:{'a/' * 300}raw").shape == SHAPE

@@ -38,6 +38,7 @@ _LOCATION = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", r
 _CACHE_BYTES = 64 * 2**20
 """Size of the cache of decoded chunks; HDF5's default is too small for neighbouring reads."""
 _LISTED = 8
+_MAX_GROUPS = 32
 _MAX_AXES = 5
 """Time, channel, z, y, x."""
 
@@ -170,7 +171,16 @@ def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Datas
 def _volumes(file: h5py.File) -> list[str]:
     """Names of the datasets of three axes, or else of those with channels and times too."""
     names: dict[bool, list[str]] = {True: [], False: []}
-    file.visititems(lambda name, node: names[node.ndim == 3].append(name) if _is_volume(node) else None)
+
+    def visit(name: str, node: Any) -> None:
+        if name.count("/") > _MAX_GROUPS:
+            raise SourceError(
+                f"{file.filename} has groups in groups {_MAX_GROUPS} deep; name its dataset after a colon"
+            )
+        if _is_volume(node):
+            names[node.ndim == 3].append(name)
+
+    file.visititems(visit)
     return names[True] or names[False]
 
 
