@@ -54,12 +54,13 @@ def redacted(value: Any) -> Any:
 
 
 class VolsegError(Exception):
-    """The base class; its message is one line without credentials, whatever it quotes."""
+    """The base class; its message is one line without credentials or control characters, whatever it quotes."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return redact(" ".join(super().__str__().split()))
+        line = redact(" ".join(super().__str__().split()))
+        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
 
 
 class ConfigError(VolsegError, ValueError):

@@ -76,3 +76,9 @@ def test_a_block_that_shares_a_shard_with_another_is_refused() -> None:
 def test_a_number_outside_the_run_is_refused(number: int) -> None:
     with pytest.raises(GridError, match="there is no block"):
         BlockGrid.over((4, 4, 4), (4, 2, 2), (4, 2, 2)).box(number)
+
+
+def test_more_blocks_than_can_be_numbered_are_refused() -> None:
+    assert BlockGrid.over((1, 1, 2**40), (1, 1, 1), (1, 1, 1)).count == 2**40
+    with pytest.raises(GridError, match=f"has {2**41} blocks .* more than 2.40; name a smaller region"):
+        BlockGrid.over((1, 1, 2**41), (1, 1, 1), (1, 1, 1))

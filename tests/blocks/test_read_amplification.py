@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volseg.blocks import BlockGrid, Box, Footprint, Tiling, boxes_along, read_amplification, union_read_box
+from volseg.blocks import (
+    BlockGrid,
+    Box,
+    Footprint,
+    Tiling,
+    boxes_along,
+    count_chunk_decodes,
+    read_amplification,
+    union_read_box,
+)
+from volseg.blocks.mirror import mirror_span
 from volseg.ops import read_reflected
 
 FLAT = Footprint((0, 9, 9), (0, 9, 9), (1, 2, 2), (0, 0, 0), (1, 2, 2), (0, 8, 8))
@@ -55,6 +65,29 @@ def test_the_amplification_equals_counting_block_by_block(
     ]
     touched = set(product(*(along[at].tolist() for along, at in zip(in_chunk, grid.region.slices, strict=True))))
     assert read_amplification(grid, run_tilings, chunk) == pytest.approx(sum(map(len, decoded)) / len(touched))
+
+
+@settings(max_examples=60)
+@given(st.data(), tilings(), st.integers(1, 40))
+def test_counts_of_many_blocks_are_those_of_each(data: st.DataObject, tiling: Tiling, chunk: int) -> None:
+    """Most of these blocks read inside the volume, and are counted by arithmetic."""
+    length, block = data.draw(st.integers(1, 400)), 2 * data.draw(st.integers(1, 6))
+    start = data.draw(st.integers(0, length - 1))
+    stop = data.draw(st.integers(start + 1, length))
+    grid = BlockGrid.over((2, length, 2), (2, block, 2), (2, 2, 2), Box((0, start, 0), (2, stop, 2)))
+    boxes = [union_read_box([tiling], box) for box in boxes_along(grid, 1)]
+    spans = [mirror_span(box.start[1], box.stop[1], length) for box in boxes]
+    expected = sum((high - 1) // chunk - low // chunk + 1 for low, high in spans)
+    assert count_chunk_decodes(grid, [tiling], (length + 99, chunk, length + 99)) == expected
+
+
+def test_a_volume_of_a_million_blocks_along_each_axis_is_counted_at_once() -> None:
+    grid = BlockGrid.over((10**6, 10**9, 10**9), (16, 10**6, 10**6), (16, 10**6, 10**6))
+    started = time.process_time()
+    long = BlockGrid.over((1, 1, 2**50), (1, 1, 1024), (1, 1, 1024))
+    assert count_chunk_decodes(long, [Tiling(FLAT, (1, 2, 1024), (0, 0, 8))], (1, 1, 999_983)) > long.count
+    assert read_amplification(grid, [Tiling(FLAT, (1, 1000, 1000), (0, 8, 8))], (16, 1000, 1000)) > 1
+    assert time.process_time() - started < 1
 
 
 @given(grids())

@@ -123,3 +123,42 @@ def test_files_that_are_not_toml_are_refused(tmp_path: Path, content: bytes | No
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=rf"{path}.*{message}"):
         read_toml(path, TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b".".join([b"a"] * 20_000) + b" = 1", "a line has more than 1000 dots"),
+        (b".".join([b"a"] * 900) + b" = 1", "nested more than 32 levels deep"),
+        (b"fit = " + b"[" * 100_000, "nested too deep"),
+        (b"fit = " + b"[" * 40 + b"]" * 40, "nested more than 32 levels deep"),
+        (b"fit.steps = 1" + b"0" * 400, r"the integer 10000000000000000000\.\. has more than 64 bits"),
+        (b"fit.steps = 1" + b"0" * 5000, "4300 digits"),
+        (b'data = [{raw = "a\\u0000b"}]', "a text holds a NUL"),
+        (b'"a\\u0000b" = 1', "a text holds a NUL"),
+        (b"fit.steps = 1\0", "not TOML"),
+        (b"# " + b"a" * (1 << 18), "it has more than 262144 bytes"),
+    ],
+)
+def test_run_files_of_strangers_are_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "run.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"run.toml is not TOML: .*{message}|run.toml is {message}") as caught:
+        read_toml(tmp_path / "run.toml", TrainConfig)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [".".join("a" * 20_000) + "=1", "fit.steps=" + "[" * 100_000, "fit.steps=1" + "0" * 400, 'fit="\\u0000"'],
+)
+def test_overrides_of_strangers_are_one_line(assignment: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--set .*(deep|64 bits|NUL)") as caught:
+        override({"fit": {"steps": 5}}, assignment)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_long_wrong_value_is_cut_in_the_message(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(f"{MINIMAL}\n[fit]\nsteps = '{'a' * 100_000}'\n")
+    with pytest.raises(ConfigError, match="fit.steps") as caught:
+        read_toml(tmp_path / "run.toml", TrainConfig)
+    assert len(str(caught.value)) < 600

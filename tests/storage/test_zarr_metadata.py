@@ -12,7 +12,8 @@ from volseg.errors import ConfigError, SourceError
 from volseg.storage import open_volume
 from volseg.storage.place import Place
 from volseg.storage.target import create_volume
-from volseg.storage.zarr_metadata import read_metadata, read_node
+from volseg.storage.zarr_metadata import read_metadata
+from volseg.storage.zarr_node import read_node
 
 if TYPE_CHECKING:
     from pathlib import Path

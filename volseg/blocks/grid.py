@@ -13,6 +13,8 @@ from volseg.errors import GridError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_MAX_BLOCKS = 1 << 40
+
 
 @dataclass(frozen=True, slots=True)
 class BlockGrid:
@@ -36,6 +38,11 @@ class BlockGrid:
             raise GridError(f"volume {self.shape} and block {self.block} need at least one voxel along each axis")
         if not Box.of_shape(self.shape).contains(self.region) or not self.region.voxels:
             raise GridError(f"region {self.region} is not inside the volume of shape {self.shape}")
+        if self.count > _MAX_BLOCKS:
+            raise GridError(
+                f"region {self.region} has {self.count} blocks of {self.block}, more than 2^40; name a smaller region, "
+                "or larger blocks, and check that the shape is not a mistake"
+            )
 
     @classmethod
     def over(cls, shape: Zyx, block: Zyx, shard: Zyx, region: Box | None = None) -> BlockGrid:

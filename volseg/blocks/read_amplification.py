@@ -58,9 +58,41 @@ def count_chunk_decodes(grid: BlockGrid, tilings: Sequence[Tiling], chunk: Zyx) 
 
 
 def _decoded_along(grid: BlockGrid, tilings: Sequence[Tiling], chunk: int, axis: int) -> int:
-    read_boxes = (union_read_box(tilings, box) for box in boxes_along(grid, axis))
-    spans = (mirror_span(box.start[axis], box.stop[axis], grid.shape[axis]) for box in read_boxes)
-    return sum(_chunks(low, high, chunk) for low, high in spans)
+    """Chunks that the blocks along an axis decode; those whose read boxes are inside the volume by arithmetic."""
+    count, block, length = grid.counts[axis], grid.block[axis], grid.shape[axis]
+    step = prod(grid.counts[axis + 1 :])
+
+    def span(i: int) -> tuple[int, int]:
+        box = union_read_box(tilings, grid.box(i * step))
+        return box.start[axis], box.stop[axis]
+
+    # Blocks are whole multiples of the stride, so all but the first and the last read equally far around themselves.
+    start, stop = (bound - count // 2 * block for bound in span(count // 2))
+    first = max(1, -(start // block))
+    last = max(first, min(count - 1, (length - stop) // block + 1))
+    edges = (mirror_span(*span(i), length) for i in (*range(min(first, count)), *range(last, count)))
+    inside = last - first
+    return (
+        sum(_chunks(low, high, chunk) for low, high in edges)
+        + inside
+        + _sum_of_floors(inside, first * block + stop - 1, block, chunk)
+        - _sum_of_floors(inside, first * block + start, block, chunk)
+    )
+
+
+def _sum_of_floors(count: int, first: int, step: int, divisor: int) -> int:
+    """Return the sum of (first + i * step) // divisor over i in 0..count - 1, as Euclid's algorithm does.
+
+    >>> _sum_of_floors(4, 5, 7, 3) == 5 // 3 + 12 // 3 + 19 // 3 + 26 // 3
+    True
+    """
+    total = 0
+    while count > 0:
+        total += count * (first // divisor) + count * (count - 1) // 2 * (step // divisor)
+        first, step = first % divisor, step % divisor
+        end = first + step * count
+        count, first, step, divisor = end // divisor, end % divisor, divisor, step
+    return total
 
 
 def _chunks(start: int, stop: int, chunk: int) -> int:

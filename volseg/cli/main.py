@@ -13,6 +13,8 @@ from volseg.version import __version__
 
 COMMANDS = ("convert", "train", "predict", "evaluate", "models", "view", "demo")
 
+_DEBUG = "volseg.debug"
+
 
 class LazyGroup(click.Group):
     """Import the module of a command only when it is named, so that --help loads neither torch nor Dask."""
@@ -38,16 +40,39 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a VolsegError becomes one line and the exit code of its class."""
+        """Run the command; an error becomes one line and an exit code, with --debug after its traceback."""
         try:
             return super().invoke(ctx)
-        except VolsegError as error:
-            shown = click.ClickException(str(error))
-            shown.exit_code = error.exit_code  # type: ignore[misc]  # click types it as a class variable
-            raise shown from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if isinstance(error, BrokenPipeError):  # whoever reads the output has stopped, which click handles
+                raise
+            raise _shown(error, debug=bool(ctx.meta.get(_DEBUG))) from None
+
+
+def _shown(error: Exception, *, debug: bool) -> click.ClickException:
+    """The error as click prints it: one line, and the exit code of its class."""
+    from volseg.cli.unexpected import describe_unexpected, traceback_text
+
+    if debug:
+        click.echo(traceback_text(error), err=True, nl=False)
+    if isinstance(error, VolsegError):
+        message, code = str(error), error.exit_code
+    else:
+        message, code = f"{type(error).__name__}, see above" if debug else describe_unexpected(error), 1
+    shown = click.ClickException(message)
+    shown.exit_code = code  # type: ignore[misc]  # click types it as a class variable
+    return shown
+
+
+def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[_DEBUG] = value
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug,
+              help="Print the traceback of an error.")  # fmt: skip
 @click.version_option(__version__, "-V", "--version", prog_name="volseg")
 def main() -> None:
     """Membrane probability maps of electron-microscopy volumes of any size.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import click
 
 from volseg.blocks import Zyx, ZyxFloat, is_voxel_size, parse_zyx
 from volseg.config.tolerance import Tolerance
+from volseg.config.toml import parse_toml
 from volseg.errors import ConfigError
 
 
@@ -89,8 +89,8 @@ class KeyValueType(click.ParamType[Any]):
         """Parse the text."""
         key, sign, text = str(value).partition("=")
         try:
-            parsed = tomllib.loads(f"value = {text}")
-        except tomllib.TOMLDecodeError:
+            parsed = parse_toml(f"value = {text}".encode())
+        except ValueError:
             parsed = {}
         if not (key.strip().isidentifier() and sign and parsed.keys() == {"value"}):
             self.fail(f"{value!r} is not KEY=VALUE, such as width=32, padded=true or kernel=[1,3,3]", param, ctx)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _WIDTH = 110
+_MAX_TEXT = 200
+_MAX_BYTES, _MAX_DEPTH, _MAX_DOTS = 1 << 18, 32, 1000
+"""Of a run file, of the tables and lists in it, and of a line, as tomllib takes the square of the dots of a key."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -43,12 +46,16 @@ def validate(kind: type[ModelT], values: dict[str, Any], where: str) -> ModelT:
         if first["type"] == "extra_forbidden":
             keys = _keys(kind, first["loc"])
             hint = did_you_mean(str(first["loc"][-1]), keys)
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}; choose from {', '.join(keys)}") from None
+            raise ConfigError(f"{where}: unknown key {_short(key)!r}{hint}; choose from {', '.join(keys)}") from None
         message = first["msg"].removeprefix("Value error, ")
-        value = "" if first["type"] in ("missing", "value_error") else f" (given: {first['input']!r})"
+        value = "" if first["type"] in ("missing", "value_error") else f" (given: {_short(repr(first['input']))})"
         if first["type"] == "literal_error":
             value += did_you_mean(str(first["input"]), re.findall("'([^']*)'", first["ctx"]["expected"]))
         raise ConfigError(f"{where}: {key + ': ' if key else ''}{message}{value}") from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} .."
 
 
 def _keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, ...]:
@@ -82,14 +89,48 @@ def read_toml(path: str | Path, kind: type[ModelT], assignments: Iterable[str] =
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        values = parse_toml(content)
     except OSError as error:
         raise ConfigError(f"cannot read run file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"run file {path} is not TOML: {error}") from error
     for assignment in assignments:
         values = override(values, assignment)
     return validate(kind, values, f"run file {path}")
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """Parse TOML of any origin.
+
+    Raises:
+        ValueError: not TOML, too large or nested too deep, an integer of more than 64 bits, or a text with a NUL.
+
+    >>> parse_toml(b"fit.steps = 5")
+    {'fit': {'steps': 5}}
+    """
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it has more than {_MAX_BYTES} bytes")
+    if max((line.count(b".") for line in content.splitlines()), default=0) > _MAX_DOTS:
+        raise ValueError(f"a line has more than {_MAX_DOTS} dots")
+    try:
+        values = tomllib.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    level: list[Any] = [values]
+    for _ in range(_MAX_DEPTH):
+        tables = [value for value in level if isinstance(value, dict)]
+        texts = [*level, *(key for table in tables for key in table)]
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise ValueError("a text holds a NUL character")
+        if large := [n for n in level if isinstance(n, int) and not -(1 << 63) <= n < 1 << 63]:
+            raise ValueError(f"the integer {str(large[0])[:20]}.. has more than 64 bits")
+        lists = [value for value in level if isinstance(value, list)]
+        level = [item for values in (*(table.values() for table in tables), *lists) for item in values]
+    if level:
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+    return values
 
 
 def override(values: dict[str, Any], assignment: str) -> dict[str, Any]:
@@ -112,10 +153,14 @@ def override(values: dict[str, Any], assignment: str) -> dict[str, Any]:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(f"--set {assignment} is not KEY=VALUE, such as fit.steps=500")
+    if len(parts) > _MAX_DEPTH:
+        raise ConfigError(f"--set {assignment:.40}.. names a key more than {_MAX_DEPTH} tables deep")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = parse_toml(f"value = {text}".encode())["value"]
     except (tomllib.TOMLDecodeError, KeyError):
         value = text.strip()
+    except ValueError as error:
+        raise ConfigError(f"--set {assignment:.40} cannot be read: {error}") from error
     return _replace(values, parts, value, assignment)  # type: ignore[no-any-return]  # a table stays a table
 
 

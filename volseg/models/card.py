@@ -6,7 +6,6 @@ weights. Nothing in it can run code.
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from hashlib import blake2b
 from io import BytesIO
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from volseg.blocks import Footprint, ZyxFloat
+from volseg.blocks import Footprint, ZyxFloat, is_voxel_size
 from volseg.errors import ConfigError, ModelError
 from volseg.models.registry import NETWORKS
+from volseg.models.tensor_header import MAX_PARAMETERS, read_header
 from volseg.ops import Normalization
 from volseg.text import did_you_mean
 
@@ -25,9 +25,54 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CARD_KEY = "volseg"
-_MAX_HEADER_BYTES = 100 << 20
 _PART_BYTES = 1 << 20
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_MAX_SIZE = 1 << 16
+"""Of an argument of a network, or of its reach, in voxels."""
+_MAX_STRIDE = 1 << 8
+_MAX_CLASSES = 1 << 10
+_MAX_ARGUMENTS = 1 << 10
+_MAX_OTHERS = 1 << 16
+"""Values of a model file that are no parameters, beside as many running statistics as there are parameters."""
+
+
+def _checked_footprint(footprint: Footprint) -> Footprint:
+    for name, least, most in (
+        ("reach_before", 0, _MAX_SIZE),
+        ("reach_after", 0, _MAX_SIZE),
+        ("stride", 1, _MAX_STRIDE),
+        ("margin", 0, _MAX_SIZE),
+        ("smallest", 1, _MAX_SIZE),
+        ("context", 0, _MAX_SIZE),
+    ):
+        if not all(least <= n <= most for n in getattr(footprint, name)):
+            raise ValueError(f"{name} is {getattr(footprint, name)!s:.60}, and must be from {least} to {most}")
+    return footprint
+
+
+def _checked_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
+    if not 0 < len(classes) <= _MAX_CLASSES or len(set(classes)) < len(classes) or not all(classes):
+        raise ValueError(f"these must be 1 to {_MAX_CLASSES} different names")
+    return classes
+
+
+def _checked_voxel_size(size_nm: ZyxFloat) -> ZyxFloat:
+    if not is_voxel_size(size_nm):
+        raise ValueError(f"{size_nm} are not lengths of at least 0.1 nm")
+    return size_nm
+
+
+def _checked_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    waiting, count = list(arguments.items()), 0
+    while waiting:
+        name, value = waiting.pop()
+        count += 1
+        if count > _MAX_ARGUMENTS:
+            raise ValueError(f"these are more than {_MAX_ARGUMENTS} values")
+        if isinstance(value, dict | list):
+            waiting += [(name, item) for item in (value.values() if isinstance(value, dict) else value)]
+        elif isinstance(value, int | float) and not -_MAX_SIZE <= value <= _MAX_SIZE:
+            raise ValueError(f"{name} is {value!s:.40}, and must be at most {_MAX_SIZE}")
+    return arguments
 
 
 class ModelCard(BaseModel):
@@ -39,17 +84,17 @@ class ModelCard(BaseModel):
     name: str
     network: Annotated[str, AfterValidator(NETWORKS.check)]
     """Name in the registry."""
-    arguments: dict[str, Any]
+    arguments: Annotated[dict[str, Any], AfterValidator(_checked_arguments)]
     """Arguments of the network's class."""
-    footprint: Footprint
+    footprint: Annotated[Footprint, AfterValidator(_checked_footprint)]
     """Reach, stride, margin and smallest input, derived from the network when the file was written."""
     normalization: Normalization
     activation: Literal["sigmoid", "softmax"]
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], AfterValidator(_checked_classes)]
     """Names of the output channels; a membrane map is the channel `membrane`."""
-    voxel_nm: ZyxFloat
+    voxel_nm: Annotated[ZyxFloat, AfterValidator(_checked_voxel_size)]
     """Voxel size of the training data, (z, y, x) in nanometres."""
-    parameters: int
+    parameters: Annotated[int, Field(ge=0, le=MAX_PARAMETERS)]
     training: dict[str, Any] = Field(default_factory=dict)
     """Data, steps, settings and scores of the training."""
     license: str = "not stated"
@@ -128,7 +173,11 @@ def read_model_file(path: str | Path) -> tuple[ModelHeader, bytes]:
     """Read and verify a whole model file; raises as `read_card`."""
     path = Path(path)
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            _read(path, file, size, verify=False)  # what cannot be a model is not read into memory
+            file.seek(0)
+            content = file.read(size)
     except OSError as error:
         raise ModelError(f"cannot read model file {path}: {error.strerror}") from error
     return _read(path, BytesIO(content), len(content), verify=True), content
@@ -136,7 +185,7 @@ def read_model_file(path: str | Path) -> tuple[ModelHeader, bytes]:
 
 def _read(path: Path, file: BinaryIO, size: int, *, verify: bool) -> ModelHeader:
     """Parse and check a model file of so many bytes."""
-    metadata = _read_metadata(path, file, size)
+    metadata, values = read_header(path, file, size)
     try:
         card = ModelCard.model_validate_json(metadata[CARD_KEY])
     except KeyError:
@@ -149,35 +198,17 @@ def _read(path: Path, file: BinaryIO, size: int, *, verify: bool) -> ModelHeader
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError):  # a name of a plug-in that is not installed
             raise ModelError(f"cannot load {path}: {cause}") from error
-        field = ".".join(map(str, first["loc"]))
+        field = ".".join(map(str, first["loc"])) or "card"
+        problem = first["msg"].removeprefix("Value error, ")
         raise ModelError(
-            f"cannot read the card of {path} ({field}: {first['msg']}); use the version of volseg that wrote it"
+            f"cannot read the card of {path} ({field}: {problem}); use the version of volseg that wrote it"
         ) from error
+    if card.network in NETWORKS.builtins and not card.parameters <= values <= 2 * card.parameters + _MAX_OTHERS:
+        raise ModelError(
+            f"{path} holds {values} values for the {card.parameters} parameters of its card; copy it again"
+        )
     stated = metadata.get("digest")
     digest = stated if stated and not verify else weights_digest(card, iter(partial(file.read, _PART_BYTES), b""))
     if stated not in (None, digest):
         raise ModelError(f"{path} does not match its digest, so it has changed since it was written; copy it again")
     return ModelHeader(path=str(path.resolve()), card=card, digest=digest)
-
-
-def _read_metadata(path: Path, file: BinaryIO, size: int) -> dict[str, str]:
-    """Read the metadata of a safetensors file, and leave the file at its first tensor."""
-    first = file.read(8)
-    if first.startswith(_PICKLES):
-        raise ModelError(
-            f"{path} is a pickled PyTorch file, which could run code and is never loaded; "
-            "convert its weights with `volseg models import`"
-        )
-    length = int.from_bytes(first, "little")
-    error = ModelError(f"{path} is not a complete .safetensors model file; copy it again")
-    if size < 8 or not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
-        raise error
-    try:
-        header = json.loads(file.read(length))
-        metadata: dict[str, str] = header.pop("__metadata__", {})
-        ends = [entry["data_offsets"][1] for entry in header.values()]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise error from None
-    if max(ends, default=0) != size - 8 - length:
-        raise error
-    return metadata

@@ -12,6 +12,7 @@ from volseg.models.window import SizeError
 if TYPE_CHECKING:
     from torch import nn
 
+_MAX_STRIDE = 1 << 8
 _MAX_INPUT = 4096
 """Upper limit of the search for the smallest input."""
 
@@ -52,6 +53,8 @@ def _sections_footprint(sections: int) -> tuple[int, int, int, int, int, int]:
 def _axis_footprint(graph: AxisGraph) -> tuple[int, int, int, int, int, int]:
     """Reach before and after, stride, margin, smallest size and context along one axis."""
     stride = graph.stride()
+    if stride > _MAX_STRIDE:
+        raise ModelError(f"this network has a stride of {stride}, above {_MAX_STRIDE}; use fewer or smaller poolings")
     smallest = next((n for n in range(1, _MAX_INPUT) if _output_size(graph, n)), None)
     if smallest is None:
         raise ModelError(f"this network accepts no input of up to {_MAX_INPUT} voxels")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -167,13 +168,19 @@ def load_model_file(path: str | Path) -> Model:
     """
     header, content = read_model_file(path)
     card = header.card
-    with SkipInit():
-        network = build_network(card.network, card.arguments)
+    try:
+        with SkipInit():
+            network = build_network(card.network, card.arguments)
+    except ConfigError as error:
+        raise ModelError(f"cannot load {path}: {error}") from error
     try:
         state = {name: _to_float32(tensor) for name, tensor in load(content).items()}
         network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise ModelError(f"the weights in {path} do not match {card.network} {card.arguments}: {error}") from error
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"the weights in {path} do not match {card.network} {card.arguments}: {reason:.300}"
+        ) from error
     if damaged := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise ModelError(
             f"{path}: {damaged[0]} holds NaN or infinity, so the map would be wrong; take an earlier model of the "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
-from volseg.errors import ConfigError
+from volseg.errors import ConfigError, VolsegError
+from volseg.models.tensor_header import MAX_PARAMETERS
 from volseg.registry import Registry
 from volseg.text import did_you_mean
 
@@ -42,10 +43,33 @@ def build_network(name: str, arguments: dict[str, Any]) -> nn.Module:
     if known is not None and (wrong := [argument for argument in arguments if argument not in known]):
         listed = ", ".join(f"{argument!r}{_hint(argument, known, network_class)}" for argument in wrong)
         raise ConfigError(f"network {name!r} does not take these arguments: {listed}; it takes {', '.join(known)}")
+    if name in NETWORKS.builtins:
+        _refuse_large(name, network_class, arguments)
+    return _build(name, network_class, arguments)
+
+
+def _build(name: str, network_class: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:
     try:
         return network_class(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"network {name!r} does not take these arguments: {error}") from error
+    except VolsegError:
+        raise
+    except Exception as error:  # torch and plug-ins raise errors of many kinds
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"network {name!r} does not take these arguments: {reason:.200}") from error
+
+
+def _refuse_large(name: str, network_class: Callable[..., nn.Module], arguments: dict[str, Any]) -> None:
+    """Refuse a network of more parameters than a model file may have, before any is allocated."""
+    import torch  # noqa: PLC0415 - naming a network does not import torch
+
+    with torch.device("meta"):
+        network = _build(name, network_class, arguments)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    if count > MAX_PARAMETERS:
+        raise ConfigError(
+            f"network {name!r} with {arguments} has {count} parameters, more than {MAX_PARAMETERS}; make it narrower "
+            "or less deep"
+        )
 
 
 def _argument_names(network_class: Callable[..., nn.Module]) -> tuple[str, ...] | None:

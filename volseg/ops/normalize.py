@@ -81,6 +81,9 @@ class Normalization:
 
     def __post_init__(self) -> None:
         NORMALIZATIONS.check(self.mode)
+        mean, std = self.training
+        if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
+            raise ConfigError(f"normalization.training is ({mean}, {std}); a mean is finite, a deviation above 0")
 
     @property
     def scope(self) -> Scope:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -25,6 +26,9 @@ T = TypeVar("T")
 _ZYX = ("z", "y", "x")
 _MAX_SAMPLES, _MIN_SIDE = 4, 64
 """Axes without names of which the last is so short are probably y, x and samples, not z, y, x."""
+_MAX_VOXELS = 1 << 62
+"""Positions of voxels are 64-bit integers."""
+_MAX_CHANNELS = 1 << 16
 _UNNAMED = re.compile(r"|dim_\d+", re.IGNORECASE)
 """Names that say nothing, such as xarray's dim_0."""
 
@@ -155,6 +159,8 @@ def axis_layout(
             f"{location} has shape {shape}, which is not one volume of axes (z, y, x); "
             "store each volume as an array of its own"
         )
+    if others and shape[others[0]] > _MAX_CHANNELS:
+        raise SourceError(f"{location} has shape {shape}, with more than {_MAX_CHANNELS} channels; check its axes")
     return AxisLayout(shape, (z, y, x), others[0] if others else None)
 
 
@@ -241,6 +247,8 @@ def _refuse_shape(location: str, shape: tuple[int, ...]) -> None:
         )
     if 0 in shape:
         raise SourceError(f"{location} has shape {shape}, so it has no voxels; name another array")
+    if prod(shape) > _MAX_VOXELS:
+        raise SourceError(f"{location} has shape {shape}, above 2^62 voxels in all; check its metadata")
 
 
 def _with_stated(location: str, shape: tuple[int, ...], known: list[str], stated: tuple[str, ...]) -> list[str]:

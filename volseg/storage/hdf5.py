@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,10 +21,11 @@ from volseg.storage.axes import (
     named_axes,
     refuse_other_order,
 )
+from volseg.storage.hdf5_links import node_within, refuse_other_files
 from volseg.storage.place import Placed, array_place
 from volseg.storage.watch import FileWatch
 from volseg.storage.zarr_volume import GREY
-from volseg.text import did_you_mean
+from volseg.text import did_you_mean, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +39,7 @@ _LOCATION = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", r
 _CACHE_BYTES = 64 * 2**20
 """Size of the cache of decoded chunks; HDF5's default is too small for neighbouring reads."""
 _LISTED = 8
+_MAX_GROUPS = 32
 _MAX_AXES = 5
 """Time, channel, z, y, x."""
 
@@ -122,7 +123,8 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOption
         options: axes and channel, if the dataset has others than z, y, x.
 
     Raises:
-        SourceError: nothing there, not HDF5, no such dataset, several datasets, or another data type or shape.
+        SourceError: nothing there, not HDF5, no such dataset, several datasets, another data type or shape, or voxels
+            that lie in other files.
     """
     match = _LOCATION.fullmatch(location.removeprefix("file://"))
     if match is None or "://" in match["file"]:
@@ -134,11 +136,18 @@ def open_hdf5(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOption
         file = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES, locking="best-effort")
     except OSError as error:
         raise SourceError(f"{path} cannot be read as HDF5: {error}") from error
-    dataset = _select_dataset(file, path, match["dataset"])
+    try:
+        dataset = _select_dataset(file, path, match["dataset"])
+        refuse_other_files(dataset, path)
+        attributes = {name: np.asarray(value).tolist() for name, value in dataset.attrs.items()}
+        _ = dataset.dtype
+    except SourceError:
+        raise
+    except Exception as error:  # h5py raises errors of many kinds for damaged files
+        raise SourceError(f"{path} is damaged, or no HDF5 that can be read ({error}); copy it again") from error
     if dataset.dtype.name not in dtypes:
         raise SourceError(f"{path}:{dataset.name} holds {dataset.dtype.name}; supported types: {', '.join(dtypes)}")
     where = f"{path}:{dataset.name}"
-    attributes = {name: np.asarray(value).tolist() for name, value in dataset.attrs.items()}
     layout = axis_layout(where, dataset.shape, _axis_names(dataset, attributes), options.axes)
     if options.axes is None:
         refuse_other_order(layout, where)
@@ -151,13 +160,13 @@ def _axis_names(dataset: h5py.Dataset, attributes: Mapping[str, Any]) -> tuple[s
     """Names of the axes: of ilastik's axis tags, of daisy, or of HDF5's dimension scales; empty if there are none."""
     tags: list[Any] = []
     with suppress(ValueError, KeyError, TypeError):
-        tags = [axis["key"] for axis in json.loads(attributes["axistags"])["axes"]]
+        tags = [axis["key"] for axis in parse_object(attributes["axistags"])["axes"]]
     return named_axes(len(dataset.shape), tags, attributes.get("axis_names"), [axis.label for axis in dataset.dims])
 
 
 def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
     if name:
-        node = file.get(name)
+        node = node_within(file, name, path)
         if _is_volume(node):
             return node
     volumes = _volumes(file)
@@ -174,7 +183,16 @@ def _select_dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Datas
 def _volumes(file: h5py.File) -> list[str]:
     """Names of the datasets of three axes, or else of those with channels and times too."""
     names: dict[bool, list[str]] = {True: [], False: []}
-    file.visititems(lambda name, node: names[node.ndim == 3].append(name) if _is_volume(node) else None)
+
+    def visit(name: str, node: Any) -> None:
+        if name.count("/") > _MAX_GROUPS:
+            raise SourceError(
+                f"{file.filename} has groups in groups {_MAX_GROUPS} deep; name its dataset after a colon"
+            )
+        if _is_volume(node):
+            names[node.ndim == 3].append(name)
+
+    file.visititems(visit)
     return names[True] or names[False]
 
 

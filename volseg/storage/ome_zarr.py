@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from yaozarrs import v05
 
@@ -27,7 +28,7 @@ def multiscale_naming(attributes: Mapping[str, Any], path: str) -> tuple[Mapping
     'images/s0'
     """
     for multiscale in _multiscales(attributes):
-        for stated in level_paths(multiscale):
+        for stated in (str(dataset["path"]) for dataset in multiscale["datasets"]):
             if normpath(stated) == normpath(path):
                 return multiscale, stated
     return None
@@ -62,8 +63,22 @@ def _ome(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def level_paths(multiscale: Mapping[str, Any]) -> list[str]:
-    """Return the paths of the levels of a multiscale, finest first."""
-    return [str(dataset["path"]) for dataset in multiscale["datasets"]]
+    """Return the paths of the levels of a multiscale, finest first.
+
+    Raises:
+        ValueError: a path leaves the group, on a disk or in a URL.
+
+    >>> level_paths({"datasets": [{"path": "0"}, {"path": "images/s1"}]})
+    ['0', 'images/s1']
+    """
+    paths = [str(dataset["path"]) for dataset in multiscale["datasets"]]
+    for path in paths:
+        plain = path.replace("\\", "/")
+        while (decoded := unquote(plain).replace("\\", "/")) != plain:  # as a URL may be decoded, even twice
+            plain = decoded
+        if plain.startswith("/") or normpath(plain).partition("/")[0] == ".." or not plain.isprintable():
+            raise ValueError(f"the path of a level, {path!r}, leaves the group")
+    return paths
 
 
 def axis_names(multiscale: Mapping[str, Any]) -> list[str]:

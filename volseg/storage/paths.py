@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import TargetError
+from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -162,7 +162,6 @@ def _own_children(folder: Path, document: Mapping[str, Any]) -> set[str]:
 def _read_json(path: Path) -> Mapping[str, Any]:
     """A JSON object; empty if there is none."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return document if isinstance(document, dict) else {}

@@ -153,8 +153,10 @@ def array_place(attributes: Mapping[str, Any], layout: AxisLayout) -> Place:
         units = attributes.get("units", _ARRAY_UNITS[key])
         units = [units] * len(scale) if isinstance(units, str) else units
         return Place.stated(layout.zyx(scale), layout.zyx(offset), layout.zyx([str(unit) for unit in units]))
-    except (IndexError, KeyError, TypeError, ValueError):
-        return Place(problem=f"it states {key} {attributes[key]}, which is not three numbers with an offset of three")
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError):
+        return Place(
+            problem=f"it states {key} {attributes[key]!s:.80}, which is not three numbers with an offset of three"
+        )
 
 
 def _three(values: Sequence[Any]) -> ZyxFloat:

@@ -14,6 +14,7 @@ from volseg.config.base import FrozenModel
 from volseg.errors import TargetError, redact
 from volseg.registry import NORMALIZATIONS
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
+from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -219,7 +220,7 @@ def _checksum(attributes: Mapping[str, Any]) -> str:
 def is_target(path: Path) -> bool:
     """Whether a path is the target of a run."""
     try:
-        return "volseg" in json.loads((path / "zarr.json").read_text())["attributes"]
+        return "volseg" in parse_object((path / "zarr.json").read_bytes())["attributes"]
     except (OSError, KeyError, TypeError, ValueError):
         return False
 
@@ -231,9 +232,9 @@ def read_record(path: Path) -> RunRecord:
         TargetError: the path is not a target, or another version of volseg wrote the record.
     """
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        attributes = parse_object((path / "zarr.json").read_bytes())["attributes"]
         return RunRecord.from_attributes(attributes["volseg"])
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TargetError(f"{path} has no run record; name the target of a `volseg predict`") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -9,9 +9,8 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import zarr
 
 from volseg.errors import ConfigError, SourceError, VolsegError
@@ -19,37 +18,18 @@ from volseg.storage import ome_zarr
 from volseg.storage.axes import AxisLayout, axis_layout, named_axes
 from volseg.storage.foreign import foreign_format
 from volseg.storage.place import Place, array_place
-from volseg.storage.zarr_store import NAME_A_ZARR, open_store, read_json, reason_of
+from volseg.storage.zarr_node import ZarrNode, read_node
+from volseg.storage.zarr_store import NAME_A_ZARR, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from volseg.blocks import Zyx, ZyxFloat
 
-Format: TypeAlias = Literal["zarr2", "zarr3"]
 _LISTED = 8
 _DEPTH = 6
 """Depth to which a group is searched for volumes."""
-_MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-
-
-@dataclass(frozen=True, slots=True)
-class ZarrNode:
-    """An array or a group.
-
-    Attributes:
-        format: the Zarr version.
-        attributes: user attributes.
-        shape: voxels along each axis; None for a group.
-        dtype: name of the data type, such as `uint8`; None for a group.
-        dimension_names: names of the axes, empty text for an axis without a name; empty if none is stated.
-    """
-
-    format: Format
-    attributes: Mapping[str, Any]
-    shape: tuple[int, ...] | None = None
-    dtype: str | None = None
-    dimension_names: tuple[str, ...] = ()
+_MALFORMED = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +81,6 @@ class VolumeMetadata:
         """Names of the channels: their labels, or numbers if the labels do not match; one without a channel axis."""
         count = 1 if self.channel_axis is None else (self.array.shape or ())[self.channel_axis]
         return self.channel_labels if len(self.channel_labels) == count else tuple(map(str, range(count)))
-
-
-def read_node(location: str) -> ZarrNode | None:
-    """Read the metadata of a Zarr 2 or 3 array or group; None if there is none.
-
-    Raises:
-        SourceError: the location does not exist, or the metadata cannot be read.
-    """
-    store = open_store(location)
-    try:
-        if (document := read_json(store, "zarr.json")) is not None:
-            return _zarr3_node(document)
-        for key in (".zarray", ".zgroup"):
-            if (document := read_json(store, key)) is not None:
-                return _zarr2_node(document, read_json(store, ".zattrs") or {})
-    except Exception as error:  # each store raises errors of its own
-        raise SourceError(f"cannot read the metadata of {location}: {reason_of(error)}") from error
-    return None
 
 
 def read_metadata(location: str, level: int | None = None, axes: tuple[str, ...] | None = None) -> VolumeMetadata:
@@ -188,7 +150,8 @@ def absolute_location(location: str) -> str:
 def _level_of_group(location: str, group: ZarrNode, level: int | None, axes: tuple[str, ...] | None) -> VolumeMetadata:
     multiscale = ome_zarr.multiscale_of(group.attributes)
     if multiscale is None:
-        if ome_zarr.is_bioformats2raw(group.attributes):
+        series = read_node(f"{location}/0") if ome_zarr.is_bioformats2raw(group.attributes) else None
+        if series is not None and ome_zarr.multiscale_of(series.attributes) is not None:
             return read_metadata(f"{location}/0", level, axes)
         names = _volume_names(location)
         raise SourceError(
@@ -198,6 +161,8 @@ def _level_of_group(location: str, group: ZarrNode, level: int | None, axes: tup
         )
     try:
         paths = ome_zarr.level_paths(multiscale)
+        if not paths:
+            raise ValueError("a multiscale without levels")
         if not 0 <= (level or 0) < len(paths):
             raise ConfigError(f"{location} has no level {level or 0}; it has levels 0 to {len(paths) - 1}")
         path = paths[level or 0]
@@ -210,7 +175,8 @@ def _level_of_group(location: str, group: ZarrNode, level: int | None, axes: tup
     except VolsegError:
         raise
     except _MALFORMED as error:
-        raise SourceError(f"{location} has invalid OME-Zarr metadata ({error!r}); name one of its arrays") from None
+        reason = str(error) if isinstance(error, ValueError) else repr(error)
+        raise SourceError(f"{location} has invalid OME-Zarr metadata ({reason}); name one of its arrays") from None
 
 
 def _metadata(
@@ -259,19 +225,3 @@ def _volume_names(location: str) -> list[str]:
 
 def _denied(location: str) -> str:
     return " that can be read: nothing is there, or its server denies access" if "://" in location else ""
-
-
-def _zarr3_node(document: Mapping[str, Any]) -> ZarrNode:
-    attributes = document.get("attributes", {})
-    if document["node_type"] == "group":
-        return ZarrNode("zarr3", attributes)
-    shape, dtype = tuple(document["shape"]), document["data_type"]
-    name = dtype if isinstance(dtype, str) else str(dtype["name"])
-    return ZarrNode("zarr3", attributes, shape, name, named_axes(len(shape), document.get("dimension_names")))
-
-
-def _zarr2_node(document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ZarrNode:
-    if "shape" not in document:
-        return ZarrNode("zarr2", attributes)
-    shape, dtype = tuple(document["shape"]), np.dtype(document["dtype"]).name
-    return ZarrNode("zarr2", attributes, shape, dtype, named_axes(len(shape), attributes.get("_ARRAY_DIMENSIONS")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +14,7 @@ from obstore.exceptions import PermissionDeniedError
 from zarr.storage import LocalStore, ObjectStore
 
 from volseg.errors import SourceError
+from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NAME_A_ZARR = "name a Zarr array or an OME-Zarr group, or create one with: volseg convert"
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _missing: ContextVar[set[str] | None] = ContextVar("missing", default=None)
+_MAX_BYTES = 64 << 20
 _RETRIES = re.compile(r"Error performing \w+ \S+ in \S+( - |, after .*? - )", re.DOTALL)
 
 
@@ -91,26 +92,40 @@ def open_store(location: str) -> LocalStore | RemoteStore:
         except Exception as error:  # obstore's own errors have no public root
             raise SourceError(f"cannot open {location}: {reason_of(error)}; check the URL") from error
     path = Path(location)
-    if not path.exists():
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise SourceError(f"source {path} cannot be read: {error.strerror}; check the path") from error
+    if not exists:
         raise SourceError(f"source {path} does not exist; check the path, or the mount")
-    if not path.is_dir():
+    if not is_folder:
         raise SourceError(f"{path} is a file, not a Zarr; {NAME_A_ZARR}")
     return LocalStore(path, read_only=True)
 
 
 def read_json(store: LocalStore | RemoteStore, key: str) -> Mapping[str, Any] | None:
-    """Read a JSON document of a store; None if there is no such key, or the server forbids it."""
+    """Read a JSON object of a store; None if there is no such key, or the server forbids it.
+
+    Raises:
+        ValueError: it is not JSON, another value than an object, or too large.
+    """
     text = read_bytes(store, key)
-    document: Mapping[str, Any] | None = None if text is None else json.loads(text)
-    return document
+    return None if text is None else parse_object(text, key)
 
 
 def read_bytes(store: LocalStore | RemoteStore, key: str) -> bytes | None:
-    """Read the content of a key; None if there is no such key, or the server forbids it."""
+    """Read the content of a key of metadata; None if there is no such key, or the server forbids it.
+
+    Raises:
+        ValueError: it is too large for metadata.
+    """
     try:
         if isinstance(store, LocalStore):
+            _refuse_large((store.root / key).stat().st_size, key)
             return (store.root / key).read_bytes()
-        return bytes(obstore.get(store.store, key).bytes())
+        answer = obstore.get(store.store, key)
+        _refuse_large(answer.meta["size"], key)
+        return bytes(answer.bytes())
     except (FileNotFoundError, PermissionDeniedError):
         return None
 
@@ -125,3 +140,8 @@ def reason_of(error: Exception) -> str:
     if "error sending request" in text:
         return "the server does not answer"
     return text if type(error).__module__.startswith("obstore") else f"{type(error).__name__}: {text}"
+
+
+def _refuse_large(size: int, key: str) -> None:
+    if size > _MAX_BYTES:
+        raise ValueError(f"{key} has {size} bytes, more than the {_MAX_BYTES} of any metadata")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from volseg.errors import TrainingError
+from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +83,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})[_KEY])
+            metadata = parse_object((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise TrainingError(f"there is no checkpoint {path} to resume from; leave out --resume") from None

@@ -10,7 +10,8 @@ from volseg.blocks import Box
 from volseg.errors import SourceError
 from volseg.ops.contrast import grey_range
 from volseg.storage import UNCERTAINTY, open_volume
-from volseg.storage.zarr_metadata import read_metadata, read_node
+from volseg.storage.zarr_metadata import read_metadata
+from volseg.storage.zarr_node import read_node
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from volseg.blocks import Zyx
     from volseg.storage import Place
     from volseg.storage.axes import AxisLayout
-    from volseg.storage.zarr_metadata import Format, VolumeMetadata, ZarrNode
+    from volseg.storage.zarr_metadata import VolumeMetadata
+    from volseg.storage.zarr_node import Format, ZarrNode
 
 _CONTRAST_WINDOW = (1, 1024, 1024)
 _CHANNEL_AXES = ("c", "channel")

@@ -188,7 +188,7 @@ def _write_truncated(path: Path) -> None:
         ("w.pt", Path.touch, "cannot be read as a file of torch.save"),
         ("w.pt", _write_text, "(cannot be read as a file of torch.save|more than tensors)"),
         ("w.pt", _write_truncated, "cannot be read as a file of torch.save"),
-        ("w.safetensors", _write_text, "cannot be read as .safetensors"),
+        ("w.safetensors", _write_text, "is not a complete .safetensors"),
         ("w.pt", lambda path: torch.save([torch.zeros(1)], path), "holds a list, not a state dict"),
         ("w.pt", lambda path: torch.save({}, path), "holds nothing, not a state dict"),
         ("w.pt", lambda path: torch.save({"w": torch.zeros(1), "n": {"w": torch.zeros(1)}}, path), "'n' is a dict"),

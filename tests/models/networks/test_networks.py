@@ -220,7 +220,7 @@ def test_a_chain_adds_corrections() -> None:
         ("fcn8s", {"width": 0}, "width 0 must be at least 1"),
         ("sliding_window", {"window": 64}, "window 64 is not one of 95, 65"),
         ("sliding_window", {"width": 0}, "width 0 and hidden 200 must both be at least 1"),
-        ("fusionnet_chain", {"length": 1}, "length 1 .*at least 2"),
+        ("fusionnet_chain", {"length": 1}, "length 1 must be 2 to 8"),
         ("fusionnet", {"kernel": [3, 3], "pool": [1, 2, 2]}, "must have the same axes"),
         ("fusionnet", {"kernel": [2, 2]}, "kernel .*odd"),
         ("fusionnet", {"pool": [0, 2]}, "pool .*at least 1"),

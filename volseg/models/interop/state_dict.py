@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from volseg.errors import ConfigError, ModelError
+from volseg.models.tensor_header import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +128,8 @@ def _refuse_archive(path: Path) -> None:
 
 def _safetensors_content(path: Path) -> Any:
     try:
+        with path.open("rb") as file:
+            read_header(path, file, path.stat().st_size)
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read as .safetensors ({_first_line(error)}); write it again") from error

@@ -37,6 +37,8 @@ from volseg.models.networks.layers import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+_MAX_LENGTH = 8
+
 
 def conv_block(channels_in: int, channels_out: int, kernel: Size = (3, 3)) -> nn.Sequential:
     """Convolution ("same"), ReLU, batch normalisation, in this order."""
@@ -149,8 +151,8 @@ class FusionNetChain(nn.Module):
         pool: Sizes = (2, 2),
     ) -> None:
         super().__init__()
-        if length < 2:
-            raise ConfigError(f"length {length} must be at least 2; use the network fusionnet for one")
+        if not 2 <= length <= _MAX_LENGTH:
+            raise ConfigError(f"length {length} must be 2 to {_MAX_LENGTH}; use the network fusionnet for one")
         inputs = [in_channels] + [in_channels + out_channels] * (length - 1)
         self.links = nn.ModuleList(FusionNet(channels, out_channels, width, depth, kernel, pool) for channels in inputs)
         self.squash = nn.Sigmoid()

@@ -23,6 +23,8 @@ Size: TypeAlias = tuple[int, ...]
 Sizes: TypeAlias = Sequence[int] | Sequence[Sequence[int]]
 """One size for all levels, or one per level."""
 
+_MAX_WIDTH, _MAX_DEPTH = 1 << 16, 16
+
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 DECONVOLUTIONS = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 POOLINGS = (nn.MaxPool2d, nn.MaxPool3d)
@@ -115,13 +117,15 @@ def level_widths(width: int, depth: int) -> list[int]:
     """Channels of each level, doubling at each pooling.
 
     Raises:
-        ConfigError: a width or a depth below 1.
+        ConfigError: a width or a depth below 1, or too large.
 
     >>> level_widths(64, 4)
     [64, 128, 256, 512, 1024]
     """
     if width < 1 or depth < 1:
         raise ConfigError(f"width {width} and depth {depth} must both be at least 1")
+    if depth > _MAX_DEPTH or width > _MAX_WIDTH:
+        raise ConfigError(f"width {width} must be at most {_MAX_WIDTH}, and depth {depth} at most {_MAX_DEPTH}")
     return [width << level for level in range(depth + 1)]
 
 
