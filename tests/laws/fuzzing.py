@@ -70,7 +70,7 @@ def make_targets(folder: Path, model: Path) -> list[Target]:
     def volume(location: Path | str) -> Callable[[], object]:
         def read() -> object:
             opened = open_readable(str(location))
-            return opened.read(Box((0, 0, 0), tuple(min(n, 32) for n in opened.shape)))  # type: ignore[arg-type]
+            return opened.read(Box((0, 0, 0), tuple(min(n, 32) for n in opened.shape)))
 
         return read
 

@@ -159,7 +159,8 @@ def test_headers_that_are_no_object_are_refused(tmp_path: Path, header: bytes) -
 
 
 def test_metadata_that_are_no_texts_are_refused(tmp_path: Path) -> None:
-    for metadata in ([1], {"volseg": {}}, {"volseg": "{}", "digest": 5}):
+    strange: list[Any] = [[1], {"volseg": {}}, {"volseg": "{}", "digest": 5}]
+    for metadata in strange:
         with pytest.raises(ModelError, match="__metadata__ of its header should be an object of texts"):
             read_card(write(tmp_path / "m.safetensors", {"__metadata__": metadata}))
 

@@ -69,8 +69,10 @@ def _incomplete(path: Path) -> ModelError:
 
 def _tensor(path: Path, name: str, entry: Any) -> tuple[list[int], int, int]:
     """Shape, first byte and end of a tensor."""
-    stated = entry if isinstance(entry, dict) else {}
-    dtype, shape, offsets = (stated.get(key) for key in ("dtype", "shape", "data_offsets"))
+    stated: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype: Any = stated.get("dtype")
+    shape: Any = stated.get("shape")
+    offsets: Any = stated.get("data_offsets")
     where = f"{path}: tensor {name:.80}"
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise ModelError(f"{where} has the unknown type {dtype!s:.20}; save it as one of {', '.join(_ITEM_BYTES)}")
