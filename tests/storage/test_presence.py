@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from volseg.blocks import BlockGrid, Box
+from volseg.storage import presence
 from volseg.storage.place import Place
 from volseg.storage.presence import NO_SHARDS, UNKNOWN_SIZE, ShardCheck
 from volseg.storage.target import Target, create_volume
@@ -79,3 +80,10 @@ def test_a_folder_that_is_gone_loses_its_blocks(tmp_path: Path) -> None:
     targets, grid, sizes = written(tmp_path, (), None)
     (targets[0].path / "0" / "c").rename(tmp_path / "c")
     assert lost(targets, grid, sizes) == list(grid.numbers())
+
+
+def test_a_shard_that_goes_while_its_folder_is_listed_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "0").symlink_to(tmp_path / "deleted after it was listed")
+    (tmp_path / "1").write_bytes(b"shard")
+    (tmp_path / "2").symlink_to(tmp_path / "another")
+    assert presence._row_sizes(tmp_path, 0, 3).tolist() == [0, 5, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
@@ -141,7 +142,8 @@ def _row_sizes(folder: Path, first: int, stop: int) -> NDArray[np.int64]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.isdecimal() and first <= int(entry.name) < stop:
-                    sizes[int(entry.name) - first] = entry.stat().st_size
+                    with suppress(FileNotFoundError):  # deleted meanwhile, by a block that is found to be empty
+                        sizes[int(entry.name) - first] = entry.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         pass
     return sizes
