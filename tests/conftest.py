@@ -16,7 +16,7 @@ from hypothesis import settings
 # slower. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from volseg.cluster import connect
+from volseg.cluster import connect, policy
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.testing.factories import make_model, make_volume
 
@@ -35,6 +35,12 @@ def pytest_collection_finish() -> None:
     """Exclude imported objects from garbage collection, which each run calls twice."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed blocks are tried again at once."""
+    monkeypatch.setattr(policy, "FIRST_BACKOFF", 0.0)
 
 
 @pytest.fixture

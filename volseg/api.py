@@ -42,7 +42,8 @@ def predict(
         progress: receives the progress; nothing is shown by default.
         options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, tile, orientations, classes,
             uncertainty, roi, mask, scale_level, axes, channel, missing, missing_chunks, voxel_size (nanometres),
-            ignore_voxel_size, device, precision, cluster, workers, resume, overwrite. As on the command line.
+            ignore_voxel_size, device, precision, cluster, workers, max_failed, block_timeout, resume, overwrite. As on
+            the command line.
 
     Returns:
         The result, with the reason of each failed block.

@@ -4,12 +4,15 @@
     |- ConfigError              2   a value of an option or of a run file that cannot be used (ValueError)
     |- GridError                2   blocks, halos, shards or a region that do not fit together (ValueError)
     |- SourceError              1   a volume that cannot be read (OSError)
+    |  `- SourceLostError       1   a volume that is gone, or has changed, since it was opened
     |- TargetError              1   an output that cannot be written, or must not be replaced (OSError)
+    |  `- TargetLostError       1   an output that is gone, or another run's, since it was opened
     |- ModelError               1   a model file that is invalid, or does not fit the volume (ValueError)
     |- ResumeError              1   a run that differs from the one recorded in its target (ValueError)
     |- MemoryPlanError          1   a run that does not fit the memory of a worker (MemoryError)
     |- ClusterError             1   a cluster that cannot be joined, or does not fit the run (ConnectionError)
     |- TrainingError            1   a training that cannot start or continue (RuntimeError)
+    |- RunAbortedError          1   a run that ended because of its failures (RuntimeError)
     `- BlockError               1   a block that fails on every worker (RuntimeError)
        `- NotFiniteError        1   a block for which the network returns NaN or infinity
 
@@ -79,8 +82,16 @@ class SourceError(VolsegError, OSError):
     """A volume that cannot be read."""
 
 
+class SourceLostError(SourceError):
+    """A volume that is gone, or has changed, since it was opened."""
+
+
 class TargetError(VolsegError, OSError):
     """An output that cannot be written, or must not be replaced."""
+
+
+class TargetLostError(TargetError):
+    """An output that is gone, or belongs to another run, since it was opened."""
 
 
 class ModelError(VolsegError, ValueError):
@@ -101,6 +112,10 @@ class ClusterError(VolsegError, ConnectionError):
 
 class TrainingError(VolsegError, RuntimeError):
     """A training that cannot start or continue."""
+
+
+class RunAbortedError(VolsegError, RuntimeError):
+    """A run that ended because of its failures; the blocks that are done stay."""
 
 
 class BlockError(VolsegError, RuntimeError):

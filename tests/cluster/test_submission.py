@@ -11,7 +11,9 @@ import pytest
 from volseg.cluster import Attempt, Failure
 from volseg.cluster.attempt import pack, unpack
 from volseg.cluster.dask_executor import DaskExecutor
+from volseg.cluster.error_classes import Scope, classify
 from volseg.cluster.job_queue import BlockQueue, BlockTask
+from volseg.cluster.policy import Deadline
 from volseg.cluster.submission import BLOCKS_PER_SLOT, SubmissionWindow, _forget_messages
 from volseg.errors import ClusterError
 from volseg.testing.doubles import NoteRecorder, report
@@ -101,7 +103,7 @@ def test_new_blocks_go_as_one_message(window: SubmissionWindow, client: FakeClie
     assert client.groups == [(list(range(BLOCKS_PER_SLOT * SLOTS)), None)]
     for number in (3, 0, 5):
         client.send_event(client.key(number), done(number))
-    assert [task.number for task, _ in window.wait(NoteRecorder())] == [3, 0, 5]
+    assert [task.number for task, _ in window.wait(NoteRecorder(), Deadline())] == [3, 0, 5]
     window.fill(queue)
     assert client.groups[1:] == [([8, 9, 10], None)]
     assert len(window) == BLOCKS_PER_SLOT * SLOTS
@@ -112,7 +114,7 @@ def test_reported_results_are_not_fetched(window: SubmissionWindow, client: Fake
     for number in range(3):
         client.futures[client.key(number)].status = "finished"
         client.send_event(client.key(number), done(number))
-    assert [attempt for _, attempt in window.wait(NoteRecorder())] == [done(number) for number in range(3)]
+    assert [attempt for _, attempt in window.wait(NoteRecorder(), Deadline())] == [done(number) for number in range(3)]
     assert not any(future.fetched for future in client.futures.values())
     assert all(future.released for future in client.futures.values())
 
@@ -120,7 +122,7 @@ def test_reported_results_are_not_fetched(window: SubmissionWindow, client: Fake
 def test_a_result_without_an_event_is_fetched(window: SubmissionWindow, client: FakeClient) -> None:
     window.fill(BlockQueue(range(3)))
     client.futures[client.key(1)].status = "finished"
-    [(task, attempt)] = window.wait(NoteRecorder())
+    [(task, attempt)] = window.wait(NoteRecorder(), Deadline())
     assert (task.number, attempt) == (1, done(1))
     assert client.futures[client.key(1)].fetched
 
@@ -129,7 +131,7 @@ def test_a_block_reported_twice_counts_once(window: SubmissionWindow, client: Fa
     window.fill(BlockQueue(range(2)))
     client.send_event(client.key(0), done(0))
     client.send_event(client.key(0), done(0))
-    assert [task.number for task, _ in window.wait(NoteRecorder())] == [0]
+    assert [task.number for task, _ in window.wait(NoteRecorder(), Deadline())] == [0]
     assert len(window) == 1
 
 
@@ -159,18 +161,18 @@ def test_events_of_other_runs_are_ignored(window: SubmissionWindow, client: Fake
     window.fill(BlockQueue(range(2)))
     client.send_event("volseg-another-run-0-1", done(0))
     client.send_event(client.key(1), done(1))
-    assert [task.number for task, _ in window.wait(NoteRecorder())] == [1]
+    assert [task.number for task, _ in window.wait(NoteRecorder(), Deadline())] == [1]
 
 
 def test_a_dead_worker_is_a_failure_and_a_dead_scheduler_an_error(window: SubmissionWindow, client: FakeClient) -> None:
     window.fill(BlockQueue(range(2)))
     client.futures[client.key(0)].status = "error"
-    [(task, attempt)] = window.wait(NoteRecorder())
+    [(task, attempt)] = window.wait(NoteRecorder(), Deadline())
     assert task.number == 0
-    assert attempt.result == Failure("RuntimeError: the worker died", retry=True, worker_died=True)
+    assert attempt.result == Failure.of(classify(RuntimeError()), "RuntimeError: the worker died")
     client.futures[client.key(1)].status = "cancelled"
     with pytest.raises(ClusterError, match="lost; .*--resume"):
-        window.wait(NoteRecorder())
+        window.wait(NoteRecorder(), Deadline())
 
 
 def test_a_failed_block_goes_to_a_worker_on_which_it_has_not_failed(
@@ -189,7 +191,7 @@ def test_futures_are_released_when_a_run_stops(client: FakeClient) -> None:
     assert not client.handlers
 
 
-@pytest.mark.parametrize("result", [report(5), Failure("a disk error", retry=True, traceback="in line 3")])
+@pytest.mark.parametrize("result", [report(5), Failure("a disk error", "full", Scope.RUN, 1, "in line 3")])
 def test_an_attempt_survives_packing(result: Any) -> None:
     attempt = Attempt(5, WORKER, result)
     assert unpack(tuple(pack(attempt))) == attempt

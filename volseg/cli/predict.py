@@ -75,6 +75,10 @@ _UNEXPLAINED = (
 )
 @click.option("--tls", metavar="FOLDER",
               help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
+@click.option("--max-failed", type=click.IntRange(min=0), metavar="N",
+              help="End the run if more blocks fail.  [default: 16, or 1 % of the blocks]")  # fmt: skip
+@click.option("--block-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="Send a block elsewhere after so long.  [default: 10 times the mean, at least 120]")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Finish a run that was stopped; start one if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
 @click.option("--dry-run", is_flag=True, help="Print what the run would read, compute and write, and exit.")

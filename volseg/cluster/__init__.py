@@ -4,16 +4,22 @@ from volseg.cluster.attempt import Attempt, Failure
 from volseg.cluster.connect import check_cluster, connect
 from volseg.cluster.executor import SLOTS, Executor
 from volseg.cluster.gpus import visible_gpus
+from volseg.cluster.job_queue import BlockTask
+from volseg.cluster.policy import MIN_FAILED, Deadline, FailurePolicy
 from volseg.cluster.progress import NullProgress, Progress
 from volseg.cluster.run import Outcome, run_blocks
 from volseg.cluster.serial import SerialExecutor
 from volseg.cluster.versions import refuse_other_versions
 
 __all__ = [
+    "MIN_FAILED",
     "SLOTS",
     "Attempt",
+    "BlockTask",
+    "Deadline",
     "Executor",
     "Failure",
+    "FailurePolicy",
     "NullProgress",
     "Outcome",
     "Progress",

@@ -6,7 +6,8 @@ import traceback
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
-from volseg.errors import BlockError, VolsegError, redact
+from volseg.cluster.error_classes import OTHER, ErrorClass, Scope, classify
+from volseg.errors import VolsegError, redact
 from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
@@ -19,15 +20,24 @@ class Failure:
 
     Attributes:
         message: one line.
-        retry: whether another attempt may succeed.
+        kind: name of the error's class.
+        scope: what the error says something about.
+        attempts: at the block, in all, if it fails so.
         traceback: of the worker; empty for errors that volseg raises on purpose.
-        worker_died: whether the worker died.
+        counts: whether it is an attempt; False for a block that was on a worker which was replaced.
     """
 
     message: str
-    retry: bool
+    kind: str = OTHER.name
+    scope: Scope = OTHER.scope
+    attempts: int = OTHER.attempts
     traceback: str = ""
-    worker_died: bool = False
+    counts: bool = True
+
+    @classmethod
+    def of(cls, error_class: ErrorClass, message: str, traceback: str = "") -> Failure:
+        """A failure of a class."""
+        return cls(message, error_class.name, error_class.scope, error_class.attempts, traceback)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +59,28 @@ def attempted(number: int, compute: Callable[[int], BlockReport], worker: str) -
     """Process a block; an error is returned as a value, with the name of its worker."""
     try:
         return Attempt(number, worker, compute(number))
-    except BlockError as error:
-        return Attempt(number, worker, Failure(str(error), retry=False))
     except VolsegError as error:
-        return Attempt(number, worker, Failure(str(error), retry=True))
+        return Attempt(number, worker, Failure.of(classify(error), str(error)))
     except Exception as error:  # any error of a block is reported to the driver, and the run continues
-        message = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Attempt(number, worker, Failure(redact(message), retry=True, traceback=redact(traceback.format_exc())))
+        message = redact(f"{type(error).__name__}: {error}".splitlines()[0])
+        return Attempt(number, worker, Failure.of(classify(error), message, redact(traceback.format_exc())))
 
 
 def pack(attempt: Attempt) -> list[Any]:
     """An attempt as plain values, for a Dask message; the inverse of `unpack`.
 
-    >>> pack(Attempt(7, "tcp://node:1", Failure("a disk error", retry=True)))
-    [7, 'tcp://node:1', False, 'a disk error', True, '', False]
+    >>> pack(Attempt(7, "tcp://node:1", Failure("a disk error")))
+    [7, 'tcp://node:1', False, 'a disk error', 'unexpected error', 'transient', 3, '', True]
     """
     succeeded = isinstance(attempt.result, BlockReport)
-    return [attempt.number, attempt.worker, succeeded, *astuple(attempt.result)]
+    fields = [str(field) if isinstance(field, Scope) else field for field in astuple(attempt.result)]
+    return [attempt.number, attempt.worker, succeeded, *fields]
 
 
 def unpack(values: Sequence[Any]) -> Attempt:
     """The attempt that was packed."""
     number, worker, succeeded, *fields = values
-    return Attempt(number, worker, BlockReport(*fields) if succeeded else Failure(*fields))
+    if succeeded:
+        return Attempt(number, worker, BlockReport(*fields))
+    message, kind, scope, *others = fields
+    return Attempt(number, worker, Failure(message, kind, Scope(scope), *others))

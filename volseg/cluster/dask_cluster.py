@@ -31,6 +31,8 @@ _LOCAL_CONFIG = {
     # The driver retries the blocks of a dead worker one by one; Dask would blame all that ran beside the culprit.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.work-stealing": False,
+    # Deadlines of blocks find workers that are stuck; a busy one may miss heartbeats for minutes.
+    "distributed.scheduler.worker-ttl": None,
     # Messages and stack samples for Dask's developers: memory that grows for an hour, and time per block.
     "distributed.admin.low-level-log-length": 100,
     "distributed.worker.profile.enabled": False,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from concurrent.futures import CancelledError
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from volseg.cluster.mapping import map_items
 from volseg.cluster.submission import SLOT, SubmissionWindow
 from volseg.errors import ClusterError
 
@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
     from volseg.cluster.attempt import Attempt
     from volseg.cluster.job_queue import BlockQueue, BlockTask
+    from volseg.cluster.policy import Deadline
     from volseg.cluster.progress import Progress
     from volseg.pipeline import BlockReport
 
 _REFRESH_SECONDS = 5.0
+_RESTART_SECONDS = 30.0
+_ANSWER_SECONDS = 300.0
+"""A short call may take so long: it may import torch from a slow file system."""
+_HEARTBEAT_SECONDS = 15.0
+"""Workers report every second or so; one that is silent for longer does not answer either."""
 
 
 class DaskExecutor:
@@ -37,6 +43,9 @@ class DaskExecutor:
         self.client = client
         self.where = where
         self._slots: dict[str, int] = {}
+        self._names: dict[str, str] = {}
+        self._left_out: set[str] = set()
+        self._to_replace: list[str] = []
         self._refreshed = 0.0
         self.refresh(force=True)
 
@@ -68,23 +77,87 @@ class DaskExecutor:
         return [worker for worker in self.workers if worker not in names]
 
     def _query(self) -> dict[str, int]:
-        """Slots of each worker that has some."""
+        """Slots of each worker that has some, without those that are left out as long as there are others."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        slots = {name: int(worker["resources"].get(SLOT, 0)) for name, worker in workers.items()}
-        return {name: count for name, count in slots.items() if count}
+        self._names = {address: str(worker.get("name", address)) for address, worker in workers.items()}
+        slots = {address: int(worker["resources"].get(SLOT, 0)) for address, worker in workers.items()}
+        slots = {address: count for address, count in slots.items() if count}
+        return {a: count for a, count in slots.items() if self._names[a] not in self._left_out} or slots
+
+    def name_of(self, worker: str) -> str:
+        return self._names.get(worker, worker)
+
+    def preferred(self) -> list[str] | None:
+        """Workers for new blocks, if some are left out."""
+        return list(self.workers) if self._left_out else None
+
+    def leave_out(self, worker: str) -> bool:
+        name = self.name_of(worker)
+        if all(self.name_of(other) in (name, *self._left_out) for other in self.workers):
+            return False
+        self._left_out.add(name)
+        self.refresh(force=True)
+        return True
+
+    def replace(self, worker: str) -> None:
+        self._to_replace.append(worker)
+
+    def to_replace(self) -> list[str]:
+        """Workers to replace now."""
+        workers, self._to_replace = self._to_replace, []
+        return workers
+
+    def holders(self) -> dict[str, str]:
+        """The worker of each task that one holds."""
+        processing: dict[str, Iterable[str]] = self.client.processing()
+        return {str(key): worker for worker, keys in processing.items() for key in keys}
+
+    def restart(self, worker: str) -> None:
+        """Let a worker's nanny start it anew; without a nanny it is removed, for the batch system to replace."""
+        # Dask raises errors of many kinds, and the worker may be gone; whether it comes back is seen later.
+        with contextlib.suppress(Exception):
+            try:
+                self.client.restart_workers([worker], timeout=_RESTART_SECONDS, raise_for_error=False)
+            except ValueError:  # it has no nanny
+                self.client.retire_workers([worker], callback_timeout=_RESTART_SECONDS)
+        self.refresh(force=True)
 
     def run_on_all(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """As `Executor.run_on_all`; it blocks the worker's event loop, and Dask takes a silent worker for dead."""
-        self.refresh(force=True)
-        results: dict[str, Any] = self.client.run(call, *arguments, workers=list(self.workers))
-        return list(results.values())
+        """As `Executor.run_on_all`; it blocks the worker's event loop, and Dask takes a silent worker for dead.
+
+        Raises:
+            ClusterError: a worker does not answer, and replacing it does not help.
+        """
+        for is_last in (False, True):
+            self.refresh(force=True)
+            try:
+                results: dict[str, Any] = self.client.run(
+                    call, *arguments, workers=list(self.workers), callback_timeout=_ANSWER_SECONDS
+                )
+            except TimeoutError:
+                silent = self._silent()
+                if is_last or not silent:
+                    break
+                for worker in silent:
+                    self.restart(worker)
+            else:
+                return list(results.values())
+        raise ClusterError(
+            f"a worker of {self.where} does not answer within {_ANSWER_SECONDS:g} s"
+            f"{''.join(f', such as {worker}' for worker in self._silent()[:1])}; stop it, then rerun"
+        )
+
+    def _silent(self) -> list[str]:
+        """Workers without a heartbeat for some time."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        return [name for name, worker in workers.items() if time.time() - worker["last_seen"] > _HEARTBEAT_SECONDS]
 
     def run_on_one(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """As `Executor.run_on_one`.
 
         Raises:
             VolsegError: raised by the function.
-            ClusterError: the workers that tried died.
+            ClusterError: the workers that tried died, or did not end.
         """
         (result,) = self.map(partial(_apply, call), [arguments])
         return result
@@ -94,29 +167,17 @@ class DaskExecutor:
 
         Raises:
             VolsegError: the first that the function raised.
-            ClusterError: the workers that tried an item died.
+            ClusterError: the workers that tried an item died, or did not end it.
         """
-        from distributed import KilledWorker, as_completed  # noqa: PLC0415 - a serial run needs no Dask
-
-        remaining, submit = iter(items), partial(self.client.submit, call, pure=False, resources={SLOT: 1})
-        running = as_completed([submit(item) for item in islice(remaining, len(self.workers))])
-        try:
-            for future in running:
-                yield future.result()
-                running.update([submit(item) for item in islice(remaining, 1)])
-        except (KilledWorker, CancelledError) as error:
-            raise ClusterError(
-                f"workers of {self.where} died, one after the other, at the same task; see their logs (a batch system "
-                "may have stopped them for exceeding their memory)"
-            ) from error
+        return map_items(self, self.client, call, items, {SLOT: 1}, len(self.workers))
 
     def attempts(
-        self, queue: BlockQueue, compute: Callable[[int], BlockReport], progress: Progress
+        self, queue: BlockQueue, compute: Callable[[int], BlockReport], progress: Progress, deadline: Deadline
     ) -> Generator[tuple[BlockTask, Attempt]]:
         with SubmissionWindow(self, self.client, compute) as window:
             window.fill(queue)
-            while len(window):
-                for task, attempt in window.wait(progress):
+            while len(window) or queue.pause is not None:
+                for task, attempt in window.wait(progress, deadline, queue.pause):
                     queue.completed(task)
                     yield task, attempt
                 window.fill(queue)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from volseg.cluster.attempt import Attempt
     from volseg.cluster.job_queue import BlockQueue, BlockTask
+    from volseg.cluster.policy import Deadline
     from volseg.cluster.progress import Progress
     from volseg.pipeline import BlockReport
 
@@ -48,6 +49,15 @@ class Executor(Protocol):
         """
 
     def attempts(
-        self, queue: BlockQueue, compute: Callable[[int], BlockReport], progress: Progress
+        self, queue: BlockQueue, compute: Callable[[int], BlockReport], progress: Progress, deadline: Deadline
     ) -> Generator[tuple[BlockTask, Attempt]]:
-        """Attempt the blocks of a queue until it is empty; yields each attempt once it has ended."""
+        """Attempt the blocks of a queue until it is empty; yields each attempt once it has ended or is late."""
+
+    def name_of(self, worker: str) -> str:
+        """Name of a worker that stays when its process is replaced."""
+
+    def replace(self, worker: str) -> None:
+        """Start a worker's process anew, if that is possible; its blocks are put back."""
+
+    def leave_out(self, worker: str) -> bool:
+        """Send no more blocks to a worker; False if there is no other."""

@@ -1,9 +1,12 @@
-"""The order of blocks: failed ones that wait for another worker, then quarantined ones, then new ones."""
+"""The order of blocks: failed ones that have waited, then isolated ones, then new ones."""
 
 from __future__ import annotations
 
+import heapq
+import time
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,17 +31,23 @@ class BlockTask:
 class BlockQueue:
     """Blocks to start.
 
-    A block whose worker died is quarantined: such blocks run one at a time, so that the one that kills workers is
+    A block whose worker died is isolated: such blocks run one at a time, so that the one that kills workers is
     identified, and not those that ran beside it.
+
+    Attributes:
+        holds_new: whether new blocks wait, because all fail; those that failed are tried again meanwhile.
+        peak_in_flight: maximum number of blocks started and not completed.
     """
 
     def __init__(self, numbers: Iterable[int]) -> None:
         """Take the numbers of the blocks, consumed as they start."""
         self._new = iter(numbers)
-        self._retries: deque[BlockTask] = deque()
-        self._quarantine: deque[BlockTask] = deque()
-        self._isolated: BlockTask | None = None
+        self._retries: list[tuple[float, int, BlockTask]] = []
+        self._order = count()
+        self._isolated: deque[BlockTask] = deque()
+        self._running_alone: BlockTask | None = None
         self._in_flight = 0
+        self.holds_new = False
         self.peak_in_flight = 0
 
     def take(self) -> BlockTask | None:
@@ -50,24 +59,36 @@ class BlockQueue:
         return task
 
     def _next(self) -> BlockTask | None:
-        if self._retries:
-            return self._retries.popleft()
-        if self._quarantine and self._isolated is None:
-            self._isolated = self._quarantine.popleft()
-            return self._isolated
+        if self.pause == 0.0:
+            return heapq.heappop(self._retries)[2]
+        if self._isolated and self._running_alone is None:
+            self._running_alone = self._isolated.popleft()
+            return self._running_alone
+        if self.holds_new and (self._retries or self._isolated or self._in_flight):
+            return None
         number = next(self._new, None)
         return None if number is None else BlockTask(number)
 
+    @property
+    def pause(self) -> float | None:
+        """Seconds until a failed block may be tried again; None if none waits for its time."""
+        return max(0.0, self._retries[0][0] - time.monotonic()) if self._retries else None
+
     def completed(self, task: BlockTask) -> None:
-        """An attempt has ended, well or badly; the next quarantined block may run."""
+        """An attempt has ended, well or badly; the next isolated block may run."""
         self._in_flight -= 1
-        if task is self._isolated:
-            self._isolated = None
+        if task is self._running_alone:
+            self._running_alone = None
 
-    def retry(self, task: BlockTask, worker: str) -> None:
-        """Queue a failed block again, for a worker on which it has not failed."""
-        self._retries.append(replace(task, attempt=task.attempt + 1, failed_on=(*task.failed_on, worker)))
+    def put_back(self, task: BlockTask) -> None:
+        """Queue a block again that was not attempted."""
+        heapq.heappush(self._retries, (time.monotonic(), next(self._order), task))
 
-    def quarantine(self, task: BlockTask) -> None:
+    def retry(self, task: BlockTask, worker: str, seconds: float = 0.0) -> None:
+        """Queue a failed block again, after some seconds, for a worker on which it has not failed."""
+        again = replace(task, attempt=task.attempt + 1, failed_on=(*task.failed_on, worker))
+        heapq.heappush(self._retries, (time.monotonic() + seconds, next(self._order), again))
+
+    def isolate(self, task: BlockTask) -> None:
         """Queue a block again whose worker died."""
-        self._quarantine.append(replace(task, attempt=task.attempt + 1))
+        self._isolated.append(replace(task, attempt=task.attempt + 1))

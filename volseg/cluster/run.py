@@ -7,19 +7,21 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from volseg.cluster.budget import FailureBudget
+from volseg.cluster.error_classes import DIED, LATE, Scope
+from volseg.cluster.failure_notes import FailureNotes
 from volseg.cluster.job_queue import BlockQueue, BlockTask
+from volseg.cluster.policy import Deadline, FailurePolicy
 from volseg.cluster.utilization import Utilization
+from volseg.cluster.worker_health import WorkerHealth
 from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from volseg.cluster.attempt import Failure
+    from volseg.cluster.attempt import Attempt, Failure
     from volseg.cluster.executor import Executor
     from volseg.cluster.progress import Progress
-
-ATTEMPTS = 3
-"""Attempts at a block before the run continues without it."""
 
 
 @dataclass
@@ -39,14 +41,18 @@ class Outcome:
     utilization: Utilization = field(default_factory=Utilization)
 
 
-def run_blocks(
+def run_blocks(  # noqa: PLR0913 - what a run consists of
     executor: Executor,
     numbers: Iterable[int],
     compute: Callable[[int], BlockReport],
     on_done: Callable[[BlockReport, int, str], None],
     progress: Progress,
+    *,
+    on_failed: Callable[[BlockTask, Attempt, bool], None] = lambda task, attempt, given_up: None,
+    policy: FailurePolicy | None = None,
+    deadline: Deadline | None = None,
 ) -> Outcome:
-    """Compute blocks; a failed one is sent again, to a worker on which it has not failed.
+    """Compute blocks; a failed one is sent again, after a pause, to a worker on which it has not failed.
 
     Args:
         executor: runs them.
@@ -54,34 +60,96 @@ def run_blocks(
         compute: processes one block; it is sent to workers, with the number and nothing else.
         on_done: receives the report of each finished block, the attempt that succeeded and its worker.
         progress: receives the progress.
+        on_failed: receives each failed attempt, and whether its block is given up; what it raises ends the run.
+        policy: what the run bears.
+        deadline: seconds that a block may take.
+
+    Raises:
+        RunAbortedError: an error that concerns the whole run, or more failures than the policy allows.
+        ClusterError: the workers are gone.
     """
-    outcome, queue = Outcome(), BlockQueue(numbers)
-    with closing(executor.attempts(queue, compute, progress)) as attempts:
-        for task, attempt in attempts:
-            if isinstance(attempt.result, BlockReport):
-                on_done(attempt.result, task.attempt, attempt.worker)
-                outcome.done += 1
-                outcome.utilization.add(attempt.worker, attempt.result.predict_seconds, time.monotonic())
-                progress.advance(attempt.result.voxels, outcome.utilization.mean)
-            else:
-                reason = _retry_or_give_up(task, attempt.worker, attempt.result, queue, progress)
-                outcome.failed |= {task.number: reason} if reason is not None else {}
-    outcome.peak_in_flight = queue.peak_in_flight
-    return outcome
+    queue, deadline = BlockQueue(numbers), deadline or Deadline()
+    run = _Run(executor, queue, on_done, on_failed, progress, policy or FailurePolicy(), deadline)
+    try:
+        with closing(executor.attempts(queue, compute, progress, deadline)) as attempts:
+            for task, attempt in attempts:
+                run.take(task, attempt)
+    finally:
+        run.notes.sum_up()
+    run.outcome.peak_in_flight = queue.peak_in_flight
+    return run.outcome
 
 
-def _retry_or_give_up(
-    task: BlockTask, worker: str, failure: Failure, queue: BlockQueue, progress: Progress
-) -> str | None:
-    """Queue a failed block again; return the reason if it is given up."""
-    if failure.retry and task.attempt < ATTEMPTS:
-        progress.note(f"block {task.number}: attempt {task.attempt} failed on {worker}: {failure.message}; retrying")
-        if failure.worker_died:
-            queue.quarantine(task)
+class _Run:
+    """What becomes of each attempt."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        queue: BlockQueue,
+        on_done: Callable[[BlockReport, int, str], None],
+        on_failed: Callable[[BlockTask, Attempt, bool], None],
+        progress: Progress,
+        policy: FailurePolicy,
+        deadline: Deadline,
+    ) -> None:
+        self.outcome, self.notes = Outcome(), FailureNotes(progress)
+        self._executor, self._queue, self._progress = executor, queue, progress
+        self._on_done, self._on_failed = on_done, on_failed
+        self._policy, self._deadline = policy, deadline
+        self._budget = FailureBudget(policy, hold=max(policy.early, 2 * executor.slots))
+        self._health = WorkerHealth(policy.strikes)
+
+    def take(self, task: BlockTask, attempt: Attempt) -> None:
+        """Pass on the result of an attempt, or queue its block again."""
+        if isinstance(attempt.result, BlockReport):
+            self._succeed(task, attempt, attempt.result)
+        elif attempt.result.counts:
+            self._fail(task, attempt, attempt.result)
         else:
-            queue.retry(task, worker)
-        return None
-    progress.note(f"block {task.number} failed: {failure.message}; the run continues without it")
-    if failure.traceback:
-        progress.note(failure.traceback.rstrip())
-    return failure.message
+            self._queue.put_back(task)
+        self._queue.holds_new = self._budget.holds_new
+
+    def _succeed(self, task: BlockTask, attempt: Attempt, report: BlockReport) -> None:
+        self._on_done(report, task.attempt, attempt.worker)
+        self._budget.succeeded()
+        self._health.succeeded(self._executor.name_of(attempt.worker))
+        self.outcome.done += 1
+        self.outcome.utilization.add(attempt.worker, report.predict_seconds, time.monotonic())
+        if not report.skipped:
+            self._deadline.add(report.seconds)
+        self._progress.advance(report.voxels, self.outcome.utilization.mean)
+
+    def _fail(self, task: BlockTask, attempt: Attempt, failure: Failure) -> None:
+        gives_up = task.attempt >= failure.attempts
+        self._on_failed(task, attempt, gives_up)
+        self._note(task, attempt.worker, failure, gives_up=gives_up)
+        if gives_up:
+            self.outcome.failed[task.number] = failure.message
+        self._budget.failed(task.number, failure, gives_up=gives_up)
+        if failure.scope is Scope.WORKER and failure.kind not in (DIED.name, LATE.name):
+            self._treat_worker(attempt.worker, failure)
+        if gives_up:
+            return
+        if failure.kind == DIED.name:
+            self._queue.isolate(task)
+        else:
+            pause = self._policy.backoff(task.attempt, all_fail=self._budget.holds_new)
+            self._queue.retry(task, attempt.worker, pause)
+
+    def _note(self, task: BlockTask, worker: str, failure: Failure, *, gives_up: bool) -> None:
+        if gives_up:
+            line = f"block {task.number} failed: {failure.message}; the run continues without it"
+        else:
+            line = f"block {task.number}: attempt {task.attempt} failed on {worker}: {failure.message}; retrying"
+        self.notes.add(line, failure)
+
+    def _treat_worker(self, worker: str, failure: Failure) -> None:
+        """Replace a worker on which block after block fails; leave it out if that does not help."""
+        remedy = self._health.failed(self._executor.name_of(worker))
+        if remedy == "replace":
+            strikes = self._policy.strikes
+            self._progress.note(f"{strikes} blocks in succession failed on {worker}: {failure.message}; it is replaced")
+            self._executor.replace(worker)
+        elif remedy == "leave out" and self._executor.leave_out(worker):
+            self._progress.note(f"{worker} gets no more blocks: they fail on it, and replacing it did not help")

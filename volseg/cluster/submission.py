@@ -14,6 +14,7 @@ task's end on the same stream and cannot be lost without it. A result is fetched
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -21,17 +22,20 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import uuid4
 
 from volseg.cluster.attempt import Attempt, Failure, attempted, pack, unpack
-from volseg.errors import ClusterError
+from volseg.cluster.error_classes import DIED, classify
+from volseg.cluster.lateness import DISPLACED, LateBlocks, Sent
+from volseg.errors import ClusterError, redact
+from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from distributed import Client, Future
+    from distributed import Client
 
     from volseg.cluster.job_queue import BlockQueue, BlockTask
+    from volseg.cluster.policy import Deadline
     from volseg.cluster.progress import Progress
-    from volseg.pipeline import BlockReport
 
 SLOT = "slot"
 """The Dask resource that counts the blocks a worker may hold at once."""
@@ -48,7 +52,7 @@ _FUTURES_SECONDS = 1.0
 _FORGET_SECONDS = 30.0
 """Interval at which the scheduler drops the metadata it keeps of every message."""
 _LIVENESS_SECONDS = 5.0
-"""Without a completed block for so long, the driver checks whether there are workers."""
+"""Interval of looks for workers while no block completes."""
 _NO_WORKERS_SECONDS = 300.0
 
 
@@ -66,6 +70,14 @@ class WorkerPool(Protocol):
     def has_workers(self) -> bool: ...
 
     def workers_except(self, names: tuple[str, ...]) -> list[str]: ...
+
+    def preferred(self) -> list[str] | None: ...
+
+    def holders(self) -> dict[str, str]: ...
+
+    def to_replace(self) -> list[str]: ...
+
+    def restart(self, worker: str) -> None: ...
 
 
 class SubmissionWindow:
@@ -85,7 +97,8 @@ class SubmissionWindow:
         self._task = partial(attempt_on_worker, compute=compute)
         # A scheduler takes tasks of one key for one task, whoever sends them: two runs must never share a key.
         self._prefix = f"volseg-{uuid4().hex[:12]}-"
-        self._sent: dict[str, tuple[Future[Attempt], BlockTask]] = {}
+        self._sent: dict[str, Sent] = {}
+        self._late = LateBlocks(BLOCKS_PER_SLOT, pool.holders)
         self._events: SimpleQueue[Sequence[Any]] = SimpleQueue()
         self._checked = self._forgot = time.monotonic()
 
@@ -120,22 +133,44 @@ class SubmissionWindow:
             else:
                 new.append(task)
         if new:
-            self._send(new)
+            self._send(new, self._pool.preferred())
 
-    def wait(self, progress: Progress) -> list[tuple[BlockTask, Attempt]]:
-        """Wait until blocks complete, and remove them from the window.
+    def wait(
+        self, progress: Progress, deadline: Deadline, pause: float | None = None
+    ) -> list[tuple[BlockTask, Attempt]]:
+        """Wait until blocks complete or are late, and remove them from the window.
+
+        Args:
+            progress: receives what is noticed.
+            deadline: of a block.
+            pause: seconds after which a block may be sent, so that nothing is waited for any longer.
 
         Raises:
             ClusterError: the scheduler is gone, or there were no workers for minutes.
         """
-        liveness = _WorkerWatch(self._pool, progress)
+        liveness, until = _WorkerWatch(self._pool, progress), time.monotonic() + (math.inf if pause is None else pause)
         while True:
-            completed = self._from_events(_SILENT_SECONDS)
+            completed = self._replaced(deadline)
+            completed += self._from_events(min(_SILENT_SECONDS, max(0.0, until - time.monotonic())))
             if not completed or time.monotonic() - self._checked > _FUTURES_SECONDS:
                 completed += self._from_futures()
-            if completed:
+            if completed or time.monotonic() >= until:
                 return completed
+            if not self._sent:
+                time.sleep(min(_SILENT_SECONDS, until - time.monotonic()))
             liveness.check()
+
+    def _replaced(self, deadline: Deadline) -> list[tuple[BlockTask, Attempt]]:
+        """Replace the workers that hold late blocks or are to be replaced; returns the blocks that they held."""
+        workers = self._late.find(self._sent, deadline)
+        for worker in self._pool.to_replace():
+            workers.setdefault(worker, {key: DISPLACED for key, at in self._pool.holders().items() if at == worker})
+        completed = []
+        for worker, failures in workers.items():
+            held = [(self._pop(key), failure) for key, failure in failures.items() if key in self._sent]
+            completed += [(task, Attempt(task.number, worker, failure)) for task, failure in held]
+            self._pool.restart(worker)
+        return completed
 
     def _send(self, tasks: list[BlockTask], workers: list[str] | None = None) -> None:
         keys = [f"{self._prefix}{task.number}-{task.attempt}" for task in tasks]
@@ -149,7 +184,7 @@ class SubmissionWindow:
             workers=workers or None,
             allow_other_workers=bool(workers),
         )
-        self._sent.update(zip(keys, zip(futures, tasks, strict=True), strict=True))
+        self._sent.update(zip(keys, map(Sent, futures, tasks), strict=True))
 
     def _on_event(self, event: tuple[float, Sequence[Any]]) -> None:
         """Queue an event of this run, in Dask's thread; other runs of the scheduler share the topic."""
@@ -165,8 +200,11 @@ class SubmissionWindow:
                 key, *values = self._events.get(timeout=timeout)
             except Empty:
                 break
-            if key in self._sent:  # else a task that Dask ran twice
-                completed.append((self._pop(key)[1], unpack(values)))
+            if key in self._sent:  # else a task that Dask ran twice, or a late one
+                attempt = unpack(values)
+                completed.append((self._pop(key), attempt))
+                if isinstance(attempt.result, BlockReport):
+                    self._late.warm(attempt.worker)
             until = until or time.monotonic() + _GATHER_SECONDS
             timeout = max(0.0, until - time.monotonic())
         return completed
@@ -174,19 +212,18 @@ class SubmissionWindow:
     def _from_futures(self) -> list[tuple[BlockTask, Attempt]]:
         """Attempts that ended without an event, after all that were reported."""
         self._checked = time.monotonic()
-        ended = [k for k, (future, _) in self._sent.items() if future.status in ("finished", "error", "cancelled")]
+        ended = [k for k, sent in self._sent.items() if sent.future.status in ("finished", "error", "cancelled")]
         completed = self._from_events(0.0)
         for key in ended:
             if key in self._sent:
-                future, task = self._sent[key]
-                completed.append((task, _result(future, task)))
-                self._pop(key)
+                attempt = _result(self._sent[key])
+                completed.append((self._pop(key), attempt))
         return completed
 
-    def _pop(self, key: str) -> tuple[Future[Attempt], BlockTask]:
-        future, task = self._sent.pop(key)
-        future.release()
-        return future, task
+    def _pop(self, key: str) -> BlockTask:
+        sent = self._sent.pop(key)
+        sent.future.release()
+        return sent.task
 
 
 def attempt_on_worker(number: int, compute: Callable[[int], BlockReport]) -> Attempt:
@@ -212,20 +249,24 @@ def _forget_messages() -> Callable[[Any], None]:
     return forget
 
 
-def _result(future: Future[Attempt], task: BlockTask) -> Attempt:
+def _result(sent: Sent) -> Attempt:
     """The attempt of a future, or the failure that Dask reports: a worker that died.
 
     Raises:
         ClusterError: the scheduler is gone, and its tasks with it.
     """
-    if future.cancelled():
+    from distributed import KilledWorker  # noqa: PLC0415 - a serial run needs no Dask
+
+    if sent.future.cancelled():
         raise ClusterError("the scheduler was lost; start it again, then rerun with --resume instead of --overwrite")
-    error = future.exception()
+    error = sent.future.exception()
     if error is None:
-        return future.result()
-    message = str(error).splitlines()[0] if str(error) else type(error).__name__
-    failure = Failure(f"{type(error).__name__}: {message}", retry=True, worker_died=True)
-    return Attempt(task.number, "a worker that died", failure)
+        return sent.future.result()
+    if isinstance(error, KilledWorker):
+        address = getattr(error.last_worker, "address", "a worker")
+        return Attempt(sent.task.number, address, Failure.of(DIED, "the worker died amid this block"))
+    message = redact(f"{type(error).__name__}: {error}".splitlines()[0])
+    return Attempt(sent.task.number, "a worker", Failure.of(classify(error), message))
 
 
 class _WorkerWatch:

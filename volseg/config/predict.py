@@ -38,6 +38,8 @@ class PredictOptions(TypedDict, total=False):
     cluster: str
     workers: int | None
     tls: str | None
+    max_failed: int | None
+    block_timeout: float | None
     resume: bool
     overwrite: bool
 
@@ -81,6 +83,10 @@ class PredictConfig(FrozenModel):
     workers: int | None = Field(default=None, ge=1, le=4096)
     tls: str | None = None
     """Folder of `ca.pem`, `cert.pem` and `key.pem`, for a `tls://` address."""
+    max_failed: int | None = Field(default=None, ge=0)
+    """Blocks that may fail before the run ends; None: 16, or 1 % of the blocks."""
+    block_timeout: float | None = Field(default=None, gt=0, le=1e6)
+    """Seconds after which a block is sent to another worker; None: 10 times the mean of the run, at least 120."""
     resume: bool = False
     overwrite: bool = False
 

@@ -74,6 +74,8 @@ class RunSpec:
         measures_halo: whether the halo is measured on a worker when the run starts.
         halo_tolerance: requested for the halo; None for the default.
         missing_chunks: what the user states of chunks that a Zarr lacks; None to count them.
+        max_failed: blocks that the run may give up; None for the default.
+        block_timeout: seconds that a block may take; None to derive it from the blocks that are done.
         load: of a worker with one slot, on a CPU in float32; the run's own device, precision and slots replace these.
     """
 
@@ -97,6 +99,8 @@ class RunSpec:
     measures_halo: bool
     halo_tolerance: Tolerance | None
     missing_chunks: MissingChunks
+    max_failed: int | None
+    block_timeout: float | None
     load: Load
 
     @property
@@ -174,6 +178,8 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         measures_halo=config.halo == "auto" and recorded is None and has_choice,
         halo_tolerance=config.halo_tolerance,
         missing_chunks=missing_chunks(config, volume, recorded),
+        max_failed=config.max_failed,
+        block_timeout=config.block_timeout,
         load=load,
     )
     return spec, recorded

@@ -7,27 +7,38 @@ specification -> cluster -> run record (every `auto` resolved on the workers) ->
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from volseg.blocks import Tiling, read_amplification
-from volseg.cluster import Executor, Progress, connect, refuse_other_versions, run_blocks, visible_gpus
+from volseg.cluster import (
+    MIN_FAILED,
+    Deadline,
+    Executor,
+    FailurePolicy,
+    Progress,
+    connect,
+    refuse_other_versions,
+    run_blocks,
+    visible_gpus,
+)
 from volseg.errors import TargetError
 from volseg.pipeline import EMPTY
 from volseg.plots.curves import plot_halo_curve
 from volseg.prediction.absence import chunk_rule
 from volseg.prediction.autotune.halo import halo_lines
+from volseg.prediction.failed import FailureWatch
+from volseg.prediction.marking import MarkWriter
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.resume import done_blocks, refuse_edited_metadata
 from volseg.prediction.worker import RunRef, compute_block, restored_heap
 from volseg.storage import (
     OUTSIDE,
     UNCERTAINTY,
+    FailureLog,
     Journal,
-    Mark,
     RunRecord,
     ShardCheck,
     create_target,
@@ -41,8 +52,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from volseg.blocks import BlockGrid
-    from volseg.pipeline import BlockReport
     from volseg.prediction.absence import ChunkRule
     from volseg.prediction.constants import RunConstants
     from volseg.prediction.prepare import RunSpec
@@ -157,27 +166,6 @@ def _take_over(path: Path, record: RunRecord, targets: list[Target]) -> None:
         target.remove_partials()
 
 
-def _mark(report: BlockReport, attempt: int, worker: str) -> Mark:
-    return Mark(
-        report.number,
-        report.digest,
-        attempt,
-        f"{worker}, {report.kind}" if report.kind else worker,
-        report.seconds,
-        report.skipped,
-        report.bytes,
-        report.file_digest,
-        report.absent,
-    )
-
-
-def _shard_folders(report: BlockReport, targets: list[Target], grid: BlockGrid) -> set[Path]:
-    """Folders of the shards that a block has written."""
-    if report.skipped:
-        return set()
-    return set().union(*(target.shard_folders(grid.box(report.number)) for target in targets))
-
-
 def _lost_blocks(check: ShardCheck, lost: list[int], progress: Progress, planned: int) -> Iterator[int]:
     """Blocks that were done and whose shards are gone: the end of the plan, which waits for their check.
 
@@ -193,6 +181,11 @@ def _lost_blocks(check: ShardCheck, lost: list[int], progress: Progress, planned
         progress.note(f"{blocks} done lost shards, or they changed in size; computing them again")
         progress.begin(planned + len(lost))
     yield from lost
+
+
+def _max_failed(spec: RunSpec, blocks: int) -> int:
+    """Blocks that the run may give up: one in a hundred by default."""
+    return max(MIN_FAILED, blocks // 100) if spec.max_failed is None else spec.max_failed
 
 
 def _run(
@@ -215,26 +208,22 @@ def _run(
         if rule.census is not None:
             rule.census.write(folder)
         done = done_blocks(folder, grid.count, accepts_missing=rule.explains)
-        empty, lacking, lost = done.empty, done.lacking, list[int]()
         if done.damaged:
             damaged = counted(done.damaged, "mark")
             progress.note(f"{damaged} of the journal cannot be read; computing their blocks again")
-        voxels, workers = 0, Counter[str]()
-
-        def on_done(report: BlockReport, attempt: int, worker: str) -> None:
-            nonlocal voxels, empty
-            journal.mark(_mark(report, attempt, worker), _shard_folders(report, targets, grid))
-            voxels += report.voxels
-            empty += report.skipped == EMPTY
-            (lacking.add if report.absent else lacking.discard)(report.number)
-            workers[worker] += 1
-
+        marking, lost = MarkWriter(journal, targets, grid, done.empty, done.lacking), list[int]()
+        watch = FailureWatch(spec.target, record.digest, spec.volume, FailureLog(folder))
+        policy = FailurePolicy(max_failed=_max_failed(spec, planned))
         progress.begin(planned - len(done.blocks))
         started = time.perf_counter()
         todo = (number for number in numbers if number not in done.blocks and (mask is None or number in mask))
         with ShardCheck(targets, grid, done.sizes) as check:
             plan = chain(todo, _lost_blocks(check, lost, progress, planned - len(done.blocks)))
-            outcome = run_blocks(executor, plan, partial(compute_block, reference=reference), on_done, progress)
+            outcome = run_blocks(
+                executor, plan, partial(compute_block, reference=reference), marking, progress,
+                on_failed=watch, policy=policy, deadline=Deadline(spec.block_timeout),
+            )  # fmt: skip
+        watch.confirm_target()
         for target in targets:
             target.remove_partials()
     tilings = [entry.tiling for entry in record.models]
@@ -243,18 +232,18 @@ def _run(
         blocks=grid.count,
         already_done=len(done.blocks) - len(lost),
         done=outcome.done,
-        skipped={EMPTY: empty, OUTSIDE: grid.count - planned},
+        skipped={EMPTY: marking.empty, OUTSIDE: grid.count - planned},
         failed=outcome.failed,
         chunks=record.source.chunks,
         chunks_checked=record.source.chunks_checked,
         chunks_absent=record.source.chunks_absent,
-        lacking=len(lacking),
-        unexplained=0 if rule.explains else len(lacking),
-        all_empty=0 < empty == len(done.blocks) + outcome.done and not outcome.failed,
-        voxels=voxels,
+        lacking=len(marking.lacking),
+        unexplained=0 if rule.explains else len(marking.lacking),
+        all_empty=0 < marking.empty == len(done.blocks) + outcome.done and not outcome.failed,
+        voxels=marking.voxels,
         seconds=time.perf_counter() - started,
         read_amplification=round(read_amplification(grid, tilings, spec.volume.chunk), 2),
-        workers=dict(workers),
+        workers=dict(marking.workers),
         busy={name: round(fraction, 3) for name, fraction in outcome.utilization.fractions().items()},
         peak_in_flight=outcome.peak_in_flight,
     )

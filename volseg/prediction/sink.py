@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from volseg.errors import TargetError
+from volseg.errors import TargetLostError
 from volseg.storage import RunRecord, Written, joint_digest, read_record
 
 if TYPE_CHECKING:
@@ -102,11 +102,12 @@ def read_own_record(path: Path, digest: str) -> RunRecord:
     """A target's run record, if it is the one with this digest.
 
     Raises:
-        TargetError: it is another.
+        TargetLostError: it is another.
+        TargetError: there is none.
     """
     record = read_record(path)
     if record.digest != digest:
-        raise TargetError(
+        raise TargetLostError(
             f"{path} holds another run than the one that sent this block; use a path that is the same everywhere"
         )
     return record

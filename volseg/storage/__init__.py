@@ -5,6 +5,7 @@ from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.census import Census, read_census, take_census
 from volseg.storage.convert import conversion_target, convert_stack, target_place
+from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, read_marks
@@ -44,6 +45,8 @@ __all__ = [
     "UNCERTAINTY",
     "BlockMask",
     "Census",
+    "FailedBlock",
+    "FailureLog",
     "FolderStack",
     "HaloPoint",
     "Journal",
@@ -86,6 +89,7 @@ __all__ = [
     "parse_axes",
     "place_of",
     "read_census",
+    "read_failures",
     "read_marks",
     "read_record",
     "read_table",

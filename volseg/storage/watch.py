@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zarr.storage import LocalStore
 
-from volseg.errors import SourceError
+from volseg.errors import SourceError, SourceLostError
 from volseg.storage.zarr_store import read_bytes, reason_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class MetadataWatch:
         """Compare the metadata with those at the opening; a server is asked once in two seconds at most.
 
         Raises:
-            SourceError: they are gone, have changed, or cannot be read.
+            SourceLostError: they are gone, or have changed.
+            SourceError: they cannot be read.
         """
         if not self._pause.is_over():
             return
@@ -49,7 +50,7 @@ class MetadataWatch:
         except Exception as error:  # each store raises errors of its own
             raise SourceError(f"cannot read the metadata of {self._location}: {reason_of(error)}") from error
         if found != self._opened:
-            raise SourceError(f"source {self._location} {'has changed' if found else 'is gone'}; {_WAY_OUT}")
+            raise SourceLostError(f"source {self._location} {'has changed' if found else 'is gone'}; {_WAY_OUT}")
         self._pause.begin()
 
     def _read(self) -> bytes | None:
@@ -74,16 +75,16 @@ class FileWatch:
         """Compare sizes and times with those at the opening; many files at most once in two seconds.
 
         Raises:
-            SourceError: a file is gone or has changed.
+            SourceLostError: a file is gone or has changed.
         """
         if not (at_once or self._pause.is_over()):
             return
         try:
             found = self._read()
         except OSError as error:
-            raise SourceError(f"source {self._location} is gone: {error}; {_WAY_OUT}") from error
+            raise SourceLostError(f"source {self._location} is gone: {error}; {_WAY_OUT}") from error
         if found != self.states:
-            raise SourceError(f"source {self._location} has changed; {_WAY_OUT}")
+            raise SourceLostError(f"source {self._location} has changed; {_WAY_OUT}")
         self._pause.begin()
 
     def _read(self) -> list[tuple[str, int, int]]:
