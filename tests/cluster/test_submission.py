@@ -13,6 +13,7 @@ from volseg.cluster.attempt import pack, unpack
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.error_classes import Scope, classify
 from volseg.cluster.job_queue import BlockQueue, BlockTask
+from volseg.cluster.lateness import DISPLACED
 from volseg.cluster.policy import Deadline
 from volseg.cluster.submission import BLOCKS_PER_SLOT, SubmissionWindow, _forget_messages
 from volseg.errors import ClusterError
@@ -52,7 +53,15 @@ class FakeClient:
         self.groups: list[tuple[list[int], list[str] | None]] = []
         self.futures: dict[str, FakeFuture] = {}
         self.handlers: dict[str, Callable[[Any], None]] = {}
+        self.held: dict[str, list[str]] = {}
+        self.restarted: list[str] = []
         self.forgotten = 0
+
+    def processing(self) -> dict[str, list[str]]:
+        return self.held
+
+    def restart_workers(self, workers: list[str], **_: Any) -> None:
+        self.restarted += workers
 
     def run_on_scheduler(self, call: Any) -> None:
         self.forgotten += 1
@@ -195,3 +204,39 @@ def test_futures_are_released_when_a_run_stops(client: FakeClient) -> None:
 def test_an_attempt_survives_packing(result: Any) -> None:
     attempt = Attempt(5, WORKER, result)
     assert unpack(tuple(pack(attempt))) == attempt
+
+
+def test_a_worker_that_is_replaced_gives_its_blocks_back(client: FakeClient) -> None:
+    executor = DaskExecutor(client, "a fake")
+    with SubmissionWindow(executor, client, report) as window:
+        window.fill(BlockQueue(range(4)))
+        client.held = {WORKER: [client.key(1), client.key(3)]}
+        executor.replace(WORKER)
+        completed = window.wait(NoteRecorder(), Deadline())
+    assert [(task.number, attempt.result) for task, attempt in completed] == [(1, DISPLACED), (3, DISPLACED)]
+    assert client.restarted == [WORKER]
+
+
+def test_a_block_put_back_is_sent_again_as_the_same_attempt() -> None:
+    queue = BlockQueue(range(1))
+    task = queue.take()
+    assert task is not None
+    queue.completed(task)
+    queue.put_back(task)
+    assert queue.take() == task
+
+
+def test_a_worker_that_is_left_out_gets_no_new_blocks(client: FakeClient) -> None:
+    executor = DaskExecutor(client, "a fake")
+    assert executor.leave_out(WORKER)
+    assert not executor.leave_out("tcp://node:2")
+    with SubmissionWindow(executor, client, report) as window:
+        window.fill(BlockQueue(range(100)))
+    assert client.groups == [(list(range(BLOCKS_PER_SLOT * SLOTS // 2)), ["tcp://node:2"])]
+
+
+def test_a_pause_ends_the_wait(window: SubmissionWindow) -> None:
+    """A failed block that has waited is sent, though no other ends."""
+    assert window.wait(NoteRecorder(), Deadline(), pause=0.01) == []
+    window.fill(BlockQueue(range(2)))
+    assert window.wait(NoteRecorder(), Deadline(), pause=0.01) == []

@@ -51,13 +51,14 @@ class Deadline:
 
     Attributes:
         given: by the user; None to derive it from the blocks that are done.
-        first: of the first block on a worker, which loads the network, unless it is given.
-        least: if it is derived.
+        first: at least, for the first block on a worker, which loads and may compile the network.
+        least: if it is derived, and for the first block if it is given.
         factor: of the mean time of the last blocks, if it is derived.
+        mean: seconds of the last blocks.
     """
 
     given: float | None = None
-    first: float = 1800.0
+    first: float = 600.0
     least: float = 120.0
     factor: float = 10.0
     mean: float = 0.0
@@ -74,10 +75,10 @@ class Deadline:
         >>> deadline = Deadline()
         >>> deadline.add(30.0)
         >>> deadline.seconds(warm=True), deadline.seconds(warm=False), Deadline(5.0).seconds(warm=False)
-        (300.0, 1800.0, 5.0)
+        (300.0, 600.0, 120.0)
         """
         if self.given is not None:
-            return self.given
+            return self.given if warm else max(self.given, self.least)
         derived = max(self.least, self.factor * self.mean)
         return derived if warm and self._blocks else max(self.first, derived)
 
