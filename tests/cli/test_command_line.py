@@ -22,12 +22,13 @@ OPTIONS = {
     "convert": ["--axes", "--channel", "--missing", "--overwrite", "--voxel-size", "SOURCE", "TARGET"],
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
-        "--axes", "--block", "--calibrate", "--channel", "--chunk", "--classes", "--cluster", "--device", "--dry-run",
-        "--halo", "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--missing", "--missing-chunks",
+        "--axes", "--block", "--block-timeout", "--calibrate", "--channel", "--chunk", "--classes", "--cluster", "--device", "--dry-run",
+        "--halo", "--halo-tolerance", "--ignore-voxel-size", "--json", "--mask", "--max-failed", "--missing", "--missing-chunks",
         "--model", "--orientations", "--overwrite", "--precision", "--resume", "--roi", "--scale-level", "--shard",
         "--tile", "--tls", "--uncertainty", "--voxel-size", "--workers",
         "SOURCE", "TARGET",
     ],
+    "status": ["--json", "--traceback", "TARGET"],
     "evaluate": [
         "--channel", "--ignore", "--ignore-place", "--json", "--kind", "--membrane", "--output", "--pixels-only",
         "--roi", "--threshold", "PREDICTION", "TRUTH",

@@ -11,7 +11,7 @@ from volseg.errors import VolsegError
 from volseg.text import did_you_mean
 from volseg.version import __version__
 
-COMMANDS = ("convert", "train", "predict", "evaluate", "models", "view", "demo")
+COMMANDS = ("convert", "train", "predict", "status", "evaluate", "models", "view", "demo")
 
 _DEBUG = "volseg.debug"
 

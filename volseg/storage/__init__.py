@@ -8,7 +8,8 @@ from volseg.storage.convert import conversion_target, convert_stack, target_plac
 from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
-from volseg.storage.journal import Journal, read_marks
+from volseg.storage.journal import Journal, journal_changed, read_marks
+from volseg.storage.lock import is_locked
 from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
@@ -75,9 +76,11 @@ __all__ = [
     "conversion_target",
     "convert_stack",
     "create_target",
+    "is_locked",
     "is_stack",
     "is_target",
     "joint_digest",
+    "journal_changed",
     "local_output",
     "moments_in_order",
     "open_mask",

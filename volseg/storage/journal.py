@@ -181,6 +181,12 @@ def read_marks(folder: Path, on_damage: Callable[[Path, int], None] = lambda seg
             on_damage(segment, decoder.damaged)
 
 
+def journal_changed(folder: Path) -> float | None:
+    """When a mark was last written, in seconds since 1970; None if there is no journal."""
+    times = [segment.stat().st_mtime for segment in _segments(folder)]
+    return max(times, default=None)
+
+
 def _refuse_format(number: object, segment: Path) -> None:
     raise TargetError(
         f"the journal {segment} has format {number}, this volseg reads {JOURNAL_FORMAT}; use the version that wrote "

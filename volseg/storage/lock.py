@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -10,6 +11,10 @@ from volseg.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+_PAUSES = (0.01, 0.05, 0.2)
+"""Seconds between attempts to lock: a look at a lock holds it for a moment."""
 
 
 class NoLocksError(TargetError):
@@ -30,9 +35,7 @@ def lock_file(path: Path, held: str) -> TextIO:
     """
     file = path.open("a+")
     try:
-        import fcntl  # noqa: PLC0415 - Windows has none
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_exclusively(file)
     except ImportError as error:
         file.close()
         raise NoLocksError(f"cannot lock {path}: no fcntl; run volseg on Linux or macOS") from error
@@ -46,6 +49,39 @@ def lock_file(path: Path, held: str) -> TextIO:
             "another one"
         ) from error
     return file
+
+
+def _lock_exclusively(file: TextIO) -> None:
+    """Lock a file, whoever looks at its lock meanwhile.
+
+    Raises:
+        BlockingIOError: it is locked for longer than a look takes.
+    """
+    import fcntl  # noqa: PLC0415 - Windows has none
+
+    for pause in (*_PAUSES, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is None:
+                raise
+            time.sleep(pause)
+        else:
+            return
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file; False if there is no file, or there are no locks."""
+    try:
+        import fcntl  # noqa: PLC0415 - Windows has none
+
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, ImportError):
+        return False
+    return False
 
 
 @contextmanager

@@ -1,0 +1,110 @@
+"""The state of a run, from its record and its journal alone."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from volseg.prediction.resume import done_blocks
+from volseg.storage import FailedBlock, is_locked, journal_changed, open_target, read_failures, read_marks, read_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+State = Literal["complete", "running", "stopped"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """State of a run.
+
+    Attributes:
+        target: path of the map.
+        state: `complete` if no block is left, `running` while a driver holds the journal, else `stopped`.
+        source: location of the volume.
+        models: names of the networks.
+        version: of volseg, which started the run.
+        created: when it was started, ISO 8601.
+        blocks: to compute or to skip as empty, without those outside the mask.
+        outside: blocks outside the mask.
+        done: blocks that have a mark, empty ones included.
+        empty: of these, how many were empty.
+        lacking: of these, how many read chunks which the source lacked.
+        retried: of these, how many took more than one attempt.
+        damaged: marks that cannot be read.
+        failed: blocks that were given up, and have no mark.
+        kinds: blocks that each kind of worker computed.
+        seconds_per_block: mean time of a computed block on its worker; None if there is none.
+        seconds_since_mark: since the journal was last written; None if it never was.
+    """
+
+    target: str
+    state: State
+    source: str
+    models: tuple[str, ...]
+    version: str
+    created: str
+    blocks: int
+    outside: int
+    done: int
+    empty: int
+    lacking: int
+    retried: int
+    damaged: int
+    failed: tuple[FailedBlock, ...]
+    kinds: dict[str, int]
+    seconds_per_block: float | None
+    seconds_since_mark: float | None
+
+    @property
+    def left(self) -> int:
+        """Blocks without a mark."""
+        return self.blocks - self.done
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, for a program."""
+        return asdict(self) | {"left": self.left}
+
+
+def run_status(path: Path) -> RunStatus:
+    """Read the state of a run; it may be running.
+
+    Args:
+        path: of its target.
+
+    Raises:
+        TargetError: there is no run, or its record cannot be read.
+    """
+    record, folder = read_record(path), open_target(path).journal
+    is_running = is_locked(folder / "lock")
+    done = done_blocks(folder, record.grid.count)
+    seconds, computed, retried, kinds = 0.0, 0, 0, Counter[str]()
+    for mark in read_marks(folder):
+        retried += mark.attempt > 1
+        if not mark.skipped:
+            seconds, computed = seconds + mark.seconds, computed + 1
+            kinds[mark.worker.partition(", ")[2] or "unknown"] += 1
+    blocks = record.mask.blocks if record.mask else record.grid.count
+    failures = read_failures(folder)
+    changed = journal_changed(folder)
+    return RunStatus(
+        target=str(path),
+        state="running" if is_running else "complete" if len(done.blocks) >= blocks else "stopped",
+        source=record.source.location,
+        models=tuple(entry.name for entry in record.models),
+        version=record.version,
+        created=record.created,
+        blocks=blocks,
+        outside=record.grid.count - blocks,
+        done=len(done.blocks),
+        empty=done.empty,
+        lacking=len(done.lacking),
+        retried=retried,
+        damaged=done.damaged,
+        failed=tuple(failures[number] for number in sorted(failures) if number not in done.blocks),
+        kinds=dict(kinds),
+        seconds_per_block=seconds / computed if computed else None,
+        seconds_since_mark=None if changed is None else max(0.0, time.time() - changed),
+    )
