@@ -75,5 +75,5 @@ def test_an_attempt_carries_the_class_of_its_error() -> None:
     def fail(number: int) -> None:
         raise TargetError("cannot write") from os_error(errno.ENOSPC)
 
-    result = attempted(7, fail, "here").result  # type: ignore[arg-type]
+    result = attempted(7, fail, "here").result
     assert result == Failure("cannot write", "disk full", Scope.RUN, 1)

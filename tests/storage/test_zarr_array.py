@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,7 @@ import zarr
 
 from volseg.blocks import Box
 from volseg.errors import SourceError
-from volseg.storage import GREY, LABELS, open_volume, zarr_array
+from volseg.storage import GREY, LABELS, open_volume, zarr_array, zarr_store
 from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:
@@ -131,3 +134,27 @@ def test_a_server_that_does_not_answer_is_one_short_line() -> None:
     with pytest.raises(SourceError, match="http://127.0.0.1:9/raw.zarr: the server does not answer") as caught:
         open_volume("http://127.0.0.1:9/raw.zarr")
     assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc"], ids=["none", "half"])
+def test_a_server_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    monkeypatch.setitem(zarr_store._CONNECTION, "read_timeout", timedelta(seconds=0.3))
+    monkeypatch.setitem(zarr_store._RETRY, "retry_timeout", timedelta(seconds=0.5))
+    connections: list[socket.socket] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connections.append(server.accept()[0])
+                connections[-1].sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(SourceError) as caught:
+            open_volume(f"http://127.0.0.1:{server.getsockname()[1]}/raw.zarr")
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for connection in connections:
+        connection.close()
+    assert "\n" not in str(caught.value)

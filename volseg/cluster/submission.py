@@ -51,9 +51,8 @@ _FUTURES_SECONDS = 1.0
 """Interval of that look while events arrive."""
 _FORGET_SECONDS = 30.0
 """Interval at which the scheduler drops the metadata it keeps of every message."""
-_LIVENESS_SECONDS = 5.0
-"""Interval of looks for workers while no block completes."""
-_NO_WORKERS_SECONDS = 300.0
+_LIVENESS_SECONDS, _NO_WORKERS_SECONDS = 5.0, 300.0
+"""Interval of looks for workers while no block completes, and how long there may be none."""
 
 
 class WorkerPool(Protocol):
@@ -157,7 +156,7 @@ class SubmissionWindow:
             if completed or time.monotonic() >= until:
                 return completed
             if not self._sent:
-                time.sleep(min(_SILENT_SECONDS, until - time.monotonic()))
+                time.sleep(max(0.0, min(_SILENT_SECONDS, until - time.monotonic())))
             liveness.check()
 
     def _replaced(self, deadline: Deadline) -> list[tuple[BlockTask, Attempt]]:

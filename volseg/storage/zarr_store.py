@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from volseg.text import parse_object
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from obstore.store import RetryConfig
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
@@ -26,6 +28,11 @@ NAME_A_ZARR = "name a Zarr array or an OME-Zarr group, or create one with: volse
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _missing: ContextVar[set[str] | None] = ContextVar("missing", default=None)
 _MAX_BYTES = 64 << 20
+_SILENCE = timedelta(seconds=30)
+"""A server that sends nothing for so long has stalled."""
+_CONNECTION = {"connect_timeout": timedelta(seconds=5), "read_timeout": _SILENCE, "timeout": timedelta(minutes=10)}
+_RETRY: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
+"""The attempts at a block follow, with longer pauses."""
 _RETRIES = re.compile(r"Error performing \w+ \S+ in \S+( - |, after .*? - )", re.DOTALL)
 
 
@@ -87,8 +94,9 @@ def open_store(location: str) -> LocalStore | RemoteStore:
     scheme, separator, _ = location.partition("://")
     if separator:
         try:
-            options: Any = {"client_options": {"allow_http": True}} if scheme == "http" else {}
-            return RemoteStore(obstore.store.from_url(location.rstrip("/"), **options), read_only=True)
+            client: Any = _CONNECTION | ({"allow_http": True} if scheme == "http" else {})
+            store = obstore.store.from_url(location.rstrip("/"), client_options=client, retry_config=_RETRY)
+            return RemoteStore(store, read_only=True)
         except Exception as error:  # obstore's own errors have no public root
             raise SourceError(f"cannot open {location}: {reason_of(error)}; check the URL") from error
     path = Path(location)
