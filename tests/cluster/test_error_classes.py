@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import re
+from pathlib import Path
 
 import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
 
 from volseg.cluster.attempt import Failure, attempted
-from volseg.cluster.error_classes import OTHER, TABLE, Scope, classify
+from volseg.cluster.error_classes import DIED, LATE, OTHER, TABLE, Scope, classify
 from volseg.errors import (
     BlockError,
     ConfigError,
@@ -69,6 +71,13 @@ def test_an_error_has_a_class(error: Exception, name: str, scope: Scope) -> None
 def test_each_row_has_an_example() -> None:
     assert {id(classify(error)) for error, _, _ in EXAMPLES} == set(map(id, TABLE))
     assert TABLE[-1] is OTHER
+
+
+def test_the_page_lists_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "predict.md").read_text()
+    rows = re.findall(r"^\| ([a-z ]+) \| (run|block|worker|transient) \| (\d) \|$", page, re.MULTILINE)
+    expected = [(row.name, row.scope.value, str(row.attempts)) for row in (*TABLE, DIED, LATE)]
+    assert rows == list(dict.fromkeys(expected))
 
 
 def test_an_attempt_carries_the_class_of_its_error() -> None:
