@@ -82,12 +82,14 @@ def test_an_error_of_the_run_ends_it_after_one_attempt() -> None:
     assert compute.attempts == Counter(range(6))
 
 
-def test_blocks_that_fail_in_succession_end_a_run() -> None:
+def test_while_all_fail_blocks_begin_one_at_a_time() -> None:
     compute = Failing(lambda number, _: number >= 20)
-    with pytest.raises(RunAbortedError, match="8 blocks in succession failed.* with 20 blocks done"):
+    with pytest.raises(
+        RunAbortedError, match="17 blocks failed, more than the 16 of --max-failed.* with 20 blocks done"
+    ):
         run(compute, 300)
-    # While all fail no new ones are begun.
-    assert len(compute.attempts) <= 20 + 9
+    assert len(compute.attempts) == 20 + 17
+    assert sorted(compute.attempts.values())[-17:] == [4] * 17
 
 
 def test_more_failures_than_the_budget_end_a_run() -> None:

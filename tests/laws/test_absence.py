@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from volseg.cli.main import main
 from volseg.cluster import SerialExecutor
 from volseg.config import PredictConfig
-from volseg.errors import ConfigError, ResumeError, SourceError
+from volseg.errors import ConfigError, ResumeError, SourceError, SourceLostError
 from volseg.prediction import constants
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
@@ -87,13 +87,12 @@ def run(raw: Path | str, target: Path, model: Path, progress: NoteRecorder | Non
     return execute(spec, recorded, progress or NoteRecorder())
 
 
-def test_a_source_that_vanishes_between_blocks_fails_the_rest_and_a_resume_finishes_it(
+def test_a_source_that_vanishes_between_blocks_ends_the_run_and_a_resume_finishes_it(
     raw: Path, model: Path, whole: np.ndarray, tmp_path: Path
 ) -> None:
     away = tmp_path / "away.zarr"
-    summary = run(raw, tmp_path / "out.zarr", model, Callback(3, lambda: raw.rename(away)))
-    assert (summary.done, summary.skipped["empty"], len(summary.failed)) == (3, 0, 5)
-    assert all("is gone; check the path, or the mount" in reason for reason in summary.failed.values())
+    with pytest.raises(SourceLostError, match="is gone; check the path, or the mount"):
+        run(raw, tmp_path / "out.zarr", model, Callback(3, lambda: raw.rename(away)))
     away.rename(raw)
     assert run(raw, tmp_path / "out.zarr", model, resume=True).done == 5
     np.testing.assert_array_equal(read_volume(tmp_path / "out.zarr"), whole)
@@ -114,9 +113,9 @@ def test_an_empty_block_of_a_file_that_is_gone_or_changed_fails(model: Path, tmp
             with (tmp_path / "raw.h5").open("ab") as file:
                 file.write(b"\0")
 
-    summary = run(tmp_path / "raw.h5", tmp_path / "out.zarr", model, Callback(6, edit))
-    assert list(summary.failed) == [7]
-    assert f"{'is gone' if change == 'gone' else 'has changed'}" in summary.failed[7]
+    with pytest.raises(SourceLostError, match="is gone" if change == "gone" else "has changed"):
+        run(tmp_path / "raw.h5", tmp_path / "out.zarr", model, Callback(6, edit))
+    assert [mark.block for mark in read_marks(tmp_path / "out.zarr" / "0" / ".volseg")] == list(range(7))
 
 
 def test_chunks_that_are_missing_at_the_start_are_stated_counted_and_read_as_the_fill_value(

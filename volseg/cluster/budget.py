@@ -27,18 +27,18 @@ class FailureBudget:
     def __init__(self, policy: FailurePolicy, hold: int) -> None:
         self._policy, self._hold = policy, hold
         self._done = self._given_up = 0
-        self._attempts_in_succession = self._given_up_in_succession = 0
+        self._in_succession = 0
         self._failed_first: set[int] = set()
 
     @property
     def holds_new(self) -> bool:
         """Whether new blocks wait."""
-        return self._attempts_in_succession >= self._hold
+        return self._in_succession >= self._hold
 
     def succeeded(self) -> None:
         """Count a block that is done."""
         self._done += 1
-        self._attempts_in_succession = self._given_up_in_succession = 0
+        self._in_succession = 0
 
     def failed(self, number: int, failure: Failure, *, gives_up: bool) -> None:
         """Count a failed attempt.
@@ -48,16 +48,13 @@ class FailureBudget:
         """
         if failure.scope is Scope.RUN:
             raise RunAbortedError(f"{failure.message} ({failure.kind}): the run ends{self._so_far}; {_WAY_OUT}")
-        self._attempts_in_succession += 1
+        self._in_succession += 1
         self._given_up += gives_up
-        self._given_up_in_succession += gives_up
         if not self._done:
             self._failed_first.add(number)
         early, most = self._policy.early, self._policy.max_failed
         if len(self._failed_first) >= early:
             reason = f"each of the first {early} blocks failed"
-        elif self._given_up_in_succession >= early:
-            reason = f"{early} blocks in succession failed"
         elif self._given_up > most:
             reason = f"{counted(self._given_up, 'block')} failed, more than the {most} of --max-failed"
         else:

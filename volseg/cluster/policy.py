@@ -21,7 +21,7 @@ class FailurePolicy:
         first_backoff: seconds between the first and the second attempt at a block; ten times as long while all fail.
         backoff_factor: between one pause and the next.
         max_backoff: seconds.
-        early: blocks; the run ends if so many failed before any was done, or were given up in succession.
+        early: blocks; the run ends if so many failed before any was done.
         max_failed: blocks that may be given up.
         strikes: failures in succession after which a worker is replaced, and after as many again left out.
     """
