@@ -9,6 +9,7 @@
     |- ResumeError              1   a run that differs from the one recorded in its target (ValueError)
     |- MemoryPlanError          1   a run that does not fit the memory of a worker (MemoryError)
     |- ClusterError             1   a cluster that cannot be joined, or does not fit the run (ConnectionError)
+    |- WorkerError              1   a worker that computes something else than it should (RuntimeError)
     |- TrainingError            1   a training that cannot start or continue (RuntimeError)
     `- BlockError               1   a block that fails on every worker (RuntimeError)
        `- NotFiniteError        1   a block for which the network returns NaN or infinity
@@ -97,6 +98,10 @@ class MemoryPlanError(VolsegError, MemoryError):
 
 class ClusterError(VolsegError, ConnectionError):
     """A cluster that cannot be joined, or does not fit the run."""
+
+
+class WorkerError(VolsegError, RuntimeError):
+    """A worker that computes something else than it should: a faulty kernel, or memory that changed."""
 
 
 class TrainingError(VolsegError, RuntimeError):
