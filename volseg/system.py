@@ -45,6 +45,16 @@ def free_of_own_limits() -> int:
     return max(0, min((limit - value for limit, value in soft if limit != resource.RLIM_INFINITY), default=UNLIMITED))
 
 
+def address_space_limit() -> int:
+    """Bytes that this process may map in all (`ulimit -v`); 2**62 without a limit."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return UNLIMITED
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
 def out_of_memory_kills() -> int | None:
     """How many processes of this one's control group the kernel has killed for its memory; None if that is unknown.
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from volseg.cluster import Executor, SerialExecutor
+from volseg.errors import MemoryPlanError, VolsegError
 from volseg.inference import Engine, Load, open_predictor, worker_kind
-from volseg.inference.memory.malloc import release_heap, retain_heap
+from volseg.inference.memory.malloc import release_heap, retain_heap, trim
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
 from volseg.prediction.absence import CheckedSource, ChunkRule
 from volseg.prediction.autotune.guard import check_on_sample
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _CACHED_RUNS = 2
 _pipelines: dict[RunRef, tuple[BlockPipeline, Readable, ChunkRule]] = {}
 _opening = threading.Lock()
+_scarce = threading.Lock()
+"""Held by a block that is tried again after memory ran out: of such blocks a process computes one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,31 @@ class RunRef:
 
 
 def compute_block(number: int, reference: RunRef) -> BlockReport:
-    """Process one block of a run, in the calling process."""
+    """Process one block of a run, in the calling process; once more, alone, if memory runs out.
+
+    Raises:
+        MemoryPlanError: memory ran out again; another worker may have more.
+        VolsegError: as `process_block`.
+    """
+    try:
+        return _compute_block(number, reference)
+    except MemoryError as error:
+        if isinstance(error, VolsegError):
+            raise
+    with _scarce:
+        trim()
+        try:
+            return _compute_block(number, reference)
+        except MemoryError as error:
+            if isinstance(error, VolsegError):
+                raise
+            raise MemoryPlanError(
+                f"block {number}: this worker ran out of main memory twice ({error or 'no details'}); give a "
+                "smaller --block or --tile, or fewer --workers"
+            ) from None
+
+
+def _compute_block(number: int, reference: RunRef) -> BlockReport:
     pipeline, volume, rule = pipeline_of(reference)
     source = CheckedSource(volume, rule)
     report = process_block(number, replace(pipeline, source=source))

@@ -129,6 +129,7 @@ class MarkDecoder:
     def __init__(self) -> None:
         self.format = self.damaged = 0
         self._texts = {0: b""}
+        self._names = {0: ""}
         self._left: dict[int, int] = {}
 
     def decode(self, content: bytes) -> Iterator[Mark]:
@@ -156,16 +157,16 @@ class MarkDecoder:
         elif self._left.get(number) == length:
             self._texts[number] += text[:length]
             self._left[number] -= _TEXT_BYTES
+        if number in self._texts:
+            self._names[number] = self._texts[number].decode(errors="replace")
 
     def _mark(self, body: bytes) -> Mark | None:
         _, reason, attempt, worker, block, stored, seconds, absent, digest, file_digest = _MARK_RECORD.unpack(body)
-        if reason not in self._texts or worker not in self._texts:
+        if reason not in self._names or worker not in self._names:
             return None
         texts = (value.hex() if any(value) else "" for value in (digest, file_digest))
         voxels, files = texts
-        names = (self._texts[number].decode(errors="replace") for number in (worker, reason))
-        address, skipped = names
-        return Mark(block, voxels, attempt, address, seconds, skipped, stored, files, absent)
+        return Mark(block, voxels, attempt, self._names[worker], seconds, self._names[reason], stored, files, absent)
 
 
 def digest_of(content: bytes | memoryview) -> str:
