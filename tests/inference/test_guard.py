@@ -13,20 +13,20 @@ import torch
 
 import volseg
 import volseg.inference.guard as guarding
-import volseg.inference.optimize.optimize as optimizing
 import volseg.prediction.worker as working
 from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.errors import BlockError, ConfigError, ModelError, NotFiniteError, WorkerError
 from volseg.inference import Engine
 from volseg.inference.finite import read_activations
 from volseg.inference.network_check import MAX_VALUES, NetworkCheck, not_finite
-from volseg.inference.optimize.onednn import PackedConvolution
+from volseg.inference.optimize.onednn import PackedConvolution, can_pack
 from volseg.inference.optimize.optimize import optimize
 from volseg.inference.tiled_predictor import TiledPredictor
 from volseg.models.model import load_model_file
 from volseg.models.receptive_field import traced
 from volseg.ops import Grey
 from volseg.pipeline import BlockPipeline, EnsembleMember, process_block
+from volseg.prediction.autotune import tuner
 from volseg.prediction.autotune.guard import Guarded, check_on_sample
 from volseg.storage import VolumeRef, read_marks, read_record
 from volseg.testing.factories import blobs, make_model, make_volume, probe_spec
@@ -106,7 +106,8 @@ def test_every_layer_is_read_and_the_first_that_is_not_finite_is_named(model: Pa
         for name, module in graph.named_modules():
             if isinstance(module, torch.nn.Conv2d):
                 broken = copy.deepcopy(graph)
-                broken.get_submodule(name).bias[0] = float("nan")
+                bias: Any = broken.get_submodule(name).bias
+                bias[0] = float("nan")
                 assert read_activations(broken, tiles)[0].not_finite == name
 
 
@@ -152,7 +153,7 @@ def test_a_wrong_tap_of_a_packed_convolution_is_refused_before_the_first_block(
         pack(self, other, **options)
 
     monkeypatch.setattr(PackedConvolution, "__init__", wrong)
-    if not optimizing.can_pack(torch.float32):
+    if not can_pack(torch.float32):
         pytest.skip("this torch does not pack convolutions")
     with pytest.raises(WorkerError, match=r"tiny.safetensors: as optimised on cpu .*, the network's output is off by"):
         volseg.predict(str(raw), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", precision="float32")
@@ -206,7 +207,7 @@ def test_float16_with_little_headroom_is_refused_or_not_chosen(
         precision = probes[0].engine.precision
         return [Guarded("m", (replace(SOUND, precision=precision, kind=f"cpu, {precision}", largest=9000.0),))]
 
-    monkeypatch.setattr(volseg.prediction.autotune.tuner, "guard", guard)
+    monkeypatch.setattr(tuner, "guard", guard)
     monkeypatch.setattr(working, "check_kind", lambda *_: None)
     run = partial(volseg.predict, str(raw), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", halo="exact")
     if expected is None:

@@ -86,7 +86,7 @@ def _refuse_tight_limits() -> None:
     if limit < _MIN_ADDRESS_SPACE:
         raise MemoryPlanError(
             f"`ulimit -v` leaves this process {limit >> 20} MiB of address space, and its libraries map up to "
-            f"{_MIN_ADDRESS_SPACE >> 20} MiB, most of which takes no memory; raise it, or limit memory by a control group"
+            f"{_MIN_ADDRESS_SPACE >> 20} MiB, mostly not in memory; raise it, or use a control group"
         )
 
 

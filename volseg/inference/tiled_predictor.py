@@ -180,6 +180,7 @@ class TiledPredictor:
 
     def _fault(self, cores: list[Box], config: PassConfig, block: OrientedBlock) -> VolsegError:
         """Why an output of these tiles is not finite, and what helps."""
+        layer: str | None = ""
         for core in cores:
             layer = forward_executor.submit(partial(self._first_not_finite, core, config, block)).result()
             if layer:

@@ -76,7 +76,7 @@ def compute_block(number: int, reference: RunRef) -> BlockReport:
             if isinstance(error, VolsegError):
                 raise
             raise MemoryPlanError(
-                f"block {number}: this worker ran out of main memory twice ({error or 'no details'}); give a "
+                f"block {number}: this worker ran out of main memory twice ({error!r}); give a "
                 "smaller --block or --tile, or fewer --workers"
             ) from None
 

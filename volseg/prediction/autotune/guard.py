@@ -9,7 +9,6 @@ A worker that joins later, of a kind that the run record does not name, does the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,8 +91,11 @@ def guard(probes: Sequence[ProbeSpec], grid: BlockGrid, executor: Executor) -> l
     alike = len(set(executor.run_on_all(worker_kind, engine))) == 1
     results = []
     for probe in probes:
-        ask = partial(executor.run_on_one if alike else executor.run_on_all, check_on_sample, probe, grid)
-        found: list[NetworkCheck | None] = [ask()] if alike else ask()
+        found: list[NetworkCheck | None] = (
+            [executor.run_on_one(check_on_sample, probe, grid)]
+            if alike
+            else executor.run_on_all(check_on_sample, probe, grid)
+        )
         by_kind = {check.kind: check for check in found if check is not None}
         results.append(Guarded(probe.model_file, tuple(by_kind.values())))
     return results
