@@ -25,6 +25,7 @@ from volseg.inference.optimize.optimize import optimize
 from volseg.inference.tiled_predictor import TiledPredictor
 from volseg.models.footprint import network_footprint
 from volseg.ops import Grey
+from volseg.pipeline import process_block
 from volseg.storage import VolumeRef
 from volseg.testing.factories import blobs, random_network, rounding_tolerance
 
@@ -219,7 +220,6 @@ def test_memory_that_runs_out_beside_the_network_is_tried_once_more(
 ) -> None:
     """As in reading, stacking or padding."""
     calls: list[int] = []
-    process_block = working.process_block
 
     def scarce(number: int, pipeline: BlockPipeline) -> BlockReport:
         calls.append(number)
