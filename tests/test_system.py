@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from volseg import system
-from volseg.system import UNLIMITED, available_cpus, free_in_control_groups
+from volseg.system import (
+    UNLIMITED,
+    available_cpus,
+    free_in_control_groups,
+    out_of_memory_kills,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +96,43 @@ def test_the_groups_of_another_controller_are_no_limit(tree: Tree) -> None:
     tree.name("4:cpuset:/a", "1:name=systemd:/a")
     tree.add(V1, "a", 10, 5)
     assert free_in_control_groups() == UNLIMITED
+
+
+@pytest.mark.parametrize(
+    ("line", "file", "content"),
+    [
+        ("4:memory:/job", "memory/job/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
+        ("0::/job", "job/memory.events", "low 0\nhigh 7\nmax 9\noom 4\noom_kill 3\noom_group_kill 0\n"),
+        ("4:memory:/docker/0123", "memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 1\noom_kill 3\n"),
+    ],
+)
+def test_kills_for_memory_are_counted(tree: Tree, line: str, file: str, content: str) -> None:
+    assert out_of_memory_kills() is None
+    tree.name("9:cpu:/job", line)
+    assert out_of_memory_kills() is None
+    events = tree.root / "sys" / file
+    events.parent.mkdir(parents=True)
+    events.write_text(content)
+    assert out_of_memory_kills() == 3
+    events.write_text("oom_kill_disable 0\nunder_oom 0\n")  # before Linux 4.13
+    assert out_of_memory_kills() is None
+
+
+LIMITED = """
+import resource, psutil, sys
+from volseg.system import free_of_own_limits, UNLIMITED
+assert free_of_own_limits() == UNLIMITED
+for name in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+    before, hard = resource.getrlimit(name)
+    used = psutil.Process().memory_info()
+    resource.setrlimit(name, ((used.vms if name == resource.RLIMIT_AS else used.data) + (300 << 20), hard))
+    assert 280 << 20 < free_of_own_limits() < 301 << 20, free_of_own_limits()
+    resource.setrlimit(name, (before, hard))
+"""
+
+
+def test_the_own_limits_of_a_process_leave_what_they_say() -> None:
+    subprocess.run([sys.executable, "-c", LIMITED], check=True)
 
 
 def test_there_is_a_core() -> None:

@@ -11,6 +11,7 @@
     |- ResumeError              1   a run that differs from the one recorded in its target (ValueError)
     |- MemoryPlanError          1   a run that does not fit the memory of a worker (MemoryError)
     |- ClusterError             1   a cluster that cannot be joined, or does not fit the run (ConnectionError)
+    |- WorkerError              1   a worker that computes something else than it should (RuntimeError)
     |- TrainingError            1   a training that cannot start or continue (RuntimeError)
     |- RunAbortedError          1   a run that ended because of its failures (RuntimeError)
     `- BlockError               1   a block that fails on every worker (RuntimeError)
@@ -108,6 +109,10 @@ class MemoryPlanError(VolsegError, MemoryError):
 
 class ClusterError(VolsegError, ConnectionError):
     """A cluster that cannot be joined, or does not fit the run."""
+
+
+class WorkerError(VolsegError, RuntimeError):
+    """A worker that computes something else than it should: a faulty kernel, or memory that changed."""
 
 
 class TrainingError(VolsegError, RuntimeError):

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,6 +28,51 @@ def available_cpus() -> frozenset[int]:
 def free_in_control_groups() -> int:
     """Free memory below the limits of a batch system or a container, in bytes; 2**62 without limits."""
     return max(0, min((limit - used for limit, used in _memory_limits()), default=UNLIMITED))
+
+
+def free_of_own_limits() -> int:
+    """Memory that this process may still map below its own limits (`ulimit -v`, `-d`), in bytes; 2**62 without limits.
+
+    Other processes of the machine do not share these limits.
+    """
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return UNLIMITED
+    used = psutil.Process().memory_info()
+    limits = ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, getattr(used, "data", used.rss)))
+    soft = ((resource.getrlimit(limit)[0], value) for limit, value in limits)
+    return max(0, min((limit - value for limit, value in soft if limit != resource.RLIM_INFINITY), default=UNLIMITED))
+
+
+def address_space_limit() -> int:
+    """Bytes that this process may map in all (`ulimit -v`); 2**62 without a limit."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return UNLIMITED
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
+def out_of_memory_kills() -> int | None:
+    """How many processes of this one's control group the kernel has killed for its memory; None if that is unknown.
+
+    A batch system puts each job into a group of its own, so a count that has grown since a worker started, when it is
+    found dead, tells why it died. Version 2 counts the groups below too.
+    """
+    counts = []
+    for root, group, names in _memory_groups():
+        event_file = "memory.oom_control" if names[0] == "memory.limit_in_bytes" else "memory.events"
+        # As in `_memory_limits`, a container's own group is mounted as the root.
+        for folder in (root / group, root):
+            try:
+                lines = (folder / event_file).read_text().splitlines()
+            except OSError:
+                continue
+            counts += [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
+            break
+    return sum(counts) if counts else None
 
 
 def _memory_limits() -> Iterator[tuple[int, int]]:

@@ -21,6 +21,7 @@ from volseg.errors import (
     SourceLostError,
     TargetError,
     TargetLostError,
+    WorkerError,
 )
 
 
@@ -50,6 +51,7 @@ EXAMPLES = [
     (SourceLostError("gone"), "source lost", Scope.WORKER),
     (AcceleratorError("an illegal memory access"), "device fault", Scope.WORKER),
     (RuntimeError("CUDA error: unspecified launch failure"), "device fault", Scope.WORKER),
+    (WorkerError("a kernel is at fault"), "wrong result", Scope.WORKER),
     (MemoryError(), "out of memory", Scope.WORKER),
     (MemoryPlanError("one tile does not fit"), "out of memory", Scope.WORKER),
     (caused(SourceError("cannot unpack"), os_error(errno.ENOSPC)), "local disk full", Scope.WORKER),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
+import subprocess
+import sys
 import weakref
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import volseg
+import volseg.prediction.worker as working
 from volseg.blocks import Box, Footprint, Tiling
 from volseg.errors import MemoryPlanError
 from volseg.inference import Engine
@@ -21,10 +25,15 @@ from volseg.inference.optimize.optimize import optimize
 from volseg.inference.tiled_predictor import TiledPredictor
 from volseg.models.footprint import network_footprint
 from volseg.ops import Grey
+from volseg.pipeline import process_block
+from volseg.storage import VolumeRef
 from volseg.testing.factories import blobs, random_network, rounding_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from volseg.pipeline import BlockPipeline, BlockReport
 
 BOX = Box((0, 0, 0), (3, 48, 40))
 CPU_MESSAGE = (
@@ -186,3 +195,47 @@ def test_halves_cover_a_core_on_the_stride_and_within_its_read_box(
         assert tiling.input_box(core).contains(half.input_box(part))
         covered[part.relative_to(core.start).slices] = True
     assert covered.all()
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]) << 20,) * 2)
+from volseg.cli.main import main
+main(["predict", "--help"])
+"""
+
+
+@pytest.mark.parametrize("limit", [300, 1000])
+def test_a_limit_below_which_libraries_do_not_load_is_refused_in_one_line(limit: int) -> None:
+    """At 300 MiB a library panicked and the process hung."""
+    command = [sys.executable, "-c", LIMITED, str(limit)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 1
+    (line,) = process.stderr.strip().splitlines()
+    assert line.startswith(f"Error: `ulimit -v` leaves this process {limit} MiB of address space")
+
+
+def test_memory_that_runs_out_beside_the_network_is_tried_once_more(
+    raw: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in reading, stacking or padding."""
+    calls: list[int] = []
+
+    def scarce(number: int, pipeline: BlockPipeline) -> BlockReport:
+        calls.append(number)
+        if len(calls) == 1:
+            raise MemoryError("Unable to allocate 9 GiB for an array")
+        return process_block(number, pipeline)
+
+    monkeypatch.setattr(working, "process_block", scarce)
+    summary = volseg.predict(str(raw), str(tmp_path / "p.zarr"), model=str(small_model), cluster="serial", halo="exact")
+    assert calls[:2] == [0, 0]
+    assert not summary.failed
+
+    def never(number: int, reference: working.RunRef) -> BlockReport:
+        raise MemoryError("Unable to allocate 9 GiB for an array")
+
+    monkeypatch.setattr(working, "_compute_block", never)
+    reference = working.RunRef(summary.target, "", VolumeRef(str(raw)), (str(small_model),))
+    with pytest.raises(MemoryPlanError, match="block 3: this worker ran out of main memory twice .*Unable to allocate"):
+        working.compute_block(3, reference)

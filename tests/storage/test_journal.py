@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,7 +48,7 @@ def test_an_interrupted_record_is_ignored(tmp_path: Path, length: int) -> None:
         block=st.integers(0, 2**64 - 1),
         digest=st.sampled_from(["", "0" * 31 + "1", "f" * 32]),
         attempt=st.integers(1, 2**16 - 1),
-        worker=st.text("abcé:/. 0", max_size=25),
+        worker=st.text("abcé:/. 0", max_size=200),
         seconds=st.floats(0, 1e6, width=32),
         skipped=st.sampled_from(["", "empty"]),
         bytes=st.integers(0, 2**64 - 1),
@@ -59,6 +60,18 @@ def test_any_mark_is_read_as_written(one: Mark) -> None:
     content = encoder.header() + encoder.encode([one, one])
     assert list(decoder.decode(content)) == [one, one]
     assert (decoder.format, decoder.damaged) == (JOURNAL_FORMAT, 0)
+
+
+def test_a_damaged_part_of_a_long_text_shortens_it_and_loses_no_mark() -> None:
+    encoder = MarkEncoder()
+    long = dataclasses.replace(mark(1), worker="0123456789" * 20)
+    content = encoder.header() + encoder.encode([long, mark(2)])
+    for part, kept in ((2, 56), (3, 112)):
+        flipped = bytearray(content)
+        flipped[part * RECORD_BYTES + 20] ^= 4
+        decoder = MarkDecoder()
+        assert list(decoder.decode(bytes(flipped))) == [dataclasses.replace(long, worker=long.worker[:kept]), mark(2)]
+        assert decoder.damaged == 1
 
 
 def test_a_flipped_bit_loses_one_mark_and_changes_none(tmp_path: Path) -> None:

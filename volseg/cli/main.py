@@ -7,13 +7,18 @@ from typing import Any
 
 import click
 
-from volseg.errors import VolsegError
+from volseg.errors import MemoryPlanError, VolsegError
+from volseg.system import UNLIMITED, address_space_limit, free_of_own_limits
 from volseg.text import did_you_mean
 from volseg.version import __version__
 
 COMMANDS = ("convert", "train", "predict", "status", "evaluate", "models", "view", "demo")
 
 _DEBUG = "volseg.debug"
+_MIN_ADDRESS_SPACE = 1792 << 20
+"""The interpreter, torch and Zarr map 1.5 GiB."""
+_OUT_OF_MEMORY = ("failed to map segment", "can't start new thread", "annot allocate memory")
+"""What libraries say if they may map no more."""
 
 
 class LazyGroup(click.Group):
@@ -42,6 +47,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error becomes one line and an exit code, with --debug after its traceback."""
         try:
+            _refuse_tight_limits()
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -57,13 +63,31 @@ def _shown(error: Exception, *, debug: bool) -> click.ClickException:
 
     if debug:
         click.echo(traceback_text(error), err=True, nl=False)
+    limited = free_of_own_limits() != UNLIMITED
     if isinstance(error, VolsegError):
         message, code = str(error), error.exit_code
+    elif isinstance(error, MemoryError) or (limited and any(part in str(error) for part in _OUT_OF_MEMORY)):
+        way_out = "raise `ulimit -v`" if limited else "give a smaller --block or --tile, or fewer --workers"
+        message, code = f"memory ran out ({str(error).strip() or type(error).__name__}); {way_out}", 1
     else:
         message, code = f"{type(error).__name__}, see above" if debug else describe_unexpected(error), 1
     shown = click.ClickException(message)
     shown.exit_code = code  # type: ignore[misc]  # click types it as a class variable
     return shown
+
+
+def _refuse_tight_limits() -> None:
+    """Refuse a limit below which libraries do not load, each with an error of its own; some of them hang.
+
+    Raises:
+        MemoryPlanError: names the limit.
+    """
+    limit = address_space_limit()
+    if limit < _MIN_ADDRESS_SPACE:
+        raise MemoryPlanError(
+            f"`ulimit -v` leaves this process {limit >> 20} MiB of address space, and its libraries map up to "
+            f"{_MIN_ADDRESS_SPACE >> 20} MiB, mostly not in memory; raise it, or use a control group"
+        )
 
 
 def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -74,6 +74,7 @@ TABLE = (
     ErrorClass("source lost", Scope.WORKER, 3, ("SourceLostError",)),
     ErrorClass("device fault", Scope.WORKER, 3, ("AcceleratorError",)),
     ErrorClass("device fault", Scope.WORKER, 3, ("RuntimeError",), text=("CUDA error", "cuDNN error", "CUBLAS_STATUS")),
+    ErrorClass("wrong result", Scope.WORKER, 3, ("WorkerError",)),
     ErrorClass("out of memory", Scope.WORKER, 3, ("MemoryError", "OutOfMemoryError")),
     ErrorClass("local disk full", Scope.WORKER, 3, errnos=_FULL),
     ErrorClass("model or device missing", Scope.WORKER, 3, ("ModelError", "ConfigError")),

@@ -12,7 +12,7 @@ import psutil
 
 from volseg.errors import ConfigError
 from volseg.inference.memory.malloc import trim
-from volseg.system import available_cpus, free_in_control_groups
+from volseg.system import UNLIMITED, available_cpus, free_in_control_groups, free_of_own_limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ class WorkerInfo:
         device_memory: free bytes on the GPU; 0 on a CPU.
         fast_bfloat16: the hardware computes in bfloat16.
         torch: version.
+        own_memory: free bytes below the process's own limits (`ulimit -v`), which it shares with no other.
     """
 
     host: str
@@ -52,6 +53,7 @@ class WorkerInfo:
     device_memory: int
     fast_bfloat16: bool
     torch: str = ""
+    own_memory: int = UNLIMITED
 
 
 def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
@@ -76,6 +78,7 @@ def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
         device_memory=torch.cuda.mem_get_info()[0] if gpu else 0,
         fast_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bfloat16(),
         torch=str(torch.__version__),
+        own_memory=free_of_own_limits(),
     )
 
 

@@ -79,5 +79,6 @@ def open_predictors(
     activate = partial(model.probabilities, classes=classes)
     cache: dict[str, PackedConvolution] = {}
     return [
-        TiledPredictor(network, activate, tiling, engine, as_bytes=as_bytes, packed_cache=cache) for tiling in tilings
+        TiledPredictor(network, activate, tiling, engine, as_bytes=as_bytes, packed_cache=cache, trained=model.network)
+        for tiling in tilings
     ]

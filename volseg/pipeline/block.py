@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from volseg.ops import Statistics
 
 
+INSPECTED_EVERY = 100
+"""Of so many blocks by number, all activations of one are read."""
 EMPTY = "empty"
 """Reason for skipping a block whose read box holds a single grey value."""
 
@@ -57,6 +59,17 @@ class Predictor(Protocol):
     def __call__(self, grey: Grey, write_box: Box) -> Iterator[Estimate]: ...
 
 
+class Monitor(Protocol):
+    """Watches over a predictor."""
+
+    @property
+    def fallback(self) -> str:
+        """How it computes since memory ran out; empty if it did not."""
+
+    def inspect(self, grey: Grey, write_box: Box) -> None:
+        """Raise NotFiniteError if an activation in a part of a block is NaN or infinite."""
+
+
 class Sink(Protocol):
     """Stores the bytes of a write box."""
 
@@ -73,11 +86,12 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """One network of a run: its tiling, the constants of its input, and the network."""
+    """One network of a run: its tiling, the constants of its input, the network, and what watches over it, if any."""
 
     tiling: Tiling
     statistics: Statistics
     predict: Predictor
+    monitor: Monitor | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,7 @@ class BlockReport:
         skipped: reason for not predicting it, such as `empty`; empty if it was predicted.
         bytes: that its voxels take as stored.
         file_digest: of these bytes.
-        kind: of the worker.
+        kind: of the worker, and how it computes since memory ran out.
         absent: number of chunks that the source lacks in its read box.
     """
 
@@ -138,7 +152,7 @@ def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
     """Process one block; repeating it gives the same bytes. An empty block is only read, and leaves no shard.
 
     Raises:
-        BlockError: the network's output is not finite; retrying cannot help.
+        BlockError: a network's output, or an activation, is not finite; retrying cannot help.
         VolsegError: a read or a write failed.
     """
     started = time.perf_counter()
@@ -149,34 +163,37 @@ def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
         pipeline.sink.clear(write_box)
         return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY, kind=pipeline.kind)
     try:
-        volumes, forward_seconds = _predict(raw, read_box, write_box, pipeline)
-    except NotFiniteError:
+        volumes, forward_seconds = _predict(raw, number, read_box, write_box, pipeline)
+    except NotFiniteError as error:
+        reason = f"; {error}" if str(error) else ""
         raise BlockError(
             f"block {number} ({write_box}): the network's output is not finite; its grey values lie between "
-            f"{np.nanmin(raw):.3g} and {np.nanmax(raw):.3g}: try --precision float32"
+            f"{np.nanmin(raw):.3g} and {np.nanmax(raw):.3g}{reason}"
         ) from None
     written = raw[write_box.relative_to(read_box.start).slices]
     for member in pipeline.members:
         erase_no_data(volumes, written, member.statistics, write_box.start[0])
     digest, stored, file_digest = pipeline.sink.write(write_box, volumes)
     seconds = time.perf_counter() - started
-    return BlockReport(
-        number, write_box.voxels, digest, seconds, forward_seconds, "", stored, file_digest, pipeline.kind
-    )
+    fallbacks = (member.monitor.fallback for member in pipeline.members if member.monitor)
+    kind = ", ".join(filter(None, (pipeline.kind, *fallbacks)))
+    return BlockReport(number, write_box.voxels, digest, seconds, forward_seconds, "", stored, file_digest, kind)
 
 
 def _predict(
-    raw: NDArray[Any], read_box: Box, write_box: Box, pipeline: BlockPipeline
+    raw: NDArray[Any], number: int, read_box: Box, write_box: Box, pipeline: BlockPipeline
 ) -> tuple[list[NDArray[np.uint8]], float]:
     """Volumes of bytes to write, and the seconds of all forward passes.
 
     Raises:
-        NotFiniteError: a network's output holds NaN or infinity.
+        NotFiniteError: a network's output, or an activation of it, is NaN or infinite.
     """
     estimates, seconds = RunningMean(with_std=pipeline.with_std), 0.0
     for member in pipeline.members:
         box = member.tiling.read_box(write_box)
         grey = Grey.of(raw[box.relative_to(read_box.start).slices], member.statistics, first_section=box.start[0])
+        if member.monitor is not None and number % INSPECTED_EVERY == 0:
+            member.monitor.inspect(grey, write_box)
         for probability, forward_seconds in member.predict(grey, write_box):
             seconds += forward_seconds
             if probability.dtype == np.uint8:

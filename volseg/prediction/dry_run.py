@@ -225,8 +225,11 @@ def _local_worker(spec: RunSpec, recorded: RunRecord | None) -> tuple[Device, Pr
         return "cuda", "float16" if precision == "auto" else precision, _UNLIMITED
     worker = worker_info(requested)
     count = {"serial": 1, "local": spec.workers or default_workers(gpus)}.get(spec.cluster)
-    free = (worker.memory // count, worker.device_memory // ceil(count / max(1, len(gpus)))) if count else _UNLIMITED
-    return worker.device, choose_precision(precision, [worker], on_gpus="float16"), free
+    precision = choose_precision(precision, [worker], on_gpus="float16")
+    if count is None:
+        return worker.device, precision, _UNLIMITED
+    host = min(worker.memory // count, worker.own_memory)
+    return worker.device, precision, (host, worker.device_memory // ceil(count / max(1, len(gpus))))
 
 
 def _slots(spec: RunSpec) -> int:

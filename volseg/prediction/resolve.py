@@ -176,4 +176,5 @@ def _free_bytes(workers: list[WorkerInfo]) -> tuple[int, int]:
     """Bytes that each worker may use of its host's memory and of its GPU's, which it shares with others."""
     per_host = max(Counter(worker.host for worker in workers).values())
     per_gpu = max(Counter((worker.host, worker.gpu) for worker in workers).values())
-    return min(worker.memory for worker in workers) // per_host, min(w.device_memory for w in workers) // per_gpu
+    host = min(min(worker.memory for worker in workers) // per_host, *(worker.own_memory for worker in workers))
+    return host, min(w.device_memory for w in workers) // per_gpu

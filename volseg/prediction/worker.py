@@ -11,11 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from volseg.cluster import Executor, SerialExecutor
-from volseg.inference import Engine, open_predictor, worker_kind
-from volseg.inference.memory.malloc import release_heap, retain_heap
+from volseg.errors import MemoryPlanError, VolsegError
+from volseg.inference import Engine, Load, open_predictor, worker_kind
+from volseg.inference.memory.malloc import release_heap, retain_heap, trim
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
 from volseg.prediction.absence import CheckedSource, ChunkRule
+from volseg.prediction.autotune.guard import check_on_sample
+from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
 from volseg.storage import UNCERTAINTY, Readable, RunRecord, VolumeRef, open_target, read_census, read_table
 
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
 _CACHED_RUNS = 2
 _pipelines: dict[RunRef, tuple[BlockPipeline, Readable, ChunkRule]] = {}
 _opening = threading.Lock()
+_scarce = threading.Lock()
+"""Held by a block that is tried again after memory ran out: of such blocks a process computes one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,31 @@ class RunRef:
 
 
 def compute_block(number: int, reference: RunRef) -> BlockReport:
-    """Process one block of a run, in the calling process."""
+    """Process one block of a run, in the calling process; once more, alone, if memory runs out.
+
+    Raises:
+        MemoryPlanError: memory ran out again; another worker may have more.
+        VolsegError: as `process_block`.
+    """
+    try:
+        return _compute_block(number, reference)
+    except MemoryError as error:
+        if isinstance(error, VolsegError):
+            raise
+    with _scarce:
+        trim()
+        try:
+            return _compute_block(number, reference)
+        except MemoryError as error:
+            if isinstance(error, VolsegError):
+                raise
+            raise MemoryPlanError(
+                f"block {number}: this worker ran out of main memory twice ({error!r}); give a "
+                "smaller --block or --tile, or fewer --workers"
+            ) from None
+
+
+def _compute_block(number: int, reference: RunRef) -> BlockReport:
     pipeline, volume, rule = pipeline_of(reference)
     source = CheckedSource(volume, rule)
     report = process_block(number, replace(pipeline, source=source))
@@ -72,6 +103,7 @@ def open_pipeline(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule
 
     Raises:
         TargetError: the target holds another run.
+        VolsegError: this kind of worker computes something else than the network that was trained.
     """
     path = Path(reference.target)
     record = read_own_record(path, reference.digest)
@@ -82,11 +114,33 @@ def open_pipeline(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule
     targets = [open_target(path), *([open_target(path / UNCERTAINTY)] if with_std else [])]
     sink = FencedSink(VolumeSink(tuple(targets)), path, reference.digest)
     tables = [read_table(targets[0].journal, entry.statistics) for entry in record.models]
+    check_kind(record, reference, tables)
     members = ensemble_of(record, reference.models, tables)
     digest = record.source.chunk_census
     rule = ChunkRule(read_census(targets[0].journal, digest) if digest else None, reference.missing_chunks)
     volume, kind = reference.source.open(), worker_kind(engine_of(record))
     return BlockPipeline(record.grid, members, volume, sink, with_std=with_std, kind=kind), volume, rule
+
+
+def check_kind(record: RunRecord, reference: RunRef, statistics: Sequence[Statistics]) -> None:
+    """Check the networks on a kind of worker that the record does not name, on the record's own sample.
+
+    Raises:
+        VolsegError: as `NetworkCheck.fault` says.
+    """
+    engine = engine_of(record)
+    kind, item = worker_kind(engine), np.dtype(record.source.dtype).itemsize
+    load = Load(1, engine.precision, item, 1, engine.device)
+    for entry, file, constants in zip(record.models, reference.models, statistics, strict=True):
+        if entry.activations is None or kind in entry.activations.kinds:
+            continue
+        probe = ProbeSpec(
+            reference.source, file, entry.digest, entry.footprint, constants, engine, record.settings.classes, load
+        )
+        check = check_on_sample(probe, record.grid)
+        fault = check.fault(file) if check is not None else None
+        if fault is not None:
+            raise fault
 
 
 def ensemble_of(
@@ -103,23 +157,22 @@ def ensemble_of(
 
     engine, settings = engine_of(record), record.settings
     single = len(record.models) == 1 and settings.orientations == "one" and not settings.uncertainty
-    members = tuple(
-        EnsembleMember(
+    predictors = [
+        open_predictor(
+            file,
+            entry.digest,
             entry.tiling,
-            constants,
-            open_predictor(
-                file,
-                entry.digest,
-                entry.tiling,
-                replace(engine, batch=entry.batch, compiled=entry.compiled),
-                settings.classes,
-                as_bytes=single,
-            ),
+            replace(engine, batch=entry.batch, compiled=entry.compiled),
+            settings.classes,
+            as_bytes=single,
         )
-        for entry, file, constants in zip(record.models, model_files, statistics, strict=True)
-    )
+        for entry, file in zip(record.models, model_files, strict=True)
+    ]
     clear_model_cache()
-    return members
+    return tuple(
+        EnsembleMember(entry.tiling, constants, predictor, predictor)
+        for entry, constants, predictor in zip(record.models, statistics, predictors, strict=True)
+    )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from volseg.storage.readers import Readable, VolumeRef, open_readable, open_sect
 from volseg.storage.run_record import (
     FORMAT,
     NUMERICS,
+    ActivationEntry,
     HaloPoint,
     MaskEntry,
     ModelEntry,
@@ -44,6 +45,7 @@ __all__ = [
     "NUMERICS",
     "OUTSIDE",
     "UNCERTAINTY",
+    "ActivationEntry",
     "BlockMask",
     "Census",
     "FailedBlock",

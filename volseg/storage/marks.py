@@ -3,6 +3,7 @@
     header   kind 0, format, "volseg journal"
     text     kind 1, number, text        a worker or a reason to skip, which later marks name by its number
     mark     kind 2, ...
+    more     kind 3, number, text        the next part of a text of more than 56 bytes
 
 Integers are little-endian. A record whose checksum is wrong says nothing: the block of a damaged mark is computed
 again.
@@ -24,13 +25,15 @@ JOURNAL_FORMAT = 3
 """Formats 1 and 2 were lines of JSON."""
 RECORD_BYTES = 72
 _TEXT_BYTES = 56
-_HEADER, _TEXT, _MARK = range(3)
+_HEADER, _TEXT, _MARK, _MORE = range(4)
 _TEXT_RECORD = struct.Struct(f"<BxHI{_TEXT_BYTES}s")
-"""Kind, bytes of the text, number, text."""
+"""Kind, bytes of the text that are left, number, text."""
 _MARK_RECORD = struct.Struct("<BBHIQQfI16s16s")
 """Kind, number of the reason, attempt, number of the worker, block, bytes, seconds, absent chunks, two digests."""
 _CHECKSUM = struct.Struct("<Q")
 _TITLE = b"volseg journal"
+_MAX_TEXT = 1024
+"""Bytes of a text that are kept."""
 _MAX_ATTEMPT, _MAX_ABSENT = 2**16 - 1, 2**32 - 1
 
 
@@ -42,7 +45,7 @@ class Mark:
         block: the block's number.
         digest: of the written voxels, xxh3_128 in hexadecimal digits; empty if none were written.
         attempt: number of the successful attempt, from 1.
-        worker: address and kind of the worker; the first 56 bytes are kept.
+        worker: address and kind of the worker; the first 1024 bytes are kept.
         seconds: time on the worker.
         skipped: reason why nothing was computed and no shard written; empty if the block was computed.
         bytes: of its shards, as stored; 0 if there are none.
@@ -95,8 +98,10 @@ class MarkEncoder:
             for text in (mark.skipped, mark.worker):
                 if text not in self._texts:
                     self._texts[text] = len(self._texts)
-                    content = text.encode()[:_TEXT_BYTES]
-                    yield _record(_TEXT_RECORD.pack(_TEXT, len(content), self._texts[text], content))
+                    content = text.encode()[:_MAX_TEXT]
+                    for start in range(0, len(content), _TEXT_BYTES):
+                        kind, rest = _MORE if start else _TEXT, content[start:]
+                        yield _record(_TEXT_RECORD.pack(kind, len(rest), self._texts[text], rest[:_TEXT_BYTES]))
             yield _record(
                 _MARK_RECORD.pack(
                     _MARK,
@@ -123,7 +128,9 @@ class MarkDecoder:
 
     def __init__(self) -> None:
         self.format = self.damaged = 0
-        self._texts = {0: ""}
+        self._texts = {0: b""}
+        self._names = {0: ""}
+        self._left: dict[int, int] = {}
 
     def decode(self, content: bytes) -> Iterator[Mark]:
         """Yield the marks of whole records; the rest of an interrupted one at the end is left out."""
@@ -139,19 +146,27 @@ class MarkDecoder:
                 else:
                     yield mark
             else:
-                kind, length, number, text = _TEXT_RECORD.unpack(body)
-                if kind == _HEADER:
-                    self.format = number
-                else:
-                    self._texts[number] = text[:length].decode(errors="replace")
+                self._text(*_TEXT_RECORD.unpack(body))
+
+    def _text(self, kind: int, length: int, number: int, text: bytes) -> None:
+        """Take a text, or the next part of one; what follows a lost part is left out."""
+        if kind == _HEADER:
+            self.format = number
+        elif kind == _TEXT:
+            self._texts[number], self._left[number] = text[:length], length - _TEXT_BYTES
+        elif self._left.get(number) == length:
+            self._texts[number] += text[:length]
+            self._left[number] -= _TEXT_BYTES
+        if number in self._texts:
+            self._names[number] = self._texts[number].decode(errors="replace")
 
     def _mark(self, body: bytes) -> Mark | None:
         _, reason, attempt, worker, block, stored, seconds, absent, digest, file_digest = _MARK_RECORD.unpack(body)
-        if reason not in self._texts or worker not in self._texts:
+        if reason not in self._names or worker not in self._names:
             return None
         texts = (value.hex() if any(value) else "" for value in (digest, file_digest))
         voxels, files = texts
-        return Mark(block, voxels, attempt, self._texts[worker], seconds, self._texts[reason], stored, files, absent)
+        return Mark(block, voxels, attempt, self._names[worker], seconds, self._names[reason], stored, files, absent)
 
 
 def digest_of(content: bytes | memoryview) -> str:

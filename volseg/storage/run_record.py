@@ -104,6 +104,18 @@ class HaloPoint(FrozenModel):
     """Maximum difference from the exact result, in grey levels."""
 
 
+class ActivationEntry(FrozenModel):
+    """The largest activation of a network in the run's precision, on one tile of the volume before the first block."""
+
+    largest: float
+    layer: str
+    """That has it."""
+    headroom: float
+    """Largest number of the precision over it."""
+    kinds: tuple[str, ...]
+    """Kinds of workers on which the network was compared with float32; others compare it when they join."""
+
+
 class ModelEntry(FrozenModel):
     """A network, and how it is run."""
 
@@ -124,6 +136,8 @@ class ModelEntry(FrozenModel):
     """Whether the network runs through torch.compile, on a GPU."""
     precision_loss: tuple[float, float] | None = None
     """Fraction of voxels within one grey level of float32, and maximum difference from it, measured on samples."""
+    activations: ActivationEntry | None = None
+    """None if memory did not suffice to read them."""
     kvoxel_s: float = 0.0
     """Thousands of voxels per second of one worker with this tile; 0 if it was not measured."""
     statistics: str

@@ -36,10 +36,12 @@ class SpecializedNetwork:
     Attributes:
         network: takes whole tiles.
         start: offset of its output within that of the whole network, along each axis of the network.
+        plain: the same layer by layer, neither packed nor compiled.
     """
 
     network: Callable[[Tensor], Tensor]
     start: tuple[int, ...]
+    plain: fx.GraphModule
 
 
 class WarmupAllocation:
@@ -102,7 +104,7 @@ def specialized(
     graph, start = crop_halo(network, lengths, core)
     weights = next(network.parameters())
     if weights.device.type != "cpu":
-        return SpecializedNetwork(CompiledNetwork(graph, compiled) if compiled else graph, start)
-    if len(lengths) == 2 and can_pack(weights.dtype):
-        graph = pack_convolutions(graph, packed_cache)
-    return SpecializedNetwork(WarmupAllocation(graph), start)
+        return SpecializedNetwork(CompiledNetwork(graph, compiled) if compiled else graph, start, graph)
+    packed = len(lengths) == 2 and can_pack(weights.dtype)
+    ready = pack_convolutions(graph, packed_cache) if packed else graph
+    return SpecializedNetwork(WarmupAllocation(ready), start, graph)

@@ -20,6 +20,7 @@ import numpy as np
 from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.blocks.box import ceil_to, floor_to
 from volseg.config.tolerance import Tolerance
+from volseg.errors import NotFiniteError
 from volseg.inference import open_predictor
 from volseg.inference.memory.plan import fits_in_memory, plan_memory
 from volseg.ops import Grey, to_uint8
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volseg.blocks import Footprint
     from volseg.cluster import Executor, Progress
     from volseg.inference import Precision
     from volseg.prediction.autotune.probe import ProbeSpec
@@ -72,9 +74,9 @@ class PrecisionLoss:
         )
 
 
-def next_precision(precision: Precision, device: str) -> Precision:
+def next_precision(precision: Precision) -> Precision:
     """The precision to try if this one has too large an error."""
-    return "bfloat16" if precision == "float16" and device == "cuda" else "float32"
+    return "bfloat16" if precision == "float16" else "float32"
 
 
 def measure_precision(
@@ -91,7 +93,7 @@ def measure_precision(
     """
     losses: list[PrecisionLoss | None] = []
     for probe in probes:
-        boxes = _boxes(grid, probe)
+        boxes = centred_boxes(grid, probe.footprint, _SIDE)
         if _measured_voxels(boxes, probe) > _MAX_FRACTION * grid.region.voxels:
             losses.append(None)
             continue
@@ -129,18 +131,23 @@ def _is_reference_folded(probe: ProbeSpec) -> bool:
     return probe.engine.precision != "float32"
 
 
-def _boxes(grid: BlockGrid, probe: ProbeSpec) -> list[Box]:
-    """Small boxes within the region, on the stride: the middles of the samples that halos are measured on."""
-    footprint = probe.footprint
+def centred_boxes(grid: BlockGrid, footprint: Footprint, side: int) -> list[Box]:
+    """Small boxes within the region, on the stride: the middles of the samples that halos are measured on.
+
+    Args:
+        grid: the run's blocks.
+        footprint: of the network.
+        side: along y and x, in voxels; a small region has smaller ones.
+    """
     boxes = []
     for sample in sample_boxes(grid, footprint):
         within = sample.intersection(grid.region)
         starts, stops = [], []
         for axis, stride in enumerate(footprint.stride):
             first, stop = within.start[axis], within.stop[axis]
-            side = ceil_to(min(_SIDE if axis else stride, stop - first), stride)
-            starts.append(floor_to((first + stop - side) // 2, stride))
-            stops.append(starts[-1] + side)
+            length = ceil_to(min(side if axis else stride, stop - first), stride)
+            starts.append(floor_to((first + stop - length) // 2, stride))
+            stops.append(starts[-1] + length)
         boxes.append(Box((starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2])))
     return boxes
 
@@ -178,9 +185,10 @@ def measure_box(box: Box, probe: ProbeSpec) -> NDArray[np.int16] | None:
         return None
     grey = Grey.of(raw, probe.statistics, read_box.start[0])
     predict = open_predictor(probe.model_file, probe.digest, tiling, probe.engine, probe.classes)
-    probability = next(predict(grey, box)).probability
-    if not np.isfinite(probability).all():
-        return np.full(probability.size, 255, np.int16)  # it overflows
+    try:
+        probability = next(predict(grey, box)).probability
+    except NotFiniteError:
+        return np.full(box.voxels * len(probe.classes), 255, np.int16)  # it overflows
     if _is_reference_folded(probe):
         model = replace(model, network=fold_batch_norm(model.network))
     reference = to_uint8(reference_probability(model, grey.normalized(), tiling, probe.engine, probe.classes))

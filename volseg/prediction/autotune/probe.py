@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from volseg.storage import table_digest, table_of
+from volseg.system import UNLIMITED
 
 if TYPE_CHECKING:
     from volseg.blocks import Footprint
@@ -38,7 +39,7 @@ class ProbeSpec:
     engine: Engine
     classes: tuple[str, ...]
     load: Load
-    free: tuple[int, int]
+    free: tuple[int, int] = (UNLIMITED, UNLIMITED)
 
     @property
     def statistics_digest(self) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, astuple, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from volseg.errors import ModelError
+from volseg.prediction.autotune.guard import guard
 from volseg.prediction.autotune.halo import HaloChoice, choose_halo, measure_halo
 from volseg.prediction.autotune.precision import PrecisionLoss, measure_precision, next_precision
 from volseg.prediction.autotune.tile import TileConfig, choose_tiles
-from volseg.storage import HaloPoint, ModelEntry
+from volseg.storage import ActivationEntry, HaloPoint, ModelEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,10 +42,11 @@ def largest_batch(recorded: Sequence[ModelEntry] | None) -> int:
 
 @dataclass(frozen=True)
 class TunedNetwork:
-    """A network with its precision, and the measured error of that; None if it was not measured."""
+    """A network with its precision, the measured error of that, and its largest activation; None if not measured."""
 
     probe: ProbeSpec
     loss: PrecisionLoss | None = None
+    activations: ActivationEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -66,23 +70,45 @@ class Tuner:
     progress: Progress
 
     def tune_precision(self, probes: Sequence[ProbeSpec], *, may_lower: bool) -> list[TunedNetwork]:
-        """Measure the error of the precision; if it is too large and the choice is volseg's, take a slower one."""
+        """Check the networks and measure the error of the precision; if volseg may, take a slower one where it fails.
+
+        Raises:
+            ModelError: a network returns NaN or infinity as trained.
+            ConfigError: it does in the requested precision, or float16 leaves too little room.
+            WorkerError: as optimised, it is not the network that was trained.
+        """
+        precision, lower = probes[0].engine.precision, partial(self._in_next_precision, probes)
+        may_lower = may_lower and self.recorded is None and precision != "float32"
+        self.progress.stage("checking networks")
+        guarded = guard(probes, self.plan.grid, self.executor)
+        if fault := next((fault for each in guarded if (fault := each.fault)), None):
+            if not may_lower or isinstance(fault, ModelError):
+                raise fault
+            self.progress.note(f"{precision} is not used: {str(fault).partition('; use')[0]}")
+            return lower()
+        losses = self._losses(probes)
+        too_large = [loss for loss in losses if loss and not loss.is_acceptable(precision)]
+        if may_lower and (too_large or (precision == "float16" and None in losses)):  # it might overflow
+            if too_large:
+                self.progress.note(f"{precision} is not accurate enough here ({too_large[0]})")
+            return lower()
+        if too_large and self.recorded is None:
+            self.progress.note(f"{precision} is less accurate than auto accepts: {too_large[0]}")
+        for line in filter(None, (each.note for each in guarded)):
+            self.progress.note(line)
+        return [TunedNetwork(*each) for each in zip(probes, losses, [each.entry for each in guarded], strict=True)]
+
+    def _losses(self, probes: Sequence[ProbeSpec]) -> list[PrecisionLoss | None]:
+        """The error of each network's precision: that of the record, or measured."""
         if self.recorded is not None:
-            recorded = [PrecisionLoss(*e.precision_loss) if e.precision_loss else None for e in self.recorded]
-            return [TunedNetwork(probe, loss) for probe, loss in zip(probes, recorded, strict=True)]
+            return [PrecisionLoss(*e.precision_loss) if e.precision_loss else None for e in self.recorded]
         self.progress.stage("measuring precision")
-        losses = measure_precision(probes, self.plan.grid, self.identity, self.executor, self.progress)
-        engine = probes[0].engine
-        too_large = [loss for loss in losses if loss and not loss.is_acceptable(engine.precision)]
-        if engine.precision == "float16" and may_lower and None in losses and not too_large:
-            return self.tune_precision(_in_precision(probes, "bfloat16"), may_lower=may_lower)  # it might overflow
-        if too_large and may_lower:
-            precision = next_precision(engine.precision, engine.device)
-            self.progress.note(f"{engine.precision} is not accurate enough here ({too_large[0]}): {precision} instead")
-            return self.tune_precision(_in_precision(probes, precision), may_lower=may_lower)
-        if too_large:
-            self.progress.note(f"{engine.precision} is less accurate than auto accepts: {too_large[0]}")
-        return [TunedNetwork(probe, loss) for probe, loss in zip(probes, losses, strict=True)]
+        return measure_precision(probes, self.plan.grid, self.identity, self.executor, self.progress)
+
+    def _in_next_precision(self, probes: Sequence[ProbeSpec]) -> list[TunedNetwork]:
+        precision = next_precision(probes[0].engine.precision)
+        self.progress.note(f"{precision} instead of {probes[0].engine.precision}")
+        return self.tune_precision(_in_precision(probes, precision), may_lower=True)
 
     def model_entries(self, networks: Sequence[TunedNetwork], cards: Sequence[ModelCard]) -> tuple[ModelEntry, ...]:
         """Choose halo and tile of each network.
@@ -110,6 +136,7 @@ class Tuner:
                 kvoxel_s=tile.kvoxel_s,
                 compiled=tile.compiled,
                 precision_loss=astuple(network.loss) if network.loss else None,
+                activations=network.activations,
                 statistics=network.probe.statistics_digest,
             )
             for network, card, choice, tile in zip(networks, cards, halos, tiles, strict=True)
