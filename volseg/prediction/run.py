@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from volseg.blocks import BlockGrid
+    from volseg.blocks import BlockGrid, BlockSet
     from volseg.pipeline import BlockReport
     from volseg.prediction.absence import ChunkRule
     from volseg.prediction.constants import RunConstants
@@ -96,7 +96,11 @@ class Summary:
 
 
 def execute(
-    spec: RunSpec, recorded: RunRecord | None, progress: Progress, numbers: Iterable[int] | None = None
+    spec: RunSpec,
+    recorded: RunRecord | None,
+    progress: Progress,
+    numbers: Iterable[int] | None = None,
+    again: BlockSet | None = None,
 ) -> Summary:
     """Run to the end.
 
@@ -105,6 +109,7 @@ def execute(
         recorded: the record of the run to resume; None for a new one.
         progress: receives the progress.
         numbers: order of the blocks; ascending by default.
+        again: blocks to compute whether they are done or not, and no others; None for all that are not done.
 
     Raises:
         VolsegError: the cluster, the memory or the target refused, or the recorded run was another.
@@ -119,7 +124,7 @@ def execute(
             create_target(spec.target, record, spec.place, overwrite=spec.overwrite)
             _save_halo_curves(spec, record, progress)
         order = record.grid.numbers() if numbers is None else numbers
-        return _run(spec, record, constants, rule, executor, progress, order)
+        return _run(spec, record, constants, rule, executor, progress, order, again)
 
 
 def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> None:
@@ -203,6 +208,7 @@ def _run(
     executor: Executor,
     progress: Progress,
     numbers: Iterable[int],
+    again: BlockSet | None,
 ) -> Summary:
     targets, grid, mask = _open_targets(spec, record), record.grid, spec.mask
     folder = targets[0].journal
@@ -219,6 +225,9 @@ def _run(
         if done.damaged:
             damaged = counted(done.damaged, "mark")
             progress.note(f"{damaged} of the journal cannot be read; computing their blocks again")
+        if again is not None:
+            done.forget(again)
+        left = planned - len(done.blocks) if again is None else len(again)
         voxels, workers = 0, Counter[str]()
 
         def on_done(report: BlockReport, attempt: int, worker: str) -> None:
@@ -229,11 +238,12 @@ def _run(
             (lacking.add if report.absent else lacking.discard)(report.number)
             workers[worker] += 1
 
-        progress.begin(planned - len(done.blocks))
+        progress.begin(left)
         started = time.perf_counter()
-        todo = (number for number in numbers if number not in done.blocks and (mask is None or number in mask))
+        order = numbers if again is None else again
+        todo = (number for number in order if number not in done.blocks and (mask is None or number in mask))
         with ShardCheck(targets, grid, done.sizes) as check:
-            plan = chain(todo, _lost_blocks(check, lost, progress, planned - len(done.blocks)))
+            plan = chain(todo, _lost_blocks(check, lost, progress, left))
             outcome = run_blocks(executor, plan, partial(compute_block, reference=reference), on_done, progress)
         for target in targets:
             target.remove_partials()
