@@ -16,6 +16,7 @@ from volseg.prediction.verification.report import Fault, Faults, Repair, VerifyR
 from volseg.prediction.verification.sound_ranges import SoundRanges
 from volseg.prediction.verification.survey import Survey, check_shards, survey
 from volseg.storage import (
+    FORMAT,
     SKIPPED,
     RecordError,
     in_use,
@@ -25,6 +26,7 @@ from volseg.storage import (
     locked,
     read_record,
 )
+from volseg.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +59,11 @@ def verify(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
         if config.repair:
             raise TargetError(f"{error}; or restore {path / 'zarr.json'} from a copy: no other file tells it") from None
         return _report_of_record(config, path, str(error))
+    if record.format != FORMAT:
+        raise TargetError(
+            f"{path} was written by volseg {record.version} with format {record.format}, and this is volseg "
+            f"{__version__} with format {FORMAT}; verify it with the version that wrote it"
+        )
     if config.repair:
         return _repair(config, path, record, progress)
     running = is_locked(path / "0" / ".volseg" / "lock")
