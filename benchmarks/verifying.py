@@ -27,6 +27,8 @@ from volseg.testing.targets import make_target, noise_record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from volseg.storage import MarkTable, RunRecord
+
 SHAPE, BLOCK, CHUNK = (64, 1024, 1024), (16, 1024, 1024), (16, 128, 128)
 ROUNDS = 15
 
@@ -38,21 +40,25 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def write_map(path: Path, run: RunRecord) -> MarkTable:
+    """Write and mark a map of smooth tissue with noise; returns its marks."""
+    smooth = np.tile(blobs((1, 256, 256))[0], (4, 4)).astype(np.float32) / 255
+    target = open_target(make_target(path, run, unmarked=set(run.grid.numbers())))
+    with Journal(target.journal) as journal:
+        for number in run.grid.numbers():
+            noise = np.random.default_rng(number).normal(0, 0.004, BLOCK).astype(np.float32)
+            digest, size, files = target.write(run.grid.box(number), to_uint8(np.clip(smooth + noise, 0, 1)))
+            journal.mark(Mark(number, digest, 1, "here", 0.1, "", size, files))
+    target.remove_partials()
+    return read_mark_table(target.journal, run.grid.count)
+
+
 def main() -> None:
     """Measure by turns, record, print."""
     run = noise_record(SHAPE, BLOCK, chunk=CHUNK)
-    smooth = np.tile(blobs((1, 256, 256))[0], (4, 4)).astype(np.float32) / 255
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        path = make_target(Path(folder) / "t.zarr", run, unmarked=set(run.grid.numbers()))
-        target = open_target(path)
-        with Journal(target.journal) as journal:
-            for number in run.grid.numbers():
-                noise = np.random.default_rng(number).normal(0, 0.004, BLOCK).astype(np.float32)
-                voxels = to_uint8(np.clip(smooth + noise, 0, 1))
-                digest, size, files = target.write(run.grid.box(number), voxels)
-                journal.mark(Mark(number, digest, 1, "here", 0.1, "", size, files))
-        target.remove_partials()
-        table = read_mark_table(target.journal, run.grid.count)
+        path = Path(folder) / "t.zarr"
+        table = write_map(path, run)
         blocks = BlockRange(0, run.grid.count, table.entries.tobytes())
         array = zarr.open_array(path / "0", mode="r")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +15,8 @@ from volseg.testing.factories import make_model, make_volume
 from volseg.testing.targets import make_target, noise_record
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from click.testing import Result
 
 

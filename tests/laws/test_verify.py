@@ -134,7 +134,9 @@ def remove_section(target: Path, rng: random.Random, other: Path) -> None:
 
 
 def add_stale_shard(target: Path, rng: random.Random, other: Path) -> None:
-    lacking = sorted({path.relative_to(other) for path in shards(other)} - {p.relative_to(target) for p in shards(target)})
+    lacking = sorted(
+        {path.relative_to(other) for path in shards(other)} - {p.relative_to(target) for p in shards(target)}
+    )
     name = rng.choice(lacking)
     (target / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(other / name, target / name)
@@ -226,8 +228,8 @@ def run(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     options: dict[str, Any] = {
         "source": str(make_volume(folder / "raw.zarr", (3, 64, 96), voxels=voxels)), "target": str(folder / "t.zarr"),
         "model": str(small_model), "mask": str(make_volume(folder / "mask.zarr", (3, 64, 96), voxels=mask)),
-        "block": (1, 32, 32), "shard": (1, 16, 32), "halo": (0, 8, 8), "tile": (1, 32, 32), "roi": "0:2,:,:", "cluster": "serial",
-        "orientations": "flips", "uncertainty": True, "precision": "float32",
+        "block": (1, 32, 32), "shard": (1, 16, 32), "halo": (0, 8, 8), "tile": (1, 32, 32), "roi": "0:2,:,:",
+        "orientations": "flips", "uncertainty": True, "precision": "float32", "cluster": "serial",
     }  # fmt: skip
     volseg.predict(**options)
     return options

@@ -23,7 +23,7 @@ _SHOWN = 5
 @click.option("--repair", is_flag=True, help="Compute damaged blocks again, and put back or delete what is not right.")
 @click.option("--source", metavar="SOURCE", help="For --repair: the run's source, if it has moved or needs a password.")
 @click.option("--model", multiple=True, metavar="MODEL",
-              help="For --repair: the run's model, if it has moved; repeat it for several, in their order.")  # fmt: skip
+              help="For --repair: the run's model, if it has moved; repeat it for several.")  # fmt: skip
 @click.option("--mask", metavar="PATH", help="For --repair: the run's mask, if it has moved or needs a password.")
 @click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://..|tls://..",
               help="This process, local worker processes, or a Dask scheduler.")  # fmt: skip

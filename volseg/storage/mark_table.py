@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 UNMARKED, COMPUTED, SKIPPED = range(3)
 """States of a block."""
-MARK_ENTRY = np.dtype(
-    [("state", "u1"), ("lacking", "?"), ("bytes", "<u8"), ("voxels", "V16"), ("files", "V16")]
-)
-"""State, whether it read chunks that the source lacked, bytes of its shards, digests of its voxels and of its shards."""
+MARK_ENTRY = np.dtype([("state", "u1"), ("lacking", "?"), ("bytes", "<u8"), ("voxels", "V16"), ("files", "V16")])
+"""State, whether it read chunks that the source lacked, bytes of its shards, digests of its voxels and its shards."""
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def noise_record(  # noqa: PLR0913 - properties of a run
         identity="0" * 32, chunk_census=_CENSUS.digest,
     )  # fmt: skip
     settings = Settings(
-        block=block, shard=shard or block, chunk=chunk or shard or block, region=region or Box.of_shape(shape), device="cpu",
-        precision="float32", threads=1, classes=classes, uncertainty=uncertainty,
+        block=block, shard=shard or block, chunk=chunk or shard or block, region=region or Box.of_shape(shape),
+        device="cpu", precision="float32", threads=1, classes=classes, uncertainty=uncertainty,
     )  # fmt: skip
     mask = None if masked is None else MaskEntry(location="/data/mask.zarr/0", shape=shape, identity="0", blocks=masked)
     return RunRecord(

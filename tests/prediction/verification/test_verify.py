@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,8 @@ from volseg.testing.doubles import NoteRecorder
 from volseg.testing.targets import make_target, noise_record
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from volseg.cluster.dask_executor import DaskExecutor
 
 LAST = 17
@@ -57,7 +58,15 @@ def test_the_cluster_finds_the_same(target: Path, two_workers: DaskExecutor) -> 
 
 
 def test_strays_are_named_and_are_no_damage(target: Path) -> None:
-    for name in ("0/c/0/0/0.bak", "0/c/0/00", "0/c/0/0/99", "0/c/7/0/0", "0/.zarray", "notes.txt", "0/.volseg/My notes"):
+    for name in (
+        "0/c/0/0/0.bak",
+        "0/c/0/00",
+        "0/c/0/0/99",
+        "0/c/7/0/0",
+        "0/.zarray",
+        "notes.txt",
+        "0/.volseg/My notes",
+    ):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_bytes(b"")
     (target / "0" / ".partial" / "ab").mkdir(parents=True)
@@ -67,7 +76,15 @@ def test_strays_are_named_and_are_no_damage(target: Path) -> None:
     assert report.sound
     assert report.complete
     strays = {fault.path for fault in report.warnings["stray"].examples}
-    assert strays == {"0/c/0/0/0.bak", "0/c/0/00", "0/c/0/0/99", "0/c/7", "0/.zarray", "notes.txt", "0/.volseg/My notes"}
+    assert strays == {
+        "0/c/0/0/0.bak",
+        "0/c/0/00",
+        "0/c/0/0/99",
+        "0/c/7",
+        "0/.zarray",
+        "notes.txt",
+        "0/.volseg/My notes",
+    }
     half = {fault.path for fault in report.warnings["half_written"].examples}
     assert half == {"0/.partial", "0/.volseg/statistics-0.7.partial"}
 
@@ -280,7 +297,11 @@ def test_a_record_of_another_format_is_not_verified(target: Path) -> None:
 
 def test_a_damaged_record_is_damage_and_not_repaired(target: Path) -> None:
     text = (target / "zarr.json").read_text()
-    for damaged in (text.replace('"threads": 1', '"threads": 2'), text.replace('"format": 3', '"format": 2'), text[:99]):
+    for damaged in (
+        text.replace('"threads": 1', '"threads": 2'),
+        text.replace('"format": 3', '"format": 2'),
+        text[:99],
+    ):
         (target / "zarr.json").write_text(damaged)
         report = verified(target)
         assert list(report.damaged) == ["record"]

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -132,31 +133,30 @@ def _check_names(
     """Look for files where none should be, in the folders of a part of a row of blocks."""
     (z, z1), (y, y1), _ = _shard_span(volume, Box(grid.box(first).start, grid.box(stop - 1).stop))
     begins = first % grid.counts[2] == 0  # the first part of a row speaks for the rest of its folders
-    spans = _shard_span(volume, grid.region)[2], _shard_span(volume, Box.of_shape(grid.shape))[2]
-    size, block, offset, base = volume.shard[2], grid.block[2], grid.offset[2], first % grid.counts[2]
-    folders = [
-        volume.shard_folder(channel, row, column)
-        for channel in range(max(volume.channels, 1))
-        for row in range(z, z1)
-        for column in range(y, y1)
-    ]
-    for folder in folders:
+    inside, stored = (range(*_shard_span(volume, box)[2]) for box in (grid.region, Box.of_shape(grid.shape)))
+    for channel, row, column in product(range(max(volume.channels, 1)), range(z, z1), range(y, y1)):
+        folder = volume.shard_folder(channel, row, column)
         for name, is_file in entries_of(folder):
             number, path = shard_number(name), _within(folder / name, reference)
-            if number is None or not is_file or not spans[1][0] <= number < spans[1][1]:
-                if begins:
-                    report.warnings.note("stray", Fault(path))
-            elif not spans[0][0] <= number < spans[0][1]:
-                if begins:
-                    report.damaged.note("stale", Fault(path, "outside the region"))
-                    report.stale.append(path)
-            elif 0 <= (at := number * size // block - offset - base) < stop - first and states[at] != COMPUTED:
-                if states[at] == UNMARKED and not reference.complete:
-                    report.unmarked += 1
-                    continue
-                reason = "outside the mask" if states[at] == UNMARKED else "of an empty block"
-                report.damaged.note("stale", Fault(path, reason, first + at))
+            if number is not None and is_file and number in inside:
+                at = number * volume.shard[2] // grid.block[2] - grid.offset[2] - first % grid.counts[2]
+                if 0 <= at < stop - first and states[at] != COMPUTED:
+                    _not_computed(path, first + at, states[at], reference, report)
+            elif begins and number is not None and is_file and number in stored:
+                report.damaged.note("stale", Fault(path, "outside the region"))
                 report.stale.append(path)
+            elif begins:
+                report.warnings.note("stray", Fault(path))
+
+
+def _not_computed(path: str, number: int, state: int, reference: VerifyRef, report: RangeReport) -> None:
+    """Note a shard of a block that has no mark of one."""
+    if state == UNMARKED and not reference.complete:
+        report.unmarked += 1
+        return
+    reason = "outside the mask" if state == UNMARKED else "of an empty block"
+    report.damaged.note("stale", Fault(path, reason, number))
+    report.stale.append(path)
 
 
 def entries_of(folder: Path) -> list[tuple[str, bool]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from volseg.storage import RunRecord
 
 _OF_SYSTEMS = re.compile(r"\.DS_Store|\._.*|\.nfs.*")
-_BESIDE_THE_JOURNAL = re.compile(r"[a-z]+(-[0-9a-z]+)*(\.[a-z]+)?")
+_BESIDE_THE_JOURNAL = re.compile(r"[a-z_]+(-[0-9a-z]+)*(\.[a-z]+)?")
 PARTIAL = ".partial"
 
 
@@ -47,26 +47,31 @@ def check_tree(path: Path, record: RunRecord, *, running: bool) -> TreeReport:
         record: of its run.
         running: whether a run is writing, whose half-written files are no fault.
     """
-    report = TreeReport()
-    for name in volume_names(record):
-        group, own = path / name, {"0", "zarr.json"} | ({*volume_names(record)} if not name else set())
+    report, names = TreeReport(), volume_names(record)
+    for name in names:
+        group = path / name
         for entry, _ in entries_of(group):
-            if entry not in own and not (group / entry / "zarr.json").is_file():
+            is_own = entry in ("0", "zarr.json") or (not name and entry in names)
+            if not is_own and not (group / entry / "zarr.json").is_file():
                 _stray(report, path, group / entry)
         for entry, is_file in entries_of(group / "0"):
-            place = group / "0" / entry
             if entry == PARTIAL:
-                _half_written(report, path, place, running=running)
-            elif entry not in ("c", "zarr.json", ".volseg") or (entry == "c" and is_file):
-                _stray(report, path, place)
+                _half_written(report, path, group / "0" / entry, running=running)
+            elif entry not in ("zarr.json", ".volseg") and (entry != "c" or is_file):
+                _stray(report, path, group / "0" / entry)
         _check_chunks(report, path, group / "0" / "c", record)
-    for entry, _ in entries_of(path / "0" / ".volseg"):
-        place = path / "0" / ".volseg" / entry
-        if entry.endswith(PARTIAL):
-            _half_written(report, path, place, running=running)
-        elif not _BESIDE_THE_JOURNAL.fullmatch(entry):
-            _stray(report, path, place)
+    _check_journal(report, path, running=running)
     return report
+
+
+def _check_journal(report: TreeReport, target: Path, *, running: bool) -> None:
+    """Check the names beside the journal."""
+    folder = target / "0" / ".volseg"
+    for entry, _ in entries_of(folder):
+        if entry.endswith(PARTIAL):
+            _half_written(report, target, folder / entry, running=running)
+        elif not _BESIDE_THE_JOURNAL.fullmatch(entry):
+            _stray(report, target, folder / entry)
 
 
 def _stray(report: TreeReport, target: Path, path: Path) -> None:
@@ -108,7 +113,9 @@ def _outside(report: TreeReport, target: Path, folder: Path, spans: list[tuple[r
     """Check a folder of the chunk tree that the run has not made."""
     for file in _files_below(folder):
         numbers = [shard_number(part) for part in file.relative_to(folder).parts]
-        is_shard = len(numbers) == len(spans) and all(n in stored for n, (_, stored) in zip(numbers, spans, strict=True))
+        is_shard = len(numbers) == len(spans) and all(
+            n in stored for n, (_, stored) in zip(numbers, spans, strict=True)
+        )
         if is_shard:
             name = str(file.relative_to(target))
             report.damaged.note("stale", Fault(name, "outside the region"))

@@ -69,6 +69,7 @@ def verify(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
     running = is_locked(path / "0" / ".volseg" / "lock")
     if running:
         progress.note(f"a run is writing into {path}; what it has marked so far is verified")
+    progress.stage("reading marks and folders")
     found = survey(path, record, running=running)
     _check_shards(config, path, record, found, progress)
     return _report(config, path, found, running=running)
@@ -99,7 +100,8 @@ def _check_shards(
         progress.stage("waiting for workers")
     try:
         with connect(config.cluster, config.workers, tls=config.tls) as executor:
-            refuse_other_versions(executor, progress)
+            if config.cluster != "serial":
+                refuse_other_versions(executor, progress)
             check_shards(path, record, found, executor, progress, deep=config.deep, sound=sound, only=only)
     except BaseException:
         if sound is not None:
