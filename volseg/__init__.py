@@ -22,6 +22,7 @@ from volseg.api import (
     open_viewer,
     predict,
     train,
+    verify,
 )
 from volseg.errors import (
     BlockError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from volseg.evaluation.metrics import InstanceScores as InstanceScores
     from volseg.models.model import Model as Model
     from volseg.prediction.run import Summary as Summary
+    from volseg.prediction.verification.report import VerifyReport as VerifyReport
     from volseg.training.trainer import TrainingResult as TrainingResult
     from volseg.view import Session as Session
 
@@ -54,6 +56,7 @@ _RESULTS = {
     "Session": "volseg.view",
     "Summary": "volseg.prediction.run",
     "TrainingResult": "volseg.training.trainer",
+    "VerifyReport": "volseg.prediction.verification.report",
 }
 
 __all__ = [
@@ -74,6 +77,7 @@ __all__ = [
     "TargetError",
     "TrainingError",
     "TrainingResult",
+    "VerifyReport",
     "VolsegError",
     "__version__",
     "convert",
@@ -84,6 +88,7 @@ __all__ = [
     "open_viewer",
     "predict",
     "train",
+    "verify",
 ]
 
 

@@ -28,6 +28,10 @@ OPTIONS = {
         "--tile", "--tls", "--uncertainty", "--voxel-size", "--workers",
         "SOURCE", "TARGET",
     ],
+    "verify": [
+        "--cluster", "--deep", "--json", "--mask", "--model", "--repair", "--resume", "--source", "--tls", "--workers",
+        "TARGET",
+    ],
     "evaluate": [
         "--channel", "--ignore", "--ignore-place", "--json", "--kind", "--membrane", "--output", "--pixels-only",
         "--roi", "--threshold", "PREDICTION", "TRUTH",

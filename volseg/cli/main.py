@@ -11,7 +11,7 @@ from volseg.errors import VolsegError
 from volseg.text import did_you_mean
 from volseg.version import __version__
 
-COMMANDS = ("convert", "train", "predict", "evaluate", "models", "view", "demo")
+COMMANDS = ("convert", "train", "predict", "verify", "evaluate", "models", "view", "demo")
 
 _DEBUG = "volseg.debug"
 
@@ -86,5 +86,6 @@ def main() -> None:
     A demo that needs no data:
       volseg demo
 
-    Exit codes: 0 done, 1 error, 2 wrong use of options, 3 finished with failed blocks.
+    Exit codes: 0 done, 1 error, 2 wrong use of options, 3 finished with failed blocks,
+    or verified a map that is damaged or incomplete.
     """

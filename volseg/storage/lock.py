@@ -55,6 +55,20 @@ def locked(path: Path, held: str) -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another process, or another part of this one, holds the lock of a file; nothing is written."""
+    try:
+        import fcntl  # noqa: PLC0415 - Windows has none
+
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
+
+
 def in_use(target: Path) -> str:
     """Why a target that a run writes into is not touched."""
     return f"another run is writing into {target}; wait for it to end, or stop it"
