@@ -67,10 +67,11 @@ def verify(target: str, *, progress: VerifyProgress | None = None, **options: Un
     Args:
         target: the target of a `predict`.
         progress: receives the progress; nothing is shown by default.
-        options: deep, repair, source, model, mask, cluster, workers, tls, resume. As on the command line.
+        options: deep, repair, source, model, mask, cluster, workers, tls, resume, seams, block. As on the command
+            line.
 
     Returns:
-        The report; `sound` and `complete` say whether the map is whole.
+        The report; `sound`, `complete` and `seamed` say whether the map is whole.
 
     Raises:
         VolsegError: one line that names the value and the way out.

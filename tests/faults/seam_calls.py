@@ -26,7 +26,8 @@ import torch
 from volseg.inference.optimize.optimize import optimized
 from volseg.models import resolve_model
 from volseg.models.model import load_model_file
-from volseg.ops.seams import grey_level, plane_steps, score_faces, search_faces
+from volseg.ops.seam_scores import score_faces, search_faces
+from volseg.ops.seams import grey_level, plane_steps
 from volseg.phantom import make_phantom
 
 if TYPE_CHECKING:
@@ -170,10 +171,12 @@ def call(probability: NDArray[Any], block: tuple[int, int, int]) -> tuple[float,
     )  # fmt: skip
 
 
-def calls_of(seed: int, kinds: tuple[str, ...] = ("good", "halo", "normalised"), side: int = 0) -> list[Call]:
-    """Make the maps of one crop, and call each."""
+def calls_of(
+    seed: int, kinds: tuple[str, ...] = ("good", "halo", "normalised"), side: int = 0, period: int = 0
+) -> list[Call]:
+    """Make the maps of one crop, of a size and with blocks that its seed chooses if none are given, and call each."""
     name, data = _CROPS[seed % len(_CROPS)]
-    side, period = side or SIDES[seed % len(SIDES)], PERIODS[seed // 2 % len(PERIODS)]
+    side, period = side or SIDES[seed % len(SIDES)], period or PERIODS[seed // 2 % len(PERIODS)]
     halo, block = HALOS[seed // 3 % len(HALOS)], (SECTIONS, period, period)
     raw = crop(data, 5000 + seed, side)
     exact = to_bytes(forward(name, normalised(raw)))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volseg.cli.options import ZyxType
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -31,20 +32,27 @@ _SHOWN = 5
 @click.option("--tls", metavar="FOLDER",
               help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on after a verification that was stopped.")
+@click.option("--seams/--no-seams", default=None,
+              help="Compute places across block faces in one piece too; or do not look for seams.")  # fmt: skip
+@click.option("--block", type=ZyxType(), help="Blocks of another tool's map, whose seams are looked for.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
 def verify(as_json: bool, **options: Any) -> None:
     """Compare a map with the marks and the record of its run.
 
     TARGET is that of a `predict`. Each done block must have its shards, with the bytes that were marked when they were
     written; other blocks must have none; metadata must be those of the run. Nothing is changed without --repair, which
-    computes the damaged blocks again, from the run's own source and models.
+    computes the damaged blocks again, from the run's own source and models. Of a map of another tool only seams are
+    looked for, with --seams or --block.
 
-    Exit codes: 0 sound and complete, 1 cannot be verified, 2 wrong use of options, 3 damaged or incomplete.
+    Exit codes: 0 sound, complete and without seams, 1 cannot be verified, 2 wrong use of options, 3 damaged, incomplete
+    or seamed.
 
     \b
     Examples:
       volseg verify membrane.zarr
       volseg verify membrane.zarr --deep --json
+      volseg verify membrane.zarr --seams
+      volseg verify others.zarr --block 64,512,512
       volseg verify membrane.zarr --repair
       volseg verify membrane.zarr --repair --source /new/raw.zarr/0 --cluster tcp://head:8786
     """
@@ -64,11 +72,12 @@ def verify(as_json: bool, **options: Any) -> None:
         echo_json(report.to_json())
     else:
         click.echo("\n".join(_lines(report)))
-    raise SystemExit(0 if report.sound and report.complete else 3)
+    raise SystemExit(0 if report.sound and report.complete and not report.seamed else 3)
 
 
 def _lines(report: VerifyReport) -> Iterable[str]:
     from volseg.prediction.verification.report import DAMAGE, WARNINGS
+    from volseg.prediction.verification.seam_report import seam_lines
 
     repaired = report.repaired
     if repaired is not None:
@@ -80,6 +89,7 @@ def _lines(report: VerifyReport) -> Iterable[str]:
     yield f"{report.target}: {_verdict(report)}"
     if report.checked or report.checked_before:
         yield _compared(report)
+    yield from seam_lines(report.seams)
     yield from _fault_lines("damage", report.damaged, DAMAGE)
     yield from _fault_lines("warning", report.warnings, WARNINGS)
     if report.unmarked:
@@ -95,11 +105,14 @@ def _lines(report: VerifyReport) -> Iterable[str]:
 
 
 def _verdict(report: VerifyReport) -> str:
+    if report.compared == "nothing":
+        return "SEAMED" if report.seamed else "no seams found"
     verdict = "sound" if report.sound else "DAMAGED"
     if "record" in report.damaged:
         return f"{verdict}: without its record nothing can be compared"
     missing = report.blocks - report.done
     whole = "complete" if report.complete else f"INCOMPLETE, {missing} of {counted(report.blocks, 'block')} not done"
+    whole += ", SEAMED" if report.seamed else ""
     return f"{verdict} and {whole}{'; a run is writing' if report.running else ''}"
 
 

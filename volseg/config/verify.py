@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from pydantic import Field, field_validator
 
+from volseg.blocks import Zyx
 from volseg.config.base import FrozenModel
 
 
@@ -22,6 +23,8 @@ class VerifyOptions(TypedDict, total=False):
     workers: int | None
     tls: str | None
     resume: bool
+    seams: bool | None
+    block: Zyx | None
 
 
 class VerifyConfig(FrozenModel):
@@ -43,6 +46,10 @@ class VerifyConfig(FrozenModel):
     """Folder of `ca.pem`, `cert.pem` and `key.pem`, for a `tls://` address."""
     resume: bool = False
     """Go on after a verification that was stopped."""
+    seams: bool | None = None
+    """True: also compute places across block faces in one piece; None: look at the map alone; False: do not look."""
+    block: Zyx | None = None
+    """Shape of the blocks of another tool's map; None to search it."""
 
     @field_validator("target", "source", "mask", "tls", mode="before")
     @classmethod

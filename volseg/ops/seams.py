@@ -11,37 +11,22 @@ little; the planes between the faces show what is usual.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from numpy.typing import NDArray
 
-THRESHOLD = 4.25
-"""Score, in standard deviations of a volume without seams, above which the faces of a known block shape are seams."""
-MIN_EXCESS = 0.015
-"""Excess of faces below which they are none, however certain: about 0.5 % of their voxels off by more than 8 levels."""
-MIN_PERIODS = (4, 32, 32)
-"""Shortest blocks that are searched (z, y, x): the pooling grids of networks repeat within 32 voxels."""
-_MAX_FACE = THRESHOLD
-"""What one plane can add to a score, so that a single one, such as a stitch of the source, is never a seam."""
 _GROUP, _MOVING = 8, 3
 """Voxels along a plane that are summed, and how many of these sums are averaged: errors of blocks are smooth there."""
 _ROUNDING = 0.5
 """Grey levels of steps that rounding to uint8 explains."""
 _MAX_EXCESS = 2.0
 """Of one row."""
-_MAX_STRIDE = 32
-"""Of the grids of networks, which are told apart from those of blocks."""
 _CACHED = 1 << 18
 """Voxels that are measured at once."""
-_MAX_OUTLIER = 6.0
-"""Deviations beyond so many times the median one say nothing of what is usual."""
-_MIN_USUAL = 8
+MIN_USUAL = 8
 """Planes that show what is usual."""
 
 
@@ -91,35 +76,14 @@ class PlaneSteps:
     excess: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class FaceScore:
-    """How much the faces of blocks stand out.
-
-    Attributes:
-        axes: across which they lie, 0, 1, 2 for z, y, x.
-        period: distance of faces along each of these.
-        faces: number that was measured, in all windows.
-        score: in standard deviations.
-        excess: of their steps over usual ones, mean.
-        threshold: of the score.
-    """
-
-    axes: tuple[int, ...]
-    period: tuple[int, ...]
-    faces: int
-    score: float
-    excess: float
-    threshold: float = THRESHOLD
-
-    @property
-    def is_seam(self) -> bool:
-        """Whether they are seams."""
-        return self.score > self.threshold and self.excess >= MIN_EXCESS
+def reach_of_step(axis: int) -> int:
+    """Distance of the nearest plane that a step at a face does not touch."""
+    return _kernel(axis).gap
 
 
 def min_extent(axis: int) -> int:
     """Voxels along an axis that a window needs at least."""
-    return 2 * _kernel(axis).edge + _MIN_USUAL
+    return 2 * _kernel(axis).edge + MIN_USUAL
 
 
 def grey_level(voxels: NDArray[Any]) -> float:
@@ -150,7 +114,9 @@ def plane_steps(voxels: NDArray[Any], axis: int, first: int = 0, level: float = 
     images = _images(voxels, axis)
     total = np.zeros(length - 2 * kernel.edge + 1)
     for image in images:
-        total += _excess(_summed(image), kernel, _ROUNDING * level)
+        groups = _grouped(image)
+        lonely = _lonely(groups, kernel.edge)
+        total += _excess(_averaged(groups), lonely, kernel, _ROUNDING * level)
     excess[kernel.edge : length - kernel.edge + 1] = total / len(images)
     return PlaneSteps(axis, first, excess)
 
@@ -164,8 +130,8 @@ def _images(voxels: NDArray[Any], axis: int) -> list[NDArray[Any]]:
     return np.array_split(flat, min(parts, flat.shape[1] // (_GROUP * _MOVING)), axis=1)
 
 
-def _summed(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Mean of neighbours along the planes of an image (planes, along)."""
+def _grouped(image: NDArray[Any]) -> NDArray[Any]:
+    """Sums of a few voxels along the planes of an image (planes, along)."""
     count = image.shape[1] // _GROUP
     wide = np.uint16 if image.dtype == np.uint8 else np.float32
     groups: NDArray[Any] = image[:, : count * _GROUP : _GROUP].astype(wide)
@@ -173,15 +139,32 @@ def _summed(image: NDArray[Any]) -> NDArray[np.float32]:
         groups += image[:, k : count * _GROUP : _GROUP].astype(wide, copy=False)
     if groups.dtype == np.float32:
         np.nan_to_num(groups, copy=False, posinf=0.0, neginf=0.0)
-    sums = groups[:, _MOVING - 1 :].astype(np.float32)
+    return groups
+
+
+def _averaged(groups: NDArray[Any]) -> NDArray[np.float32]:
+    """Means of some neighbouring groups."""
+    means = groups[:, _MOVING - 1 :].astype(np.float32)
     for k in range(_MOVING - 1):
-        sums += groups[:, k : k + sums.shape[1]]
-    sums *= np.float32(1 / (_GROUP * _MOVING))
-    return sums
+        means += groups[:, k : k + means.shape[1]]
+    means *= np.float32(1 / (_GROUP * _MOVING))
+    return means
 
 
-def _excess(image: NDArray[np.float32], kernel: _Kernel, rounding: float) -> NDArray[np.float64]:
-    """Excess of each plane that can be measured, mean along it."""
+def _lonely(groups: NDArray[Any], depth: int) -> NDArray[np.bool_]:
+    """Where there are nothing but zeros on one side of a plane: a block that was not computed, or no tissue."""
+    zero = _moving(np.logical_and, groups == 0, depth)
+    alone = zero[:-depth] ^ zero[depth:]
+    # Beside the ends of such a stretch too, which may lie within a group.
+    wide = np.zeros((len(alone), alone.shape[1] + 2), bool)
+    wide[:, 1:-1] = alone
+    return _moving(np.logical_or, wide.T, _MOVING + 2).T
+
+
+def _excess(
+    image: NDArray[np.float32], lonely: NDArray[np.bool_], kernel: _Kernel, rounding: float
+) -> NDArray[np.float64]:
+    """Excess of each plane that can be measured, mean along it; that of lonely places is none."""
     half, length = len(kernel.weights), image.shape[0]
     planes = length - 2 * half + 1
     step = image[half : half + planes] - image[half - 1 : half - 1 + planes]
@@ -199,6 +182,7 @@ def _excess(image: NDArray[np.float32], kernel: _Kernel, rounding: float) -> NDA
     excess /= others
     np.maximum(excess, np.float32(0), out=excess)
     np.minimum(excess, np.float32(_MAX_EXCESS), out=excess)
+    excess[lonely] = 0
     width = excess.shape[1]
     mean: NDArray[np.float64] = excess @ np.full(width, 1 / width, np.float32)
     return mean
@@ -210,130 +194,13 @@ def _moving_maximum(values: NDArray[np.float32], width: int) -> NDArray[np.float
     >>> _moving_maximum(np.float32([[3], [1], [4], [1], [5]]), 3).ravel().tolist()
     [4.0, 4.0, 5.0]
     """
+    return _moving(np.maximum, values, width)
+
+
+def _moving(combine: np.ufunc, values: NDArray[Any], width: int) -> NDArray[Any]:
     done = 1
     while done < width:
         step = min(done, width - done)
-        values = np.maximum(values[:-step], values[step:])
+        values = combine(values[:-step], values[step:])
         done += step
     return values
-
-
-def score_faces(windows: Iterable[PlaneSteps], block: Sequence[int | None]) -> list[FaceScore]:
-    """Score the faces of blocks of a known shape: those in the section together, and those between sections.
-
-    Args:
-        windows: of a volume.
-        block: shape (z, y, x), from the volume's origin; None along an axis without faces.
-    """
-    windows = _merged(windows)
-    return [
-        _score(windows, axes, tuple(int(block[axis] or 0) for axis in axes))
-        for axes in (tuple(axis for axis in group if block[axis]) for group in ((1, 2), (0,)))
-        if axes
-    ]
-
-
-def search_faces(
-    windows: Iterable[PlaneSteps], shape: Sequence[int], likely: Iterable[Sequence[int]] = ()
-) -> list[FaceScore]:
-    """Search the shape of blocks with seams, and score the most likely one, in the section and between sections.
-
-    The threshold grows with the number of shapes that are tried. A shape that is known is better: seams that are found
-    with it may not be found without.
-
-    Args:
-        windows: of a volume.
-        shape: of the volume (z, y, x).
-        likely: shapes that are tried first, such as those of chunks and their multiples.
-    """
-    windows, likely = _merged(windows), list(likely)
-    return [_search(windows, axes, shape, likely) for axes in ((1, 2), (0,))]
-
-
-def _search(
-    windows: list[PlaneSteps], axes: tuple[int, ...], shape: Sequence[int], likely: list[Sequence[int]]
-) -> FaceScore:
-    """The most certain of all periods along some axes."""
-    stated = {tuple(int(block[axis]) for axis in axes) for block in likely}
-    first = sorted(periods for periods in stated if _is_period(periods, axes, shape))
-    longest = min(shape[axis] for axis in axes) // 2
-    rest = [(period,) * len(axes) for period in range(MIN_PERIODS[axes[0]], longest + 1)]
-    best = FaceScore(axes, (0,) * len(axes), 0, 0.0, 0.0)
-    for candidates in (first, rest):
-        threshold = sqrt(THRESHOLD**2 + 2 * log(max(len(candidates), 1)))
-        for periods in candidates:
-            found = _score(windows, axes, periods, threshold)
-            best = max(best, found, key=lambda one: (one.is_seam, one.score))
-        if best.is_seam:
-            break
-    return best
-
-
-def _is_period(periods: tuple[int, ...], axes: tuple[int, ...], shape: Sequence[int]) -> bool:
-    return all(MIN_PERIODS[a] <= p <= shape[a] // 2 for a, p in zip(axes, periods, strict=True))
-
-
-def _score(
-    windows: list[PlaneSteps], axes: tuple[int, ...], periods: tuple[int, ...], threshold: float = THRESHOLD
-) -> FaceScore:
-    scores, excesses = [np.zeros(0)], [np.zeros(0)]
-    for axis, period in zip(axes, periods, strict=True):
-        faces = [_faces(window, period) for window in windows if window.axis == axis]
-        if faces:
-            positions, score, excess = (np.concatenate(values) for values in zip(*faces, strict=True))
-            _, plane, count = np.unique(positions, return_inverse=True, return_counts=True)
-            # All windows of one plane count as one.
-            scores.append(np.bincount(plane, score, count.size) / np.sqrt(count))
-            excesses.append(excess)
-    every, excess = np.concatenate(scores), np.concatenate(excesses)
-    if not every.size:
-        return FaceScore(axes, periods, 0, 0.0, 0.0, threshold)
-    total = float(np.minimum(every, _MAX_FACE).sum() / sqrt(every.size))
-    return FaceScore(axes, periods, excess.size, total, float(excess.mean()), threshold)
-
-
-def _faces(window: PlaneSteps, period: int) -> tuple[NDArray[np.float64], ...]:
-    """Of each face of a window: its position, score, and excess over what is usual; none if too little shows that."""
-    excess, none = window.excess, (np.zeros(0),) * 3
-    position = window.first + np.arange(excess.size)
-    known, distance = ~np.isnan(excess), np.minimum(position % period, -position % period)
-    is_face = known & (distance == 0) & (position > 0)
-    usual = known & (distance >= _kernel(window.axis).gap)
-    stride = _grid_stride(period)
-    on_grid = usual & (position % stride == 0)
-    if not is_face.any() or usual.sum() < _MIN_USUAL or on_grid.sum() < 2:
-        return none
-    # Means, as few rows are skewed: their median would make chance look like steps. Outliers only hide some.
-    apart = np.concatenate([_around_mean(excess[usual & (position % stride == k)]) for k in range(stride)])
-    limit = _MAX_OUTLIER * float(np.median(np.abs(apart))) or np.inf
-    spread = float(np.sqrt(np.mean(np.clip(apart, -limit, limit) ** 2)))
-    above = excess[is_face] - excess[on_grid].mean()
-    if spread == 0:  # nothing steps but faces, if these do
-        return position[is_face], np.where(above > 0, 2 * _MAX_FACE, 0.0), above
-    return position[is_face], above / (spread * sqrt(1 + 1 / on_grid.sum())), above
-
-
-def _around_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Deviations from the mean, as large as those of many values; none of a single one."""
-    count = values.size
-    return (values - values.mean()) * sqrt(count / (count - 1)) if count > 1 else values[:0]
-
-
-def _merged(windows: Iterable[PlaneSteps]) -> list[PlaneSteps]:
-    """Windows beside each other as one: the more rows, the less chance."""
-    groups: dict[tuple[int, int, int], list[NDArray[np.float64]]] = {}
-    for window in windows:
-        groups.setdefault((window.axis, window.first, window.excess.size), []).append(window.excess)
-    return [PlaneSteps(axis, first, np.mean(some, axis=0)) for (axis, first, _), some in groups.items()]
-
-
-def _grid_stride(period: int) -> int:
-    """The coarsest grid of a network that faces share with planes between them.
-
-    >>> [_grid_stride(period) for period in (4, 96, 100, 1024)]
-    [2, 32, 4, 32]
-    """
-    stride = 1
-    while period % (2 * stride) == 0 and 2 * stride <= min(_MAX_STRIDE, period // 2):
-        stride *= 2
-    return stride

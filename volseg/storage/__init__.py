@@ -1,6 +1,6 @@
 """Reading and writing of volumes: Zarr, HDF5, image stacks, OME-Zarr metadata, journal and run record."""
 
-from volseg.storage.axes import ReadOptions, parse_axes
+from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions, parse_axes
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.census import Census, read_census, take_census
@@ -40,6 +40,7 @@ from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
     "COMPUTED",
+    "DEFAULT_OPTIONS",
     "FORMAT",
     "GREY",
     "LABELS",

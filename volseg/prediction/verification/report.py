@@ -110,7 +110,7 @@ class VerifyReport:
 
     Attributes:
         target: path of the map.
-        compared: the digests of the shards' files, or the voxels too.
+        compared: the digests of the shards' files, or the voxels too; nothing of a map of another tool.
         running: whether a run was writing meanwhile.
         blocks: that the run computes, without those outside its mask.
         done: of these, how many are marked.
@@ -129,7 +129,7 @@ class VerifyReport:
     """
 
     target: str
-    compared: Literal["digests", "voxels"]
+    compared: Literal["digests", "voxels", "nothing"]
     running: bool
     blocks: int
     done: int
@@ -147,6 +147,11 @@ class VerifyReport:
     seams: dict[str, Any] | None = None
 
     @property
+    def seamed(self) -> bool:
+        """Whether seams were found."""
+        return self.seams is not None and bool(self.seams["seamed"])
+
+    @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
         return not self.damaged
@@ -158,7 +163,7 @@ class VerifyReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON."""
-        return {"sound": self.sound, "complete": self.complete} | asdict(self)
+        return {"sound": self.sound, "complete": self.complete, "seamed": self.seamed} | asdict(self)
 
 
 class VerifyProgress(Progress, Protocol):

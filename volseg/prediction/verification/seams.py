@@ -16,15 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volseg.blocks import Box, to_zyx, zip3
-from volseg.ops.seams import (
-    MIN_EXCESS,
-    PlaneSteps,
-    grey_level,
-    min_extent,
-    plane_steps,
-    score_faces,
-    search_faces,
-)
+from volseg.ops.seam_scores import MIN_EXCESS, score_faces, search_faces
+from volseg.ops.seams import PlaneSteps, grey_level, min_extent, plane_steps
 from volseg.storage import VolumeRef, open_readable
 
 if TYPE_CHECKING:
@@ -32,7 +25,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Zyx
     from volseg.cluster import Executor, Progress
-    from volseg.ops.seams import FaceScore
+    from volseg.ops.seam_scores import FaceScore
 
 MAP_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 """Types of probabilities."""

@@ -7,12 +7,16 @@ run record -> marks -> metadata, files beside the journal, names -> shards of al
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from volseg.blocks import format_zyx
 from volseg.cluster import check_cluster, connect, refuse_other_versions
 from volseg.errors import ConfigError, TargetError
 from volseg.prediction.verification.repair import compute_again, prepare_run, put_back, repair_of
 from volseg.prediction.verification.report import Fault, Faults, Repair, VerifyReport
+from volseg.prediction.verification.seam_report import seams_of_other, seams_of_run
 from volseg.prediction.verification.sound_ranges import SoundRanges
 from volseg.prediction.verification.survey import Survey, check_shards, survey
 from volseg.storage import (
@@ -21,6 +25,7 @@ from volseg.storage import (
     RecordError,
     in_use,
     is_locked,
+    is_target,
     journal_state,
     local_output,
     locked,
@@ -30,7 +35,6 @@ from volseg.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from volseg.config import VerifyConfig
     from volseg.prediction.verification.report import VerifyProgress
@@ -50,6 +54,12 @@ def verify(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
         VolsegError: the cluster refused; for a repair, as a resumed run.
     """
     _refuse_options(config)
+    if (config.seams or config.block) and not is_target(Path(config.target)):
+        return _report_of_other(config, progress)
+    return _verify_run(config, progress)
+
+
+def _verify_run(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
     path = local_output(config.target)
     try:
         record = read_record(path)
@@ -72,7 +82,10 @@ def verify(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
     progress.stage("reading marks and folders")
     found = survey(path, record, running=running)
     _check_shards(config, path, record, found, progress)
-    return _report(config, path, found, running=running)
+    report = _report(config, path, found, running=running)
+    if config.seams is False or running or not (report.sound and report.complete):
+        return report
+    return replace(report, seams=seams_of_run(config, path, record, progress))
 
 
 def _refuse_options(config: VerifyConfig) -> None:
@@ -80,8 +93,17 @@ def _refuse_options(config: VerifyConfig) -> None:
     if config.workers is not None and config.cluster != "local":
         raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
     for name, value in (("source", config.source), ("model", config.model), ("mask", config.mask)):
-        if value and not config.repair:
-            raise ConfigError(f"--{name} needs --repair; give both, or leave it out")
+        needs = "--repair" if name == "mask" else "--repair or --seams"
+        if value and not (config.repair or (config.seams and name != "mask")):
+            raise ConfigError(f"--{name} needs {needs}; give both, or leave it out")
+    if config.repair and config.seams:
+        raise ConfigError("--seams looks at a sound map; give --repair first, then --seams without it")
+    if config.block is not None and (config.seams is False or is_target(Path(config.target))):
+        raise ConfigError(
+            f"--block {format_zyx(config.block)} is for a map of another tool whose seams are looked for; leave it out"
+        )
+    if config.block is not None and min(config.block) < 2:
+        raise ConfigError(f"--block {format_zyx(config.block)} has faces at every voxel; give at least 2")
 
 
 def _check_shards(
@@ -158,6 +180,12 @@ def _report(
         seconds=found.seconds,
         repaired=repaired,
     )
+
+
+def _report_of_other(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
+    """The report of another tool's map, of which only seams are looked for."""
+    seams = seams_of_other(config, progress)
+    return VerifyReport(config.target, "nothing", False, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0.0, seams=seams)
 
 
 def _report_of_record(config: VerifyConfig, path: Path, reason: str) -> VerifyReport:
