@@ -57,6 +57,14 @@ def test_the_cluster_finds_the_same(target: Path, two_workers: DaskExecutor) -> 
     assert found[0].damaged == found[1].damaged
 
 
+def test_a_shard_that_cannot_be_read_is_named(target: Path) -> None:
+    path = target / "0" / "c" / "0" / "0" / "1"
+    path.unlink()
+    path.mkdir()
+    (fault,) = verified(target).damaged["unreadable"].examples
+    assert (fault.path, fault.block, fault.reason) == ("0/c/0/0/1", 1, "Is a directory")
+
+
 def test_strays_are_named_and_are_no_damage(target: Path) -> None:
     for name in (
         "0/c/0/0/0.bak",
@@ -110,6 +118,8 @@ def test_a_repair_of_metadata_keeps_what_others_added(target: Path) -> None:
     document["attributes"]["mine"] = 1
     multiscale = document["attributes"]["ome"]["multiscales"][0]
     multiscale["datasets"].append({"path": "1", "coordinateTransformations": []})
+    document["attributes"]["ome"]["multiscales"].append({"name": "another"})
+    document["attributes"]["ome"]["omero"] = {"channels": []}
     wanted = json.dumps(document)
     multiscale["axes"][0]["unit"] = "micrometer"
     (target / "zarr.json").write_text(json.dumps(document))
@@ -223,7 +233,7 @@ def test_a_target_that_vanishes_is_an_error_and_no_damage(target: Path, monkeypa
 def test_a_stopped_verification_goes_on_and_leaves_no_file(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey, "_RANGE_BLOCKS", 3)
     monkeypatch.setattr(survey, "ranges", lambda grid, table: [(n, n + 3) for n in range(0, grid.count, 3)])
-    check, seen = survey.check_range, list[int]()
+    check, seen = shards.check_range, list[int]()
 
     def stopping(blocks: Any, reference: Any) -> Any:
         seen.append(blocks.first)
@@ -307,6 +317,15 @@ def test_a_damaged_record_is_damage_and_not_repaired(target: Path) -> None:
         assert list(report.damaged) == ["record"]
         with pytest.raises(TargetError, match=r"restore .*zarr.json from a copy"):
             verified(target, repair=True)
+
+
+def test_a_repair_asks_for_credentials_that_are_not_stored(tmp_path: Path) -> None:
+    record = noise_record()
+    source = record.source.model_copy(update={"location": "https://***@host/raw.zarr"})
+    target = make_target(tmp_path / "t.zarr", record.model_copy(update={"source": source}))
+    (target / "0" / "c" / "0" / "0" / "0").unlink()
+    with pytest.raises(ConfigError, match="credentials are not stored; give it with --source"):
+        verified(target, repair=True)
 
 
 def test_a_repair_without_source_or_model_refuses_before_it_changes_anything(target: Path) -> None:
