@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import volseg
+from volseg.blocks import Box
 from volseg.cluster import SerialExecutor
 from volseg.errors import ConfigError, TargetError
 from volseg.prediction.verification import shards, survey
@@ -49,6 +50,20 @@ def test_a_shard_that_cannot_be_read_is_named(target: Path) -> None:
     path.mkdir()
     (fault,) = verified(target).damaged["unreadable"].examples
     assert (fault.path, fault.block, fault.reason) == ("0/c/0/0/1", 1, "Is a directory")
+
+
+def test_shards_outside_the_region_are_damage(tmp_path: Path) -> None:
+    region = Box((0, 16, 32), (1, 32, 64))
+    target = make_target(tmp_path / "t.zarr", noise_record((2, 40, 70), (1, 16, 32), region=region))
+    assert verified(target).sound
+    stale = ["0/c/0/1/0", "0/c/0/1/2", "0/c/0/2/1", "0/c/1/1/1"]
+    for name in stale:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(b"stale")
+    report = verified(target)
+    assert sorted(fault.path for fault in report.damaged["stale"].examples) == stale
+    assert verified(target, repair=True).sound
+    assert not any((target / name).exists() for name in stale)
 
 
 def test_strays_are_named_and_are_no_damage(target: Path) -> None:
