@@ -172,7 +172,6 @@ def _image(document: Mapping[str, Any], *, placed: bool) -> dict[str, Any]:
     channels = (ome.get("omero") or {}).get("channels") or []
     return {
         "version": ome.get("version"),
-        "number of images": len(ome["multiscales"]),
         "axes": [(axis["name"], axis["type"], axis.get("unit")) for axis in multiscale["axes"]],
         "scale or translation": place,
         "finest level": multiscale["datasets"][0]["path"],
@@ -186,18 +185,21 @@ def _content(path: Path, file: str, found: Mapping[str, Any], fresh: bytes, reco
         return fresh
     if record.source.voxel_nm is None:
         return None
-    document = json.loads(fresh)
-    attributes, old = document["attributes"], found.get("attributes")
+    document, old = json.loads(fresh), found.get("attributes")
     old = old if isinstance(old, dict) else {}
+    theirs = old["ome"] if isinstance(old.get("ome"), dict) else {}
+    attributes = document["attributes"]
+    multiscale = attributes["ome"]["multiscales"][0]
+    multiscale["name"] = " ".join([path.name.removesuffix(".zarr"), *Path(file).parts[:-1]])
     try:
-        (multiscale,) = old["ome"]["multiscales"]
-        name = str(multiscale["name"])
-        levels = [level for level in multiscale["datasets"] if level["path"] != "0"]
-    except (KeyError, TypeError, ValueError):
-        levels, folder = [], (path / file).parent
-        uncertain = f"{path.name.removesuffix('.zarr')} {UNCERTAINTY}"
-        name = uncertain if folder.name == UNCERTAINTY else path.name.removesuffix(".zarr")
-    attributes["ome"]["multiscales"][0]["name"] = name
-    attributes["ome"]["multiscales"][0]["datasets"] += levels
-    attributes.update({key: value for key, value in old.items() if key != "ome"})
+        first, *others = theirs["multiscales"]
+        levels = [level for level in first["datasets"] if level["path"] != "0"]
+        multiscale["name"] = str(first["name"])
+        multiscale["datasets"] += levels
+        attributes["ome"]["multiscales"] += others
+    except (KeyError, TypeError, ValueError):  # metadata of no known form
+        pass
+    document["attributes"] = old | attributes | {"ome": theirs | attributes["ome"]}
+    if "volseg" in old:
+        document["attributes"]["volseg"] = old["volseg"]
     return json.dumps(document, indent=2).encode()

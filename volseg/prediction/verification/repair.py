@@ -90,8 +90,8 @@ def put_back(path: Path, found: Survey) -> int:
                 (path / name).unlink(missing_ok=True)
         for name in found.stale:
             _remove_empty((path / name).parent)
-        for fault in census:  # a run writes it only if it is not there
-            (path / fault.path).unlink(missing_ok=True)
+        for lost in census:  # a run writes it only if it is not there
+            (path / lost.path).unlink(missing_ok=True)
     except OSError as error:
         raise TargetError(f"cannot delete {error.filename}: {error.strerror}") from error
     return len(found.stale) + len(found.half_written)

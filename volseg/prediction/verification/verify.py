@@ -192,5 +192,6 @@ def _report_of_record(config: VerifyConfig, path: Path, reason: str) -> VerifyRe
     """The report of a target whose run record is damaged, so that nothing else can be compared."""
     damaged = Faults()
     damaged.note("record", Fault("zarr.json", reason))
-    compared = "voxels" if config.deep else "digests"
-    return VerifyReport(str(path), compared, False, 0, 0, 0, 0, 0, 0, 0, damaged, {}, 0, 0, 0.0)
+    return VerifyReport(
+        str(path), "voxels" if config.deep else "digests", False, 0, 0, 0, 0, 0, 0, 0, damaged, {}, 0, 0, 0.0
+    )
