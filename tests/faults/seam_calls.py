@@ -177,8 +177,11 @@ def calls_of(
     """Make the maps of one crop, of a size and with blocks that its seed chooses if none are given, and call each."""
     name, data = _CROPS[seed % len(_CROPS)]
     side, period = side or SIDES[seed % len(SIDES)], period or PERIODS[seed // 2 % len(PERIODS)]
-    halo, block = HALOS[seed // 3 % len(HALOS)], (SECTIONS, period, period)
-    raw = crop(data, 5000 + seed, side)
+    halo = HALOS[seed // 3 % len(HALOS)]
+    # The smaller the errors, the more of a map shows them; a real one is far larger.
+    sections = SECTIONS if halo < 48 else 2 * SECTIONS
+    block = (sections, period, period)
+    raw = crop(data, 5000 + seed, side, sections)
     exact = to_bytes(forward(name, normalised(raw)))
     maps: list[tuple[str, tuple[int, int, int], int, NDArray[np.uint8]]] = []
     if "good" in kinds:
@@ -186,7 +189,7 @@ def calls_of(
     if "halo" in kinds:
         maps.append(("halo", block, halo, in_blocks(name, raw, block, halo)))
     if "normalised" in kinds:
-        block = ((1, 2, 3, 6)[seed % 4], period, period)
+        block = ((1, 2, 3, sections)[seed % 4], period, period)
         own = ("read", "write")[seed // 2 % 2]
         maps.append(("normalised", block, _MARGIN, in_blocks(name, raw, block, _MARGIN, own)))
     return [
