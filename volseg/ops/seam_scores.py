@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-THRESHOLD = 4.25
+THRESHOLD = 4.0
 """Score, in standard deviations of a volume without seams, above which the faces of a known block shape are seams."""
 MIN_EXCESS = 0.015
 """Excess of faces below which they are none, however certain: about 0.5 % of their voxels off by more than 8 levels."""

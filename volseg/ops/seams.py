@@ -184,7 +184,7 @@ def _excess(
     np.minimum(excess, np.float32(_MAX_EXCESS), out=excess)
     excess[lonely] = 0
     width = excess.shape[1]
-    mean: NDArray[np.float64] = excess @ np.full(width, 1 / width, np.float32)
+    mean: NDArray[np.float64] = (excess @ np.full(width, 1 / width, np.float32)).astype(np.float64)
     return mean
 
 
