@@ -27,8 +27,9 @@ FUNCTIONS = {
     "open_viewer",
     "predict",
     "train",
+    "verify",
 }
-RESULTS = {"InstanceScores", "MapScores", "Model", "Session", "Summary", "TrainingResult"}
+RESULTS = {"InstanceScores", "MapScores", "Model", "Session", "Summary", "TrainingResult", "VerifyReport"}
 
 
 def test_the_public_names_are_functions_results_and_errors() -> None:

@@ -22,6 +22,7 @@ from volseg.api import (
     open_viewer,
     predict,
     train,
+    verify,
 )
 from volseg.errors import (
     BlockError,
@@ -39,6 +40,7 @@ from volseg.errors import (
     TargetLostError,
     TrainingError,
     VolsegError,
+    WorkerError,
 )
 from volseg.version import __version__
 
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from volseg.evaluation.metrics import InstanceScores as InstanceScores
     from volseg.models.model import Model as Model
     from volseg.prediction.run import Summary as Summary
+    from volseg.prediction.verification.report import VerifyReport as VerifyReport
     from volseg.training.trainer import TrainingResult as TrainingResult
     from volseg.view import Session as Session
 
@@ -57,6 +60,7 @@ _RESULTS = {
     "Session": "volseg.view",
     "Summary": "volseg.prediction.run",
     "TrainingResult": "volseg.training.trainer",
+    "VerifyReport": "volseg.prediction.verification.report",
 }
 
 __all__ = [
@@ -80,7 +84,9 @@ __all__ = [
     "TargetLostError",
     "TrainingError",
     "TrainingResult",
+    "VerifyReport",
     "VolsegError",
+    "WorkerError",
     "__version__",
     "convert",
     "evaluate",
@@ -90,6 +96,7 @@ __all__ = [
     "open_viewer",
     "predict",
     "train",
+    "verify",
 ]
 
 

@@ -10,12 +10,13 @@ if TYPE_CHECKING:
 
     from volseg.blocks import ZyxFloat
     from volseg.cluster import Progress
-    from volseg.config import PredictOptions
+    from volseg.config import PredictOptions, VerifyOptions
     from volseg.evaluation.evaluate import MapScores
     from volseg.evaluation.metrics import InstanceScores
     from volseg.inference import Device, Precision
     from volseg.models.model import Model
     from volseg.prediction.run import Summary
+    from volseg.prediction.verification.report import VerifyProgress, VerifyReport
     from volseg.training.job import ProgressReporter
     from volseg.training.trainer import TrainingResult
     from volseg.view import Session
@@ -59,6 +60,29 @@ def predict(
     values: dict[str, Any] = {"source": source, "target": target, "model": model, **options}
     spec, recorded = prepare(validate(PredictConfig, values, "predict"))
     return execute(spec, recorded, progress or NullProgress())
+
+
+def verify(target: str, *, progress: VerifyProgress | None = None, **options: Unpack[VerifyOptions]) -> VerifyReport:
+    """Compare a map with the marks and the record of its run; the same as `volseg verify`.
+
+    Args:
+        target: the target of a `predict`.
+        progress: receives the progress; nothing is shown by default.
+        options: deep, repair, source, model, mask, cluster, workers, tls, resume, seams, block. As on the command
+            line.
+
+    Returns:
+        The report; `sound`, `complete` and `seamed` say whether the map is whole.
+
+    Raises:
+        VolsegError: one line that names the value and the way out.
+    """
+    from volseg.config import VerifyConfig, validate
+    from volseg.prediction.verification.report import NullVerifyProgress
+    from volseg.prediction.verification.verify import verify as run_verification
+
+    values: dict[str, Any] = {"target": target, **options}
+    return run_verification(validate(VerifyConfig, values, "verify"), progress or NullVerifyProgress())
 
 
 def train(

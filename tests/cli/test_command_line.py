@@ -30,6 +30,10 @@ OPTIONS = {
         "SOURCE", "TARGET",
     ],
     "status": ["--json", "--traceback", "TARGET"],
+    "verify": [
+        "--cluster", "--deep", "--json", "--mask", "--model", "--repair", "--resume", "--source", "--tls", "--workers",
+        "TARGET",
+    ],
     "evaluate": [
         "--channel", "--ignore", "--ignore-place", "--json", "--kind", "--membrane", "--output", "--pixels-only",
         "--roi", "--threshold", "PREDICTION", "TRUTH",

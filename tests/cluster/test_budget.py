@@ -84,9 +84,7 @@ def test_an_error_of_the_run_ends_it_after_one_attempt() -> None:
 
 def test_while_all_fail_blocks_begin_one_at_a_time() -> None:
     compute = Failing(lambda number, _: number >= 20)
-    with pytest.raises(
-        RunAbortedError, match="17 blocks failed, more than the 16 of .*-failed.* 20 blocks done"
-    ):
+    with pytest.raises(RunAbortedError, match="17 blocks failed, more than the 16 of .*-failed.* 20 blocks done"):
         run(compute, 300)
     assert len(compute.attempts) == 20 + 17
     assert sorted(compute.attempts.values())[-17:] == [4] * 17

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _PAGE_BITS = 1 << 16
 
@@ -51,6 +51,17 @@ class BlockSet:
         page, bit = divmod(number, _PAGE_BITS)
         bits = self._pages.get(page)
         return bits is not None and bool(bits[bit >> 3] & (1 << (bit & 7)))
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over the numbers, in order.
+
+        >>> list(BlockSet([70_000, 3, 4]))
+        [3, 4, 70000]
+        """
+        for page in sorted(self._pages):
+            for at, byte in enumerate(self._pages[page]):
+                if byte:
+                    yield from (page * _PAGE_BITS + 8 * at + bit for bit in range(8) if byte >> bit & 1)
 
     def __len__(self) -> int:
         return self._count

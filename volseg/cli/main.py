@@ -12,7 +12,7 @@ from volseg.system import UNLIMITED, address_space_limit, free_of_own_limits
 from volseg.text import did_you_mean
 from volseg.version import __version__
 
-COMMANDS = ("convert", "train", "predict", "status", "evaluate", "models", "view", "demo")
+COMMANDS = ("convert", "train", "predict", "status", "verify", "evaluate", "models", "view", "demo")
 
 _DEBUG = "volseg.debug"
 _MIN_ADDRESS_SPACE = 1792 << 20
@@ -110,5 +110,6 @@ def main() -> None:
     A demo that needs no data:
       volseg demo
 
-    Exit codes: 0 done, 1 error, 2 wrong use of options, 3 finished with failed blocks.
+    Exit codes: 0 done, 1 error, 2 wrong use of options, 3 finished with failed blocks,
+    or verified a map that is damaged or incomplete.
     """

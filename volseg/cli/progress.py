@@ -189,6 +189,20 @@ class PredictionBar(ProgressBar):
         self.update("predict", self._blocks, self._total, f"{rate:.2f} Mvoxel/s", *devices)
 
 
+class VerificationBar(PredictionBar):
+    """Progress of a verification: blocks, bytes per second, time left; and of the run that repairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began: dict[str, float] = {}
+
+    def compared(self, blocks: int, total: int, size: int) -> None:
+        """Show how many blocks are compared, and the speed of reading."""
+        name = "verify again" if self._blocks else "verify"
+        began = self._began.setdefault(name, time.monotonic())
+        self.update(name, blocks, total, f"{size / max(time.monotonic() - began, 1e-9) / 1e9:.2f} GB/s")
+
+
 _MIN_WAITING = 0.02
 """Fraction of the time spent waiting for data from which it is shown."""
 

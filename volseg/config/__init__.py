@@ -1,14 +1,17 @@
-"""Options of a prediction and run files of a training, validated; unknown keys are refused."""
+"""Options of a prediction and of a verification, and run files of a training, validated; unknown keys are refused."""
 
 from volseg.config.predict import PredictConfig, PredictOptions
 from volseg.config.toml import as_toml, override, read_toml, validate
 from volseg.config.train import OutputConfig, TrainConfig
+from volseg.config.verify import VerifyConfig, VerifyOptions
 
 __all__ = [
     "OutputConfig",
     "PredictConfig",
     "PredictOptions",
     "TrainConfig",
+    "VerifyConfig",
+    "VerifyOptions",
     "as_toml",
     "override",
     "read_toml",

@@ -40,6 +40,13 @@ class DoneBlocks:
     damaged: int = 0
     lacking: BlockSet = field(default_factory=BlockSet)
 
+    def forget(self, numbers: BlockSet) -> None:
+        """Take blocks for not done, whatever their marks say."""
+        for number in numbers:
+            self.blocks.discard(number)
+            self.lacking.discard(number)
+            self.sizes[number] = NO_SHARDS
+
 
 def done_blocks(journal: Path, count: int, *, accepts_missing: bool = True) -> DoneBlocks:
     """Read a journal; of several marks of a block the last counts.

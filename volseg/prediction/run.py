@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from volseg.blocks import Tiling, read_amplification
 from volseg.cluster import (
@@ -52,9 +52,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from volseg.blocks import BlockGrid, BlockSet
     from volseg.prediction.absence import ChunkRule
     from volseg.prediction.constants import RunConstants
     from volseg.prediction.prepare import RunSpec
+    from volseg.prediction.resume import DoneBlocks
     from volseg.storage import Target
 
 
@@ -104,8 +106,19 @@ class Summary:
     peak_in_flight: int
 
 
+class _Order(NamedTuple):
+    """Blocks to compute in their order, and those of them that count as not done; None for those without a mark."""
+
+    numbers: Iterable[int]
+    again: BlockSet | None
+
+
 def execute(
-    spec: RunSpec, recorded: RunRecord | None, progress: Progress, numbers: Iterable[int] | None = None
+    spec: RunSpec,
+    recorded: RunRecord | None,
+    progress: Progress,
+    numbers: Iterable[int] | None = None,
+    again: BlockSet | None = None,
 ) -> Summary:
     """Run to the end.
 
@@ -114,6 +127,7 @@ def execute(
         recorded: the record of the run to resume; None for a new one.
         progress: receives the progress.
         numbers: order of the blocks; ascending by default.
+        again: blocks to compute whether they are done or not, and no others; None for all that are not done.
 
     Raises:
         VolsegError: the cluster, the memory or the target refused, or the recorded run was another.
@@ -128,7 +142,7 @@ def execute(
             create_target(spec.target, record, spec.place, overwrite=spec.overwrite)
             _save_halo_curves(spec, record, progress)
         order = record.grid.numbers() if numbers is None else numbers
-        return _run(spec, record, constants, rule, executor, progress, order)
+        return _run(spec, record, constants, rule, executor, progress, _Order(order if again is None else again, again))
 
 
 def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> None:
@@ -166,6 +180,19 @@ def _take_over(path: Path, record: RunRecord, targets: list[Target]) -> None:
         target.remove_partials()
 
 
+def _done_before(
+    folder: Path, grid: BlockGrid, rule: ChunkRule, again: BlockSet | None, progress: Progress
+) -> DoneBlocks:
+    """Blocks that the journal in a folder marks, without those to compute again."""
+    done = done_blocks(folder, grid.count, accepts_missing=rule.explains)
+    if done.damaged:
+        damaged = counted(done.damaged, "mark")
+        progress.note(f"{damaged} of the journal cannot be read; computing their blocks again")
+    if again is not None:
+        done.forget(again)
+    return done
+
+
 def _lost_blocks(check: ShardCheck, lost: list[int], progress: Progress, planned: int) -> Iterator[int]:
     """Blocks that were done and whose shards are gone: the end of the plan, which waits for their check.
 
@@ -195,7 +222,7 @@ def _run(
     rule: ChunkRule,
     executor: Executor,
     progress: Progress,
-    numbers: Iterable[int],
+    order: _Order,
 ) -> Summary:
     targets, grid, mask = _open_targets(spec, record), record.grid, spec.mask
     folder = targets[0].journal
@@ -207,18 +234,16 @@ def _run(
             write_table(folder, table)
         if rule.census is not None:
             rule.census.write(folder)
-        done = done_blocks(folder, grid.count, accepts_missing=rule.explains)
-        if done.damaged:
-            damaged = counted(done.damaged, "mark")
-            progress.note(f"{damaged} of the journal cannot be read; computing their blocks again")
+        done = _done_before(folder, grid, rule, order.again, progress)
+        left = planned - len(done.blocks) if order.again is None else len(order.again)
         marking, lost = MarkWriter(journal, targets, grid, done.empty, done.lacking), list[int]()
         watch = FailureWatch(spec.target, record.digest, spec.volume, FailureLog(folder))
         policy = FailurePolicy(max_failed=_max_failed(spec, planned))
-        progress.begin(planned - len(done.blocks))
+        progress.begin(left)
         started = time.perf_counter()
-        todo = (number for number in numbers if number not in done.blocks and (mask is None or number in mask))
+        todo = (number for number in order.numbers if number not in done.blocks and (mask is None or number in mask))
         with ShardCheck(targets, grid, done.sizes) as check:
-            plan = chain(todo, _lost_blocks(check, lost, progress, planned - len(done.blocks)))
+            plan = chain(todo, _lost_blocks(check, lost, progress, left))
             outcome = run_blocks(
                 executor, plan, partial(compute_block, reference=reference), marking, progress,
                 on_failed=watch, policy=policy, deadline=Deadline(spec.block_timeout),

@@ -31,6 +31,10 @@ Location = Annotated[str, AfterValidator(redact)]
 """Absolute path or URL, without credentials."""
 
 
+class RecordError(TargetError):
+    """A run record that is missing, or was changed."""
+
+
 class SourceMarks(FrozenModel):
     """Modification marks of the files of a source."""
 
@@ -221,7 +225,7 @@ class RunRecord(FrozenModel):
             ValueError: they are no record, or were changed since they were written.
         """
         values = dict(attributes)
-        has_checksum = values.get("format", 1) >= _FIRST_WITH_CHECKSUM
+        has_checksum = _CHECKSUM in values or values.get("format", 1) >= _FIRST_WITH_CHECKSUM
         if has_checksum and values.pop(_CHECKSUM, None) != _checksum(values):
             raise ValueError("it was changed since it was written")
         return cls.model_validate_json(json.dumps(values))
@@ -243,13 +247,14 @@ def read_record(path: Path) -> RunRecord:
     """Read the run record of a target.
 
     Raises:
-        TargetError: the path is not a target, or another version of volseg wrote the record.
+        RecordError: the path is not a target, or the record was changed.
+        TargetError: another version of volseg wrote it.
     """
     try:
         attributes = parse_object((path / "zarr.json").read_bytes())["attributes"]
         return RunRecord.from_attributes(attributes["volseg"])
     except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise TargetError(f"{path} has no run record; name the target of a `volseg predict`") from error
+        raise RecordError(f"{path} has no run record; name the target of a `volseg predict`") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise TargetError(
@@ -257,6 +262,6 @@ def read_record(path: Path) -> RunRecord:
             "use the version of volseg that wrote it, or start again with --overwrite"
         ) from error
     except ValueError as error:
-        raise TargetError(
+        raise RecordError(
             f"the run record in {path} cannot be read: {error}; undo that, or start again with --overwrite"
         ) from error

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _OPEN_FOLDERS = Path("/proc/self/fd")
 _KEY = V2ChunkKeyEncoding(separator=".")
-_NATIVE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+NATIVE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
 """One thread for each shard, because with several the order of its chunks, and so its bytes, would vary."""
 
 
@@ -87,7 +87,7 @@ class ShardFiles:
                 return idle.pop()
             name, source = uuid4().hex, self._array.async_array
             # `threading.max_workers` and the pipeline are read when an array is made.
-            with zarr.config.set(_NATIVE):
+            with zarr.config.set(NATIVE):
                 store = LocalStore(_OPEN_FOLDERS / str(self._handle))
                 array = zarr.AsyncArray(_of_one_shard(self._array, shape), StorePath(store, name), source.config)
         return self.folder / name / ".".join("0" * len(shape)), zarr.Array(array)

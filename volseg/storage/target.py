@@ -148,6 +148,10 @@ class Target:
         voxels: NDArray[Any] = self._array[(..., *box.slices)]  # type: ignore[assignment]  # zarr also types scalars here
         return voxels
 
+    def shard_files(self, box: Box) -> list[Path]:
+        """Files of the shards of a box, in the order of their digests in a mark."""
+        return [self._shard_file(shard) for shard in self._shards(box)]
+
     def shard_folder(self, channel: int, z: int, y: int) -> Path:
         """Folder of a row of shards along x, which are named by their number in it."""
         return self._shard_file((*([channel] if self.channels else []), z, y, 0)).parent

@@ -1,0 +1,1 @@
+"""Verification of a target: its shards, marks and metadata against each other, and their repair."""

@@ -1,0 +1,130 @@
+"""Files of a target that lie outside the rows of its blocks: what is not of the run, and what it left half-written."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from volseg.prediction.verification.report import Fault, Faults
+from volseg.prediction.verification.shards import entries_of, shard_number
+from volseg.storage import volume_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from volseg.storage import RunRecord
+
+_OF_SYSTEMS = re.compile(r"\.DS_Store|\._.*|\.nfs.*")
+_BESIDE_THE_JOURNAL = re.compile(r"[a-z_]+(-[0-9a-z]+)*(\.[a-z]+)?")
+PARTIAL = ".partial"
+
+
+@dataclass
+class TreeReport:
+    """What was found.
+
+    Attributes:
+        stale: shards where the run writes none, to delete.
+        half_written: files and folders to delete.
+        damaged: faults of the map.
+        warnings: other faults.
+    """
+
+    stale: list[str] = field(default_factory=list)
+    half_written: list[str] = field(default_factory=list)
+    damaged: Faults = field(default_factory=Faults)
+    warnings: Faults = field(default_factory=Faults)
+
+
+def check_tree(path: Path, record: RunRecord, *, running: bool) -> TreeReport:
+    """List the folders of a target, but not those of a row of shards.
+
+    Args:
+        path: of the target.
+        record: of its run.
+        running: whether a run is writing, whose half-written files are no fault.
+    """
+    report, names = TreeReport(), volume_names(record)
+    for name in names:
+        group = path / name
+        for entry, _ in entries_of(group):
+            is_own = entry in ("0", "zarr.json") or (not name and entry in names)
+            if not is_own and not (group / entry / "zarr.json").is_file():
+                _stray(report, path, group / entry)
+        for entry, is_file in entries_of(group / "0"):
+            if entry == PARTIAL:
+                _half_written(report, path, group / "0" / entry, running=running)
+            elif entry not in ("zarr.json", ".volseg") and (entry != "c" or is_file):
+                _stray(report, path, group / "0" / entry)
+        _check_chunks(report, path, group / "0" / "c", record)
+    _check_journal(report, path, running=running)
+    return report
+
+
+def _check_journal(report: TreeReport, target: Path, *, running: bool) -> None:
+    """Check the names beside the journal."""
+    folder = target / "0" / ".volseg"
+    for entry, _ in entries_of(folder):
+        if entry.endswith(PARTIAL):
+            _half_written(report, target, folder / entry, running=running)
+        elif not _BESIDE_THE_JOURNAL.fullmatch(entry):
+            _stray(report, target, folder / entry)
+
+
+def _stray(report: TreeReport, target: Path, path: Path) -> None:
+    if not _OF_SYSTEMS.fullmatch(path.name):
+        report.warnings.note("stray", Fault(str(path.relative_to(target))))
+
+
+def _half_written(report: TreeReport, target: Path, path: Path, *, running: bool) -> None:
+    if not running:
+        name = str(path.relative_to(target))
+        report.warnings.note("half_written", Fault(name))
+        report.half_written.append(name)
+
+
+def _check_chunks(report: TreeReport, target: Path, root: Path, record: RunRecord) -> None:
+    """Look for names that are none of the chunk tree, and for shards outside the region."""
+    settings, region = record.settings, record.settings.region
+    channels = len(settings.classes)
+    axes = zip(region.start, region.stop, record.source.shape, settings.shard, strict=True)
+    spans = [(range(a // s, -(-b // s)), range(-(-n // s))) for a, b, n, s in axes]
+    if channels > 1:
+        spans.insert(0, (range(channels), range(channels)))
+
+    def descend(folder: Path, depth: int) -> None:
+        """Check the names in a folder above those of the last axis."""
+        for name, is_file in entries_of(folder):
+            number, (inside, stored) = shard_number(name), spans[depth]
+            if number is None or is_file or number not in stored:
+                _stray(report, target, folder / name)
+            elif number not in inside:
+                _outside(report, target, folder / name, spans[depth + 1 :])
+            elif depth + 2 < len(spans):
+                descend(folder / name, depth + 1)
+
+    descend(root, 0)
+
+
+def _outside(report: TreeReport, target: Path, folder: Path, spans: list[tuple[range, range]]) -> None:
+    """Check a folder of the chunk tree that the run has not made."""
+    for file in _files_below(folder):
+        numbers = [shard_number(part) for part in file.relative_to(folder).parts]
+        is_shard = len(numbers) == len(spans) and all(
+            n in stored for n, (_, stored) in zip(numbers, spans, strict=True)
+        )
+        if is_shard:
+            name = str(file.relative_to(target))
+            report.damaged.note("stale", Fault(name, "outside the region"))
+            report.stale.append(name)
+        else:
+            _stray(report, target, file)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (folder / parent / name for name in sorted(files))

@@ -1,0 +1,205 @@
+"""What the metadata of a target must be, by its run record: compared with what is there, and put back."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import zarr
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.storage import LocalStore, StorePath
+
+from volseg.errors import TargetError
+from volseg.storage.durable import sync_folder, write_synced
+from volseg.storage.paths import UNCERTAINTY
+from volseg.storage.place import Place
+from volseg.storage.shards import NATIVE
+from volseg.storage.target import Target, create_target
+from volseg.text import parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from volseg.storage.run_record import RunRecord
+
+_ARRAY = "0/zarr.json"
+
+
+@dataclass(frozen=True)
+class MetadataFault:
+    """A file of a target's metadata that is not as its run says.
+
+    Attributes:
+        file: its path in the target.
+        reason: what differs.
+        content: that it should have; None if the record does not tell.
+    """
+
+    file: str
+    reason: str
+    content: bytes | None
+
+
+def volume_names(record: RunRecord) -> tuple[str, ...]:
+    """Paths of a run's volumes in its target: the map's, and that of the standard deviation."""
+    return ("", UNCERTAINTY) if record.settings.uncertainty else ("",)
+
+
+def expected_targets(path: Path, record: RunRecord) -> tuple[Target, ...]:
+    """The volumes of a target by its run record alone, whatever its metadata are; zarrs reads them."""
+    targets = []
+    for name in volume_names(record):
+        document = json.loads(_fresh_files(record)[f"{name}/{_ARRAY}".lstrip("/")])
+        # The pipeline is read when an array is made.
+        with zarr.config.set(NATIVE):
+            store = StorePath(LocalStore(path / name / "0", read_only=True))
+            array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(ArrayV3Metadata.from_dict(document), store))
+        targets.append(Target(path / name, array))
+    return tuple(targets)
+
+
+def metadata_faults(path: Path, record: RunRecord) -> list[MetadataFault]:
+    """Compare the metadata of a target with its run record; other levels, labels and attributes do not matter."""
+    faults = []
+    for file, fresh in _fresh_files(record).items():
+        expected = json.loads(fresh)
+        try:
+            found = parse_object((path / file).read_bytes())
+        except FileNotFoundError:
+            faults.append(MetadataFault(file, "is missing", _content(path, file, {}, fresh, record)))
+            continue
+        except (OSError, ValueError) as error:
+            faults.append(MetadataFault(file, f"cannot be read: {error}", _content(path, file, {}, fresh, record)))
+            continue
+        is_array = file.endswith(_ARRAY)
+        differing = _array_differences(found, expected) if is_array else _group_differences(found, expected, record)
+        if differing:
+            reason = f"other {', '.join(differing)} than its run"
+            faults.append(MetadataFault(file, reason, _content(path, file, found, fresh, record)))
+    return faults
+
+
+def restore_metadata(path: Path, fault: MetadataFault) -> None:
+    """Put a file of a target's metadata back, whole and synced.
+
+    Raises:
+        TargetError: the record does not tell its content, or it cannot be written.
+    """
+    file = path / fault.file
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    if fault.content is None:
+        raise TargetError(f"{file} {fault.reason}, and the run record does not tell its place; restore it from a copy")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        write_synced(partial, fault.content)
+        partial.replace(file)
+        sync_folder(file.parent)
+    except OSError as error:
+        raise TargetError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+@lru_cache(maxsize=4)
+def _fresh_files(record: RunRecord) -> dict[str, bytes]:
+    """Metadata files of a new target of a run, by their path in it; the arrays come first."""
+    with TemporaryDirectory(prefix="volseg-") as folder:
+        path = Path(folder) / "target.zarr"
+        create_target(path, record, Place.of_nm(record.source.voxel_nm, record.source.translation_nm))
+        files = [file for file in sorted(path.rglob("zarr.json")) if ".volseg" not in file.parts]
+        return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+def _array_differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Names of the fields of an array's metadata that differ, however they are written."""
+    if _text(found) == _text(expected):
+        return []
+    try:
+        found = _canonical(found)
+    except Exception as error:  # each field raises errors of its own
+        named = [name for name in sorted(found.keys() | expected.keys()) if _differs(name, found, expected)]
+        return named or [f"content ({error})"]
+    expected = _canonical(expected)
+    return [name for name in sorted(found.keys() | expected.keys()) if _differs(name, found, expected)]
+
+
+def _differs(name: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    return name not in found or name not in expected or _text(found[name]) != _text(expected[name])
+
+
+def _canonical(document: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = ArrayV3Metadata.from_dict(dict(document)).to_dict()
+    parsed: dict[str, Any] = json.loads(json.dumps(values, default=lambda value: value.to_dict()))
+    return parsed
+
+
+def _text(value: Any) -> str:
+    """JSON in which 0, 0.0 and false differ."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _group_differences(found: Mapping[str, Any], expected: Mapping[str, Any], record: RunRecord) -> list[str]:
+    """What differs in a group of what says where its map lies and how it is read."""
+    differing = [name for name in ("zarr_format", "node_type") if _differs(name, found, expected)]
+    try:
+        theirs, ours = (_image(document, placed=record.source.voxel_nm is not None) for document in (found, expected))
+    except (KeyError, TypeError, AttributeError, IndexError, StopIteration):
+        return [*differing, "OME metadata"]
+    differing += [name for name in ours if _differs(name, theirs, ours)]
+    entries = (found.get("consolidated_metadata") or {}).get("metadata") or {}
+    for file, fresh in _fresh_files(record).items() if entries else ():
+        name = file.removesuffix("/zarr.json")
+        if file.endswith(_ARRAY) and name in entries and _array_differences(entries[name], json.loads(fresh)):
+            differing.append(f"consolidated metadata of {name}")
+    return differing
+
+
+def _image(document: Mapping[str, Any], *, placed: bool) -> dict[str, Any]:
+    """The parts of an OME-Zarr 0.5 group that a run decides.
+
+    Args:
+        document: of the group.
+        placed: whether the record states the place, which otherwise is the source's, in an unknown unit.
+    """
+    ome = document["attributes"]["ome"]
+    multiscale = ome["multiscales"][0]
+    level = next(dataset for dataset in multiscale["datasets"] if dataset["path"] == "0")
+    place = (level.get("coordinateTransformations"), multiscale.get("coordinateTransformations")) if placed else None
+    channels = (ome.get("omero") or {}).get("channels") or []
+    return {
+        "version": ome.get("version"),
+        "axes": [(axis["name"], axis["type"], axis.get("unit")) for axis in multiscale["axes"]],
+        "scale or translation": place,
+        "finest level": multiscale["datasets"][0]["path"],
+        "channel names": [channel["label"] for channel in channels] if len(multiscale["axes"]) > 3 else [],
+    }
+
+
+def _content(path: Path, file: str, found: Mapping[str, Any], fresh: bytes, record: RunRecord) -> bytes | None:
+    """What a file should hold: as in a new target, with what others added to a group."""
+    if file.endswith(_ARRAY):
+        return fresh
+    if record.source.voxel_nm is None:
+        return None
+    document, old = json.loads(fresh), found.get("attributes")
+    old = old if isinstance(old, dict) else {}
+    theirs = old["ome"] if isinstance(old.get("ome"), dict) else {}
+    attributes = document["attributes"]
+    multiscale = attributes["ome"]["multiscales"][0]
+    multiscale["name"] = " ".join([path.name.removesuffix(".zarr"), *Path(file).parts[:-1]])
+    try:
+        first, *others = theirs["multiscales"]
+        levels = [level for level in first["datasets"] if level["path"] != "0"]
+        multiscale["name"] = str(first["name"])
+        multiscale["datasets"] += levels
+        attributes["ome"]["multiscales"] += others
+    except (KeyError, TypeError, ValueError):  # metadata of no known form
+        pass
+    document["attributes"] = old | attributes | {"ome": theirs | attributes["ome"]}
+    if "volseg" in old:
+        document["attributes"]["volseg"] = old["volseg"]
+    return json.dumps(document, indent=2).encode()
