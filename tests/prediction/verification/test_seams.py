@@ -41,7 +41,7 @@ def maps(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("maps")
     for name, halo in (("exact", "exact"), ("none", (0, 0, 0))):
         volseg.predict(
-            str(inputs[0]), str(folder / f"{name}.zarr"), model=str(inputs[1]), block=BLOCK, halo=halo,  # type: ignore[arg-type]
+            str(inputs[0]), str(folder / f"{name}.zarr"), model=str(inputs[1]), block=BLOCK, halo=halo,
             precision="float32", cluster="serial",
         )  # fmt: skip
     return {name: folder / f"{name}.zarr" for name in ("exact", "none")}
