@@ -1,4 +1,4 @@
-"""Faults injected into runs: each ends by itself, with the right bytes, or with a refusal after which a resume has them."""
+"""Faults injected into runs: each ends by itself, with the right bytes, or refused and with them after a resume."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+import torch
 from tests.faults.campaign import Campaign, run_campaign
 from tests.faults.contenders import content
 
 from volseg.cluster import NullProgress, policy
 from volseg.config import PredictConfig, validate
 from volseg.errors import ModelError, RunAbortedError, SourceError, SourceLostError, TargetLostError, VolsegError
+from volseg.models.model import load_model_file, save_model
 from volseg.pipeline import BlockPipeline, Estimate, process_block
 from volseg.prediction import run, worker
 from volseg.prediction.absence import CheckedSource
@@ -48,6 +49,7 @@ SHAPE, BLOCK, BLOCKS = (6, 64, 64), (1, 32, 32), 24
 WINDOW = {"serial": 1, "local": 8}
 """Blocks in flight, which may be done twice."""
 LIMIT = 240.0
+POISONED = "weights are NaN"
 _thread_local = threading.local()
 
 
@@ -62,6 +64,7 @@ class Fault:
         error: that ends the run; None if the run does all blocks, or all but the one that is struck.
         local: whether it needs worker processes.
         fails: whether the struck block is given up.
+        vanishes: whether the driver lets source or target vanish.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Fault:
     error: type[VolsegError] | None = None
     local: bool = False
     fails: bool = False
+    vanishes: bool = False
 
 
 def stop_process(rng: random.Random) -> None:
@@ -140,14 +144,14 @@ FAULTS = (
     Fault("worker has a segmentation fault", crash, local=True),
     Fault("worker exits", leave, local=True),
     Fault("block is NaN", return_nan, once=False, fails=True),
-    Fault("weights are NaN", nothing, error=ModelError),
+    Fault(POISONED, nothing, error=ModelError),
     Fault("read stalls", stall_read),
     Fault("read fails", fail_read),
     Fault("store fails in 5 %", flaky_reads, once=False),
     Fault("write fails", fail_write),
     Fault("disk is full", fill_disk, once=False, error=RunAbortedError),
-    Fault("source vanishes", nothing, error=SourceLostError),
-    Fault("target vanishes", nothing, error=TargetLostError),
+    Fault("source vanishes", nothing, error=SourceLostError, vanishes=True),
+    Fault("target vanishes", nothing, error=TargetLostError, vanishes=True),
     Fault("out of memory", run_out_of_memory),
     Fault("memory limit", limit_memory, local=True),
 )
@@ -166,37 +170,48 @@ def play(expected: dict[str, bytes], raw: Path, model: Path, rng: random.Random,
     """One run with one fault."""
     fault = FAULTS[int(folder.name.rpartition("-")[2]) % len(FAULTS)]
     cluster = "local" if fault.local else rng.choice(("serial", "serial", "local"))
-    block, target = rng.randrange(16, BLOCKS), folder / "t.zarr"
-    source = folder / "raw.zarr"
+    # Late enough for each worker to have done a block, or early enough for blocks to be left.
+    block = rng.randrange(4, 12) if fault.vanishes else rng.randrange(16, BLOCKS)
+    target, source = folder / "t.zarr", folder / "raw.zarr"
     shutil.copytree(raw, source)
-    if fault.name == "weights are NaN":
-        poisoned = folder / "m.safetensors"
-        poison(model, poisoned, rng)
-        model = poisoned
+    if fault.name == POISONED:
+        model = poison(model, folder / "m.safetensors", rng)
     progress = At(block, partial(vanish, fault, source, target))
     compute = partial(faulty_block, fault=fault.name, block=block, folder=str(folder), seed=rng.randrange(1 << 30))
     with deadline(LIMIT):
-        try:
-            summary = predict(source, target, model, cluster, compute, progress, block_timeout=1.5)
-        except VolsegError as error:
-            assert fault.error is not None, f"{fault.name}: {error}"
-            assert isinstance(error, fault.error), f"{fault.name}: {type(error).__name__}: {error}"
-            if fault.error is ModelError:
-                assert "NaN" in str(error), error
-                assert not target.exists()
-                return Counter({f"{fault.name}: refused": 1})
-        else:
-            assert fault.error is None, f"{fault.name}: the run ended as if nothing had happened"
-            assert list(summary.failed) == ([block] if fault.fails else []), f"{fault.name}: {summary.failed}"
-            if not fault.fails:
-                assert content(target) == expected, f"{fault.name}: other bytes"
-        if not (folder / "raw.zarr").exists():
+        result = outcome(partial(predict, source, target, model, cluster, compute, progress, block_timeout=1.5))
+        check(fault, result, block)
+        if fault.name == POISONED:
+            assert not target.exists()
+            return Counter({f"{fault.name}: refused": 1})
+        if fault.error is None and not fault.fails:
+            assert content(target) == expected, f"{fault.name}: other bytes"
+        if not source.exists():
             (folder / "gone.zarr").rename(source)
         predict(source, target, model, "serial", worker.compute_block, resume=True)
     assert content(target) == expected, f"{fault.name}: other bytes after the resume"
     twice = sum(1 for _ in read_marks(target / "0" / ".volseg")) - BLOCKS
     assert twice <= WINDOW[cluster], f"{fault.name}: {twice} blocks were done twice"
     return Counter({f"{fault.name}: right": 1, "blocks done twice": twice})
+
+
+def outcome(call: Callable[[], Summary]) -> Summary | VolsegError:
+    """The summary of a run, or the error that ended it."""
+    try:
+        return call()
+    except VolsegError as error:
+        return error
+
+
+def check(fault: Fault, result: Summary | VolsegError, block: int) -> None:
+    """Compare how a run ended with how it should."""
+    if isinstance(result, VolsegError):
+        assert fault.error is not None, f"{fault.name}: {result}"
+        assert isinstance(result, fault.error), f"{fault.name}: {type(result).__name__}: {result}"
+        assert fault.name != POISONED or "NaN" in str(result), result
+    else:
+        assert fault.error is None, f"{fault.name}: the run ended as if nothing had happened"
+        assert list(result.failed) == ([block] if fault.fails else []), f"{fault.name}: {result.failed}"
 
 
 def predict(
@@ -211,12 +226,8 @@ def predict(
     """Run with another function for the blocks."""
     options |= {"source": str(source), "target": str(target), "model": str(model), "block": BLOCK, "halo": (0, 16, 16)}
     options |= {"tile": (1, 32, 32), "precision": "float32", "cluster": cluster, "device": "cpu"}
-    before, run.compute_block = run.compute_block, compute  # type: ignore[assignment]  # partial of one
-    try:
-        config = validate(PredictConfig, options, "predict")
-        return run.execute(*prepare(config), progress or NullProgress())
-    finally:
-        run.compute_block = before
+    with mock.patch("volseg.prediction.run.compute_block", compute):
+        return run.execute(*prepare(validate(PredictConfig, options, "predict")), progress or NullProgress())
 
 
 class At(NullProgress):
@@ -252,9 +263,8 @@ def faulty_block(
         with contextlib.suppress(FileExistsError):
             (Path(folder) / "struck").touch(exist_ok=False)
             kind.strike(rng)
-    elif not kind.once and (number == block if kind.fails else True):
-        if kind.name != "disk is full" or number >= block:
-            kind.strike(rng)
+    elif not kind.once and (number == block or (not kind.fails and (number > block or kind.error is None))):
+        kind.strike(rng)
     try:
         if not _thread_local.is_nan:
             return worker.compute_block(number, reference)
@@ -273,7 +283,7 @@ def with_nan(pipeline: BlockPipeline) -> BlockPipeline:
             probability[0, 0, 0, 0] = np.nan
             yield Estimate(probability, estimate.forward_seconds)
 
-    members = tuple(replace(m, predict=partial(predicted, m.predict)) for m in pipeline.members)  # type: ignore[arg-type]
+    members = tuple(replace(m, predict=partial(predicted, m.predict)) for m in pipeline.members)
     return replace(pipeline, members=members)
 
 
@@ -302,13 +312,14 @@ def install() -> None:
     CheckedSource.read, ShardFiles.write = faulty_read, faulty_write  # type: ignore[method-assign]
 
 
-def poison(model: Path, poisoned: Path, rng: random.Random) -> None:
-    """Copy a model file with one weight that is NaN or infinite."""
-    weights = load_file(model)
-    tensor = weights[rng.choice(sorted(name for name, value in weights.items() if value.is_floating_point()))]
-    tensor.view(-1)[rng.randrange(tensor.numel())] = rng.choice((np.nan, np.inf, -np.inf))
-    with safe_open(model, "pt") as file:
-        save_file(weights, poisoned, metadata=file.metadata())
+def poison(path: Path, poisoned: Path, rng: random.Random) -> Path:
+    """Write a model again with one weight that is NaN or infinite."""
+    model = load_model_file(str(path))
+    weights = rng.choice([parameter for parameter in model.network.parameters() if parameter.numel()])
+    with torch.no_grad():
+        weights.view(-1)[rng.randrange(weights.numel())] = rng.choice((np.nan, np.inf, -np.inf))
+    save_model(poisoned, model.network, model.card)
+    return poisoned
 
 
 @contextlib.contextmanager
