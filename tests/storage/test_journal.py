@@ -109,9 +109,15 @@ def test_each_start_writes_one_segment(tmp_path: Path) -> None:
 
 def test_a_second_driver_is_refused_while_the_first_writes(tmp_path: Path) -> None:
     folder = tmp_path / "t.zarr" / "0" / ".volseg"
+    folder.parent.mkdir(parents=True)
     with Journal(folder), pytest.raises(TargetError, match="another run is writing into .*t.zarr"):
         Journal(folder)
     Journal(folder).close()
+
+
+@pytest.fixture(autouse=True)
+def array_folder(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
 
 
 def replace(path: Path) -> None:
@@ -120,6 +126,7 @@ def replace(path: Path) -> None:
 
 
 def test_a_target_that_is_being_written_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "0").rmdir()
     path = make_volume(tmp_path / "t.zarr", (2, 32, 32))
     with Journal(path / "0" / ".volseg"), pytest.raises(TargetError, match="another run is writing into .*t.zarr"):
         replace(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from volseg.cli.stop import ignore_stops, interrupt_once
 from volseg.errors import VolsegError
 from volseg.text import did_you_mean
 from volseg.version import __version__
@@ -43,6 +44,9 @@ class LazyGroup(click.Group):
         """Run the command; an error becomes one line and an exit code, with --debug after its traceback."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            raise SystemExit(1) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -88,3 +92,12 @@ def main() -> None:
 
     Exit codes: 0 done, 1 error, 2 wrong use of options, 3 finished with failed blocks.
     """
+
+
+def run() -> None:
+    """The program `volseg`."""
+    interrupt_once()
+    try:
+        main(prog_name="volseg")
+    finally:
+        ignore_stops()

@@ -7,7 +7,7 @@ from volseg.storage.census import Census, read_census, take_census
 from volseg.storage.convert import conversion_target, convert_stack, target_place
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
-from volseg.storage.journal import Journal, read_marks
+from volseg.storage.journal import Journal, journal_folder, lock_journal, read_marks
 from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
@@ -30,7 +30,7 @@ from volseg.storage.run_record import (
 from volseg.storage.section_folder import FolderStack
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
-from volseg.storage.target import Target, create_target, open_target
+from volseg.storage.target import Target, create_target, new_target, open_target
 from volseg.storage.unpacked_stack import UnpackedStack
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
@@ -75,8 +75,11 @@ __all__ = [
     "is_stack",
     "is_target",
     "joint_digest",
+    "journal_folder",
     "local_output",
+    "lock_journal",
     "moments_in_order",
+    "new_target",
     "open_mask",
     "open_readable",
     "open_sections",
