@@ -55,11 +55,13 @@ def run_campaign(
     for number in range(seed, seed + rounds):
         place = folder / f"{name}-{number}"
         place.mkdir(parents=True)
+        began = time.monotonic()
         try:
             campaign.counts += play(random.Random(number), place)
         except Exception as error:  # a law that is broken is counted, and the campaign goes on
             where = traceback.extract_tb(error.__traceback__)[-1]
             sys.stderr.write(f"{name} {number}: {error}\n")
             campaign.failures.append((number, f"{where.name}:{where.lineno}: {type(error).__name__}: {error}"))
+        sys.stderr.write(f"{name} {number}: {time.monotonic() - began:.1f} s\n")
     campaign.seconds = time.monotonic() - started
     return campaign

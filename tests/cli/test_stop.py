@@ -1,0 +1,88 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a command in one line, and never in the middle of closing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from volseg.system import STOP_SIGNALS, held_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STOPPED = """
+import os, signal, sys
+import volseg.storage
+from volseg.storage.publish import staged
+
+def convert(stack, path, *rest, **options):
+    with staged(path) as new:
+        new.mkdir()
+        os.kill(os.getpid(), signal.{name})
+        signal.pause()
+
+volseg.storage.convert_stack = convert
+from volseg.cli.main import run
+sys.argv = ["volseg", "convert", "raw.zarr", "copy.zarr"]
+run()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_stops_a_command_in_one_line_and_leaves_nothing(tmp_path: Path, raw: Path, name: str) -> None:
+    command = [sys.executable, "-c", STOPPED.format(name=name)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr.strip()) == (1, "Stopped.")
+    assert [path.name for path in tmp_path.iterdir()] == [raw.name]
+
+
+ONCE = """
+import os, signal
+from volseg.cli.stop import interrupt_once
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+interrupt_once()
+os.kill(os.getpid(), signal.SIGHUP)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+except KeyboardInterrupt:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    print("closed")
+"""
+
+
+def test_later_signals_do_not_disturb_the_closing_and_nohup_counts() -> None:
+    done = subprocess.run([sys.executable, "-c", ONCE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")
+
+
+@pytest.fixture
+def raising() -> Iterator[None]:
+    """A handler of SIGTERM that raises, as on the command line."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_is_held_back_until_all_is_closed(raising: None) -> None:
+    handlers, steps = [signal.getsignal(number) for number in STOP_SIGNALS], list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        with held_signals():
+            with held_signals():
+                os.kill(os.getpid(), signal.SIGTERM)
+                steps.append("inner")
+            steps.append("outer")
+        steps.append("never")
+    assert steps == ["inner", "outer"]
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == handlers
