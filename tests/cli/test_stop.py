@@ -77,12 +77,16 @@ def raising() -> Iterator[None]:
 
 def test_a_signal_is_held_back_until_all_is_closed(raising: None) -> None:
     handlers, steps = [signal.getsignal(number) for number in STOP_SIGNALS], list[str]()
-    with pytest.raises(KeyboardInterrupt):
+
+    def close() -> None:
         with held_signals():
             with held_signals():
                 os.kill(os.getpid(), signal.SIGTERM)
                 steps.append("inner")
             steps.append("outer")
         steps.append("never")
+
+    with pytest.raises(KeyboardInterrupt):
+        close()
     assert steps == ["inner", "outer"]
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == handlers

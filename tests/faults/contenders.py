@@ -13,7 +13,18 @@ if TYPE_CHECKING:
 
 SHAPE, BLOCK, BLOCKS = (2, 32, 64), (1, 32, 32), 4
 QUICK: dict[str, Any] = {"block": BLOCK, "halo": (0, 8, 8), "tile": (1, 32, 32), "precision": "float32"}
-OPTIONS = "--block 1,32,32 --halo 0,8,8 --tile 1,32,32 --precision float32 --cluster serial".split()
+OPTIONS = [
+    "--block",
+    "1,32,32",
+    "--halo",
+    "0,8,8",
+    "--tile",
+    "1,32,32",
+    "--precision",
+    "float32",
+    "--cluster",
+    "serial",
+]
 
 
 def content(target: Path) -> dict[str, bytes]:
@@ -48,9 +59,7 @@ class Contenders:
 
     def run(self, target: Path, number: int, **options: Any) -> dict[str, bytes]:
         """Run a driver in this process; returns the map."""
-        volseg.predict(
-            str(self.raw), str(target), model=str(self.models[number]), **QUICK, cluster="serial", **options
-        )
+        volseg.predict(str(self.raw), str(target), model=str(self.models[number]), **QUICK, cluster="serial", **options)
         return content(target)
 
     def arguments(self, target: Path, number: int, *more: str) -> list[str]:

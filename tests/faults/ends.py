@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHAPE = (4, 64, 96)
-OPTIONS = "--block 1,32,32 --halo 0,8,8 --tile 1,32,32 --precision float32".split()
+OPTIONS = ["--block", "1,32,32", "--halo", "0,8,8", "--tile", "1,32,32", "--precision", "float32"]
 KINDS = {
     "Ctrl-C": [signal.SIGINT],
     "SIGTERM": [signal.SIGTERM],

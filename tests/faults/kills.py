@@ -1,4 +1,4 @@
-"""SIGKILL for workers, nannies, schedulers and drivers, alone and together: --resume ends in the bytes of a calm run."""
+"""SIGKILL for workers, nannies, schedulers, drivers, alone and together: --resume ends in the bytes of a calm run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from volseg.testing.factories import blobs, create_target_like, make_model, make
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterator
     from pathlib import Path
 
 SHAPE, CHEAP, REAL = (24, 96, 128), (1, 32, 32), (4, 96, 128)
@@ -33,13 +34,19 @@ WINDOW = BLOCKS_PER_SLOT * SLOTS * WORKERS
 LOCAL = ("worker", "driver", "all workers", "driver and worker")
 JOINED = ("worker", "nanny", "scheduler", "driver", "scheduler and worker", "everything")
 
+ENDING = ("driver", "scheduler", "everything")
+"""Kills after which the run cannot go on."""
+
 
 class Killed:
     """Runs that are killed, and their maps if they are not."""
 
     def __init__(self, folder: Path) -> None:
         self.raw = make_volume(folder / "raw.zarr", SHAPE, voxels=blobs(SHAPE), chunk=(4, 96, 128))
-        sizes = {"cheap": ({"width": 1, "depth": 1}, CHEAP, "0,4,4"), "real": ({"width": 8, "depth": 4}, REAL, "0,32,32")}
+        sizes = {
+            "cheap": ({"width": 1, "depth": 1}, CHEAP, "0,4,4"),
+            "real": ({"width": 8, "depth": 4}, REAL, "0,32,32"),
+        }
         self.options, self.calm = {}, {}
         for kind, (arguments, block, halo) in sizes.items():
             model = make_model(folder / f"{kind}.safetensors", arguments=arguments)
@@ -62,48 +69,29 @@ class Killed:
         kind = "real" if rng.randrange(REAL_EVERY) == 0 else "cheap"
         target, log, counts = folder / "t.zarr", folder / "log", Counter({f"{kind} maps": 1})
         create_target_like(target, self.calm[kind])  # the frozen record: same tiles and threads
-        kills, lost = 0, 0
-        while kills < KILLS:
-            is_local = rng.random() < 0.5
-            cluster = None if is_local else Joined(folder)
+        code, in_flight = 1, 0
+        while counts["kills"] < KILLS and code:
+            cluster = None if rng.random() < 0.5 else Joined(folder)
+            process = start(
+                self.arguments(kind, target, *([] if cluster is None else ["--cluster", cluster.address])), log
+            )
             try:
-                options = [] if cluster is None else ["--cluster", cluster.address]
-                process = start(self.arguments(kind, target, *options), log)
-                while process.poll() is None and kills < KILLS:
-                    what = rng.choice(LOCAL if cluster is None else JOINED)
-                    wait_for_progress(target, process, rng)
-                    if process.poll() is not None:
-                        break
-                    before = len(marked(target))
-                    victims = victims_of(what, process, cluster)
-                    for pid in victims:
-                        kill(pid)
-                    kills += bool(victims)
-                    counts[f"kills of {what}"] += bool(victims)
-                    counts["kills"] += bool(victims)
-                    counts["kills with a real network"] += bool(victims) and kind == "real"
-                    if "driver" in what or "scheduler" in what or what == "everything":
-                        process.wait(timeout=120)
-                        lost += WINDOW
-                    else:
-                        lost += SLOTS * WORKERS
-                    assert len(marked(target)) >= before, "marks were lost"
+                for what in kills(rng, target, process, cluster, KILLS - counts["kills"]):
+                    counts += Counter({f"kills of {what}": 1, "kills": 1, "kills with a real network": kind == "real"})
+                    in_flight += WINDOW
                 code = process.wait(timeout=120)
             finally:
+                end(process)
                 if cluster is not None:
                     cluster.close()
-                end(process)
             assert code in (0, 1, 3, -signal.SIGKILL), log.read_text()
-            text = log.read_text()
-            assert code < 0 or "Traceback" not in text, text
-            if code == 0:
-                break
+            assert code < 0 or "Traceback" not in log.read_text(), log.read_text()
         wait_until(lambda: lock_is_free(target), "the release of the lock")
         self.finish(kind, target, log, "--cluster", "serial")
         assert content(target) == content(self.calm[kind]), "other bytes"
         numbers = [mark.block for mark in read_marks(target / "0" / ".volseg")]
         twice = len(numbers) - len(set(numbers))
-        assert twice <= lost, f"{twice} blocks have two marks, {lost} could be in flight"
+        assert twice <= in_flight, f"{twice} blocks have two marks, {in_flight} could be in flight"
         return counts + Counter({"blocks with two marks": twice, "maps with equal bytes": 1})
 
 
@@ -113,11 +101,11 @@ class Joined:
     def __init__(self, folder: Path) -> None:
         python = [sys.executable, "-m"]
         scheduler = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-        self.scheduler = subprocess.Popen(
-            scheduler, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=folder
-        )
-        assert self.scheduler.stderr is not None
-        self.address = next(line.split()[-1] for line in self.scheduler.stderr if "Scheduler at:" in line)
+        log = folder / "scheduler.log"
+        with log.open("w") as file:
+            self.scheduler = subprocess.Popen(scheduler, stderr=file, start_new_session=True, cwd=folder)
+        wait_until(lambda: "Scheduler at:" in log.read_text(), "a scheduler")
+        self.address = next(line.split()[-1] for line in log.read_text().splitlines() if "Scheduler at:" in line)
         worker = [*python, "distributed.cli.dask_worker", self.address, "--nthreads", str(SLOTS), "--resources",
                   f"slot={SLOTS}", "--memory-limit", "0", "--no-dashboard", "--nworkers", str(WORKERS)]  # fmt: skip
         self.nanny = subprocess.Popen(
@@ -128,8 +116,24 @@ class Joined:
         """End all processes."""
         for process in (self.scheduler, self.nanny):
             end(process)
-        if self.scheduler.stderr is not None:
-            self.scheduler.stderr.close()
+
+
+def kills(
+    rng: random.Random, target: Path, process: subprocess.Popen[bytes], cluster: Joined | None, most: int
+) -> Iterator[str]:
+    """Kill processes of a run until it ends, and yield what was killed."""
+    for _ in range(most):
+        what, before = rng.choice(LOCAL if cluster is None else JOINED), marked(target)
+        wait_for_progress(target, process, rng)
+        if process.poll() is not None:
+            return
+        for pid in (victims := victims_of(what, process, cluster)):
+            kill(pid)
+        if victims:
+            yield what
+        if any(part in what for part in ENDING):
+            return
+        assert before <= marked(target), "marks were lost"
 
 
 def victims_of(what: str, process: subprocess.Popen[bytes], cluster: Joined | None) -> list[int]:
@@ -150,7 +154,7 @@ def kill(pid: int) -> None:
         return
 
 
-def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Kill what is left of a session."""
     for pid in members(process.pid):
         kill(pid)

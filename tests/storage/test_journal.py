@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import fcntl
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 from hypothesis import given
@@ -118,6 +119,23 @@ def test_a_second_driver_is_refused_while_the_first_writes(tmp_path: Path) -> No
 @pytest.fixture(autouse=True)
 def array_folder(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
+
+
+def test_the_lock_of_a_target_that_was_replaced_meanwhile_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0").rmdir()
+    path, flock = make_volume(tmp_path / "t.zarr", (2, 32, 32)), fcntl.flock
+
+    def after_another(file: TextIO, operation: int) -> None:
+        monkeypatch.undo()
+        replace(path)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_another)
+    with pytest.raises(TargetError, match="t.zarr was replaced by another run before this one began"):
+        Journal(path / "0" / ".volseg")
+    assert not list(path.rglob("*.marks"))
 
 
 def replace(path: Path) -> None:

@@ -8,7 +8,7 @@ from volseg.system import STOP_SIGNALS
 
 
 def interrupt_once() -> None:
-    """Let the first stop signal raise KeyboardInterrupt; later ones are ignored, as are those ignored before (nohup)."""
+    """Let the first stop signal raise KeyboardInterrupt, and ignore later ones, and those ignored before (nohup)."""
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)

@@ -126,10 +126,11 @@ def _start_processes(kind: Callable[..., Any], **options: Any) -> Iterator[Any]:
     """
     try:
         # Threads and processes started here never receive Ctrl-C and the like, which a terminal or a batch system sends
-        # to all: the driver stops them in order. The tracker starts first, because its start would unblock them again.
-        resource_tracker.ensure_running()
+        # to all: the driver stops them in order. The tracker starts first, because its start unblocks some again.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             cluster = kind(**options)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

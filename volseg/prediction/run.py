@@ -114,20 +114,23 @@ def execute(
     """
     if spec.cluster != "serial":
         progress.stage("waiting for workers")
-    with ExitStack() as owned:  # until the workers have stopped
-        with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
-            refuse_other_versions(executor, progress)
-            rule = chunk_rule(spec, recorded, progress)
-            record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
-            order = record.grid.numbers() if numbers is None else numbers
-            if recorded is None:
-                owned.enter_context(new_target(spec.target, record, spec.place, overwrite=spec.overwrite))
-                _save_halo_curves(spec, record, progress)
-            else:
-                owned.enter_context(lock_journal(journal_folder(spec.target)))
-            for target in _take_over(spec, record):
-                owned.callback(target.remove_partials)
-            return _run(spec, record, constants, rule, executor, progress, order)
+    with (
+        ExitStack() as owned,  # closed when the workers have stopped
+        connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor,
+        restored_heap(executor),
+    ):
+        refuse_other_versions(executor, progress)
+        rule = chunk_rule(spec, recorded, progress)
+        record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
+        order = record.grid.numbers() if numbers is None else numbers
+        if recorded is None:
+            owned.enter_context(new_target(spec.target, record, spec.place, overwrite=spec.overwrite))
+            _save_halo_curves(spec, record, progress)
+        else:
+            owned.enter_context(lock_journal(journal_folder(spec.target)))
+        for target in _take_over(spec, record):
+            owned.callback(target.remove_partials)
+        return _run(spec, record, constants, rule, executor, progress, order)
 
 
 def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> None:
