@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from volseg.cluster.dask_cluster import _closed_in_order
+from volseg.storage import Journal, Mark, read_marks
 from volseg.system import STOP_SIGNALS, held_signals
 
 if TYPE_CHECKING:
@@ -90,3 +93,37 @@ def test_a_signal_is_held_back_until_all_is_closed(raising: None) -> None:
         close()
     assert steps == ["inner", "outer"]
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == handlers
+
+
+def test_marks_are_written_and_the_lock_is_free_if_a_signal_comes_while_a_journal_closes(
+    raising: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, fsync = tmp_path / "0" / ".volseg", os.fsync
+    folder.parent.mkdir()
+    journal = Journal(folder)
+
+    def signalled(file: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", signalled)
+    journal.mark(Mark(3, "0" * 32, 1, "worker", 0.5))
+    with pytest.raises(KeyboardInterrupt):
+        journal.close()
+    monkeypatch.undo()
+    assert [mark.block for mark in read_marks(folder)] == [3]
+    Journal(folder).close()
+
+
+def test_a_cluster_is_closed_in_full_and_silently_if_a_signal_comes_meanwhile(raising: None) -> None:
+    steps, logger = list[str](), logging.getLogger("distributed.client")
+    level = logger.level
+
+    def close() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        steps.append("closed" if not logger.isEnabledFor(logging.CRITICAL) else "loud")
+
+    with pytest.raises(KeyboardInterrupt), _closed_in_order() as stack:
+        stack.callback(close)
+    assert steps == ["closed"]
+    assert logger.level == level

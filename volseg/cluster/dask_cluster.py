@@ -113,8 +113,8 @@ def _closed_in_order() -> Iterator[contextlib.ExitStack]:
     finally:
         with held_signals():
             stack.close()
-        for logger, level in levels.items():
-            logger.setLevel(level)
+            for logger, level in levels.items():
+                logger.setLevel(level)
 
 
 @contextlib.contextmanager
