@@ -10,8 +10,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from distributed import CancelledError
+from distributed.comm import CommClosedError
 
 from volseg.cluster.dask_cluster import _closed_in_order
+from volseg.errors import ClusterError
 from volseg.storage import Journal, Mark, read_marks
 from volseg.system import STOP_SIGNALS, held_signals
 
@@ -127,3 +130,9 @@ def test_a_cluster_is_closed_in_full_and_silently_if_a_signal_comes_meanwhile(ra
         stack.callback(close)
     assert steps == ["closed"]
     assert logger.level == level
+
+
+@pytest.mark.parametrize("lost", [CommClosedError("in <TCP (closed)>"), CancelledError("lost")])
+def test_a_scheduler_that_is_lost_while_something_is_asked_is_one_error(lost: Exception) -> None:
+    with pytest.raises(ClusterError, match="the scheduler was lost; .*--resume"), _closed_in_order():
+        raise lost

@@ -102,7 +102,15 @@ def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskEx
 
 @contextlib.contextmanager
 def _closed_in_order() -> Iterator[contextlib.ExitStack]:
-    """A stack that is closed whatever signals come meanwhile, and without what Dask logs of lost connections."""
+    """A stack that is closed whatever signals come meanwhile, and without what Dask logs of lost connections.
+
+    Raises:
+        ClusterError: the scheduler was lost.
+    """
+    from distributed import CancelledError  # noqa: PLC0415 - a serial run needs no Dask
+    from distributed.client import ClosedClientError  # noqa: PLC0415 - likewise
+    from distributed.comm import CommClosedError  # noqa: PLC0415 - likewise
+
     names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _LOGGERS]
     levels = {logger: logger.level for logger in map(logging.getLogger, (*_LOGGERS, *names))}
     stack = contextlib.ExitStack()
@@ -110,6 +118,10 @@ def _closed_in_order() -> Iterator[contextlib.ExitStack]:
         for logger in levels:
             logger.setLevel(_SILENT)
         yield stack
+    except (CommClosedError, ClosedClientError, CancelledError) as error:
+        raise ClusterError(
+            "the scheduler was lost; start it again, then rerun with --resume instead of --overwrite"
+        ) from error
     finally:
         with held_signals():
             stack.close()
