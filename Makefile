@@ -8,7 +8,7 @@ JOBS   ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 PEERS  := $(VENV)/peers
 
-.PHONY: help install demo test test-all test-isa check check-pins format bench bench-gpu clean
+.PHONY: help install demo test test-all test-isa test-faults check check-pins format bench bench-gpu clean
 help:           ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -32,6 +32,9 @@ test-all: install test-isa  ## All tests, and those of numbers under each instru
 
 test-isa: install  ## Laws, inference and training under each instruction set of this processor
 	OMP_NUM_THREADS=1 $(BIN)/python tests/instruction_sets.py -n $(JOBS) --dist worksteal -m "not slow" -q
+
+test-faults: install  ## Random faults, as many as SEED, ROUNDS and ONLY say: drivers, signals, kills; counts in a table
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(or $(SEED),0) $(addprefix --rounds ,$(ROUNDS)) $(addprefix --only ,$(ONLY))
 
 check: install  ## Lint, types, imports, Dockerfile, GitHub files, CITATION.cff
 	$(BIN)/ruff check .

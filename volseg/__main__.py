@@ -1,6 +1,6 @@
 """`python -m volseg`: the command line."""
 
-from volseg.cli.main import main
+from volseg.cli.main import run
 
 if __name__ == "__main__":
-    main(prog_name="volseg")
+    run()

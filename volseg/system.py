@@ -1,8 +1,11 @@
-"""What the system lets this process use: cores, and memory within its control groups."""
+"""What the system lets this process use, cores and memory within its control groups; and how it asks it to stop."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,8 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, a batch system's request to end, and a terminal that is closed; Windows lacks the last."""
 UNLIMITED = 1 << 62
 _CGROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
@@ -113,3 +118,23 @@ def _reclaimable(statistics: str) -> int:
     """Bytes of files that were read and not used again: the system drops them for memory that is needed."""
     values = dict(line.split(" ", 1) for line in statistics.split("\n") if " " in line)
     return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Hold back the stop signals that raise an exception, so that what is opened or closed meanwhile is so in full."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])

@@ -31,8 +31,8 @@ OPTIONS = {
     ],
     "status": ["--json", "--traceback", "TARGET"],
     "verify": [
-        "--cluster", "--deep", "--json", "--mask", "--model", "--repair", "--resume", "--source", "--tls", "--workers",
-        "TARGET",
+        "--block", "--cluster", "--deep", "--json", "--mask", "--model", "--repair", "--resume",
+        "--seams", "--source", "--tls", "--workers", "TARGET",
     ],
     "evaluate": [
         "--channel", "--ignore", "--ignore-place", "--json", "--kind", "--membrane", "--output", "--pixels-only",

@@ -22,9 +22,9 @@ from unittest import mock
 
 import numpy as np
 import torch
+
 from tests.faults.campaign import Campaign, run_campaign
 from tests.faults.contenders import content
-
 from volseg.cluster import NullProgress, policy
 from volseg.config import PredictConfig, validate
 from volseg.errors import ModelError, RunAbortedError, SourceError, SourceLostError, TargetLostError, VolsegError

@@ -158,6 +158,7 @@ def test_a_mark_that_cannot_be_written_stops_the_run(tmp_path: Path, monkeypatch
     def full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
+    (tmp_path / "t.zarr" / "0").mkdir(parents=True)
     journal = Journal(tmp_path / "t.zarr" / "0" / ".volseg")
     monkeypatch.setattr(os, "fsync", full)
     journal.mark(Mark(0, "", 1, "here", 0.1))

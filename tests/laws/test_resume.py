@@ -129,7 +129,8 @@ def test_ctrl_c_leaves_a_target_that_resume_finishes(small_model: Path, tmp_path
     target, raw = tmp_path / "stopped.zarr", make_volume(tmp_path / "large.zarr", (6, 160, 192))
     process = start(raw, target, small_model, "--cluster", "local", "--workers", "2", "--precision", "float32")
     wait_for_marks(target, 1, process)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches workers too
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # a terminal's reach workers too
+        os.killpg(process.pid, number)
     code, _, err = finish(process)
     assert code == 1
     assert "rerun the command with --resume" in err

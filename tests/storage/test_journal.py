@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import fcntl
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 from hypothesis import given
@@ -122,9 +123,32 @@ def test_each_start_writes_one_segment(tmp_path: Path) -> None:
 
 def test_a_second_driver_is_refused_while_the_first_writes(tmp_path: Path) -> None:
     folder = tmp_path / "t.zarr" / "0" / ".volseg"
+    folder.parent.mkdir(parents=True)
     with Journal(folder), pytest.raises(TargetError, match="another run is writing into .*t.zarr"):
         Journal(folder)
     Journal(folder).close()
+
+
+@pytest.fixture(autouse=True)
+def array_folder(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+
+
+def test_the_lock_of_a_target_that_was_replaced_meanwhile_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0").rmdir()
+    path, flock = make_volume(tmp_path / "t.zarr", (2, 32, 32)), fcntl.flock
+
+    def after_another(file: TextIO, operation: int) -> None:
+        monkeypatch.undo()
+        replace(path)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_another)
+    with pytest.raises(TargetError, match="t.zarr was replaced by another run before this one began"):
+        Journal(path / "0" / ".volseg")
+    assert not list(path.rglob("*.marks"))
 
 
 def replace(path: Path) -> None:
@@ -133,6 +157,7 @@ def replace(path: Path) -> None:
 
 
 def test_a_target_that_is_being_written_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "0").rmdir()
     path = make_volume(tmp_path / "t.zarr", (2, 32, 32))
     with Journal(path / "0" / ".volseg"), pytest.raises(TargetError, match="another run is writing into .*t.zarr"):
         replace(path)

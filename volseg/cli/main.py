@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from volseg.cli.stop import ignore_stops, interrupt_once
 from volseg.errors import MemoryPlanError, VolsegError
 from volseg.system import UNLIMITED, address_space_limit, free_of_own_limits
 from volseg.text import did_you_mean
@@ -49,6 +50,9 @@ class LazyGroup(click.Group):
         try:
             _refuse_tight_limits()
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            raise SystemExit(1) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -113,3 +117,12 @@ def main() -> None:
     Exit codes: 0 done, 1 error, 2 wrong use of options, 3 finished with failed blocks,
     or verified a map that is damaged or incomplete.
     """
+
+
+def run() -> None:
+    """The program `volseg`."""
+    interrupt_once()
+    try:
+        main(prog_name="volseg")
+    finally:
+        ignore_stops()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +117,6 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
     if dry_run:
         _print_plan(spec, recorded, calibrated=calibrate, as_json=as_json)
         return
-    _interrupt_on_terminate()
     try:
         with PredictionBar() as bar:
             summary = execute(spec, recorded, bar)
@@ -137,15 +135,6 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
     if summary.unexplained:
         click.echo(f"Warning: {counted(summary.unexplained, 'block')} {_UNEXPLAINED}", err=True)
     raise SystemExit(3 if summary.failed or summary.unexplained else 0)
-
-
-def _interrupt_on_terminate() -> None:
-    """Handle the SIGTERM of a batch system like Ctrl-C: keep the marks, stop the workers, name --resume."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, as_json: bool) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+from volseg.cli.stop import ignore_stops
+from volseg.system import STOP_SIGNALS
+
 
 @click.command(short_help="Train a network on labelled sections.")
 @click.argument("run", metavar="RUN.toml", type=click.Path(path_type=Path))
@@ -69,15 +72,17 @@ def train(run: Path, assignments: tuple[str, ...], resume: bool, print_config: b
 
 
 class _StopSignal:
-    """Whether Ctrl-C or SIGTERM was received; the second one interrupts the current step."""
+    """Whether Ctrl-C, SIGTERM or SIGHUP was received; the second one interrupts the current step."""
 
     def __init__(self) -> None:
         self._is_received = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: object) -> None:
         if self._is_received:
+            ignore_stops()
             raise KeyboardInterrupt
         self._is_received = True
         click.echo("Stopping after this step ..", err=True)

@@ -14,7 +14,7 @@ from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
 from volseg.cluster.submission import SLOT
 from volseg.errors import ClusterError, ConfigError
-from volseg.system import available_cpus
+from volseg.system import STOP_SIGNALS, available_cpus, held_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +27,9 @@ CONNECT_SECONDS = 5
 WORKER_SECONDS = 10
 """A joined scheduler may be without workers for so long: in a batch job they start beside the driver."""
 _START_SECONDS = 120
+_LOGGERS = ("distributed", "tornado", "asyncio")
+"""Of Dask: what a run has to say of lost workers and schedulers, it says itself, in one line."""
+_SILENT = logging.CRITICAL + 1
 _LOCAL_CONFIG = {
     # The driver retries the blocks of a dead worker one by one; Dask would blame all that ran beside the culprit.
     "distributed.scheduler.allowed-failures": 0,
@@ -83,13 +86,12 @@ def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskEx
     # Port 0 for the dashboard too: several runs may share a machine.
     address = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     scheduler = {"cls": Scheduler, "options": address}
-    with (
-        dask.config.set(_LOCAL_CONFIG),
-        _start_processes(
-            SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="volseg"
-        ) as started,
-        Client(started, timeout=60) as client,
-    ):
+    with dask.config.set(_LOCAL_CONFIG), _closed_in_order() as stack:
+        with held_signals():
+            started = _start_processes(
+                SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="volseg"
+            )
+            client = stack.enter_context(Client(stack.enter_context(started), timeout=60))
         try:
             client.wait_for_workers(count, timeout=_START_SECONDS)
         except TimeoutError:
@@ -101,6 +103,35 @@ def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskEx
 
 
 @contextlib.contextmanager
+def _closed_in_order() -> Iterator[contextlib.ExitStack]:
+    """A stack that is closed whatever signals come meanwhile, and without what Dask logs of lost connections.
+
+    Raises:
+        ClusterError: the scheduler was lost.
+    """
+    from distributed import CancelledError  # noqa: PLC0415 - a serial run needs no Dask
+    from distributed.client import ClosedClientError  # noqa: PLC0415 - likewise
+    from distributed.comm.core import CommClosedError  # noqa: PLC0415 - likewise
+
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _LOGGERS]
+    levels = {logger: logger.level for logger in map(logging.getLogger, (*_LOGGERS, *names))}
+    stack = contextlib.ExitStack()
+    try:
+        for logger in levels:
+            logger.setLevel(_SILENT)
+        yield stack
+    except (CommClosedError, ClosedClientError, CancelledError) as error:
+        raise ClusterError(
+            "the scheduler was lost; start it again, then rerun with --resume instead of --overwrite"
+        ) from error
+    finally:
+        with held_signals():
+            stack.close()
+            for logger, level in levels.items():
+                logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def _start_processes(kind: Callable[..., Any], **options: Any) -> Iterator[Any]:
     """Start worker processes.
 
@@ -108,11 +139,12 @@ def _start_processes(kind: Callable[..., Any], **options: Any) -> Iterator[Any]:
         ClusterError: they did not start.
     """
     try:
-        # Threads and processes started here never receive Ctrl-C: the driver stops them in order. The tracker starts
-        # first, because its start would unblock the signal again.
-        resource_tracker.ensure_running()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Threads and processes started here never receive Ctrl-C and the like, which a terminal or a batch system sends
+        # to all: the driver stops them in order. The tracker starts first, because its start unblocks some again.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             cluster = kind(**options)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -146,9 +178,10 @@ def joined_cluster(address: str, tls: str | None = None) -> Iterator[DaskExecuto
     from distributed import Client  # noqa: PLC0415 - likewise
 
     security = _security(tls)
-    with dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}):
+    with dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}), _closed_in_order() as stack:
         try:
-            client = Client(address, timeout=CONNECT_SECONDS, security=security)
+            with held_signals():
+                client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS, security=security))
         except (OSError, ValueError, TimeoutError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ClusterError(
@@ -159,8 +192,7 @@ def joined_cluster(address: str, tls: str | None = None) -> Iterator[DaskExecuto
             raise ClusterError(
                 f"{address} needs certificates, which Dask's configuration does not name; give --tls FOLDER"
             ) from error
-        with client:
-            yield _executor(client, address)
+        yield _executor(client, address)
 
 
 def _security(tls: str | None) -> Security | None:

@@ -7,6 +7,7 @@ specification -> cluster -> run record (every `auto` resolved on the workers) ->
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -41,7 +42,9 @@ from volseg.storage import (
     Journal,
     RunRecord,
     ShardCheck,
-    create_target,
+    journal_folder,
+    lock_journal,
+    new_target,
     open_target,
     read_record,
     write_table,
@@ -134,14 +137,22 @@ def execute(
     """
     if spec.cluster != "serial":
         progress.stage("waiting for workers")
-    with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
+    with (
+        ExitStack() as owned,  # closed when the workers have stopped
+        connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor,
+        restored_heap(executor),
+    ):
         refuse_other_versions(executor, progress)
         rule = chunk_rule(spec, recorded, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
-        if recorded is None:
-            create_target(spec.target, record, spec.place, overwrite=spec.overwrite)
-            _save_halo_curves(spec, record, progress)
         order = record.grid.numbers() if numbers is None else numbers
+        if recorded is None:
+            owned.enter_context(new_target(spec.target, record, spec.place, overwrite=spec.overwrite))
+            _save_halo_curves(spec, record, progress)
+        else:
+            owned.enter_context(lock_journal(journal_folder(spec.target)))
+        for target in _take_over(spec, record):
+            owned.callback(target.remove_partials)
         return _run(spec, record, constants, rule, executor, progress, _Order(order if again is None else again, again))
 
 
@@ -167,17 +178,20 @@ def _open_targets(spec: RunSpec, record: RunRecord) -> list[Target]:
     ]
 
 
-def _take_over(path: Path, record: RunRecord, targets: list[Target]) -> None:
-    """Begin to write into a target, with its journal's lock held.
+def _take_over(spec: RunSpec, record: RunRecord) -> list[Target]:
+    """The volumes of a run, to write into, with the journal's lock held.
 
     Raises:
         TargetError: the target is another run's.
     """
+    path = spec.target
     if read_record(path).digest != record.digest:
         raise TargetError(f"{path} was replaced by another run before this one began; rerun it elsewhere")
+    targets = _open_targets(spec, record)
     for target in targets:
         refuse_edited_metadata(target, record)
         target.remove_partials()
+    return targets
 
 
 def _done_before(
@@ -228,8 +242,7 @@ def _run(
     folder = targets[0].journal
     planned = mask.count if mask else grid.count
     reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files, spec.missing_chunks)
-    with Journal(folder) as journal:
-        _take_over(spec.target, record, targets)
+    with Journal(folder, is_locked=True) as journal:
         for table in constants.tables:
             write_table(folder, table)
         if rule.census is not None:
@@ -249,8 +262,6 @@ def _run(
                 on_failed=watch, policy=policy, deadline=Deadline(spec.block_timeout),
             )  # fmt: skip
         watch.confirm_target()
-        for target in targets:
-            target.remove_partials()
     tilings = [entry.tiling for entry in record.models]
     return Summary(
         target=str(spec.target),

@@ -9,7 +9,7 @@ from volseg.storage.expected import MetadataFault, expected_targets, metadata_fa
 from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
-from volseg.storage.journal import Journal, journal_changed, read_marks
+from volseg.storage.journal import Journal, journal_changed, journal_folder, lock_journal, read_marks
 from volseg.storage.lock import in_use, is_locked, locked
 from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, MarkTable, journal_state, read_mark_table
 from volseg.storage.marks import Mark, Written, joint_digest
@@ -36,7 +36,7 @@ from volseg.storage.run_record import (
 from volseg.storage.section_folder import FolderStack
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
-from volseg.storage.target import Target, create_target, open_target, voxel_digest
+from volseg.storage.target import Target, create_target, new_target, open_target, voxel_digest
 from volseg.storage.unpacked_stack import UnpackedStack
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
@@ -96,11 +96,14 @@ __all__ = [
     "is_target",
     "joint_digest",
     "journal_changed",
+    "journal_folder",
     "journal_state",
     "local_output",
+    "lock_journal",
     "locked",
     "metadata_faults",
     "moments_in_order",
+    "new_target",
     "open_mask",
     "open_readable",
     "open_sections",

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
 
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder
 from volseg.storage.lock import in_use, lock_file
 from volseg.storage.marks import JOURNAL_FORMAT, RECORD_BYTES, MarkDecoder, MarkEncoder
+from volseg.system import held_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,30 +35,68 @@ _GROUP = 64
 """Marks that are written before that time has passed."""
 
 
+def journal_folder(target: Path) -> Path:
+    """Folder of a target's journal: inside the array's folder, where readers of the group do not list it."""
+    return target / "0" / ".volseg"
+
+
+@contextmanager
+def lock_journal(folder: Path) -> Iterator[None]:
+    """Hold the lock of a journal: no other run writes into its target or replaces it.
+
+    Args:
+        folder: of the journal, made if the array around it is there.
+
+    Raises:
+        TargetError: another run holds the lock, the target was replaced meanwhile, or the folder cannot be written.
+    """
+    path, target = folder / "lock", folder.parent.parent
+    try:
+        folder.mkdir(exist_ok=True)  # no parents: a target that is deleted meanwhile is not made again
+        file = lock_file(path, in_use(target))
+    except TargetError:
+        raise
+    except OSError as error:
+        raise TargetError(f"cannot write the journal in {folder}: {error.strerror}") from error
+    with file:
+        if not _is_at(path, file):  # the target was exchanged between the opening of the file and its lock
+            raise TargetError(f"{target} was replaced by another run before this one began; rerun it elsewhere")
+        yield
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    return False
+
+
 class Journal:
     """The only writer of a target's marks."""
 
-    def __init__(self, folder: Path) -> None:
-        """Lock the folder and start a new segment.
+    def __init__(self, folder: Path, *, is_locked: bool = False) -> None:
+        """Start a new segment.
+
+        Args:
+            folder: of the journal.
+            is_locked: the caller holds `lock_journal`; else it is held until the journal is closed.
 
         Raises:
             TargetError: another driver holds the lock, or the folder cannot be written.
         """
+        self._stack = ExitStack()
+        if not is_locked:
+            self._stack.enter_context(lock_journal(folder))
         self._pending: list[tuple[Mark, tuple[Path, ...]]] = []
         self._closing = False
         self._error: OSError | None = None
         self._known = {folder.parent, folder.parent.parent}  # folders that were there before the first block
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = lock_file(folder / "lock", in_use(folder.parent.parent))
             last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
             self._segment = (folder / f"journal-{last + 1:04d}.marks").open("xb")
             self._encoder = MarkEncoder()
             self._append(self._encoder.header())
             sync_folder(folder)
             sync_folder(folder.parent)
-        except TargetError:
-            raise
         except OSError as error:
             raise TargetError(f"cannot write the journal in {folder}: {error.strerror}") from error
         self._changed = threading.Condition()
@@ -81,18 +120,19 @@ class Journal:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Write the last marks and release the lock.
+        """Write the last marks and release the lock, if it is this journal's.
 
         Raises:
             TargetError: a mark could not be written.
         """
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
-        with suppress(OSError):  # it holds what could not be written
-            self._segment.close()
-        self._lock.close()
+        with held_signals():
+            with self._changed:
+                self._closing = True
+                self._changed.notify()
+            self._thread.join()
+            with suppress(OSError):  # it holds what could not be written
+                self._segment.close()
+            self._stack.close()
         self._refuse_after_error()
 
     def __enter__(self) -> Journal:

@@ -28,6 +28,7 @@ from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder, sync_tree
 from volseg.storage.lock import NoLocksError, in_use, locked
 from volseg.storage.paths import local_output, refuse_other_content, refuse_unwritable
+from volseg.system import held_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,14 +95,15 @@ def staged(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             yield folder / path.name
             try:
                 sync_tree(folder / path.name)
-                _publish(folder, path, overwrite=overwrite)
-                sync_folder(path.parent)
+                with held_signals():
+                    _publish(folder, path, overwrite=overwrite)
+                    sync_folder(path.parent)
             except TargetError:
                 raise
             except OSError as error:
                 raise TargetError(f"cannot replace {path}: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # then, or after a kill, the folder is left to `settle`
+        with held_signals(), suppress(OSError):  # then, or after a kill, the folder is left to `settle`
             _close(folder, path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from volseg.errors import TargetError
+from volseg.storage.journal import journal_folder, lock_journal
 from volseg.storage.marks import Written, digest_of, joint_digest
 from volseg.storage.ome_zarr import image_attributes
 from volseg.storage.paths import UNCERTAINTY
@@ -44,8 +45,8 @@ class Target:
 
     @property
     def journal(self) -> Path:
-        """Folder of the journal: inside the array's folder, where readers of the group do not list it."""
-        return self.path / "0" / ".volseg"
+        """Folder of the journal."""
+        return journal_folder(self.path)
 
     @property
     def shard(self) -> Zyx:
@@ -239,10 +240,12 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
     return Target(path, array)
 
 
-def create_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool = False) -> Target:
-    """Create the target of a run with its record, at the place of its source.
+@contextmanager
+def new_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool = False) -> Iterator[Target]:
+    """Create the target of a run with its record, at the place of its source, and hold the lock of its journal.
 
-    It is created beside its path and renamed, so that a kill leaves either the old or the new volume.
+    It is created beside its path, locked and then renamed: a kill leaves either the old or the new volume, and no
+    other run can write into the new one, or replace it, from the moment that it appears.
 
     Args:
         path: path of the new group.
@@ -251,25 +254,33 @@ def create_target(path: Path, record: RunRecord, place: Place, *, overwrite: boo
         overwrite: replace a Zarr that is there.
 
     Raises:
-        TargetError: the path is taken, is not a Zarr or is being written, or it cannot be written.
+        TargetError: the path is taken, is not a Zarr or is being written, or it cannot be written or locked.
     """
     settings = record.settings
-    with staged(path, overwrite=overwrite) as new:
-        name = path.name.removesuffix(".zarr")
-        volumes = {new: name} | ({new / UNCERTAINTY: f"{name} {UNCERTAINTY}"} if settings.uncertainty else {})
-        for volume_path, image_name in volumes.items():
-            create_volume(
-                volume_path,
-                shape=record.source.shape,
-                shard=settings.shard,
-                chunk=settings.chunk,
-                dtype="uint8",
-                place=place,
-                name=image_name,
-                channels=settings.classes if len(settings.classes) > 1 else (),
-            )
-        zarr.open_group(new, mode="r+").attrs["volseg"] = record.to_attributes()
-    return open_target(path)
+    with ExitStack() as stack:
+        with staged(path, overwrite=overwrite) as new:
+            name = path.name.removesuffix(".zarr")
+            volumes = {new: name} | ({new / UNCERTAINTY: f"{name} {UNCERTAINTY}"} if settings.uncertainty else {})
+            for volume_path, image_name in volumes.items():
+                create_volume(
+                    volume_path,
+                    shape=record.source.shape,
+                    shard=settings.shard,
+                    chunk=settings.chunk,
+                    dtype="uint8",
+                    place=place,
+                    name=image_name,
+                    channels=settings.classes if len(settings.classes) > 1 else (),
+                )
+            zarr.open_group(new, mode="r+").attrs["volseg"] = record.to_attributes()
+            stack.enter_context(lock_journal(journal_folder(new)))
+        yield open_target(path)
+
+
+def create_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool = False) -> Target:
+    """As `new_target`, without holding the lock."""
+    with new_target(path, record, place, overwrite=overwrite) as target:
+        return target
 
 
 def open_target(path: Path) -> Target:

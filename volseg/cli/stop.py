@@ -1,0 +1,25 @@
+"""Ctrl-C, SIGTERM and SIGHUP: one interruption, and what is open is closed in order."""
+
+from __future__ import annotations
+
+import signal
+
+from volseg.system import STOP_SIGNALS
+
+
+def interrupt_once() -> None:
+    """Let the first stop signal raise KeyboardInterrupt, and ignore later ones, and those ignored before (nohup)."""
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def ignore_stops() -> None:
+    """Ignore stop signals: this process is ending."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    ignore_stops()
+    raise KeyboardInterrupt
