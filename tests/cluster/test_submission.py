@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from volseg.cluster import Attempt, Failure
+from volseg.cluster import Attempt, Failure, dask_executor
 from volseg.cluster.attempt import pack, unpack
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.error_classes import Scope, classify
@@ -240,3 +240,12 @@ def test_a_pause_ends_the_wait(window: SubmissionWindow) -> None:
     assert window.wait(NoteRecorder(), Deadline(), pause=0.01) == []
     window.fill(BlockQueue(range(2)))
     assert window.wait(NoteRecorder(), Deadline(), pause=0.01) == []
+
+
+def test_a_worker_that_died_for_its_memory_is_told_apart(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = iter([3, 4, 4])
+    monkeypatch.setattr(dask_executor, "out_of_memory_kills", lambda: next(kills))
+    executor = DaskExecutor(client, "a fake", is_local=True)
+    assert "killed it for its memory; give a smaller --tile" in executor.cause_of_death()
+    assert "memory" not in executor.cause_of_death()
+    assert "a batch system may have" in DaskExecutor(client, "a fake").cause_of_death()

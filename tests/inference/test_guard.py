@@ -29,6 +29,7 @@ from volseg.pipeline import BlockPipeline, EnsembleMember, process_block
 from volseg.prediction import resolve
 from volseg.prediction.autotune import tuner
 from volseg.prediction.autotune.guard import Guarded, check_on_sample
+from volseg.prediction.autotune.precision import context_halo
 from volseg.storage import VolumeRef, read_marks, read_record
 from volseg.testing.factories import blobs, make_model, make_volume, probe_spec
 
@@ -124,7 +125,7 @@ def test_a_weight_that_is_not_finite_in_any_layer_is_found(model: Path, value: f
 def check_with(model: Path, change: Callable[[Any], None]) -> NetworkCheck:
     """Check a network whose optimised form is changed."""
     loaded = load_model_file(model)
-    tiling = Tiling(loaded.card.footprint, (1, 32, 32), loaded.card.footprint.exact_halo())
+    tiling = Tiling(loaded.card.footprint, (1, 32, 32), context_halo(loaded.card.footprint))
     tile = np.random.default_rng(0).standard_normal(tiling.input_shape, np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guarding, "optimized", damaged(change))
@@ -228,7 +229,7 @@ def test_little_headroom_is_noted() -> None:
 
 def predictor(model: Path, *, as_bytes: bool = True, precision: Any = "float32") -> TiledPredictor:
     loaded = load_model_file(model)
-    tiling = Tiling(loaded.card.footprint, (1, 32, 32), loaded.card.footprint.exact_halo())
+    tiling = Tiling(loaded.card.footprint, (1, 32, 32), context_halo(loaded.card.footprint))
     network = optimize(loaded.network, "cpu", precision)
     engine = Engine("cpu", precision, 1, 1)
     return TiledPredictor(network, loaded.probabilities, tiling, engine, as_bytes=as_bytes, trained=loaded.network)

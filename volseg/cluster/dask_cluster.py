@@ -99,7 +99,7 @@ def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskEx
                 f"{count} local worker processes did not start within {_START_SECONDS} s; give fewer --workers, or "
                 "--cluster serial"
             ) from None
-        yield _executor(client, "the local cluster")
+        yield _executor(client, "the local cluster", is_local=True)
 
 
 @contextlib.contextmanager
@@ -216,7 +216,7 @@ def _security(tls: str | None) -> Security | None:
     )
 
 
-def _executor(client: Client, where: str) -> DaskExecutor:
+def _executor(client: Client, where: str, *, is_local: bool = False) -> DaskExecutor:
     """Wait a little for the first worker.
 
     Raises:
@@ -225,7 +225,7 @@ def _executor(client: Client, where: str) -> DaskExecutor:
     deadline = time.monotonic() + WORKER_SECONDS
     while not (count := len(client.scheduler_info(n_workers=-1)["workers"])) and time.monotonic() < deadline:
         time.sleep(0.2)
-    executor = DaskExecutor(client, where)
+    executor = DaskExecutor(client, where, is_local=is_local)
     if not executor.slots:
         raise ClusterError(
             f"{where} has {count} workers, none with the resource {SLOT!r}, so that tasks would wait for ever; "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from volseg.cluster.mapping import map_items
 from volseg.cluster.submission import SLOT, SubmissionWindow
 from volseg.errors import ClusterError
+from volseg.system import out_of_memory_kills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -33,15 +34,17 @@ _HEARTBEAT_SECONDS = 15.0
 class DaskExecutor:
     """Runs functions on the workers of a Dask cluster that have the resource `slot`."""
 
-    def __init__(self, client: Client, where: str) -> None:
+    def __init__(self, client: Client, where: str, *, is_local: bool = False) -> None:
         """Look up the workers.
 
         Args:
             client: the connection to the scheduler; closed by its owner.
             where: name for messages.
+            is_local: whether the workers are processes of this one's control group.
         """
         self.client = client
         self.where = where
+        self._kills = out_of_memory_kills() if is_local else None
         self._slots: dict[str, int] = {}
         self._names: dict[str, str] = {}
         self._left_out: set[str] = set()
@@ -122,18 +125,35 @@ class DaskExecutor:
                 self.client.retire_workers([worker], callback_timeout=_RESTART_SECONDS)
         self.refresh(force=True)
 
+    def cause_of_death(self) -> str:
+        """Why a worker died, as far as this process can tell."""
+        kills = None if self._kills is None else out_of_memory_kills()
+        if kills is None:
+            return "see its log; a batch system may have killed it for its memory"
+        killed, self._kills = kills > (self._kills or 0), kills
+        if killed:
+            return "the system killed it for its memory; give a smaller --tile or --block, or fewer --workers"
+        return "it was killed, or what it computed ended it"
+
     def run_on_all(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
         """As `Executor.run_on_all`; it blocks the worker's event loop, and Dask takes a silent worker for dead.
 
         Raises:
-            ClusterError: a worker does not answer, and replacing it does not help.
+            ClusterError: a worker dies or does not answer, and replacing it does not help.
         """
+        from distributed.comm.core import CommClosedError  # noqa: PLC0415 - a serial run needs no Dask
+
         for is_last in (False, True):
             self.refresh(force=True)
             try:
                 results: dict[str, Any] = self.client.run(
                     call, *arguments, workers=list(self.workers), callback_timeout=_ANSWER_SECONDS
                 )
+            except CommClosedError:
+                self.has_workers()  # raises if it is the scheduler that is gone
+                if is_last:
+                    raise ClusterError(f"a worker of {self.where} died: {self.cause_of_death()}") from None
+                self.client.wait_for_workers(1, timeout=_RESTART_SECONDS)
             except TimeoutError:
                 silent = self._silent()
                 if is_last or not silent:

@@ -78,6 +78,8 @@ class WorkerPool(Protocol):
 
     def restart(self, worker: str) -> None: ...
 
+    def cause_of_death(self) -> str: ...
+
 
 class SubmissionWindow:
     """Blocks that were sent and have not completed.
@@ -215,7 +217,7 @@ class SubmissionWindow:
         completed = self._from_events(0.0)
         for key in ended:
             if key in self._sent:
-                attempt = _result(self._sent[key])
+                attempt = _result(self._sent[key], self._pool)
                 completed.append((self._pop(key), attempt))
         return completed
 
@@ -248,12 +250,8 @@ def _forget_messages() -> Callable[[Any], None]:
     return forget
 
 
-def _result(sent: Sent) -> Attempt:
-    """The attempt of a future, or the failure that Dask reports: a worker that died.
-
-    Raises:
-        ClusterError: the scheduler is gone, and its tasks with it.
-    """
+def _result(sent: Sent, pool: WorkerPool) -> Attempt:
+    """The attempt of a future, or the failure that Dask reports; ClusterError if the scheduler is gone."""
     from distributed import KilledWorker  # noqa: PLC0415 - a serial run needs no Dask
 
     if sent.future.cancelled():
@@ -263,7 +261,7 @@ def _result(sent: Sent) -> Attempt:
         return sent.future.result()
     if isinstance(error, KilledWorker):
         address = getattr(error.last_worker, "address", "a worker")
-        return Attempt(sent.task.number, address, Failure.of(DIED, "the worker died amid this block"))
+        return Attempt(sent.task.number, address, Failure.of(DIED, f"the worker died: {pool.cause_of_death()}"))
     message = redact(f"{type(error).__name__}: {error}".splitlines()[0])
     return Attempt(sent.task.number, "a worker", Failure.of(classify(error), message))
 

@@ -1,14 +1,15 @@
 """Checks a network on a worker before its first block, on one small tile.
 
-as trained, float32               reference; is any activation NaN or infinite?
-as trained, the run's precision   how much that precision rounds: the scale of what is tolerated
-optimised, plain                  is any activation NaN or infinite, and how near is the largest to the limit?
-optimised, ready (packed, fused)  does it agree with the reference?
+norms folded, float32                reference; is any activation NaN or infinite?
+norms folded, the run's precision    how much that precision rounds: the scale of what is tolerated
+optimised, plain                     is any activation NaN or infinite, and how near is the largest to the limit?
+optimised, ready (packed, fused)     does it agree with the reference?
+
+All four treat the border of their input alike, so a tile with little context will do.
 """
 
 from __future__ import annotations
 
-from copy import deepcopy
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,15 @@ from torch.func import functional_call
 from volseg.inference.executor import forward_executor
 from volseg.inference.finite import read_activations
 from volseg.inference.network_check import MAX_ERROR_RATIO, MIN_TOLERANCE, NetworkCheck
+from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
 from volseg.inference.optimize.optimize import DTYPES, optimized, specialized
 from volseg.inference.predictor import disable_tf32
-from volseg.models.receptive_field import EXCLUSIVE, traced
+from volseg.models.receptive_field import EXCLUSIVE
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor, fx, nn
+    from torch import Tensor, fx
 
     from volseg.blocks import Tiling
     from volseg.inference.settings import Engine
@@ -40,7 +42,7 @@ def check_network(
     Args:
         model: in main memory.
         normalized: input of one tile, (z, y, x).
-        tiling: of the tile, with the exact halo: at the border of its input a folded norm differs from the trained one.
+        tiling: of the tile.
         engine: how the network is run.
         kind: of this worker.
     """
@@ -60,10 +62,11 @@ def _check(model: Model, normalized: NDArray[np.float32], tiling: Tiling, engine
         tiles = tile[None] if flat else tile[None, None]
         layout = torch.channels_last if flat else torch.channels_last_3d
         lower = tiles.to(DTYPES[precision]).contiguous(memory_format=layout)
-        trained, whole = read_activations(_on_device(model.network, engine.device), tiles)
+        folded = fold_batch_norm(model.network).to(engine.device)
+        trained, whole = read_activations(folded, tiles)
         reference, tolerance = _part(whole, core), MIN_TOLERANCE[precision]
         if precision != "float32":
-            rounded = _part(_in_precision(model.network, lower), core)
+            rounded = _part(_in_precision(folded, lower), core)
             tolerance = max(tolerance, MAX_ERROR_RATIO * relative_error(rounded, reference))
         graph = optimized(model.network, engine.device, precision)
         plain, _ = read_activations(graph, lower)
@@ -87,14 +90,8 @@ def _part(output: Tensor, spans: list[tuple[int, int]]) -> Tensor:
     return output[:, :, *(slice(a, b + 1) for a, b in spans)]
 
 
-def _on_device(network: nn.Module, device: str) -> fx.GraphModule:
-    """The network as trained, as a graph; a copy on a GPU, since the model may be shared."""
-    graph = traced(network.eval())
-    return graph if device == "cpu" else deepcopy(graph).to(device)
-
-
-def _in_precision(network: nn.Module, tiles: Tensor) -> Tensor:
-    """The output of the network as trained, computed in the tiles' precision and on their device."""
+def _in_precision(network: fx.GraphModule, tiles: Tensor) -> Tensor:
+    """The output of a network in the tiles' precision, its weights rounded to the nearest."""
     tensors = {
         name: tensor.to(tiles.device, tiles.dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in network.state_dict().items()

@@ -17,7 +17,7 @@ from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.inference import worker_kind
 from volseg.inference.memory.plan import fits_in_memory, plan_memory
 from volseg.ops import Grey
-from volseg.prediction.autotune.precision import centred_boxes
+from volseg.prediction.autotune.precision import centred_boxes, context_halo
 from volseg.storage import ActivationEntry
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def check_on_sample(probe: ProbeSpec, grid: BlockGrid) -> NetworkCheck | None:
     model = load_shared_model(probe.model_file)
     boxes = centred_boxes(grid, probe.footprint, _SIDE)[:_MAX_SAMPLES]
     box = boxes[0]
-    tiling = Tiling(probe.footprint, box.shape, probe.footprint.exact_halo())
+    tiling = Tiling(probe.footprint, box.shape, context_halo(probe.footprint))
     load = replace(probe.load, batch=1, precision="float32", slots=1)
     plan = plan_memory(model.network, BlockGrid(box.shape, box.shape, Box.of_shape(box.shape)), tiling, load)
     if not fits_in_memory(plan, *probe.free):

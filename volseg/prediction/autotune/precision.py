@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volseg.blocks import Footprint
+    from volseg.blocks import Footprint, Zyx
     from volseg.cluster import Executor, Progress
     from volseg.inference import Precision
     from volseg.prediction.autotune.probe import ProbeSpec
@@ -114,12 +114,15 @@ def _measured_voxels(boxes: Sequence[Box], probe: ProbeSpec) -> int:
 def _tiling(box: Box, probe: ProbeSpec) -> Tiling:
     """The tile of a sample."""
     footprint = probe.footprint
-    core, halo = (1 if footprint.dimensions == 2 else box.shape[0], *box.shape[1:]), footprint.exact_halo()
-    if not _is_reference_folded(probe):
-        return Tiling(footprint, core, halo)
-    axes = zip(halo, footprint.margin, footprint.stride, strict=True)
+    core = (1 if footprint.dimensions == 2 else box.shape[0], *box.shape[1:])
+    return Tiling(footprint, core, context_halo(footprint) if _is_reference_folded(probe) else footprint.exact_halo())
+
+
+def context_halo(footprint: Footprint) -> Zyx:
+    """A halo on the stride with some context, for comparisons of networks that treat a border alike."""
+    axes = zip(footprint.exact_halo(), footprint.margin, footprint.stride, strict=True)
     z, y, x = (min(exact, margin + floor_to(_CONTEXT, stride)) for exact, margin, stride in axes)
-    return Tiling(footprint, core, (z, y, x))
+    return z, y, x
 
 
 def _is_reference_folded(probe: ProbeSpec) -> bool:
