@@ -31,6 +31,7 @@ from volseg.prediction.autotune import tuner
 from volseg.prediction.autotune.guard import Guarded, check_on_sample
 from volseg.prediction.autotune.precision import context_halo
 from volseg.storage import VolumeRef, read_marks, read_record
+from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import blobs, make_model, make_volume, probe_spec
 
 if TYPE_CHECKING:
@@ -113,11 +114,16 @@ def test_every_layer_is_read_and_the_first_that_is_not_finite_is_named(model: Pa
                 assert read_activations(broken, tiles)[0].not_finite == name
 
 
+EVERY = [5, pytest.param(1, marks=pytest.mark.slow)]
+"""Layers that are damaged: one in five, or all."""
+
+
+@pytest.mark.parametrize("every", EVERY)
 @pytest.mark.parametrize("value", [np.nan, *(pytest.param(sign * np.inf, marks=pytest.mark.slow) for sign in (1, -1))])
-def test_a_weight_that_is_not_finite_in_any_layer_is_found(model: Path, value: float) -> None:
+def test_a_weight_that_is_not_finite_in_any_layer_is_found(model: Path, value: float, every: int) -> None:
     """Also behind a ReLU that oneDNN fuses into the convolution, which makes 0 of NaN."""
     rng = np.random.default_rng(0)
-    for layer in range(len(convolutions(optimize(load_model_file(model).network, "cpu", "float32")))):
+    for layer in range(0, len(convolutions(optimize(load_model_file(model).network, "cpu", "float32"))), every):
         check = check_with(model, partial(set_weight, layer=layer, tap=int(rng.integers(2**31)), value=value))
         assert isinstance(check.fault("m"), WorkerError), (layer, check)
 
@@ -132,10 +138,11 @@ def check_with(model: Path, change: Callable[[Any], None]) -> NetworkCheck:
         return guarding.check_network(loaded, tile, tiling, Engine("cpu", "float32", 1, 1), "cpu, float32")
 
 
-def test_one_wrong_tap_is_found_in_every_layer_and_none_where_all_are_right(model: Path) -> None:
+@pytest.mark.parametrize("every", EVERY)
+def test_one_wrong_tap_is_found_in_every_layer_and_none_where_all_are_right(model: Path, every: int) -> None:
     assert check_with(model, lambda graph: None).fault("m") is None
     count = len(convolutions(optimize(load_model_file(model).network, "cpu", "float32")))
-    for layer in range(count):
+    for layer in range(0, count, every):
 
         def double(graph: Any, layer: int = layer) -> None:
             weight = convolutions(graph)[layer].weight
@@ -309,8 +316,12 @@ def test_a_block_computed_after_out_of_memory_says_so_in_its_mark(
 
     monkeypatch.setattr(TiledPredictor, "_forward", limited)
     options: dict[str, Any] = {"tile": (1, 64, 64), "block": (2, 64, 64), "halo": "exact", "precision": "float32"}
+    notes = NoteRecorder()
     with pytest.warns(UserWarning, match="ran out of memory"):
-        volseg.predict(str(raw), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", **options)
+        volseg.predict(
+            str(raw), str(tmp_path / "p.zarr"), model=str(model), cluster="serial", progress=notes, **options
+        )
+    assert sum("this process ran out of memory; from block 0 on: cpu" in line for line in notes.lines) == 1
     assert large
     workers = {mark.worker for mark in read_marks(tmp_path / "p.zarr" / "0" / ".volseg")}
     assert all(worker.endswith("float32, tiles 1,32,32 batch 1 after out of memory") for worker in workers), workers

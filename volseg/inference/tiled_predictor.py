@@ -23,7 +23,7 @@ from volseg.inference.orientations import ORIENTATIONS, Orientation
 from volseg.inference.passes import DeviceResult, OrientedBlock, Pass, PassConfig
 from volseg.inference.transfer import device_transfer
 from volseg.models.receptive_field import EXCLUSIVE, traced
-from volseg.pipeline import Estimate
+from volseg.pipeline import FALLBACK, Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,7 +90,7 @@ class TiledPredictor:
         config = self._config
         if (config.tiling, config.batch) == (self._tiling, self._engine.batch):
             return ""
-        return f"tiles {format_zyx(config.tiling.core)} batch {config.batch} after out of memory"
+        return f"tiles {format_zyx(config.tiling.core)} batch {config.batch} {FALLBACK}"
 
     def _configure(self, tiling: Tiling, batch: int) -> PassConfig:
         compiled = batch if self._engine.compiled else 0

@@ -2,6 +2,7 @@
 
 from volseg.pipeline.block import (
     EMPTY,
+    FALLBACK,
     BlockPipeline,
     BlockReport,
     EnsembleMember,
@@ -16,6 +17,7 @@ from volseg.pipeline.plan import Plan, PlanRequest, plan_run
 
 __all__ = [
     "EMPTY",
+    "FALLBACK",
     "BlockPipeline",
     "BlockReport",
     "EnsembleMember",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 INSPECTED_EVERY = 100
 """Of so many blocks by number, all activations of one are read."""
+FALLBACK = "after out of memory"
+"""Part of a worker's kind once it computes smaller tiles or batches than planned."""
 EMPTY = "empty"
 """Reason for skipping a block whose read box holds a single grey value."""
 

@@ -249,7 +249,7 @@ def _run(
             rule.census.write(folder)
         done = _done_before(folder, grid, rule, order.again, progress)
         left = planned - len(done.blocks) if order.again is None else len(order.again)
-        marking, lost = MarkWriter(journal, targets, grid, done.empty, done.lacking), list[int]()
+        marking, lost = MarkWriter(journal, targets, grid, done.empty, done.lacking, progress), list[int]()
         watch = FailureWatch(spec.target, record.digest, spec.volume, FailureLog(folder))
         policy = FailurePolicy(max_failed=_max_failed(spec, planned))
         progress.begin(left)
