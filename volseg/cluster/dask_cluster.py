@@ -109,7 +109,7 @@ def _closed_in_order() -> Iterator[contextlib.ExitStack]:
     """
     from distributed import CancelledError  # noqa: PLC0415 - a serial run needs no Dask
     from distributed.client import ClosedClientError  # noqa: PLC0415 - likewise
-    from distributed.comm import CommClosedError  # noqa: PLC0415 - likewise
+    from distributed.comm.core import CommClosedError  # noqa: PLC0415 - likewise
 
     names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _LOGGERS]
     levels = {logger: logger.level for logger in map(logging.getLogger, (*_LOGGERS, *names))}
