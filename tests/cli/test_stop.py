@@ -55,7 +55,11 @@ signal.signal(signal.SIGHUP, signal.SIG_IGN)
 interrupt_once()
 os.kill(os.getpid(), signal.SIGHUP)
 try:
-    os.kill(os.getpid(), signal.SIGTERM)
+    together = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, together)
+    for number in together:
+        os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, together)
     signal.pause()
 except KeyboardInterrupt:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):

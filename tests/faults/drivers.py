@@ -27,7 +27,7 @@ IMPORTED = (run, worker)
 REAL_EVERY = 20
 """One round in so many runs the command line anew; the others fork, which takes no imports."""
 USUAL = ("Warning: halo", "measuring ", "looking for ", "waiting for ", "predict: ")
-LIMIT = 120.0
+LIMIT = 600.0
 
 
 def campaign(seed: int, rounds: int, folder: Path) -> Campaign:

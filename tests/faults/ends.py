@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tests.faults.campaign import Campaign, run_campaign
 from tests.faults.contenders import content
-from tests.faults.processes import handles_signals, lock_is_free, members, said, start, wait_until
+from tests.faults.processes import LIMIT, handles_signals, lock_is_free, members, said, start, wait_until
 from volseg.testing.factories import make_model, make_volume
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Signalled:
         """Run to the end."""
         log = target.with_suffix(".log")
         process = start(self.arguments(target, cluster), log)
-        assert process.wait(timeout=120) == 0, log.read_text()
+        assert process.wait(timeout=LIMIT) == 0, log.read_text()
         assert said(log) == [], said(log)
 
     def play(self, rng: random.Random, folder: Path) -> Counter[str]:
@@ -66,7 +66,7 @@ class Signalled:
             if process.poll() is None:
                 (os.killpg if to_all else os.kill)(process.pid, number)
                 time.sleep(rng.random() * 0.3)
-        code = process.wait(timeout=120)
+        code = process.wait(timeout=LIMIT)
         self.check(target, log, code, kind)
         wait_until(lambda: not members(process.pid), f"the end of {members(process.pid)}", 60)
         assert lock_is_free(target)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.faults.campaign import Campaign, run_campaign
 from tests.faults.contenders import content
-from tests.faults.processes import lock_is_free, members, start, wait_until, workers
+from tests.faults.processes import LIMIT, lock_is_free, members, start, wait_until, workers
 from volseg.cluster.executor import SLOTS
 from volseg.cluster.submission import BLOCKS_PER_SLOT
 from volseg.storage import read_marks
@@ -31,8 +31,9 @@ REAL_EVERY = 10
 WORKERS = 2
 WINDOW = BLOCKS_PER_SLOT * SLOTS * WORKERS
 """Blocks in flight, which a kill of the driver may lose."""
-LOCAL = ("worker", "driver", "all workers", "driver and worker")
-JOINED = ("worker", "nanny", "scheduler", "driver", "scheduler and worker", "everything")
+LOCAL = ("worker",) * 3 + ("all workers",) * 2 + ("driver", "driver and worker")
+JOINED = ("worker",) * 3 + ("nanny",) * 2 + ("scheduler", "driver", "scheduler and worker", "everything")
+"""Those after which a run goes on more often, because a start takes seconds."""
 
 ENDING = ("driver", "scheduler", "everything")
 """Kills after which the run cannot go on."""
@@ -62,7 +63,7 @@ class Killed:
     def finish(self, kind: str, target: Path, log: Path, *more: str) -> None:
         """Run to the end."""
         process = start(self.arguments(kind, target, *more), log)
-        assert process.wait(timeout=120) == 0, log.read_text()
+        assert process.wait(timeout=LIMIT) == 0, log.read_text()
 
     def play(self, rng: random.Random, folder: Path) -> Counter[str]:
         """One round: kill until the kills are used up or the map is done, then finish it."""
@@ -79,7 +80,7 @@ class Killed:
                 for what in kills(rng, target, process, cluster, KILLS - counts["kills"]):
                     counts += Counter({f"kills of {what}": 1, "kills": 1, "kills with a real network": kind == "real"})
                     in_flight += WINDOW
-                code = process.wait(timeout=120)
+                code = process.wait(timeout=LIMIT)
             finally:
                 end(process)
                 if cluster is not None:
@@ -99,6 +100,7 @@ class Joined:
     """A scheduler and its workers, each with a nanny, in a session of their own."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         python = [sys.executable, "-m"]
         scheduler = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
         log = folder / "scheduler.log"
@@ -106,10 +108,15 @@ class Joined:
             self.scheduler = subprocess.Popen(scheduler, stderr=file, start_new_session=True, cwd=folder)
         wait_until(lambda: "Scheduler at:" in log.read_text(), "a scheduler")
         self.address = next(line.split()[-1] for line in log.read_text().splitlines() if "Scheduler at:" in line)
-        worker = [*python, "distributed.cli.dask_worker", self.address, "--nthreads", str(SLOTS), "--resources",
-                  f"slot={SLOTS}", "--memory-limit", "0", "--no-dashboard", "--nworkers", str(WORKERS)]  # fmt: skip
-        self.nanny = subprocess.Popen(
-            worker, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=folder
+        self.nanny = self.start_workers()
+
+    def start_workers(self) -> subprocess.Popen[bytes]:
+        """Start the workers, as a batch system does again."""
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", self.address, "--nthreads", str(SLOTS),
+                   "--resources", f"slot={SLOTS}", "--memory-limit", "0", "--no-dashboard",
+                   "--nworkers", str(WORKERS)]  # fmt: skip
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=self.folder
         )
 
     def close(self) -> None:
@@ -133,6 +140,9 @@ def kills(
             yield what
         if any(part in what for part in ENDING):
             return
+        if what == "nanny" and cluster is not None:
+            end(cluster.nanny)
+            cluster.nanny = cluster.start_workers()
         assert before <= marked(target), "marks were lost"
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LIMIT = 120.0
+LIMIT = 600.0
 
 
 def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:

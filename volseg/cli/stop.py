@@ -17,7 +17,11 @@ def interrupt_once() -> None:
 def ignore_stops() -> None:
     """Ignore stop signals: this process is ending."""
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _ignore)  # SIG_IGN would print a traceback for a signal that came together with another
+
+
+def _ignore(number: int, frame: object) -> None:
+    pass
 
 
 def _interrupt(number: int, frame: object) -> None:
