@@ -147,10 +147,13 @@ def _group_differences(found: Mapping[str, Any], expected: Mapping[str, Any], re
     differing = [name for name in ("zarr_format", "node_type") if _differs(name, found, expected)]
     try:
         theirs, ours = (_image(document, placed=record.source.voxel_nm is not None) for document in (found, expected))
-    except (KeyError, TypeError, AttributeError, IndexError, StopIteration):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return [*differing, "OME metadata"]
     differing += [name for name in ours if _differs(name, theirs, ours)]
-    entries = (found.get("consolidated_metadata") or {}).get("metadata") or {}
+    consolidated = found.get("consolidated_metadata")
+    entries = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+    if consolidated is not None and not isinstance(entries, dict):
+        return [*differing, "consolidated metadata"]
     for file, fresh in _fresh_files(record).items() if entries else ():
         name = file.removesuffix("/zarr.json")
         if file.endswith(_ARRAY) and name in entries and _array_differences(entries[name], json.loads(fresh)):
@@ -167,7 +170,7 @@ def _image(document: Mapping[str, Any], *, placed: bool) -> dict[str, Any]:
     """
     ome = document["attributes"]["ome"]
     multiscale = ome["multiscales"][0]
-    level = next(dataset for dataset in multiscale["datasets"] if dataset["path"] == "0")
+    (level,) = (dataset for dataset in multiscale["datasets"] if dataset["path"] == "0")
     place = (level.get("coordinateTransformations"), multiscale.get("coordinateTransformations")) if placed else None
     channels = (ome.get("omero") or {}).get("channels") or []
     return {

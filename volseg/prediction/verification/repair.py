@@ -18,10 +18,12 @@ from volseg.errors import REDACTED, ConfigError, SourceError, TargetError
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.prediction.verification.report import Repair
-from volseg.storage import COMPUTED, UNMARKED, restore_metadata
+from volseg.storage import COMPUTED, UNMARKED, expected_targets, restore_metadata
 from volseg.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from volseg.blocks import BlockSet
     from volseg.config import VerifyConfig
     from volseg.prediction.prepare import RunSpec
@@ -73,8 +75,10 @@ def _stored(what: str, location: str) -> str:
     return location
 
 
-def put_back(path: Path, found: Survey) -> int:
+def put_back(path: Path, record: RunRecord, found: Survey) -> int:
     """Put metadata back, and delete shards that should not be and half-written files; returns how many were deleted.
+
+    What keeps a shard from being written goes too: a folder of its name, or a file of that of its folder.
 
     Raises:
         TargetError: they cannot be written or deleted.
@@ -84,10 +88,13 @@ def put_back(path: Path, found: Survey) -> int:
     census = found.damaged["census"].examples if "census" in found.damaged else []
     try:
         for name in (*found.stale, *found.half_written):
-            if (path / name).is_dir():
-                shutil.rmtree(path / name)
-            else:
-                (path / name).unlink(missing_ok=True)
+            _delete(path / name)
+        for file in _shards_of(path, record, found.again):
+            if file.is_dir():
+                _delete(file)
+            for folder in file.parents[: len(file.relative_to(path).parts) - 2]:
+                if folder.is_file():
+                    _delete(folder)
         for name in found.stale:
             _remove_empty((path / name).parent)
         for lost in census:  # a run writes it only if it is not there
@@ -95,6 +102,19 @@ def put_back(path: Path, found: Survey) -> int:
     except OSError as error:
         raise TargetError(f"cannot delete {error.filename}: {error.strerror}") from error
     return len(found.stale) + len(found.half_written)
+
+
+def _shards_of(path: Path, record: RunRecord, numbers: BlockSet) -> Iterator[Path]:
+    for volume in expected_targets(path, record) if len(numbers) else ():
+        for number in numbers:
+            yield from volume.shard_files(record.grid.box(number))
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _remove_empty(folder: Path) -> None:
