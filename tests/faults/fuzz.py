@@ -94,7 +94,10 @@ def commands_on_damaged_files(origin: Path, rng: random.Random, folder: Path) ->
             file.write_bytes(damaged(file.read_bytes() or b"x", rng))
         name = file.relative_to(copy).parts[0]
         arguments = input_command(name, rng)
-        yield f"{file.relative_to(copy)}: {' '.join(arguments)}", guarded(partial(main, arguments), copy, folder / "log")
+        yield (
+            f"{file.relative_to(copy)}: {' '.join(arguments)}",
+            guarded(partial(main, arguments), copy, folder / "log"),
+        )
         shutil.rmtree(copy)
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0
 """Of a processor."""
-WAIT = 60.0
-"""Of waiting for something, which never comes on its own."""
+WAIT = 15.0
+"""Of waiting in which no thread could run, however busy the machine is."""
 BYTES = 1 << 30
 _STACKS = 256 << 20
 """For threads, most of which is not used."""
@@ -79,10 +80,12 @@ def guarded(act: Callable[[], object], folder: Path, log: Path, seconds: float =
     pid = os.fork()
     if pid == 0:
         os._exit(_play(act, folder, log, seconds))
-    deadline, ended = time.monotonic() + max(WAIT, 6 * seconds), (0, 0, None)
-    while not ended[0] and time.monotonic() < deadline:
+    waiting, ended = time.monotonic(), (0, 0, None)
+    while not ended[0] and time.monotonic() - waiting < WAIT:
         ended = os.wait4(pid, os.WNOHANG)
         time.sleep(0.002)
+        if _can_run(pid):
+            waiting = time.monotonic()
     if not ended[0]:
         os.kill(pid, signal.SIGPROF)
         time.sleep(0.2)
@@ -125,6 +128,15 @@ def _play(act: Callable[[], object], folder: Path, log: Path, seconds: float) ->
     grown = _kilobytes("VmHWM") - before << 10
     os.write(file, f"\ngrown {max(grown, 0)}".encode())
     return _TOO_MUCH if grown > BYTES else code
+
+
+def _can_run(pid: int) -> bool:
+    """Whether a thread of a process runs, or would if there were a processor for it."""
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            if (task / "stat").read_text().rpartition(")")[2].split()[0] in "RD":
+                return True
+    return False
 
 
 def _kilobytes(name: str) -> int:

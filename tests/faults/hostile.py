@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -21,6 +21,7 @@ from volseg.models.model import load_model_file
 from volseg.storage.marks import RECORD_BYTES
 from volseg.storage.run_record import _checksum
 from volseg.testing.factories import blobs, make_model, make_volume
+from volseg.testing.targets import make_target, noise_record
 
 if TYPE_CHECKING:
     import random
@@ -43,22 +44,29 @@ VALID = {
 }  # fmt: skip
 """Values of options that may be right."""
 WORDS = (
-    "", " ", "-", "--", "-1", "0", "1", "nan", "inf", "-inf", "1e308", "1e-320", "9" * 30, "9" * 5000, "0x10", "1_0", "1,1",
-    "1,1,1", "0,0,0", "-1,-1,-1", "1,1,1,1", "999999999999,1,1", "99999999999999999999,9,9", "nan,nan,nan", "inf,1,1",
+    "", " ", "-", "--", "-1", "0", "1", "nan", "inf", "-inf", "1e308", "1e-320", "9" * 30, "9" * 5000, "0x10", "1_0",
+    "1,1", "1,1,1", "0,0,0", "-1,-1,-1", "1,1,1,1", "999999999999,1,1", "99999999999999999999,9,9",
+    "nan,nan,nan", "inf,1,1",
     "1e400,1,1", "0:0,0:0,0:0", "3:1,:,:", "-1:,:,:", ":,:,99999999999999999999:", ":", ",,", ",", "a,b,c", "x,y,z,t",
-    "z,z,z", "None", "true", "[]", "{}", "a=b", "=", "a=", "a=[" + "[" * 2000, "width=10000000000000000000000", "width=-1",
-    "depth=1000", "depth=0", "width=nan", "a.b.c=1", "fit=1", "data=[]", "fit.steps=1e400", "fit.steps='x'", "." * 20_000,
+    "z,z,z", "None", "true", "[]", "{}", "a=b", "=", "a=", "a=[" + "[" * 2000, "width=10000000000000000000000",
+    "width=-1",
+    "depth=1000", "depth=0", "width=nan", "a.b.c=1", "fit=1", "data=[]", "fit.steps=1e400", "fit.steps='x'",
+    "." * 20_000,
     "\N{REVERSED SEMICOLON}", "\N{ARABIC-INDIC DIGIT ONE}", "\x1b[31m", "a\nb", "a\tb", "\udcff", "x" * 300, "x" * 5000,
     "%s%n", "{0}", "$HOME", "*", "auto", "all", "membrane,membrane", "99.9,8", "nan,nan", "101,-1",
 )  # fmt: skip
-NEW = ("new.zarr", "new.safetensors", "a/b/c.zarr", "raw.zarr/new.zarr", "done.zarr/0", "empty", "fifo", "dangling", "loop",
-       "plain.tif", "n" * 300, "new \N{SNOWMAN}.zarr", "two\nlines.zarr", "done.zarr", "half.zarr", "image.zarr")  # fmt: skip
+NEW = ("new.zarr", "new.safetensors", "a/b/c.zarr", "raw.zarr/new.zarr", "done.zarr/0", "empty", "fifo", "dangling",
+       "loop",
+       "plain.tif", "n" * 300, "new \N{SNOWMAN}.zarr", "two\nlines.zarr", "done.zarr", "half.zarr",
+       "image.zarr")  # fmt: skip
 """Places to write to, all inside the folder."""
+MARK_FIELDS = ((0, 1), (1, 1), (2, 2), (4, 4), (8, 8), (16, 8), (24, 4), (28, 4), (32, 16), (48, 16))
+"""Where the fields of a mark lie, and their bytes."""
 COMMANDS = ("predict", "convert", "evaluate", "status", "verify", "models", "models import", "train")
 
 
-def make_folder(folder: Path) -> None:
-    """Write valid and strange files of all kinds."""
+def make_folder(folder: Path, *, computed: bool = True) -> None:
+    """Write valid and strange files of all kinds; the runs are of noise if they are not to be computed."""
     folder.mkdir()
     model = make_model(folder / "net.safetensors")
     make_targets(folder, model)
@@ -68,10 +76,13 @@ def make_folder(folder: Path) -> None:
     network = load_model_file(model).network
     torch.save(network.state_dict(), folder / "weights.pt")
     for name in ("done.zarr", "half.zarr"):
-        volseg.predict(
-            str(folder / "raw.zarr"), str(folder / name), model=str(model), block=(1, 16, 16), halo=(0, 8, 8),
-            tile=(1, 16, 16), precision="float32", device="cpu", cluster="serial",
-        )  # fmt: skip
+        if computed:
+            volseg.predict(
+                str(folder / "raw.zarr"), str(folder / name), model=str(model), block=(1, 16, 16), halo=(0, 8, 8),
+                tile=(1, 16, 16), precision="float32", device="cpu", cluster="serial",
+            )  # fmt: skip
+        else:
+            make_target(folder / name, noise_record(SHAPE, (1, 16, 16)))
     journal = folder / "half.zarr" / "0" / ".volseg"
     (segment,) = journal.glob("*.marks")
     segment.write_bytes(segment.read_bytes()[: -5 * RECORD_BYTES + 11])
@@ -106,7 +117,7 @@ def copy_folder(folder: Path, copy: Path) -> Path:
     def copied(source: str, target: str) -> None:
         with suppress(shutil.SpecialFileError):
             if os.stat(source, follow_symlinks=False).st_blocks == 0 and os.path.getsize(source):  # noqa: PTH116, PTH202
-                os.link(source, target)  # noqa: PTH201
+                os.link(source, target)
             else:
                 shutil.copyfile(source, target, follow_symlinks=False)
 
@@ -118,7 +129,15 @@ def copy_folder(folder: Path, copy: Path) -> Path:
 def sources(folder: Path) -> list[str]:
     """What can be named as an input: all that is in the folder, and what is not there."""
     found = [path.name for path in sorted(folder.iterdir())]
-    inside = ["raw.h5:volumes/raw", "raw.h5:soft", "raw.h5:", "raw.h5:../x", "raw.zarr/0", "done.zarr/0/c", "done.zarr/0"]
+    inside = [
+        "raw.h5:volumes/raw",
+        "raw.h5:soft",
+        "raw.h5:",
+        "raw.h5:../x",
+        "raw.zarr/0",
+        "done.zarr/0/c",
+        "done.zarr/0",
+    ]
     urls = ["http://127.0.0.1:1/x.zarr", "http://", "s3://", "file:///etc", "gs://", "http://[::1", "ftp://x/y"]
     return [*found, *inside, *urls, "gone.zarr", "raw.zarr/", "./raw.zarr", "unet", "fusionnet-isbi2012", *WORDS[:40]]
 
@@ -155,27 +174,29 @@ def _words(parameter: click.Parameter, rng: random.Random, inputs: list[str], co
         writes = option == "target" and command in ("predict", "convert")
         good = ["raw.zarr", "plain.tif", "png"] if command != "models import" else ["weights.pt", "net.safetensors"]
         good = ["run.toml"] if command == "train" else ["done.zarr", "half.zarr"] if option == "target" else good
-        yield rng.choice(NEW if writes else good if rng.random() < 0.5 else inputs)
+        yield rng.choice(NEW if writes else good if rng.random() < 0.6 else inputs)
     elif option in ("--print-config", "--dry-run", "--calibrate", "--tls"):
         return
     elif parameter.is_flag:  # type: ignore[attr-defined]
         if rng.random() < 0.15:
             yield option
-    elif rng.random() < (0.9 if parameter.required or option == "--model" else 0.2):
+    elif rng.random() < (0.9 if parameter.required or option == "--model" else 0.12):
         yield from (option, _value(option, parameter, rng, inputs))
 
 
 def _value(option: str, parameter: click.Parameter, rng: random.Random, inputs: list[str]) -> str:
     if option == "--output":
-        return rng.choice(NEW)
+        return rng.choice(("new.safetensors", *NEW))
     if option == "--cluster":
-        return rng.choice(("serial", "nowhere", "tcp://", "tcp://127.0.0.1:99999", "tls://x", "", "tcp://[", "run.toml"))
+        return rng.choice(
+            ("serial", "nowhere", "tcp://", "tcp://127.0.0.1:99999", "tls://x", "", "tcp://[", "run.toml")
+        )
     if option in ("--source", "--mask", "--model"):
         good = {"--source": "raw.zarr", "--mask": "mask.zarr", "--model": "net.safetensors"}[option]
-        return good if rng.random() < 0.6 else rng.choice(inputs)
+        return good if rng.random() < 0.75 else rng.choice(inputs)
     if isinstance(parameter.type, click.Choice) and rng.random() < 0.8:
         return str(rng.choice(list(parameter.type.choices)))
-    return rng.choice(VALID[option] if option in VALID and rng.random() < 0.5 else WORDS)
+    return rng.choice(VALID[option] if option in VALID and rng.random() < 0.75 else WORDS)
 
 
 def damaged_state(file: Path, content: bytes, rng: random.Random) -> bytes:
@@ -203,7 +224,9 @@ def _strange_marks(content: bytes, rng: random.Random) -> bytes:
     records = [bytearray(content[start : start + RECORD_BYTES]) for start in range(0, len(content), RECORD_BYTES)]
     for record in rng.sample(records, rng.randrange(1, 4)):
         if len(record) == RECORD_BYTES:
-            at, size = rng.choice([(0, 1), (1, 1), (2, 2), (4, 4), (8, 8), (16, 8), (24, 4), (28, 4), (32, 16), (48, 16)])
+            at, size = rng.choice(
+                [(0, 1), (1, 1), (2, 2), (4, 4), (8, 8), (16, 8), (24, 4), (28, 4), (32, 16), (48, 16)]
+            )
             record[at : at + size] = rng.choice([b"\xff" * size, b"\0" * size, rng.randbytes(size)])
             record[-8:] = xxh3_64_intdigest(bytes(record[:-8])).to_bytes(8, "little")
     return b"".join(records)
@@ -239,7 +262,7 @@ def input_command(name: str, rng: random.Random) -> list[str]:
         return rng.choice([
             ["models", name], ["models", name, "--json"],
             ["predict", "raw.zarr", "new.zarr", "--model", name, "--dry-run", *QUICK],
-            ["models", "import", name, "--network", "fusionnet", "--voxel-size", "30,6,6", "--output", "new.safetensors"],
+            ["models", "import", name, "--network", "unet", "--voxel-size", "30,6,6", "--output", "new.safetensors"],
         ])  # fmt: skip
     name = f"{name}:volumes/raw" if name.endswith(".h5") else name
     return rng.choice([

@@ -242,7 +242,9 @@ def replace_in_place(target: Path, rng: random.Random, other: Path) -> None:
 
 def write_metadata_otherwise(target: Path, rng: random.Random, other: Path) -> None:
     path = rng.choice(metadata(target))
-    path.write_text(json.dumps(json.loads(path.read_text()), indent=rng.choice((None, 1)), sort_keys=rng.random() < 0.5))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()), indent=rng.choice((None, 1)), sort_keys=rng.random() < 0.5)
+    )
 
 
 CORRUPTIONS = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from pathlib import Path
@@ -14,12 +13,11 @@ import pytest
 import volseg
 from tests.laws.corrupting import CORRUPTIONS, edit, flip, tree
 from volseg.blocks import Box
-from volseg.storage.marks import RECORD_BYTES
 from volseg.testing.factories import blobs, make_volume
 from volseg.testing.targets import make_target, noise_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from volseg import VerifyReport
 

@@ -78,7 +78,7 @@ def _stored(what: str, location: str) -> str:
 def put_back(path: Path, record: RunRecord, found: Survey) -> int:
     """Put metadata back, and delete shards that should not be and half-written files; returns how many were deleted.
 
-    What keeps a shard from being written goes too: a folder of its name, or a file of that of its folder.
+    A folder in the place of a shard goes too, and a file in the place of a folder.
 
     Raises:
         TargetError: they cannot be written or deleted.
@@ -89,12 +89,8 @@ def put_back(path: Path, record: RunRecord, found: Survey) -> int:
     try:
         for name in (*found.stale, *found.half_written):
             _delete(path / name)
-        for file in _shards_of(path, record, found.again):
-            if file.is_dir():
-                _delete(file)
-            for folder in file.parents[: len(file.relative_to(path).parts) - 2]:
-                if folder.is_file():
-                    _delete(folder)
+        for obstacle in _obstacles(path, record, found.again):
+            _delete(obstacle)
         for name in found.stale:
             _remove_empty((path / name).parent)
         for lost in census:  # a run writes it only if it is not there
@@ -104,10 +100,14 @@ def put_back(path: Path, record: RunRecord, found: Survey) -> int:
     return len(found.stale) + len(found.half_written)
 
 
-def _shards_of(path: Path, record: RunRecord, numbers: BlockSet) -> Iterator[Path]:
+def _obstacles(path: Path, record: RunRecord, numbers: BlockSet) -> Iterator[Path]:
+    """What keeps the shards of some blocks from being written."""
     for volume in expected_targets(path, record) if len(numbers) else ():
-        for number in numbers:
-            yield from volume.shard_files(record.grid.box(number))
+        root = volume.path / "0"
+        for file in (file for number in numbers for file in volume.shard_files(record.grid.box(number))):
+            if file.is_dir():
+                yield file
+            yield from (folder for folder in file.parents if folder.is_relative_to(root) and folder.is_file())
 
 
 def _delete(path: Path) -> None:
