@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.corruptions import (
-    Corrupted,
+from tests.faults.corruptions import Corrupted, judge
+from tests.faults.sound import (
     accuse_nothing,
     copied,
-    judge,
     moved,
     of_other_times,
     read_only,
@@ -26,7 +25,7 @@ from tests.laws.corrupting import flip_shard, replace_in_place, shard_that_is_a_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.faults.corruptions import Run
+    from tests.faults.sound import Run
 
 
 @pytest.fixture(scope="module")
