@@ -33,7 +33,7 @@ test-all: install test-isa  ## All tests, and those of numbers under each instru
 test-isa: install  ## Laws, inference and training under each instruction set of this processor
 	OMP_NUM_THREADS=1 $(BIN)/python tests/instruction_sets.py -n $(JOBS) --dist worksteal -m "not slow" -q
 
-test-faults: install  ## Random faults, as many as SEED, ROUNDS and ONLY say: drivers, signals, kills; counts in a table
+test-faults: install  ## All campaigns of random faults, or as SEED, ROUNDS and ONLY say; counts in a table
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(or $(SEED),0) $(addprefix --rounds ,$(ROUNDS)) $(addprefix --only ,$(ONLY))
 
 check: install  ## Lint, types, imports, Dockerfile, GitHub files, CITATION.cff

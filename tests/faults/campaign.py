@@ -40,7 +40,12 @@ class Campaign:
 
 
 def run_campaign(
-    name: str, seed: int, rounds: int, folder: Path, play: Callable[[random.Random, Path], Counter[str]]
+    name: str,
+    seed: int,
+    rounds: int,
+    folder: Path,
+    play: Callable[[random.Random, Path], Counter[str]],
+    seconds: float = float("inf"),
 ) -> Campaign:
     """Play rounds with the seeds `seed`, `seed + 1`, ..
 
@@ -50,9 +55,12 @@ def run_campaign(
         rounds: number of rounds.
         folder: receives a folder for each round.
         play: one round: returns counts, and raises AssertionError where a law is broken.
+        seconds: after which no further round begins.
     """
     campaign, started = Campaign(name), time.monotonic()
     for number in range(seed, seed + rounds):
+        if time.monotonic() - started > seconds:
+            break
         place = folder / f"{name}-{number}"
         place.mkdir(parents=True)
         began = time.monotonic()

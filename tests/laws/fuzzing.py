@@ -66,14 +66,6 @@ class Target:
 def make_targets(folder: Path, model: Path) -> list[Target]:
     """Write one valid file of each format."""
     voxels = blobs(SHAPE)
-
-    def volume(location: Path | str) -> Callable[[], object]:
-        def read() -> object:
-            opened = open_readable(str(location))
-            return opened.read(Box((0, 0, 0), tuple(min(n, 32) for n in opened.shape)))
-
-        return read
-
     image = make_volume(folder / "image.zarr", SHAPE, chunk=(1, 16, 16))
     shutil.copytree(image / "0", folder / "array.zarr")
     old = folder / "old.zarr"
@@ -93,8 +85,20 @@ def make_targets(folder: Path, model: Path) -> list[Target]:
         raw.attrs["resolution"] = [50.0, 4.0, 4.0]
         file["soft"] = h5py.SoftLink("/volumes/raw")
     (folder / "run.toml").write_text(RUN)
-    copy = folder / "m.safetensors"
-    shutil.copyfile(model, copy)
+    shutil.copyfile(model, folder / "m.safetensors")
+    return targets_in(folder)
+
+
+def targets_in(folder: Path) -> list[Target]:
+    """The files that `make_targets` wrote into a folder."""
+    image, old, copy = folder / "image.zarr", folder / "old.zarr", folder / "m.safetensors"
+
+    def volume(location: Path | str) -> Callable[[], object]:
+        def read() -> object:
+            opened = open_readable(str(location))
+            return opened.read(Box((0, 0, 0), tuple(min(n, 32) for n in opened.shape)))
+
+        return read
 
     def read_model() -> None:
         read_card(copy)
@@ -155,15 +159,16 @@ def _with_strange_value(content: bytes, random_: random.Random) -> bytes | None:
     metadata = document.get("__metadata__", {})
     if is_model and random_.random() < 0.8:
         card = json.loads(metadata["volseg"])
-        _replace(card, random_)
+        replace_value(card, random_)
         document["__metadata__"] = {"volseg": json.dumps(card)}
     else:
-        _replace(document, random_)
+        replace_value(document, random_)
     text = json.dumps(document).encode()
     return len(text).to_bytes(8, "little") + text + content[8 + length :] if is_model else text
 
 
-def _replace(document: Any, random_: random.Random) -> None:
+def replace_value(document: Any, random_: random.Random) -> None:
+    """Delete or replace one value of a JSON document, at any depth."""
     places = []
     waiting = [document]
     while waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 import pytest
 
 import volseg
+from tests.laws.corrupting import CORRUPTIONS, edit, flip, tree
 from volseg.blocks import Box
-from volseg.storage.marks import RECORD_BYTES
 from volseg.testing.factories import blobs, make_volume
 from volseg.testing.targets import make_target, noise_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from volseg import VerifyReport
 
@@ -28,12 +27,6 @@ ROI = Box((0, 16, 0), (2, 40, 70))
 
 def verified(target: Path, **options: Any) -> VerifyReport:
     return volseg.verify(str(target), cluster="serial", **options)
-
-
-def tree(target: Path) -> dict[str, bytes]:
-    """All files but the journal's segments, of which a repair adds one."""
-    files = (path for path in sorted(target.rglob("*")) if path.is_file() and path.suffix != ".marks")
-    return {str(path.relative_to(target)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -66,139 +59,6 @@ def test_what_is_sound_is_not_accused(sound: list[Path]) -> None:
             assert (report.warnings, report.unmarked) == ({}, 0)
             assert report.checked == report.done == report.blocks
         assert tree(target) == before
-
-
-def shards(target: Path) -> list[Path]:
-    return [path for path in sorted(target.glob("**/c/**/*")) if path.is_file()]
-
-
-def flip(path: Path, rng: random.Random, first: int = 0) -> None:
-    content = bytearray(path.read_bytes())
-    content[rng.randrange(first, len(content))] ^= 1 << rng.randrange(8)
-    path.write_bytes(content)
-
-
-def edit(path: Path, change: Callable[[Any], None]) -> None:
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
-
-
-def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Places of all numbers and texts of a JSON value: what holds each, and its key there."""
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(item, dict | list):
-            yield from leaves(item)
-        else:
-            yield value, key
-
-
-def change_leaf(document: Any, rng: random.Random) -> None:
-    holder, key = rng.choice(list(leaves(document)))
-    value = holder[key] or 0
-    holder[key] = value + "x" if isinstance(value, str) else not value if isinstance(value, bool) else value + 1
-
-
-def delete_shard(target: Path, rng: random.Random, other: Path) -> None:
-    rng.choice(shards(target)).unlink()
-
-
-def flip_shard(target: Path, rng: random.Random, other: Path) -> None:
-    flip(rng.choice(shards(target)), rng)
-
-
-def truncate_shard(target: Path, rng: random.Random, other: Path) -> None:
-    path = rng.choice(shards(target))
-    path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size)])
-
-
-def append_to_shard(target: Path, rng: random.Random, other: Path) -> None:
-    path = rng.choice(shards(target))
-    path.write_bytes(path.read_bytes() + b"\0" * rng.randrange(1, 9))
-
-
-def swap_shards(target: Path, rng: random.Random, other: Path) -> None:
-    one, two = rng.sample(shards(target), 2)
-    first, second = one.read_bytes(), two.read_bytes()
-    one.write_bytes(second)
-    two.write_bytes(first)
-
-
-def take_shard_of_another_map(target: Path, rng: random.Random, other: Path) -> None:
-    path = rng.choice(shards(target / "0"))
-    path.write_bytes((other / path.relative_to(target)).read_bytes())
-
-
-def remove_section(target: Path, rng: random.Random, other: Path) -> None:
-    shutil.rmtree(rng.choice(sorted((target / "0" / "c").iterdir())))
-
-
-def add_stale_shard(target: Path, rng: random.Random, other: Path) -> None:
-    lacking = sorted(
-        {path.relative_to(other) for path in shards(other)} - {p.relative_to(target) for p in shards(target)}
-    )
-    name = rng.choice(lacking)
-    (target / name).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(other / name, target / name)
-
-
-def shard_that_is_a_folder(target: Path, rng: random.Random, other: Path) -> None:
-    path = rng.choice(shards(target))
-    path.unlink()
-    path.mkdir()
-
-
-def flip_journal(target: Path, rng: random.Random, other: Path) -> None:
-    (segment,) = (target / "0" / ".volseg").glob("*.marks")
-    flip(segment, rng, first=RECORD_BYTES)
-
-
-def cut_journal(target: Path, rng: random.Random, other: Path) -> None:
-    (segment,) = (target / "0" / ".volseg").glob("*.marks")
-    content = segment.read_bytes()
-    start = rng.randrange(RECORD_BYTES, len(content))
-    segment.write_bytes(content[:start] + content[start + rng.choice([1, 72, len(content)]) :])
-
-
-def delete_journal(target: Path, rng: random.Random, other: Path) -> None:
-    (segment,) = (target / "0" / ".volseg").glob("*.marks")
-    segment.unlink()
-
-
-def edit_record(target: Path, rng: random.Random, other: Path) -> None:
-    edit(target / "zarr.json", lambda document: change_leaf(document["attributes"]["volseg"], rng))
-
-
-def edit_array(target: Path, rng: random.Random, other: Path) -> None:
-    edit(target / "0" / "zarr.json", lambda document: change_leaf(document, rng))
-
-
-def edit_place(target: Path, rng: random.Random, other: Path) -> None:
-    def change(document: Any) -> None:
-        multiscale = document["attributes"]["ome"]["multiscales"][0]
-        change_leaf({"axes": multiscale["axes"], "datasets": multiscale["datasets"]}, rng)
-
-    edit(target / "zarr.json", change)
-
-
-def delete_metadata(target: Path, rng: random.Random, other: Path) -> None:
-    (target / rng.choice(["0/zarr.json", "zarr.json"])).unlink()
-
-
-def damage_constants(target: Path, rng: random.Random, other: Path) -> None:
-    (path,) = (target / "0" / ".volseg").glob(rng.choice(["statistics-*.npy", "chunks-*.bin"]))
-    path.write_bytes(path.read_bytes()[:-1]) if rng.random() < 0.5 else path.unlink()
-
-
-def lose_all(target: Path, rng: random.Random, other: Path) -> None:
-    shutil.rmtree(target / rng.choice(["0/c", "0/.volseg"]))
-
-
-CORRUPTIONS = [
-    delete_shard, flip_shard, truncate_shard, append_to_shard, swap_shards, take_shard_of_another_map, remove_section,
-    add_stale_shard, shard_that_is_a_folder, flip_journal, cut_journal, delete_journal, edit_record, edit_array,
-    edit_place, delete_metadata, damage_constants, lose_all,
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("corrupt", CORRUPTIONS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import stat
 import tomllib
 from pathlib import Path
 from textwrap import wrap
@@ -89,6 +91,8 @@ def read_toml(path: str | Path, kind: type[ModelT], assignments: Iterable[str] =
     """
     path = Path(path)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never end
+            raise OSError(errno.EINVAL, "it is not a file")
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
         values = parse_toml(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from volseg.errors import ConfigError
@@ -36,7 +37,7 @@ def resolve_model(file_or_name: str, others: tuple[str, ...] = ()) -> Path:
     if file_or_name in packaged:
         return packaged[file_or_name]
     path = Path(file_or_name)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - that of pathlib raises errors
         return path
     known = ", ".join(packaged) or "none with this version"
     name = f"model {file_or_name!r}"

@@ -77,7 +77,10 @@ def metadata_faults(path: Path, record: RunRecord) -> list[MetadataFault]:
             faults.append(MetadataFault(file, f"cannot be read: {error}", _content(path, file, {}, fresh, record)))
             continue
         is_array = file.endswith(_ARRAY)
-        differing = _array_differences(found, expected) if is_array else _group_differences(found, expected, record)
+        if is_array:
+            differing = _array_differences(found, expected)
+        else:
+            differing = _group_differences((path / file).parent, found, expected, record)
         if differing:
             reason = f"other {', '.join(differing)} than its run"
             faults.append(MetadataFault(file, reason, _content(path, file, found, fresh, record)))
@@ -142,20 +145,37 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _group_differences(found: Mapping[str, Any], expected: Mapping[str, Any], record: RunRecord) -> list[str]:
+def _group_differences(
+    group: Path, found: Mapping[str, Any], expected: Mapping[str, Any], record: RunRecord
+) -> list[str]:
     """What differs in a group of what says where its map lies and how it is read."""
     differing = [name for name in ("zarr_format", "node_type") if _differs(name, found, expected)]
     try:
         theirs, ours = (_image(document, placed=record.source.voxel_nm is not None) for document in (found, expected))
-    except (KeyError, TypeError, AttributeError, IndexError, StopIteration):
+        levels = found["attributes"]["ome"]["multiscales"][0]["datasets"]
+        lost = [level for level in levels if not _is_level(group, level)]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return [*differing, "OME metadata"]
     differing += [name for name in ours if _differs(name, theirs, ours)]
-    entries = (found.get("consolidated_metadata") or {}).get("metadata") or {}
+    differing += ["levels"] if lost else []
+    consolidated = found.get("consolidated_metadata")
+    entries = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+    if consolidated is not None and not isinstance(entries, dict):
+        return [*differing, "consolidated metadata"]
     for file, fresh in _fresh_files(record).items() if entries else ():
         name = file.removesuffix("/zarr.json")
         if file.endswith(_ARRAY) and name in entries and _array_differences(entries[name], json.loads(fresh)):
             differing.append(f"consolidated metadata of {name}")
     return differing
+
+
+def _is_level(group: Path, level: Mapping[str, Any]) -> bool:
+    """Whether an entry of the levels is the finest one, whose array is compared apart, or has an array."""
+    name = str(level["path"])
+    return name == "0" or any(
+        os.path.isfile(group / name / file)  # noqa: PTH113 - that of pathlib raises errors
+        for file in ("zarr.json", ".zarray")
+    )
 
 
 def _image(document: Mapping[str, Any], *, placed: bool) -> dict[str, Any]:
@@ -167,7 +187,7 @@ def _image(document: Mapping[str, Any], *, placed: bool) -> dict[str, Any]:
     """
     ome = document["attributes"]["ome"]
     multiscale = ome["multiscales"][0]
-    level = next(dataset for dataset in multiscale["datasets"] if dataset["path"] == "0")
+    (level,) = (dataset for dataset in multiscale["datasets"] if dataset["path"] == "0")
     place = (level.get("coordinateTransformations"), multiscale.get("coordinateTransformations")) if placed else None
     channels = (ome.get("omero") or {}).get("channels") or []
     return {
@@ -193,7 +213,8 @@ def _content(path: Path, file: str, found: Mapping[str, Any], fresh: bytes, reco
     multiscale["name"] = " ".join([path.name.removesuffix(".zarr"), *Path(file).parts[:-1]])
     try:
         first, *others = theirs["multiscales"]
-        levels = [level for level in first["datasets"] if level["path"] != "0"]
+        group = (path / file).parent
+        levels = [level for level in first["datasets"] if level["path"] != "0" and _is_level(group, level)]
         multiscale["name"] = str(first["name"])
         multiscale["datasets"] += levels
         attributes["ome"]["multiscales"] += others

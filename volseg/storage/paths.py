@@ -26,12 +26,19 @@ def local_output(location: str | Path) -> Path:
     """Absolute path of an output, without symbolic links, as inputs are resolved too.
 
     Raises:
-        TargetError: it is a URL.
+        TargetError: it is a URL, or no name that the file system takes.
     """
     # A Path of a URL has lost a slash.
     if _URL.match(str(location)):
         raise TargetError(f"target {location} is a URL; write to a local or mounted path and copy it from there")
-    return Path(os.path.realpath(location))
+    path = Path(os.path.realpath(location))
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):  # the second is told better by who writes
+        return path
+    except OSError as error:
+        raise TargetError(f"target {location} cannot be written: {error.strerror}; choose another path") from error
+    return path
 
 
 def local_input(location: str) -> Path | None:
@@ -45,7 +52,8 @@ def local_input(location: str) -> Path | None:
         return None
     path = Path(after)
     # A dataset inside a file is part of its location.
-    return path if path.exists() else Path(re.sub(r"(?<=\.)(h5|hdf5|hdf):.*", r"\1", after, flags=re.IGNORECASE))
+    exists = os.path.exists(path)  # noqa: PTH110 - that of pathlib raises errors
+    return path if exists else Path(re.sub(r"(?<=\.)(h5|hdf5|hdf):.*", r"\1", after, flags=re.IGNORECASE))
 
 
 def refuse_overlap(what: str, location: str, target: Path) -> None:

@@ -220,7 +220,15 @@ def _path_of(location: str) -> str:
     """A location without `file://`."""
     if not location:
         raise SourceError("the volume's location is empty; name a path or a URL")
-    return location.removeprefix("file://")
+    location = location.removeprefix("file://")
+    if "://" not in location:
+        try:
+            Path(location).stat()
+        except (FileNotFoundError, NotADirectoryError):  # or the name of a dataset in a file follows
+            pass
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{location} cannot be read: {getattr(error, 'strerror', error)}") from error
+    return location
 
 
 def _refuse_options(location: str, reader: str, options: ReadOptions, level: int | None) -> None:

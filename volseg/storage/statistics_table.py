@@ -55,8 +55,9 @@ def read_table(folder: Path, digest: str) -> NDArray[np.float64]:
     """
     path = _path(folder, digest)
     try:
-        table: NDArray[np.float64] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        # A map is refused if the file is shorter than its header says, before memory is taken for it.
+        table: NDArray[np.float64] = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except Exception as error:  # a damaged header raises errors of the parser of Python's literals
         raise TargetError(f"cannot read the normalisation constants in {path}: {error}; rerun with --resume") from error
     if table_digest(table) != digest:
         raise TargetError(f"the normalisation constants in {path} are damaged; delete the file and rerun with --resume")

@@ -291,6 +291,8 @@ def open_target(path: Path) -> Target:
     """
     try:
         array = zarr.open_array(path / "0", mode="r+")
-    except (OSError, ValueError) as error:
-        raise TargetError(f"{path} is not a target of volseg: {error}") from error
+    except Exception as error:  # each field of the metadata raises errors of its own
+        raise TargetError(
+            f"{path} is not a target of volseg: {error}; `volseg verify` tells what was changed"
+        ) from error
     return Target(path, array.with_config({"write_empty_chunks": True, "order": "C"}))

@@ -18,10 +18,12 @@ from volseg.errors import REDACTED, ConfigError, SourceError, TargetError
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.prediction.verification.report import Repair
-from volseg.storage import COMPUTED, UNMARKED, restore_metadata
+from volseg.storage import COMPUTED, UNMARKED, expected_targets, restore_metadata
 from volseg.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from volseg.blocks import BlockSet
     from volseg.config import VerifyConfig
     from volseg.prediction.prepare import RunSpec
@@ -73,8 +75,10 @@ def _stored(what: str, location: str) -> str:
     return location
 
 
-def put_back(path: Path, found: Survey) -> int:
+def put_back(path: Path, record: RunRecord, found: Survey) -> int:
     """Put metadata back, and delete shards that should not be and half-written files; returns how many were deleted.
+
+    A folder in the place of a shard goes too, and a file in the place of a folder.
 
     Raises:
         TargetError: they cannot be written or deleted.
@@ -84,10 +88,9 @@ def put_back(path: Path, found: Survey) -> int:
     census = found.damaged["census"].examples if "census" in found.damaged else []
     try:
         for name in (*found.stale, *found.half_written):
-            if (path / name).is_dir():
-                shutil.rmtree(path / name)
-            else:
-                (path / name).unlink(missing_ok=True)
+            _delete(path / name)
+        for obstacle in _obstacles(path, record, found.again):
+            _delete(obstacle)
         for name in found.stale:
             _remove_empty((path / name).parent)
         for lost in census:  # a run writes it only if it is not there
@@ -95,6 +98,23 @@ def put_back(path: Path, found: Survey) -> int:
     except OSError as error:
         raise TargetError(f"cannot delete {error.filename}: {error.strerror}") from error
     return len(found.stale) + len(found.half_written)
+
+
+def _obstacles(path: Path, record: RunRecord, numbers: BlockSet) -> Iterator[Path]:
+    """What keeps the shards of some blocks from being written."""
+    for volume in expected_targets(path, record) if len(numbers) else ():
+        root = volume.path / "0"
+        for file in (file for number in numbers for file in volume.shard_files(record.grid.box(number))):
+            if file.is_dir():
+                yield file
+            yield from (folder for folder in file.parents if folder.is_relative_to(root) and folder.is_file())
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _remove_empty(folder: Path) -> None:

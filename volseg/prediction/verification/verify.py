@@ -143,7 +143,7 @@ def _repair(config: VerifyConfig, path: Path, record: RunRecord, progress: Verif
         _check_shards(config, path, record, found, progress)
         if found.needs_run:
             spec = prepare_run(config, record, path)
-        deleted = put_back(path, found)
+        deleted = put_back(path, record, found)
     if spec is not None:
         failed = compute_again(spec, record, found, progress)
     after = survey(path, record, running=False)
