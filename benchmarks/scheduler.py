@@ -88,6 +88,7 @@ def measure_journal(marks: int) -> dict[str, float]:
     process = psutil.Process()
     with tempfile.TemporaryDirectory() as name:
         folder, start = Path(name, "0", ".volseg"), time.perf_counter()
+        folder.parent.mkdir()
         with Journal(folder) as journal:
             for block in range(marks - 10):
                 journal.mark(Mark(block, f"{block * 7919:032x}", 1, "tcp://127.0.0.1:43211", 0.123))

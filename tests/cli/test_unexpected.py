@@ -63,12 +63,18 @@ def test_an_unexpected_error_is_one_line_and_a_log_that_only_the_user_reads(
         assert secret not in text + result.output
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), OSError(5, "I/O"), AssertionError()])
+@pytest.mark.parametrize("error", [RecursionError("deep"), OSError(5, "I/O"), AssertionError()])
 def test_errors_of_all_kinds_are_one_line(failing: Callable[..., Result], error: Exception) -> None:
     result = failing(error)
     assert result.exit_code == 1
     assert f"this error: {type(error).__name__}" in result.stderr
     assert type(error).__name__ in log_of(result).read_text()
+
+
+def test_memory_that_ran_out_is_one_line_with_a_way_out(failing: Callable[..., Result]) -> None:
+    result = failing(MemoryError())
+    assert result.exit_code == 1
+    assert "memory ran out (MemoryError); give a smaller --block or --tile, or fewer --workers" in result.stderr
 
 
 def test_the_log_lies_in_the_temporary_folder_if_there_is_no_cache(

@@ -43,7 +43,7 @@ def open_array(location: str) -> zarr.Array[Any]:
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
         try:
             if document is None:
-                return zarr.open_array(store=store, mode="r")
+                return zarr.open_array(store=store, mode="r", zarr_format=3)
             _register_codecs(document)
             return zarr.Array.from_dict(StorePath(store), _understood(store, document))
         except UnknownCodecError as error:

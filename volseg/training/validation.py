@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from volseg.blocks import Box, ceil_to
-from volseg.errors import MemoryPlanError, TrainingError
+from volseg.errors import MemoryPlanError, NotFiniteError, TrainingError
 from volseg.evaluation.metrics import PixelCounts, PixelScores, SegmentationCounts, SegmentationScores, pixel_scores
 from volseg.inference.hardware import worker_info
 from volseg.inference.memory.plan import largest_that_fits, plan_memory
@@ -119,12 +119,13 @@ class Validator:
         score_segmentation = self._settings.validation.score in ("v_rand", "v_info")
         images: list[tuple[str, NDArray[Any]]] = []
         for sections in self._sections:
-            probability = predict_sections(model, sections.raw, self._engine, worker)
-            if not np.isfinite(probability).all():
+            try:
+                probability = predict_sections(model, sections.raw, self._engine, worker)
+            except NotFiniteError as error:
                 raise TrainingError(
                     f"the network's probabilities are NaN or infinite at step {step}; lower optimizer.learning_rate, "
                     "or use fit.precision float32; the previous best model is intact"
-                )
+                ) from error
             boundary, truth, ignored = self._boundaries(model, probability, sections)
             pixel_counts.add(to_uint8(boundary), truth, ignored)
             if score_segmentation:
@@ -177,6 +178,7 @@ def predict_sections(model: Model, raw: NDArray[Any], engine: Engine, worker: Wo
         worker: hardware of this process.
 
     Raises:
+        NotFiniteError: the network's output is NaN or infinite.
         MemoryPlanError: not even the smallest tile fits.
     """
     box = Box.of_shape((raw.shape[0], raw.shape[1], raw.shape[2]))
