@@ -80,7 +80,8 @@ def guarded(act: Callable[[], object], folder: Path, log: Path, seconds: float =
     pid = os.fork()
     if pid == 0:
         os._exit(_play(act, folder, log, seconds))
-    waiting, ended = time.monotonic(), (0, 0, None)
+    waiting = time.monotonic()
+    ended = os.wait4(pid, os.WNOHANG)
     while not ended[0] and time.monotonic() - waiting < WAIT:
         ended = os.wait4(pid, os.WNOHANG)
         time.sleep(0.002)
@@ -93,7 +94,6 @@ def guarded(act: Callable[[], object], folder: Path, log: Path, seconds: float =
     if not ended[0]:
         ended = os.wait4(pid, 0)
     usage, text = ended[2], log.read_bytes().decode(errors="backslashreplace")
-    assert usage is not None
     said, _, grown = text.rpartition("\ngrown ")
     code = os.waitstatus_to_exitcode(ended[1])
     seconds = usage.ru_utime + usage.ru_stime

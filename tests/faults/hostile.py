@@ -100,8 +100,8 @@ def make_strange(folder: Path) -> None:
     for ending in ("tif", "h5", "safetensors", "toml", "pt", "png"):
         (folder / f"fifo.{ending}").symlink_to("fifo")
         (folder / f"zero.{ending}").symlink_to("/dev/zero")
-        with (folder / f"sparse.{ending}").open("wb") as file:
-            file.truncate(100 << 30)
+        with (folder / f"sparse.{ending}").open("wb") as sparse:
+            sparse.truncate(100 << 30)
     for name, file in (("sparse.zarr", "sparse.toml"), ("fifo.zarr", "fifo"), ("zero.zarr", "/dev/zero")):
         (folder / name).mkdir()
         (folder / name / "zarr.json").symlink_to(folder / file)

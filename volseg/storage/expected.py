@@ -162,7 +162,7 @@ def _group_differences(
     entries = consolidated.get("metadata") if isinstance(consolidated, dict) else None
     if consolidated is not None and not isinstance(entries, dict):
         return [*differing, "consolidated metadata"]
-    for file, fresh in _fresh_files(record).items() if entries else ():
+    for file, fresh in _fresh_files(record).items() if isinstance(entries, dict) else ():
         name = file.removesuffix("/zarr.json")
         if file.endswith(_ARRAY) and name in entries and _array_differences(entries[name], json.loads(fresh)):
             differing.append(f"consolidated metadata of {name}")
