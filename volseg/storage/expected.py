@@ -159,10 +159,12 @@ def _group_differences(
     differing += [name for name in ours if _differs(name, theirs, ours)]
     differing += ["levels"] if lost else []
     consolidated = found.get("consolidated_metadata")
+    if consolidated is None:
+        return differing
     entries = consolidated.get("metadata") if isinstance(consolidated, dict) else None
-    if consolidated is not None and not isinstance(entries, dict):
+    if not isinstance(entries, dict):
         return [*differing, "consolidated metadata"]
-    for file, fresh in _fresh_files(record).items() if isinstance(entries, dict) else ():
+    for file, fresh in _fresh_files(record).items():
         name = file.removesuffix("/zarr.json")
         if file.endswith(_ARRAY) and name in entries and _array_differences(entries[name], json.loads(fresh)):
             differing.append(f"consolidated metadata of {name}")
