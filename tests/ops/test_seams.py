@@ -127,3 +127,14 @@ def test_a_tiny_excess_is_no_seam_however_certain() -> None:
     assert face.is_seam
     assert not replace(face, excess=0.014).is_seam
     assert not replace(face, score=face.threshold).is_seam
+
+
+def test_a_face_beside_dark_cells_counts() -> None:
+    """Cells are exactly 0 within, and a block may say so where the next one does not."""
+    volume = np.zeros(SHAPE)
+    for start in range(0, 240, 32):
+        volume[:, start : start + 16, 48:96] = volume[:, start : start + 16, 144:192] = 60
+    noise = np.random.default_rng(5).normal(size=SHAPE) * 3 * (volume > 0)
+    faces = score_faces(windows((volume + noise).astype(np.uint8)), (2, 240, 48))
+    assert faces[0].score > THRESHOLD
+    assert faces[0].excess > 0.2

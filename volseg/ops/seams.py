@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _GROUP, _MOVING = 8, 3
 """Voxels along a plane that are summed, and how many of these sums are averaged: errors of blocks are smooth there."""
+_STRETCH = 3
+"""Groups side by side, at least, of a face of a block that was not computed; a cell is rarely 0 along so many."""
 _ROUNDING = 0.5
 """Grey levels of steps that rounding to uint8 explains."""
 _MAX_EXCESS = 2.0
@@ -154,11 +156,10 @@ def _averaged(groups: NDArray[Any]) -> NDArray[np.float32]:
 def _lonely(groups: NDArray[Any], depth: int) -> NDArray[np.bool_]:
     """Where there are nothing but zeros on one side of a plane: a block that was not computed, or no tissue."""
     zero = _moving(np.logical_and, groups == 0, depth)
-    alone = zero[:-depth] ^ zero[depth:]
-    # Beside the ends of such a stretch too, which may lie within a group.
-    wide = np.zeros((len(alone), alone.shape[1] + 2), bool)
-    wide[:, 1:-1] = alone
-    return _moving(np.logical_or, wide.T, _MOVING + 2).T
+    stretches = _moving(np.logical_and, (zero[:-depth] ^ zero[depth:]).T, _STRETCH)
+    # All of such a stretch, and beside its ends too, which may lie within a group.
+    wide = np.pad(stretches, ((_STRETCH, _STRETCH), (0, 0)))
+    return _moving(np.logical_or, wide, _STRETCH + _MOVING + 1).T
 
 
 def _excess(
