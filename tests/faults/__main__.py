@@ -10,7 +10,15 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 
-ROUNDS = {"drivers": 100, "ends": 40, "kills": 20, "injected": 60, "corruptions": 300, "fuzz": 100_000}
+ROUNDS = {
+    "drivers": 100,
+    "ends": 40,
+    "kills": 20,
+    "injected": 60,
+    "corruptions": 300,
+    "fuzz": 100_000,
+    "seam_calls": 24,
+}
 """Modules of this folder with a function `campaign(seed, rounds, folder)`, and their rounds; `fuzz` ends by time."""
 
 

@@ -1,52 +1,76 @@
-"""Which maps are called seamed: `python -m tests.faults.seam_calls` makes a hundred and prints what was said of each.
+"""Which maps are called seamed by the map alone, as if another tool had written it.
 
-Packaged networks on crops of the phantom and, where they are, of real EM. A crop is predicted in one pass, in blocks
-with half of auto's halo (128 voxels for these networks and data) or less, and in blocks that are normalised by their
-own voxels. The statistic sees the map alone, as if another tool had written it.
+A round is one crop, and its maps by volseg with auto's halo, with the exact one, with half of auto's or less;
+by `dask.array.map_overlap` with a full halo; and in blocks that are normalised by their own voxels.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cache
-from itertools import product
+from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import dask.array as da
 import numpy as np
-import tifffile
-import torch
 
-from volseg.inference.optimize.optimize import optimized
-from volseg.models import resolve_model
-from volseg.models.model import load_model_file
-from volseg.ops.seam_scores import score_faces, search_faces
-from volseg.ops.seams import grey_level, plane_steps
-from volseg.phantom import make_phantom
+import volseg
+from tests.faults.campaign import Campaign, run_campaign
+from tests.faults.seam_maps import (
+    ISBI,
+    ISBI_TEST,
+    NETWORKS,
+    SNEMI,
+    auto_halo,
+    crop,
+    forward,
+    has_data,
+    in_blocks,
+    normalised,
+    off_at_faces,
+    overlapped,
+    train_small,
+)  # fmt: skip
+from volseg.cluster import NullProgress, SerialExecutor
+from volseg.config.tolerance import Tolerance
+from volseg.models import read_card
+from volseg.ops import to_uint8
+from volseg.prediction.verification.seams import score_map
+from volseg.storage import VolumeRef
+from volseg.testing.factories import make_volume
 
 if TYPE_CHECKING:
+    import random
+    from concurrent.futures import Future
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-SECTIONS = 6
-SIDES = (288, 320, 272, 304)
-PERIODS = (96, 128, 80, 112, 64)
-HALOS = (32, 16, 48, 64)
-_MARGIN = 64
-"""Context of blocks that are normalised by their own voxels."""
-_DATA = Path(os.environ.get("VOLSEG_DATA", Path(__file__).parents[3] / "shared" / "data"))
-_CROPS = (
-    ("fusionnet-isbi2012", "isbi2012/train-volume.tif"),
-    ("fusionnet-snemi3d", "snemi3d/train-input.tif"),
-    ("fusionnet-snemi3d", ""),
-    ("fusionnet-isbi2012", "isbi2012/test-volume.tif"),
-    ("fusionnet-isbi2012", ""),
+    from volseg.blocks import Zyx
+
+OFF = 0.01
+"""Share of the voxels at faces, more than 8 grey levels off, from which a map has to be called."""
+EVERY = 6
+"""One round in so many is of a packaged network, whose reach is larger than the crops."""
+_CROPS = ("", ISBI, SNEMI)
+_SHAPES: tuple[tuple[int, Zyx, Zyx], ...] = (
+    (352, (8, 96, 96), (8, 64, 128)),
+    (384, (8, 112, 80), (8, 96, 96)),
+    (320, (4, 64, 64), (8, 80, 80)),
+    (360, (8, 72, 120), (4, 100, 100)),
+    (384, (8, 76, 76), (8, 128, 96)),
 )
+"""Side of crops, and two shapes of blocks."""
+_PACKAGED = (
+    ("fusionnet-isbi2012", ISBI),
+    ("fusionnet-snemi3d", SNEMI),
+    ("fusionnet-isbi2012", ISBI_TEST),
+    ("fusionnet-snemi3d", ""),
+)
+_PACKAGED_HALOS = (32, 48)
+_SECTIONS = 8, 12
+"""Of crops for small and packaged networks."""
 
 
 @dataclass(frozen=True)
@@ -54,166 +78,161 @@ class Call:
     """What was said of one map.
 
     Attributes:
+        round: number of the round.
         kind: `halo`, `normalised` or `good`.
-        data: of the crop; empty for the phantom.
-        seed: of the crop.
+        how: the map was made.
+        data: of the crop.
         block: shape (z, y, x).
-        halo: of its blocks in y and x; -1 for one pass.
+        halo: in y and x, in voxels; 0 for one pass.
+        auto: auto's halo for the crop; 0 where only a lower bound, more than twice `halo`, was measured.
         off: share of the voxels at faces that are more than 8 grey levels from one pass.
-        score: of the faces.
+        score: of the faces in the section.
         excess: of their steps.
-        seamed: whether they are called seams, if the block shape is known.
-        searched: whether seams are called if it is not.
-        period: that was found by the search.
+        seamed: whether it is called, if the block shape is known.
+        searched: whether it is called if it is not.
     """
 
+    round: int
     kind: str
+    how: str
     data: str
-    seed: int
-    block: tuple[int, int, int]
+    block: Zyx
     halo: int
+    auto: int
     off: float
     score: float
     excess: float
     seamed: bool
     searched: bool
-    period: int
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a good map or one that has to be called."""
+        return self.kind == "good" or self.off >= OFF
 
 
-@cache
-def _network(name: str) -> Any:
-    torch.set_num_threads(1)
-    model = load_model_file(resolve_model(name))
-    return model, optimized(model.network, "cpu", "float32")
+@dataclass
+class Crop:
+    """A crop, its map in one pass, and what was said of its maps."""
+
+    number: int
+    data: str
+    raw: NDArray[np.uint8]
+    exact: NDArray[np.uint8]
+    folder: Path
+    calls: list[Call]
+    auto: int = 0
+
+    def call(self, kind: str, how: str, voxels: NDArray[np.uint8], block: Zyx, halo: int) -> None:
+        """Note what is said of a map, with and without its block shape."""
+        path = make_volume(self.folder / f"{how.replace(' ', '-')}.zarr", voxels.shape, voxels=voxels, chunk=block)
+        known, found = (
+            score_map(VolumeRef(str(path)), some, SerialExecutor(), NullProgress()) for some in (block, None)
+        )
+        data = self.data if has_data(self.data) else "phantom"
+        self.calls.append(
+            Call(
+                round=self.number,
+                kind=kind,
+                how=how,
+                data=data,
+                block=block,
+                halo=halo,
+                auto=self.auto,
+                off=off_at_faces(voxels, self.exact, block),
+                score=known.faces[0].score,
+                excess=known.faces[0].excess,
+                seamed=known.is_seamed,
+                searched=found.is_seamed,
+            )
+        )
+
+    def predict(self, model: Path, block: Zyx, halo: str | Zyx) -> NDArray[np.uint8]:
+        """Predict with volseg, in blocks."""
+        lazy = volseg.membrane_probability(da.from_array(self.raw, chunks=block), str(model), halo=halo)
+        return to_uint8(lazy.compute(scheduler="synchronous"))
 
 
-def forward(name: str, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of normalised sections (z, y, x)."""
-    model, network = _network(name)
-    with torch.inference_mode():
-        tiles = torch.from_numpy(np.ascontiguousarray(image))[:, None].to(memory_format=torch.channels_last)
-        probabilities: NDArray[np.float32] = model.probabilities(network(tiles))[:, 0].numpy()
-    return probabilities
-
-
-def crop(data: str, seed: int, side: int, sections: int = SECTIONS) -> NDArray[np.uint8]:
-    """A crop of the phantom or of real EM, if that is there; contrast and brightness vary."""
-    rng, shape = np.random.default_rng(seed), (sections, side, side)
-    if data and (_DATA / data).is_file():
-        volume = tifffile.imread(_DATA / data)
-        start = [int(rng.integers(0, n - m + 1)) for n, m in zip(volume.shape, shape, strict=True)]
-        raw = volume[tuple(slice(a, a + m) for a, m in zip(start, shape, strict=True))].astype(np.float32)
+def small_round(number: int, model: Path, folder: Path) -> list[Call]:
+    """Maps of a network of small reach."""
+    side, block, other = _SHAPES[number % len(_SHAPES)]
+    crop_of = _crop(number, _CROPS[number // 2 % len(_CROPS)], str(model), side, _SECTIONS[0], folder)
+    exact = read_card(str(model)).card.footprint.exact_halo()[1]
+    crop_of.auto = auto = auto_halo(str(model), crop_of.raw, block)
+    crop_of.call("good", "volseg auto", crop_of.predict(model, block, (0, auto, auto)), block, auto)
+    if number % 3:
+        crop_of.call("good", "map_overlap", overlapped(str(model), crop_of.raw, other, exact), other, exact)
     else:
-        raw = make_phantom(shape, seed=seed).raw.astype(np.float32)
-    return np.clip(raw * rng.uniform(0.7, 1.0) + rng.uniform(0, 40), 1, 255).astype(np.uint8)
+        crop_of.call("good", "volseg exact", crop_of.predict(model, other, "exact"), other, exact)
+    stride = read_card(str(model)).card.footprint.stride[1]
+    half = auto // 2 // stride * stride - (number // 4 % 2) * stride
+    crop_of.call("halo", "volseg half", crop_of.predict(model, block, (0, half, half)), block, half)
+    own = ("read", "write")[number % 2]
+    block = ((2, 4, 8)[number % 3], *other[1:])
+    crop_of.call("normalised", f"own {own}", in_blocks(str(model), crop_of.raw, block, exact, own), block, exact)
+    return crop_of.calls
 
 
-def normalised(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Grey values normalised by section."""
-    grey = raw.astype(np.float32)
-    result: NDArray[np.float32] = (grey - grey.mean((1, 2), keepdims=True)) / grey.std((1, 2), keepdims=True)
-    return result
+def packaged_round(number: int, folder: Path) -> list[Call]:
+    """Maps of a packaged network."""
+    turn = number // EVERY
+    model, data = _PACKAGED[turn % len(_PACKAGED)]
+    halo, side = _PACKAGED_HALOS[turn % len(_PACKAGED_HALOS)], (288, 304)[turn % 2]
+    crop_of = _crop(number, data, model, side, _SECTIONS[1], folder)
+    block = (_SECTIONS[1], *((80, 96, 64)[turn % 3],) * 2)
+    crop_of.call("good", "one pass", crop_of.exact, block, 0)
+    wider = in_blocks(model, crop_of.raw[:2], block, 2 * halo)
+    apart = np.abs(wider.astype(int) - crop_of.exact[:2])
+    assert not Tolerance().holds(float((apart <= 1).mean()), float(apart.max())), f"auto may be {2 * halo} or less"
+    crop_of.call("halo", "half", in_blocks(model, crop_of.raw, block, halo), block, halo)
+    crop_of.call("normalised", "own read", in_blocks(model, crop_of.raw, block, 64, "read"), block, 64)
+    return crop_of.calls
 
 
-def in_blocks(
-    name: str, raw: NDArray[np.uint8], block: tuple[int, int, int], halo: int, own: str = ""
-) -> NDArray[np.uint8]:
-    """Predict in blocks, whose context ends at the crop's edges.
+def _crop(number: int, data: str, model: str, side: int, sections: int, folder: Path) -> Crop:
+    raw = crop(data, 9000 + number, side, sections)
+    return Crop(number, data, raw, to_uint8(forward(model, normalised(raw))), folder, [])
 
-    Args:
-        name: of the model.
-        raw: the crop.
-        block: shape (z, y, x).
-        halo: voxels in y and x.
-        own: normalise a block by its own voxels, those that it reads ("read") or writes ("write"); else by section.
+
+def calls_of(number: int, folder: Path) -> list[Call]:
+    """Make the maps of a round, and call each; `folder` holds the networks of `train_small`."""
+    place = folder / f"round-{number}"
+    place.mkdir()
+    if number % EVERY == EVERY - 1:
+        return packaged_round(number, place)
+    return small_round(number, folder / f"{tuple(NETWORKS)[number % len(NETWORKS)]}.safetensors", place)
+
+
+def judged(calls: list[Call]) -> Counter[str]:
+    """Count maps.
+
+    Raises:
+        AssertionError: a good one was called, or one with seams was not.
     """
-    grey, result = normalised(raw), np.empty(raw.shape, np.float32)
-    for z, y, x in product(*(range(0, n, b) for n, b in zip(raw.shape, block, strict=True))):
-        write = tuple(slice(a, min(a + b, n)) for a, b, n in zip((z, y, x), block, raw.shape, strict=True))
-        first = [max(s.start - halo, 0) for s in write[1:]]
-        stop = [min(s.stop + halo, n) for s, n in zip(write[1:], raw.shape[1:], strict=True)]
-        read = (write[0], slice(first[0], stop[0]), slice(first[1], stop[1]))
-        image = grey[read]
-        if own:
-            voxels = raw[read if own == "read" else write].astype(np.float32)
-            image = (raw[read].astype(np.float32) - voxels.mean()) / voxels.std()
-        inside = tuple(slice(s.start - a, s.stop - a) for s, a in zip(write[1:], first, strict=True))
-        result[write] = forward(name, image)[:, *inside]
-    return to_bytes(result)
+    wrong = [one for one in calls if one.counts and one.seamed != (one.kind != "good")]
+    wrong += [one for one in calls if one.kind == "good" and (one.searched or one.off >= OFF)]
+    assert not wrong, wrong
+    counts = Counter(f"{one.kind}, {one.how}" for one in calls if one.counts)
+    counts.update(f"{one.kind}" for one in calls if one.counts)
+    counts.update(f"{one.kind}, called without the block shape" for one in calls if one.counts and one.searched)
+    counts.update("too few voxels off" for one in calls if not one.counts)
+    return counts
 
 
-def to_bytes(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Probabilities as a map stores them."""
-    stored: NDArray[np.uint8] = np.rint(probability * 255).astype(np.uint8)
-    return stored
+def all_calls(seed: int, rounds: int, folder: Path) -> list[Future[list[Call]]]:
+    """The calls of rounds, which two processes make."""
+    pool = ProcessPoolExecutor(2, get_context("spawn"))
+    list(pool.map(train_small, [folder / f"{kind}.safetensors" for kind in NETWORKS], NETWORKS))
+    made = [pool.submit(calls_of, number, folder) for number in range(seed, seed + rounds)]
+    pool.shutdown(wait=False)
+    return made
 
 
-def off_at_faces(probability: NDArray[np.uint8], exact: NDArray[np.uint8], block: tuple[int, int, int]) -> float:
-    """Share of the voxels on both sides of faces in y and x that are more than 8 grey levels from the exact map."""
-    apart = np.abs(probability.astype(int) - exact) > 8
-    faces = [
-        apart.take([i - 1, i], axis).ravel()
-        for axis in (1, 2)
-        for i in range(block[axis], apart.shape[axis], block[axis])
-    ]
-    return float(np.concatenate(faces).mean())
+def campaign(seed: int, rounds: int, folder: Path) -> Campaign:
+    """Call the maps of `rounds` crops."""
+    made = iter(all_calls(seed, rounds, folder))
 
+    def play(_: random.Random, __: Path) -> Counter[str]:
+        return judged(next(made).result())
 
-def call(probability: NDArray[Any], block: tuple[int, int, int]) -> tuple[float, float, bool, bool, int]:
-    """Score, excess, whether it is seamed, whether it is without the block shape, and the period found so."""
-    level = grey_level(probability)
-    windows = [plane_steps(probability, axis, level=level) for axis in (0, 1, 2)]
-    known, found = score_faces(windows, block), search_faces(windows, probability.shape)
-    best = found[0]
-    return (
-        known[0].score, known[0].excess, any(one.is_seam for one in known), any(one.is_seam for one in found),
-        best.period[0],
-    )  # fmt: skip
-
-
-def calls_of(
-    seed: int, kinds: tuple[str, ...] = ("good", "halo", "normalised"), side: int = 0, period: int = 0
-) -> list[Call]:
-    """Make the maps of one crop, of a size and with blocks that its seed chooses if none are given, and call each."""
-    name, data = _CROPS[seed % len(_CROPS)]
-    side, period = side or SIDES[seed % len(SIDES)], period or PERIODS[seed // 2 % len(PERIODS)]
-    halo = HALOS[seed // 3 % len(HALOS)]
-    # The smaller the errors, the more of a map shows them; a real one is far larger.
-    sections = SECTIONS if halo < 48 else 2 * SECTIONS
-    block = (sections, period, period)
-    raw = crop(data, 5000 + seed, side, sections)
-    exact = to_bytes(forward(name, normalised(raw)))
-    maps: list[tuple[str, tuple[int, int, int], int, NDArray[np.uint8]]] = []
-    if "good" in kinds:
-        maps.append(("good", block, -1, exact))
-    if "halo" in kinds:
-        maps.append(("halo", block, halo, in_blocks(name, raw, block, halo)))
-    if "normalised" in kinds:
-        block = ((1, 2, 3, sections)[seed % 4], period, period)
-        own = ("read", "write")[seed // 2 % 2]
-        maps.append(("normalised", block, _MARGIN, in_blocks(name, raw, block, _MARGIN, own)))
-    return [
-        Call(kind, data, seed, block, halo, off_at_faces(volume, exact, block), *call(volume, block))
-        for kind, block, halo, volume in maps
-    ]
-
-
-def main(path: str = "") -> None:
-    """Make all maps, print what was said of each, and write them as JSON."""
-    tasks = [*((seed, ("good", "halo", "normalised")) for seed in range(26)), *((s, ("good",)) for s in range(26, 42))]
-    calls: list[Call] = []
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        for some in pool.map(calls_of, *zip(*tasks, strict=True)):
-            calls += some
-            for one in some:
-                print(json.dumps(asdict(one)), flush=True)  # noqa: T201
-    if path:
-        Path(path).write_text(json.dumps([asdict(one) for one in calls]))
-    for kind in ("good", "halo", "normalised"):
-        some = [one for one in calls if one.kind == kind and (kind == "good" or one.off >= 0.01)]
-        counts = Counter((one.seamed, one.searched) for one in some)
-        print(kind, len(some), dict(counts), min(o.score for o in some), max(o.score for o in some))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return run_campaign("seam_calls", seed, rounds, folder, play)
