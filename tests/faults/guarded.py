@@ -107,6 +107,7 @@ def _play(act: Callable[[], object], folder: Path, log: Path, seconds: float) ->
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    sys.stdout = sys.stderr = os.fdopen(file, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(folder)
     sys.argv = ["volseg"]
     faulthandler.register(signal.SIGPROF, file=file, chain=True)

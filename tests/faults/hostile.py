@@ -72,7 +72,7 @@ def make_folder(folder: Path, *, computed: bool = True) -> None:
     make_targets(folder, model)
     make_volume(folder / "raw.zarr", SHAPE, chunk=(1, 16, 16))
     make_volume(folder / "mask.zarr", SHAPE, voxels=np.ones(SHAPE, np.uint8))
-    tifffile.imwrite(folder / "labels.tif", (blobs(SHAPE) > 128).astype(np.uint16))
+    tifffile.imwrite(folder / "labels.tif", (blobs(SHAPE) > 128).astype(np.uint16), photometric="minisblack")
     network = load_model_file(model).network
     torch.save(network.state_dict(), folder / "weights.pt")
     for name in ("done.zarr", "half.zarr"):

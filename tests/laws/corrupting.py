@@ -220,8 +220,9 @@ def cut_metadata(target: Path, rng: random.Random, other: Path) -> None:
 
 
 def take_metadata_of_another_map(target: Path, rng: random.Random, other: Path) -> None:
-    path = rng.choice(metadata(target))
-    path.write_bytes((other / path.relative_to(target)).read_bytes())
+    theirs = {path: (other / path.relative_to(target)).read_bytes() for path in sorted(metadata(target))}
+    path = rng.choice([path for path, content in theirs.items() if content != path.read_bytes()])
+    path.write_bytes(theirs[path])
 
 
 def replace_in_metadata(target: Path, rng: random.Random, other: Path) -> None:

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volseg.errors import TargetError
-from volseg.storage import Journal, Mark, marks, read_marks
+from volseg.storage import Journal, Mark, RecordError, marks, read_marks, read_record
+from volseg.storage.journal import journal_runs
 from volseg.storage.marks import JOURNAL_FORMAT, RECORD_BYTES, MarkDecoder, MarkEncoder
 from volseg.storage.publish import staged
 from volseg.testing.factories import make_volume, read_volume
+from volseg.testing.targets import make_target, noise_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,3 +167,12 @@ def test_a_target_that_is_being_written_is_not_replaced(tmp_path: Path) -> None:
     replace(path)
     assert read_volume(path).shape == (2, 16, 16)
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.zarr"]
+
+
+def test_a_journal_names_its_run_and_another_record_beside_it_is_refused(tmp_path: Path) -> None:
+    target, other = (make_target(tmp_path / f"{n}.zarr", noise_record(block=(n, 16, 32))) for n in (1, 2))
+    run = read_record(target).digest
+    assert journal_runs(target / "0" / ".volseg") == {run}
+    (target / "zarr.json").write_bytes((other / "zarr.json").read_bytes())
+    with pytest.raises(RecordError, match=f"is that of another map: its journal is of the run {run}; put"):
+        read_record(target)

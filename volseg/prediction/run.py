@@ -242,7 +242,7 @@ def _run(
     folder = targets[0].journal
     planned = mask.count if mask else grid.count
     reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files, spec.missing_chunks)
-    with Journal(folder, is_locked=True) as journal:
+    with Journal(folder, run=record.digest, is_locked=True) as journal:
         for table in constants.tables:
             write_table(folder, table)
         if rule.census is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder
 from volseg.storage.lock import in_use, lock_file
-from volseg.storage.marks import JOURNAL_FORMAT, RECORD_BYTES, MarkDecoder, MarkEncoder
+from volseg.storage.marks import JOURNAL_FORMAT, RECORD_BYTES, MarkDecoder, MarkEncoder, run_of_header
 from volseg.system import held_signals
 
 if TYPE_CHECKING:
@@ -73,11 +73,12 @@ def _is_at(path: Path, file: TextIO) -> bool:
 class Journal:
     """The only writer of a target's marks."""
 
-    def __init__(self, folder: Path, *, is_locked: bool = False) -> None:
+    def __init__(self, folder: Path, *, run: str = "", is_locked: bool = False) -> None:
         """Start a new segment.
 
         Args:
             folder: of the journal.
+            run: digest of the run's record.
             is_locked: the caller holds `lock_journal`; else it is held until the journal is closed.
 
         Raises:
@@ -94,7 +95,7 @@ class Journal:
             last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
             self._segment = (folder / f"journal-{last + 1:04d}.marks").open("xb")
             self._encoder = MarkEncoder()
-            self._append(self._encoder.header())
+            self._append(self._encoder.header(run))
             sync_folder(folder)
             sync_folder(folder.parent)
         except OSError as error:
@@ -219,6 +220,15 @@ def read_marks(folder: Path, on_damage: Callable[[Path, int], None] = lambda seg
                     _refuse_format(decoder.format, segment)
         if decoder.damaged:
             on_damage(segment, decoder.damaged)
+
+
+def journal_runs(folder: Path) -> set[str]:
+    """Digests of the records of the runs that wrote a journal: one, unless the record beside it is another's."""
+    runs = set()
+    for segment in _segments(folder):
+        with segment.open("rb") as file:
+            runs.add(run_of_header(file.read(RECORD_BYTES)))
+    return runs - {""}
 
 
 def journal_changed(folder: Path) -> float | None:

@@ -1,6 +1,6 @@
 """Marks of completed blocks as bytes: records of 72 bytes, each with a checksum of its own.
 
-    header   kind 0, format, "volseg journal"
+    header   kind 0, format, "volseg journal of RUN", the digest of the run's record
     text     kind 1, number, text        a worker or a reason to skip, which later marks name by its number
     mark     kind 2, ...
     more     kind 3, number, text        the next part of a text of more than 56 bytes
@@ -85,9 +85,10 @@ class MarkEncoder:
         self._texts = {"": 0}
 
     @staticmethod
-    def header() -> bytes:
-        """The first record of a segment."""
-        return _record(_TEXT_RECORD.pack(_HEADER, len(_TITLE), JOURNAL_FORMAT, _TITLE))
+    def header(run: str = "") -> bytes:
+        """The first record of a segment; `run` is the digest of the run's record."""
+        title = _TITLE + (f" of {run}".encode() if run else b"")
+        return _record(_TEXT_RECORD.pack(_HEADER, len(title), JOURNAL_FORMAT, title))
 
     def encode(self, marks: Iterable[Mark]) -> bytes:
         """The records of some marks."""
@@ -116,6 +117,15 @@ class MarkEncoder:
                     bytes.fromhex(mark.file_digest),
                 )
             )
+
+
+def run_of_header(content: bytes) -> str:
+    """The run of a segment, from its first record; empty if it is damaged, or names none."""
+    body = content[: RECORD_BYTES - _CHECKSUM.size]
+    if len(content) != RECORD_BYTES or content != _record(body) or body[0] != _HEADER:
+        return ""
+    _, length, _, title = _TEXT_RECORD.unpack(body)
+    return str(title[:length].decode(errors="replace").partition(" of ")[2])
 
 
 class MarkDecoder:

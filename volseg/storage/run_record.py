@@ -14,6 +14,7 @@ from volseg.config.base import FrozenModel
 from volseg.errors import TargetError, redact
 from volseg.registry import NORMALIZATIONS
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
+from volseg.storage.journal import journal_runs
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
@@ -247,9 +248,19 @@ def read_record(path: Path) -> RunRecord:
     """Read the run record of a target.
 
     Raises:
-        RecordError: the path is not a target, or the record was changed.
+        RecordError: the path is not a target, or the record was changed, or is that of another map.
         TargetError: another version of volseg wrote it.
     """
+    record = _parse_record(path)
+    if others := journal_runs(path / "0" / ".volseg") - {record.digest}:
+        raise RecordError(
+            f"the run record in {path} is that of another map: its journal is of the run {others.pop()}; put the "
+            "map's own zarr.json back, or start again with --overwrite"
+        )
+    return record
+
+
+def _parse_record(path: Path) -> RunRecord:
     try:
         attributes = parse_object((path / "zarr.json").read_bytes())["attributes"]
         return RunRecord.from_attributes(attributes["volseg"])

@@ -104,7 +104,7 @@ def make_target(
     volumes = [open_target(path), *([open_target(path / UNCERTAINTY)] if record.settings.uncertainty else [])]
     numbers = [number for number in record.grid.numbers() if number not in unmarked]
     for part in range(segments):
-        with Journal(volumes[0].journal) as journal:
+        with Journal(volumes[0].journal, run=record.digest) as journal:
             for mark in _written(VolumeSink(tuple(volumes)), record, numbers[part::segments], seed, empty):
                 journal.mark(mark)
     write_table(volumes[0].journal, _TABLE)

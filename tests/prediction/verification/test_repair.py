@@ -40,6 +40,8 @@ def test_a_repair_of_metadata_keeps_what_others_added(target: Path) -> None:
     document["attributes"]["mine"] = 1
     multiscale = document["attributes"]["ome"]["multiscales"][0]
     multiscale["datasets"].append({"path": "1", "coordinateTransformations": []})
+    (target / "1").mkdir()
+    (target / "1" / "zarr.json").write_bytes((target / "0" / "zarr.json").read_bytes())
     document["attributes"]["ome"]["multiscales"].append({"name": "another"})
     document["attributes"]["ome"]["omero"] = {"channels": []}
     wanted = json.dumps(document)

@@ -18,6 +18,7 @@ from volseg.prediction.verification.report import EXAMPLES, Fault, Faults, NullV
 from volseg.storage import MARK_ENTRY, Journal, Mark, MarkTable, open_target, read_record
 from volseg.storage.marks import digest_of
 from volseg.testing.doubles import NoteRecorder
+from volseg.testing.journals import keep_marks
 from volseg.testing.targets import make_target, noise_record
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ def test_a_record_of_another_format_is_not_verified(target: Path) -> None:
     record = read_record(target).model_copy(update={"format": 99})
     document["attributes"]["volseg"] = record.to_attributes()
     (target / "zarr.json").write_text(json.dumps(document))
+    keep_marks(target, lambda mark: True)  # in a journal that names no run
     with pytest.raises(TargetError, match="with format 99, and this is volseg"):
         verified(target)
 
