@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry, Target
 
+_MAX_BYTES = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class DoneBlocks:
@@ -65,7 +67,7 @@ def done_blocks(journal: Path, count: int, *, accepts_missing: bool = True) -> D
         states = ((done, is_done), (empty, is_done and mark.skipped == EMPTY), (lacking, is_done and mark.absent > 0))
         for blocks, holds in states:
             (blocks.add if holds else blocks.discard)(mark.block)
-        sizes[mark.block] = NO_SHARDS if mark.skipped or not is_done else mark.bytes
+        sizes[mark.block] = NO_SHARDS if mark.skipped or not is_done else min(mark.bytes, _MAX_BYTES)
     return DoneBlocks(done, len(empty), sizes, sum(damaged), lacking)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import TargetLostError
-from volseg.storage import RunRecord, Written, joint_digest, read_record
+from volseg.storage import RunRecord, Written, joint_digest, read_metadata, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,7 +79,7 @@ class FencedSink:
     def _check(self) -> None:
         """Parse the record only if the bytes of the target's metadata changed."""
         try:
-            metadata = (self.path / "zarr.json").read_bytes()
+            metadata = read_metadata(self.path / "zarr.json")
         except OSError:
             metadata = b""
         if not metadata or metadata not in self._accepted:

@@ -14,6 +14,7 @@ from volseg.storage.lock import in_use, is_locked, locked
 from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, MarkTable, journal_state, read_mark_table
 from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
+from volseg.storage.metadata_file import read_metadata
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
 from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
@@ -116,6 +117,7 @@ __all__ = [
     "read_failures",
     "read_mark_table",
     "read_marks",
+    "read_metadata",
     "read_record",
     "read_table",
     "refuse_overlap",

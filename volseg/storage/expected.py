@@ -16,6 +16,7 @@ from zarr.storage import LocalStore, StorePath
 
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder, write_synced
+from volseg.storage.metadata_file import read_metadata
 from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.place import Place
 from volseg.storage.shards import NATIVE
@@ -69,7 +70,7 @@ def metadata_faults(path: Path, record: RunRecord) -> list[MetadataFault]:
     for file, fresh in _fresh_files(record).items():
         expected = json.loads(fresh)
         try:
-            found = parse_object((path / file).read_bytes())
+            found = parse_object(read_metadata(path / file))
         except FileNotFoundError:
             faults.append(MetadataFault(file, "is missing", _content(path, file, {}, fresh, record)))
             continue

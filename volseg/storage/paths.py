@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import TargetError
+from volseg.storage.metadata_file import read_metadata
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
@@ -170,6 +171,6 @@ def _own_children(folder: Path, document: Mapping[str, Any]) -> set[str]:
 def _read_json(path: Path) -> Mapping[str, Any]:
     """A JSON object; empty if there is none."""
     try:
-        return parse_object(path.read_bytes())
+        return parse_object(read_metadata(path))
     except (OSError, ValueError):
         return {}

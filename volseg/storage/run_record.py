@@ -6,7 +6,7 @@ import json
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, ValidationError, model_validator
 from xxhash import xxh3_64_hexdigest
 
 from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
@@ -15,6 +15,7 @@ from volseg.errors import TargetError, redact
 from volseg.registry import NORMALIZATIONS
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.journal import journal_runs
+from volseg.storage.metadata_file import read_metadata
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
@@ -174,6 +175,13 @@ class Settings(FrozenModel):
     uncertainty: bool = False
     """Whether the standard deviation of the estimates is written too."""
 
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Settings:
+        sizes = tuple(zip(self.block, self.shard, self.chunk, strict=True))
+        if any(min(some) < 1 for some in sizes) or any(b % s or s % c for b, s, c in sizes):
+            raise ValueError("blocks must consist of whole shards, and shards of whole chunks")
+        return self
+
 
 class RunRecord(FrozenModel):
     """Everything that the bytes of a run depend on."""
@@ -239,7 +247,7 @@ def _checksum(attributes: Mapping[str, Any]) -> str:
 def is_target(path: Path) -> bool:
     """Whether a path is the target of a run."""
     try:
-        return "volseg" in parse_object((path / "zarr.json").read_bytes())["attributes"]
+        return "volseg" in parse_object(read_metadata(path / "zarr.json"))["attributes"]
     except (OSError, KeyError, TypeError, ValueError):
         return False
 
@@ -262,7 +270,7 @@ def read_record(path: Path) -> RunRecord:
 
 def _parse_record(path: Path) -> RunRecord:
     try:
-        attributes = parse_object((path / "zarr.json").read_bytes())["attributes"]
+        attributes = parse_object(read_metadata(path / "zarr.json"))["attributes"]
         return RunRecord.from_attributes(attributes["volseg"])
     except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path} has no run record; name the target of a `volseg predict`") from error

@@ -100,6 +100,8 @@ def open_folder(path: Path, options: ReadOptions, values: Values) -> FolderStack
             foreign_format(str(path))
             or f"{path} is not a Zarr, and holds no .tif, .tiff, .png or .jpg section; check the path"
         )
+    if odd := [f for f in files if not f.is_file()]:
+        raise SourceError(f"{odd[0]} is a pipe, a device or a broken link, and no section; take it out of the folder")
     if values == "labels" and any(f.suffix.lower() in _JPEG for f in files):
         raise SourceError(f"{path} holds JPEG sections, whose values are not exact; save labels as PNG or TIFF")
     if options.axes is not None or options.channel is not None:

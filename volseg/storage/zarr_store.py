@@ -15,6 +15,7 @@ from obstore.exceptions import PermissionDeniedError
 from zarr.storage import LocalStore, ObjectStore
 
 from volseg.errors import SourceError
+from volseg.storage.metadata_file import read_metadata
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def read_bytes(store: LocalStore | RemoteStore, key: str) -> bytes | None:
     try:
         if isinstance(store, LocalStore):
             _refuse_large((store.root / key).stat().st_size, key)
-            return (store.root / key).read_bytes()
+            return read_metadata(store.root / key)
         answer = obstore.get(store.store, key)
         _refuse_large(answer.meta["size"], key)
         return bytes(answer.bytes())

@@ -115,7 +115,7 @@ def _refuse_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             files = {name.partition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # damaged names raise ValueError
         return
     for file, (kind, expression) in _ARCHIVES.items():
         if file in files:
