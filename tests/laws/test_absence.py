@@ -216,9 +216,11 @@ def test_the_census_of_the_start_counts_for_a_resume_also_if_its_file_is_lost(
     run(raw, tmp_path / "out.zarr", model)
     folder = open_target(tmp_path / "out.zarr").journal
     (census,) = folder.glob("chunks-*.bin")
-    census.unlink()
-    run(raw, tmp_path / "out.zarr", model, resume=True)
-    assert census.exists()
+    content = census.read_bytes()
+    for damage in (content[:-1], content[::-1], b"", None):
+        census.unlink() if damage is None else census.write_bytes(damage)
+        run(raw, tmp_path / "out.zarr", model, resume=True)
+        assert census.read_bytes() == content
     census.unlink()
     (raw / CHUNK).unlink()
     with pytest.raises(ResumeError, match=r"lacks others than at the start \(0 then, 1 found\)"):

@@ -136,3 +136,16 @@ def test_a_section_that_changes_while_a_stack_is_decoded_is_noticed(
     monkeypatch.setattr(unpacked_stack, "_slabs", slabs)
     with pytest.raises(SourceError, match="has changed"):
         open_readable(str(path)).read(Box.of_shape((2, 8, 8)))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}\n", b"\xff", b'{"start": [0, 0, 0], "stop": 1}\n', b"[" * 100_000])
+def test_a_damaged_census_is_refused_and_written_again(tmp_path: Path, damage: bytes) -> None:
+    census = take_census(volume_of(tmp_path / "a", "nested"), WHOLE)
+    census.write(tmp_path)
+    (file,) = tmp_path.glob("chunks-*.bin")
+    content = file.read_bytes()
+    file.write_bytes(damage)
+    with pytest.raises(TargetError, match="chunks-"):
+        read_census(tmp_path, census.digest)
+    census.write(tmp_path)
+    assert file.read_bytes() == content

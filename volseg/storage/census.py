@@ -12,6 +12,7 @@ import re
 import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -84,13 +85,17 @@ class Census:
         return json.dumps({"start": self.span.start, "stop": self.span.stop}).encode() + b"\n"
 
     def write(self, folder: Path) -> None:
-        """Write the bits, if there are any, under their digest; the file appears whole, and is on the disk.
+        """Write the bits, if there are any, under their digest, unless they are there; whole, and on the disk.
 
         Raises:
             TargetError: it cannot be written.
         """
-        if self.bits is None or (path := _path(folder, self.digest)).exists():
+        if self.bits is None:
             return
+        with suppress(TargetError):  # a damaged file would fail every block
+            read_census(folder, self.digest)
+            return
+        path = _path(folder, self.digest)
         partial_path = path.with_suffix(f".{os.getpid()}.partial")
         try:
             partial_path.unlink(missing_ok=True)
@@ -114,7 +119,7 @@ def read_census(folder: Path, digest: str) -> Census:
     except Exception as error:  # of JSON, of zlib, of a box
         raise TargetError(f"cannot read the census of chunks in {path}: {error}; rerun with --resume") from error
     if census.digest != digest:
-        raise TargetError(f"the census of chunks in {path} is damaged; delete the file and rerun with --resume")
+        raise TargetError(f"the census of chunks in {path} is damaged; rerun with --resume")
     return census
 
 

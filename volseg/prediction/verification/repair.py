@@ -85,7 +85,6 @@ def put_back(path: Path, record: RunRecord, found: Survey) -> int:
     """
     for fault in found.metadata:
         restore_metadata(path, fault)
-    census = found.damaged["census"].examples if "census" in found.damaged else []
     try:
         for name in (*found.stale, *found.half_written):
             _delete(path / name)
@@ -93,8 +92,6 @@ def put_back(path: Path, record: RunRecord, found: Survey) -> int:
             _delete(obstacle)
         for name in found.stale:
             _remove_empty((path / name).parent)
-        for lost in census:  # a run writes it only if it is not there
-            (path / lost.path).unlink(missing_ok=True)
     except OSError as error:
         raise TargetError(f"cannot delete {error.filename}: {error.strerror}") from error
     return len(found.stale) + len(found.half_written)
