@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SHAPE, CHEAP, REAL = (24, 96, 128), (1, 32, 32), (4, 96, 128)
+SHAPE, CHEAP, REAL = (12, 96, 128), (1, 32, 32), (1, 96, 128)
 KILLS = 10
 """In one round, which is one map."""
 REAL_EVERY = 10
