@@ -7,6 +7,7 @@ from volseg.blocks.footprint import Footprint
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
 from volseg.blocks.parse import format_zyx, is_voxel_size, parse_roi, parse_zyx
+from volseg.blocks.pyramid import Level, PyramidGrid, coarser_box, coarser_place, level_factors, pyramid_levels
 from volseg.blocks.read_amplification import boxes_along, count_chunk_decodes, read_amplification, union_read_box
 from volseg.blocks.tiling import Tiling
 
@@ -15,20 +16,26 @@ __all__ = [
     "BlockSet",
     "Box",
     "Footprint",
+    "Level",
     "LevelScale",
+    "PyramidGrid",
     "Tiling",
     "Zyx",
     "ZyxFloat",
     "boxes_along",
     "ceil_to",
+    "coarser_box",
+    "coarser_place",
     "count_chunk_decodes",
     "floor_to",
     "format_zyx",
     "is_voxel_size",
+    "level_factors",
     "mirror_index",
     "mirror_span",
     "parse_roi",
     "parse_zyx",
+    "pyramid_levels",
     "read_amplification",
     "to_zyx",
     "union_read_box",

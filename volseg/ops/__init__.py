@@ -1,6 +1,7 @@
 """Pure functions of numpy arrays."""
 
 from volseg.ops.boundaries import boundaries
+from volseg.ops.downsample import downsample_mean, downsample_mode
 from volseg.ops.ensemble import RunningMean
 from volseg.ops.normalize import (
     Grey,
@@ -20,6 +21,8 @@ __all__ = [
     "RunningMean",
     "Statistics",
     "boundaries",
+    "downsample_mean",
+    "downsample_mode",
     "moments",
     "normalize",
     "read_reflected",
