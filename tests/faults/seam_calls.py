@@ -156,8 +156,8 @@ class Crop:
 def small_round(number: int, model: Path, folder: Path) -> list[Call]:
     """Maps of a network of small reach."""
     side, block, other = _SHAPES[number % len(_SHAPES)]
-    crop_of = _crop(number, _CROPS[number // 2 % len(_CROPS)], str(model), side, _SECTIONS[0], folder)
     exact = read_card(str(model)).card.footprint.exact_halo()[1]
+    crop_of = _crop(number, _CROPS[number // 2 % len(_CROPS)], str(model), side, _SECTIONS[0], folder, exact)
     crop_of.auto = auto = auto_halo(str(model), crop_of.raw, block)
     crop_of.call("good", "volseg auto", crop_of.predict(model, block, (0, auto, auto)), block, auto)
     if number % 3:
@@ -189,9 +189,12 @@ def packaged_round(number: int, folder: Path) -> list[Call]:
     return crop_of.calls
 
 
-def _crop(number: int, data: str, model: str, side: int, sections: int, folder: Path) -> Crop:
+def _crop(number: int, data: str, model: str, side: int, sections: int, folder: Path, halo: int = 0) -> Crop:
+    """A crop, and its map in one pass, mirrored by `halo` voxels in y and x."""
     raw = crop(data, 9000 + number, side, sections)
-    return Crop(number, data, raw, to_uint8(forward(model, normalised(raw))), folder, [])
+    grey = np.pad(normalised(raw), ((0, 0), (halo, halo), (halo, halo)), mode="reflect")
+    whole = forward(model, grey)[:, halo : halo + side, halo : halo + side]
+    return Crop(number, data, raw, to_uint8(whole), folder, [])
 
 
 def calls_of(number: int, folder: Path) -> list[Call]:
