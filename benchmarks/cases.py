@@ -14,8 +14,8 @@ from volseg.blocks import Box
 from volseg.models import packaged_models, read_card
 from volseg.phantom import make_phantom
 from volseg.storage import open_stack
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.testing.factories import VOXEL_NM, make_model
 
 SIDE, DEPTH = 1024, 32

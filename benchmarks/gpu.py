@@ -37,8 +37,8 @@ from volseg.ops import normalize
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.storage import read_record
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.testing.factories import VOXEL_NM, blobs, make_model
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import VolumeRef, read_record
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.testing.doubles import address_of, copy_block
 from volseg.testing.factories import VOXEL_NM, blobs, make_model
 

@@ -37,7 +37,7 @@ from volseg.config import PredictConfig, validate
 from volseg.models.model import Model, load_model_file
 from volseg.ops import normalize
 from volseg.prediction.prepare import prepare
-from volseg.prediction.run import Summary, execute
+from volseg.prediction.run import execute
 from volseg.prediction.worker import RunRef, pipeline_of
 from volseg.storage import VolumeRef, open_target, open_volume, read_record, read_table
 from volseg.testing.doubles import address_of
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from volseg.prediction.summary import Summary
     from volseg.storage import RunRecord
 
 THREADS = 2

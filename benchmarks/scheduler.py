@@ -22,8 +22,8 @@ from benchmarks.record import record
 from volseg.blocks import BlockSet
 from volseg.cluster import Executor, NullProgress, connect, run_blocks
 from volseg.storage import Journal, Mark, read_marks
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.testing.doubles import copy_block, report
 from volseg.testing.factories import make_volume
 

@@ -19,8 +19,8 @@ from volseg.blocks import Box
 from volseg.models import read_card
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import VolumeRef, open_volume, read_record
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.testing.factories import VOXEL_NM, blobs, make_model
 
 SECTIONS = (50, 50_000)

@@ -26,8 +26,8 @@ from volseg.blocks import Box
 from volseg.config import TrainConfig
 from volseg.models.registry import build_network
 from volseg.phantom import make_phantom
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.system import available_cpus
 from volseg.training.run import train
 

@@ -43,8 +43,8 @@ from volseg.ops import to_uint8
 from volseg.prediction import worker
 from volseg.prediction.worker import RunRef, compute_block
 from volseg.storage import VolumeRef, read_record
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.testing.factories import (
     blobs,
     float32_tolerance,

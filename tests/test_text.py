@@ -17,8 +17,8 @@ from volseg.models.catalog import model_details
 from volseg.models.registry import NETWORKS, build_network
 from volseg.registry import LOSSES, NORMALIZATIONS
 from volseg.storage import open_volume
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.testing.factories import make_model, make_volume
 from volseg.text import counted, did_you_mean
 

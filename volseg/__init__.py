@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from volseg.evaluation.evaluate import MapScores as MapScores
     from volseg.evaluation.metrics import InstanceScores as InstanceScores
     from volseg.models.model import Model as Model
-    from volseg.prediction.run import Summary as Summary
+    from volseg.prediction.summary import Summary as Summary
     from volseg.prediction.verification.report import VerifyReport as VerifyReport
     from volseg.training.trainer import TrainingResult as TrainingResult
     from volseg.view import Session as Session
@@ -58,7 +58,7 @@ _RESULTS = {
     "MapScores": "volseg.evaluation.evaluate",
     "Model": "volseg.models.model",
     "Session": "volseg.view",
-    "Summary": "volseg.prediction.run",
+    "Summary": "volseg.prediction.summary",
     "TrainingResult": "volseg.training.trainer",
     "VerifyReport": "volseg.prediction.verification.report",
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from volseg.evaluation.metrics import InstanceScores
     from volseg.inference import Device, Precision
     from volseg.models.model import Model
-    from volseg.prediction.run import Summary
+    from volseg.prediction.summary import Summary
     from volseg.prediction.verification.report import VerifyProgress, VerifyReport
     from volseg.training.job import ProgressReporter
     from volseg.training.trainer import TrainingResult

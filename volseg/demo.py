@@ -27,8 +27,8 @@ from volseg.plots.panel import save_panel
 from volseg.prediction.prepare import prepare
 from volseg.prediction.run import execute
 from volseg.storage import local_output, open_volume
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.training.run import train
 
 if TYPE_CHECKING:

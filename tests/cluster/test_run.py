@@ -15,8 +15,8 @@ from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
 from volseg.errors import ClusterError
 from volseg.pipeline import BlockReport
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.testing.doubles import (
     MarkRecorder,
     NoteRecorder,

@@ -17,8 +17,8 @@ from volseg.evaluation import evaluate as evaluation
 from volseg.evaluation.evaluate import EvaluateOptions, evaluate, evaluate_instances, evaluate_map
 from volseg.evaluation.metrics import PixelCounts, instance_scores, pixel_scores, section_scores
 from volseg.phantom import make_phantom
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.testing.factories import make_volume, read_volume
 
 if TYPE_CHECKING:

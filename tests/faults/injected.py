@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Box
     from volseg.ops import Grey
     from volseg.pipeline import BlockReport
-    from volseg.prediction.run import Summary
+    from volseg.prediction.summary import Summary
 
 SHAPE, BLOCK, BLOCKS = (6, 64, 64), (1, 32, 32), 24
 WINDOW = {"serial": 1, "local": 8}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-    from volseg.prediction.run import Summary
+    from volseg.prediction.summary import Summary
 
 SHAPE = (4, 64, 64)
 CHUNK = "0/c/1/1/1"

@@ -18,10 +18,11 @@ from volseg.blocks import Box
 from volseg.cli.main import main
 from volseg.errors import TargetError
 from volseg.storage import Journal, Mark
+from volseg.storage.create import create_volume
 from volseg.storage.marks import RECORD_BYTES
 from volseg.storage.place import Place
 from volseg.storage.publish import staged
-from volseg.storage.target import create_volume, open_target
+from volseg.storage.target import open_target
 from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import make_volume
 
@@ -210,7 +211,7 @@ import numpy as np
 import volseg.storage.durable
 from volseg.blocks import Box
 from volseg.storage import Journal, Mark, Place, open_target, read_marks
-from volseg.storage.target import create_volume
+from volseg.storage.create import create_volume
 
 PLACE = Place.of_nm((1.0, 1.0, 1.0))
 EVENTS = {"os.rename", "os.mkdir", "os.remove", "open"}

@@ -45,7 +45,7 @@ from volseg.pipeline import BlockPipeline, EnsembleMember, process_block
 from volseg.prediction.sink import VolumeSink
 from volseg.storage import open_volume, open_target
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
+from volseg.storage.create import create_volume
 
 model, raw, out, slots = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 header, volume = read_card(model), open_volume(raw)

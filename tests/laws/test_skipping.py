@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.cluster.dask_executor import DaskExecutor
-    from volseg.prediction.run import Summary
+    from volseg.prediction.summary import Summary
 
 SHAPE = (1, 64, 160)
 BLOCKS = {(y, x) for y in range(2) for x in range(5)}

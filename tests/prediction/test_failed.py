@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.pipeline import BlockReport
-    from volseg.prediction.run import Summary
+    from volseg.prediction.summary import Summary
 
 SHAPE = (8, 32, 32)
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from volseg.errors import ConfigError, SourceError
 from volseg.storage import Place, ReadOptions, open_readable, open_stack, open_volume, place_of
 from volseg.storage.convert import convert_volume
-from volseg.storage.target import create_volume
+from volseg.storage.create import create_volume
 from volseg.storage.units import length_nm
 from volseg.storage.zarr_metadata import read_metadata
 from volseg.testing.factories import make_volume

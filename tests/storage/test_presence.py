@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from volseg.blocks import BlockGrid, Box
+from volseg.blocks import BlockGrid, Box, PyramidGrid
 from volseg.storage import presence
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
 from volseg.storage.presence import NO_SHARDS, UNKNOWN_SIZE, ShardCheck
-from volseg.storage.target import Target, create_volume
+from volseg.storage.pyramid import Pyramid
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from volseg.storage.target import Target
 
 SHAPE, BLOCK, SHARD = (3, 40, 70), (2, 32, 64), (1, 16, 32)
 
@@ -44,7 +47,7 @@ def written(folder: Path, channels: tuple[str, ...], region: Box | None) -> tupl
 
 
 def lost(targets: list[Target], grid: BlockGrid, sizes: np.ndarray) -> list[int]:
-    with ShardCheck(targets, grid, sizes) as check:
+    with ShardCheck(Pyramid(PyramidGrid(grid), (tuple(targets),)), sizes) as check:
         return check.lost()
 
 

@@ -13,11 +13,12 @@ import zarr
 from volseg.blocks import Box
 from volseg.errors import TargetError
 from volseg.storage import open_target
+from volseg.storage.create import create_volume
 from volseg.storage.marks import digest_of
 from volseg.storage.paths import refuse_other_content
 from volseg.storage.place import Place
 from volseg.storage.publish import staged
-from volseg.storage.target import create_volume, voxel_digest
+from volseg.storage.target import voxel_digest
 from volseg.testing.factories import blobs, make_volume
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import zarr
 
 from volseg.errors import ConfigError, SourceError
 from volseg.storage import open_volume
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.storage.zarr_metadata import read_metadata
 from volseg.storage.zarr_node import read_node
 

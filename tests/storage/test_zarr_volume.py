@@ -18,8 +18,8 @@ from volseg.blocks import Box
 from volseg.errors import ConfigError, SourceError
 from volseg.ops import Normalization, moments
 from volseg.storage import open_volume, volume_fingerprint
+from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.target import create_volume
 from volseg.storage.zarr_metadata import channel_names
 from volseg.testing.factories import blobs, constants_of, make_volume
 

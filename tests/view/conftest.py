@@ -8,8 +8,8 @@ import pytest
 
 from volseg.blocks import Box, Footprint, Zyx, ZyxFloat
 from volseg.storage import UNCERTAINTY, ModelEntry, Place, RunRecord, Settings, SourceEntry, create_target, open_target
+from volseg.storage.create import create_volume
 from volseg.storage.run_record import FORMAT, NUMERICS
-from volseg.storage.target import create_volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,11 +7,20 @@ from volseg.blocks.footprint import Footprint
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
 from volseg.blocks.parse import format_zyx, is_voxel_size, parse_roi, parse_zyx
-from volseg.blocks.pyramid import Level, PyramidGrid, coarser_box, coarser_place, level_factors, pyramid_levels
+from volseg.blocks.pyramid import (
+    MAX_LEVELS,
+    Level,
+    PyramidGrid,
+    coarser_box,
+    coarser_place,
+    level_factors,
+    pyramid_levels,
+)
 from volseg.blocks.read_amplification import boxes_along, count_chunk_decodes, read_amplification, union_read_box
 from volseg.blocks.tiling import Tiling
 
 __all__ = [
+    "MAX_LEVELS",
     "BlockGrid",
     "BlockSet",
     "Box",

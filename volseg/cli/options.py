@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from volseg.blocks import Zyx, ZyxFloat, is_voxel_size, parse_zyx
+from volseg.blocks import MAX_LEVELS, Zyx, ZyxFloat, is_voxel_size, parse_zyx
 from volseg.config.tolerance import Tolerance
 from volseg.config.toml import parse_toml
 from volseg.errors import ConfigError
@@ -45,6 +45,24 @@ class HaloType(click.ParamType[Any]):
         if min(zyx) < 0:
             self.fail(f"{value}: a halo cannot be negative", param, ctx)
         return zyx
+
+
+class LevelsType(click.ParamType[Any]):
+    """`auto`, which is None, or a number of coarser levels."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Parse the text."""
+        if value == "auto":
+            return None
+        try:
+            count = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of coarser levels; write auto, 0 or 4", param, ctx)
+        if not 0 <= count <= MAX_LEVELS:
+            self.fail(f"{value}: the number of coarser levels is 0 to {MAX_LEVELS}", param, ctx)
+        return count
 
 
 class ToleranceType(click.ParamType[Any]):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volseg.cli.options import HaloType, NanometresType, ToleranceType, ZyxType, reading_options
+from volseg.cli.options import HaloType, LevelsType, NanometresType, ToleranceType, ZyxType, reading_options
 from volseg.text import counted
 
 if TYPE_CHECKING:
     from volseg.prediction.prepare import RunSpec
-    from volseg.prediction.run import Summary
+    from volseg.prediction.summary import Summary
     from volseg.storage import RunRecord
 
 _ALL_EMPTY = (
@@ -56,6 +56,8 @@ _UNEXPLAINED = (
               help="For chunks that a Zarr lacks.  [default: fill; over http, exit code 3]")  # fmt: skip
 @click.option("--shard", type=ZyxType(), help="Voxels of one file of TARGET.  [default: the block]")
 @click.option("--chunk", type=ZyxType(), help="Voxels that viewers fetch at once.  [default: about 64^3]")
+@click.option("--levels", type=LevelsType(), metavar="auto|N", default="auto", show_default=True,
+              help="Coarser levels for viewers. auto: down to 512 voxels; 0: none.")  # fmt: skip
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Predict this region only; it grows to whole shards.")
 @click.option("--mask", metavar="PATH",
               help="Skip blocks in which this volume, of the size of SOURCE or coarser, is 0.")  # fmt: skip

@@ -60,6 +60,8 @@ def _target(fields: Mapping[str, Any]) -> Iterator[str]:
     yield value_text(fields["target"])
     yield f"uint8 of {', '.join(fields['classes'])}{deviation}, region {fields['region']} of the source"
     yield f"shards of {_by(fields['shard'])}, chunks of {_by(fields['chunk'])}"
+    if fields["levels"]:
+        yield f"coarser levels, by {', '.join(map(_by, fields['levels']))}"
 
 
 def _blocks(fields: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import Field, field_validator
 
-from volseg.blocks import Zyx, ZyxFloat, is_voxel_size
+from volseg.blocks import MAX_LEVELS, Zyx, ZyxFloat, is_voxel_size
 from volseg.config.base import FrozenModel
 from volseg.config.tolerance import Tolerance
 
@@ -29,6 +29,7 @@ class PredictOptions(TypedDict, total=False):
     missing_chunks: Literal["fill", "refuse"] | None
     shard: Zyx | None
     chunk: Zyx | None
+    levels: int | Literal["auto"] | None
     roi: str | None
     mask: str | None
     voxel_size: ZyxFloat | None
@@ -71,6 +72,8 @@ class PredictConfig(FrozenModel):
     """What to do about chunks that a Zarr lacks; None: they are filled, and where the store does not list counted."""
     shard: Zyx | None = None
     chunk: Zyx | None = None
+    levels: int | None = Field(default=None, ge=0, le=MAX_LEVELS)
+    """Number of coarser levels; None: until the coarsest has at most 512 voxels along each axis."""
     roi: str | None = None
     mask: str | None = None
     """Volume; blocks in which it is zero are skipped."""
@@ -94,6 +97,11 @@ class PredictConfig(FrozenModel):
     @classmethod
     def _path_as_text(cls, value: Any) -> Any:
         return fspath(value) if isinstance(value, PathLike) else value
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _auto_as_none(cls, value: Any) -> Any:
+        return None if value == "auto" else value
 
     @field_validator("voxel_size")
     @classmethod

@@ -40,24 +40,21 @@ def downsample_mean(voxels: NDArray[Any], factors: Sequence[int]) -> NDArray[Any
     for axis in axes:
         total = _add_pairs(total, axis, wide)
     if not whole:
-        return (total / 2 ** len(axes)).astype(voxels.dtype)
+        total = total / 2 ** len(axes)
+        return total.astype(voxels.dtype, copy=False)
     bits = len(axes)
     odd = (total >> bits) & 1
     total += odd
     total += (1 << (bits - 1)) - 1
     total >>= bits
-    return total.astype(voxels.dtype)
+    mean: NDArray[Any] = total.astype(voxels.dtype)
+    return mean
 
 
 def _add_pairs(values: NDArray[Any], axis: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Sums of neighbours along an axis, in a wider type; a last one without a partner is doubled."""
-    first, second = (_every_second(values, axis, start) for start in (0, 1))
-    if first.shape == second.shape:
-        return np.add(first, second, dtype=dtype)
-    last = [slice(None)] * values.ndim
-    last[axis] = slice(-1, None)
-    second = np.concatenate([second, values[tuple(last)]], axis=axis)
-    return np.add(first, second, dtype=dtype)
+    total: NDArray[Any] = np.add(*_halves(values, axis), dtype=dtype)
+    return total
 
 
 def _every_second(values: NDArray[Any], axis: int, start: int) -> NDArray[Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING, Literal
 
-from volseg.blocks import BlockGrid, Box, Tiling, Zyx, ceil_to, format_zyx, to_zyx, zip3
+from volseg.blocks import BlockGrid, Box, Tiling, Zyx, ZyxFloat, ceil_to, format_zyx, level_factors, to_zyx, zip3
 from volseg.errors import GridError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class PlanRequest:
         halos: halo of each network, in a resumed run; overrides `halo`.
         region: part of the volume to compute.
         tile: core of a tile.
+        levels: number of coarser levels, or their factors in a resumed run.
+        voxel_nm: voxel size of the source; None if unknown.
     """
 
     block: Zyx | None = None
@@ -40,6 +42,8 @@ class PlanRequest:
     halos: tuple[Zyx, ...] | None = None
     region: Box | None = None
     tile: Zyx | None = None
+    levels: int | tuple[Zyx, ...] | None = None
+    voxel_nm: ZyxFloat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Plan:
         halos: context around a block, for each network.
         warnings: warnings for the user, a line each.
         tile: core of a tile, if it was requested.
+        levels: factors of the coarser levels, each to the next finer one.
     """
 
     grid: BlockGrid
@@ -63,6 +68,7 @@ class Plan:
     halos: tuple[Zyx, ...]
     warnings: tuple[str, ...]
     tile: Zyx | None = None
+    levels: tuple[Zyx, ...] = ()
 
     @property
     def halo(self) -> Zyx:
@@ -137,7 +143,10 @@ def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request:
     ]
     if request.region is not None and grid.region != request.region:
         warnings.append(f"region {request.region} grows to {grid.region}: blocks write whole shards of {shard}")
-    return Plan(grid, shard, _inner_chunk(shard, request.chunk), footprints, halos, tuple(warnings), request.tile)
+    levels, chunk = request.levels, _inner_chunk(shard, request.chunk)
+    if not isinstance(levels, tuple):
+        levels = level_factors(shape, shard, request.voxel_nm, levels)
+    return Plan(grid, shard, chunk, footprints, halos, tuple(warnings), request.tile, levels)
 
 
 def _halos(footprints: tuple[Footprint, ...], halo: Zyx | Literal["exact"]) -> tuple[Zyx, ...]:
@@ -178,7 +187,8 @@ def _default_block(shape: Zyx, chunk: Zyx, stride: Zyx, shard: Zyx | None, depth
     z = chunk[0] * max(1, depth // chunk[0]) if chunk[0] <= 2 * depth else depth
     # Blocks of equal size: a narrow last block would take as long as a wide one, as all tiles have one shape.
     y, x = (-(-n // -(-n // _BLOCK_YX)) for n in shape[1:])
-    steps = (lcm(max(s, 1), max(k, 1)) for s, k in zip3(stride, shard or (1, 1, 1)))
+    even = (1, 2, 2)  # for level 1
+    steps = (lcm(s, max(k, 1), e) for s, k, e in zip(stride, shard or (1, 1, 1), even, strict=True))
     return to_zyx(map(ceil_to, (min(z, shape[0]), y, x), steps))
 
 

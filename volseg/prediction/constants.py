@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from volseg.prediction.prepare import RunSpec
     from volseg.storage import KeptBlocks, RunRecord, SourceEntry
     from volseg.storage.readers import Readable
-    from volseg.storage.run_record import SourceMarks
+    from volseg.storage.record_entries import SourceMarks
 
 _PROGRESS_SECONDS = 5.0
 

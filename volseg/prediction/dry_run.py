@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volseg.blocks import Zyx, ZyxFloat, count_chunk_decodes, format_zyx, read_amplification
+from volseg.blocks import Zyx, ZyxFloat, count_chunk_decodes, format_zyx, pyramid_levels, read_amplification
 from volseg.cluster import SLOTS, visible_gpus
 from volseg.cluster.dask_cluster import default_workers
 from volseg.errors import MemoryPlanError
@@ -52,6 +52,7 @@ class RunEstimate:
         block: voxels (z, y, x).
         shard: voxels (z, y, x).
         chunk: voxels (z, y, x).
+        levels: voxels (z, y, x) of level 0 that a voxel of each coarser level is made of.
         halo: voxels (z, y, x).
         halo_is: whether that is final.
         region: z0:z1,y0:y1,x0:x1.
@@ -83,6 +84,7 @@ class RunEstimate:
     block: Zyx
     shard: Zyx
     chunk: Zyx
+    levels: tuple[Zyx, ...]
     halo: Zyx
     halo_is: str
     region: str
@@ -128,7 +130,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
     done = 0
     if recorded is not None:
         accepts = spec.missing_chunks == "fill" or bool(recorded.source.chunk_census)
-        marked = done_blocks(open_target(spec.target).journal, recorded.grid.count, accepts_missing=accepts)
+        marked = done_blocks(open_target(spec.target).journal, recorded.pyramid, accepts_missing=accepts)
         done = len(marked.blocks)
     planned = mask.count if mask else grid.count
     if not tilings:
@@ -151,6 +153,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         block=grid.block,
         shard=plan.shard,
         chunk=plan.chunk,
+        levels=tuple(level.scale for level in pyramid_levels(volume.shape, plan.shard, plan.chunk, plan.levels)),
         halo=plan.halo,
         halo_is="an upper bound: measured on a worker when the run starts" if spec.measures_halo else "final",
         region=str(grid.region),

@@ -9,18 +9,17 @@ from volseg.pipeline import EMPTY, FALLBACK
 from volseg.storage import Mark
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from volseg.blocks import BlockGrid, BlockSet
+    from volseg.blocks import BlockSet
     from volseg.cluster import Progress
     from volseg.pipeline import BlockReport
-    from volseg.storage import Journal, Target
+    from volseg.storage import Journal, Pyramid
 
 
 class MarkWriter:
-    """Marks finished blocks in the journal.
+    """Marks finished blocks in the journal. It counts those of level 0, and apart those of coarser levels.
 
     Attributes:
+        coarser: blocks of coarser levels that were made in this start.
         empty: blocks of the run that were empty.
         lacking: blocks of the run that read chunks which the source lacked.
         voxels: written in this start.
@@ -30,8 +29,7 @@ class MarkWriter:
     def __init__(
         self,
         journal: Journal,
-        targets: list[Target],
-        grid: BlockGrid,
+        pyramid: Pyramid,
         empty: int,
         lacking: BlockSet,
         progress: Progress,
@@ -40,19 +38,23 @@ class MarkWriter:
 
         Args:
             journal: receives the marks.
-            targets: the volumes of the run.
-            grid: its blocks.
+            pyramid: the volumes of the run.
             empty: number of blocks.
             lacking: blocks; changed here.
             progress: receives a note of each worker that ran out of memory.
         """
-        self._journal, self._targets, self._grid, self._progress = journal, targets, grid, progress
+        self._journal, self._pyramid, self._progress = journal, pyramid, progress
         self._kinds: dict[str, str] = {}
         self.empty, self.lacking, self.voxels, self.workers = empty, lacking, 0, Counter[str]()
+        self.coarser = 0
 
     def __call__(self, report: BlockReport, attempt: int, worker: str) -> None:
         """Mark a block."""
-        self._journal.mark(_mark(report, attempt, worker), self._folders(report))
+        folders = set() if report.skipped else self._pyramid.shard_folders(report.number)
+        self._journal.mark(_mark(report, attempt, worker), folders)
+        if report.number >= self._pyramid.grid.base.count:
+            self.coarser += 1
+            return
         self.voxels += report.voxels
         self.empty += report.skipped == EMPTY
         (self.lacking.add if report.absent else self.lacking.discard)(report.number)
@@ -61,12 +63,6 @@ class MarkWriter:
             if FALLBACK in report.kind:
                 self._progress.note(f"{worker} ran out of memory; from block {report.number} on: {report.kind}")
             self._kinds[worker] = report.kind
-
-    def _folders(self, report: BlockReport) -> set[Path]:
-        """Folders of the shards that a block has written."""
-        if report.skipped:
-            return set()
-        return set().union(*(target.shard_folders(self._grid.box(report.number)) for target in self._targets))
 
 
 def _mark(report: BlockReport, attempt: int, worker: str) -> Mark:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from volseg.blocks import Box, format_zyx, parse_roi
+from volseg.blocks import BlockSet, Box, PyramidGrid, format_zyx, parse_roi, pyramid_levels
 from volseg.cluster import check_cluster
 from volseg.config.tolerance import Tolerance
 from volseg.errors import REDACTED, ConfigError, TargetError
@@ -143,7 +143,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     if recorded is not None:
         refuse_other_inputs(recorded, volume, models, str(target))
     footprints = tuple(model.card.footprint for model in models)
-    plan = plan_run(volume.shape, volume.chunk, footprints, _plan_request(config, volume.shape, recorded))
+    plan = plan_run(volume.shape, volume.chunk, footprints, _plan_request(config, volume.shape, place, recorded))
     refuse_undecodable(volume, plan.grid.region.start)
     mask = _open_mask(config, recorded, plan.grid, target)
     load = Load(
@@ -218,7 +218,19 @@ def _open_models(config: PredictConfig, volume: Readable, place: Place, target: 
     return models
 
 
-def _plan_request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None) -> PlanRequest:
+def planned_blocks(spec: RunSpec) -> BlockSet | None:
+    """The blocks of all levels that are part of a run; None if all are, which is a run without a mask."""
+    if spec.mask is None:
+        return None
+    plan = spec.plan
+    planned = BlockSet(number for number in plan.grid.numbers() if number in spec.mask)
+    levels = pyramid_levels(spec.volume.shape, plan.shard, plan.chunk, plan.levels)
+    for number in PyramidGrid(plan.grid, levels).above(planned):
+        planned.add(number)
+    return planned
+
+
+def _plan_request(config: PredictConfig, shape: Zyx, place: Place, recorded: RunRecord | None) -> PlanRequest:
     """What to plan; a resumed run takes what is not requested from its record."""
     settings = recorded.settings if recorded else None
     region: Box | None = settings.region if settings else None
@@ -233,6 +245,8 @@ def _plan_request(config: PredictConfig, shape: Zyx, recorded: RunRecord | None)
         halos=tuple(entry.halo for entry in recorded.models) if recorded and config.halo == "auto" else None,
         region=region,
         tile=config.tile,
+        levels=config.levels if settings is None or config.levels is not None else settings.levels,
+        voxel_nm=place.voxel_nm,
     )
 
 

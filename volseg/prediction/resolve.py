@@ -13,6 +13,7 @@ from volseg.prediction.absence import ChunkRule, census_fields
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.autotune.tuner import Tuner
 from volseg.prediction.constants import RunConstants, confirmed_constants, needs_pass, run_constants
+from volseg.prediction.prepare import planned_blocks
 from volseg.prediction.resume import refuse_if_different
 from volseg.storage import (
     FORMAT,
@@ -94,6 +95,10 @@ def resolve_run(
     )
     probes = _probes(spec, settings, workers, executor, constants)
     networks = tuner.tune_precision(probes, may_lower=spec.precision == "auto")
+    planned = planned_blocks(spec)
+    mask = spec.mask.entry if spec.mask else None
+    if mask is not None and planned is not None:
+        mask = mask.model_copy(update={"coarser_blocks": len(planned) - mask.blocks})
     requested = RunRecord(
         format=FORMAT,
         numerics=NUMERICS,
@@ -103,7 +108,7 @@ def resolve_run(
         version=__version__,
         torch=", ".join(sorted({worker.torch for worker in workers})),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        mask=spec.mask.entry if spec.mask else None,
+        mask=mask,
     )
     if recorded is None:
         return requested, constants
@@ -136,6 +141,7 @@ def _settings(spec: RunSpec, recorded: RunRecord | None, executor: Executor, wor
         orientations=spec.orientations,
         classes=spec.classes,
         uncertainty=spec.uncertainty,
+        levels=plan.levels,
         halo_tolerance=_tolerance(spec, earlier),
     )
 

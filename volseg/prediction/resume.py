@@ -14,11 +14,12 @@ from volseg.pipeline import EMPTY
 from volseg.storage import NO_SHARDS, read_marks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from volseg.blocks import PyramidGrid
     from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry, Target
 
 _MAX_BYTES = 2**63 - 1
@@ -29,11 +30,12 @@ class DoneBlocks:
     """The blocks that have a mark in a journal.
 
     Attributes:
-        blocks: their numbers.
+        blocks: numbers of those of level 0.
         empty: how many of them were empty.
         sizes: bytes of each block's shards by number, for `ShardCheck`.
         damaged: marks that cannot be read; their blocks are not among the done ones.
         lacking: those that read chunks which the source lacked.
+        coarser: numbers of those of coarser levels that were made after all that they are made of.
     """
 
     blocks: BlockSet
@@ -41,34 +43,67 @@ class DoneBlocks:
     sizes: NDArray[np.int64]
     damaged: int = 0
     lacking: BlockSet = field(default_factory=BlockSet)
+    coarser: BlockSet = field(default_factory=BlockSet)
 
-    def forget(self, numbers: BlockSet) -> None:
+    def forget(self, numbers: Iterable[int]) -> None:
         """Take blocks for not done, whatever their marks say."""
         for number in numbers:
-            self.blocks.discard(number)
-            self.lacking.discard(number)
+            for blocks in (self.blocks, self.lacking, self.coarser):
+                blocks.discard(number)
             self.sizes[number] = NO_SHARDS
 
 
-def done_blocks(journal: Path, count: int, *, accepts_missing: bool = True) -> DoneBlocks:
+def done_blocks(journal: Path, pyramid: PyramidGrid, *, accepts_missing: bool = True) -> DoneBlocks:
     """Read a journal; of several marks of a block the last counts.
 
     Args:
         journal: folder of the journal.
-        count: blocks of the run in all.
+        pyramid: blocks of the run.
         accepts_missing: whether a block is done whose chunks the source lacked in part.
     """
-    done, empty, lacking, sizes = BlockSet(), BlockSet(), BlockSet(), np.full(count, NO_SHARDS, np.int64)
+    done, empty, lacking, coarser = BlockSet(), BlockSet(), BlockSet(), BlockSet()
+    sizes, turns = np.full(pyramid.count, NO_SHARDS, np.int64), np.zeros(pyramid.count, np.int64)
     damaged: list[int] = []
-    for mark in read_marks(journal, lambda _, records: damaged.append(records)):
-        if not 0 <= mark.block < count:
+    finest = pyramid.base.count
+    for turn, mark in enumerate(read_marks(journal, lambda _, records: damaged.append(records)), 1):
+        if not 0 <= mark.block < pyramid.count:
+            continue
+        turns[mark.block] = turn
+        if mark.block >= finest:
+            coarser.add(mark.block)
+            sizes[mark.block] = NO_SHARDS if mark.skipped else min(mark.bytes, _MAX_BYTES)
             continue
         is_done = accepts_missing or not mark.absent
         states = ((done, is_done), (empty, is_done and mark.skipped == EMPTY), (lacking, is_done and mark.absent > 0))
         for blocks, holds in states:
             (blocks.add if holds else blocks.discard)(mark.block)
         sizes[mark.block] = NO_SHARDS if mark.skipped or not is_done else min(mark.bytes, _MAX_BYTES)
-    return DoneBlocks(done, len(empty), sizes, sum(damaged), lacking)
+    found = DoneBlocks(done, len(empty), sizes, sum(damaged), lacking, coarser)
+    found.forget(_outdated(pyramid, turns))
+    return found
+
+
+def _outdated(pyramid: PyramidGrid, turns: NDArray[np.int64]) -> list[int]:
+    """Blocks of coarser levels that were made before a block that they are made of, or one of those was.
+
+    Args:
+        pyramid: the blocks.
+        turns: position of each block's mark among all marks, from 1; 0 without a mark. Changed in place.
+    """
+    outdated: list[int] = []
+    for at, coarse in enumerate(pyramid.grids[1:], 1):
+        fine, finer, own = pyramid.grids[at - 1], pyramid.numbers(at - 1), pyramid.numbers(at)
+        newest = turns[finer.start : finer.stop].reshape(fine.counts)
+        axes = zip(fine.counts, fine.offset, pyramid.ratio(at - 1), coarse.offset, strict=True)
+        for axis, (count, offset, ratio, first) in enumerate(axes):
+            parents = (np.arange(count) + offset) // ratio - first
+            starts = np.flatnonzero(np.diff(parents, prepend=-1))
+            newest = np.maximum.reduceat(newest, starts, axis=axis)
+        marked = turns[own.start : own.stop]
+        late = (marked > 0) & (marked < newest.ravel())
+        marked[late] = len(turns) + _MAX_BYTES // 2  # what is made of it is outdated, too
+        outdated += (own.start + np.flatnonzero(late)).tolist()
+    return outdated
 
 
 def refuse_edited_metadata(target: Target, record: RunRecord) -> None:
@@ -77,10 +112,10 @@ def refuse_edited_metadata(target: Target, record: RunRecord) -> None:
     Raises:
         TargetError: names what differs.
     """
-    for name, expected in record.form.items():
+    for name, expected in record.form(int(target.level)).items():
         if target.form[name] != expected:
             raise TargetError(
-                f"{target.path}/0 has {name} {target.form[name]}, and its run {expected}: its metadata were edited; "
+                f"{target.folder} has {name} {target.form[name]}, and its run {expected}: its metadata were edited; "
                 "undo that, or start again with --overwrite"
             )
 

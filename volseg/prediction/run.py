@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,12 +31,14 @@ from volseg.prediction.absence import chunk_rule
 from volseg.prediction.autotune.halo import halo_lines
 from volseg.prediction.failed import FailureWatch
 from volseg.prediction.marking import MarkWriter
+from volseg.prediction.order import BlockOrder
+from volseg.prediction.prepare import planned_blocks
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.resume import done_blocks, refuse_edited_metadata
+from volseg.prediction.summary import Summary
 from volseg.prediction.worker import RunRef, compute_block, restored_heap
 from volseg.storage import (
     OUTSIDE,
-    UNCERTAINTY,
     FailureLog,
     Journal,
     RunRecord,
@@ -45,6 +46,7 @@ from volseg.storage import (
     journal_folder,
     lock_journal,
     new_target,
+    open_pyramid,
     open_target,
     read_record,
     write_table,
@@ -55,58 +57,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from volseg.blocks import BlockGrid, BlockSet
+    from volseg.blocks import BlockSet, PyramidGrid
+    from volseg.cluster.attempt import Attempt
+    from volseg.cluster.job_queue import BlockTask
+    from volseg.pipeline import BlockReport
     from volseg.prediction.absence import ChunkRule
     from volseg.prediction.constants import RunConstants
     from volseg.prediction.prepare import RunSpec
     from volseg.prediction.resume import DoneBlocks
-    from volseg.storage import Target
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Result of a run.
-
-    Attributes:
-        target: path of the map.
-        blocks: of the run in all.
-        already_done: blocks done before this start.
-        done: blocks done in this start, including empty ones.
-        skipped: number of blocks that were not computed, in this start or an earlier one, by reason: `empty`, or
-            `outside the mask` (these do not count as done).
-        failed: block numbers with the reason of each.
-        chunks: of the source, a Zarr, that the run reads; 0 if it is none.
-        chunks_checked: of these, how many were looked for before the first block.
-        chunks_absent: of the checked ones, how many the source lacked; they read as the fill value.
-        lacking: blocks, in this start or an earlier one, that read chunks which the source lacked.
-        unexplained: of these, how many read chunks that neither a listing of the store nor the user said to be missing.
-        all_empty: whether every block of the run was empty, so that the map is 0 everywhere.
-        voxels: written in this start.
-        seconds: from the first block sent to the last completed.
-        read_amplification: how often a chunk of the source is decoded, if no block is skipped.
-        workers: number of blocks that each worker did.
-        busy: fraction of its time that each worker spent in forward passes, from its first finished block on.
-        peak_in_flight: maximum number of blocks sent and not completed.
-    """
-
-    target: str
-    blocks: int
-    already_done: int
-    done: int
-    skipped: dict[str, int]
-    failed: dict[int, str]
-    chunks: int
-    chunks_checked: int
-    chunks_absent: int
-    lacking: int
-    unexplained: int
-    all_empty: bool
-    voxels: int
-    seconds: float
-    read_amplification: float
-    workers: dict[str, int]
-    busy: dict[str, float]
-    peak_in_flight: int
+    from volseg.storage import Pyramid
 
 
 class _Order(NamedTuple):
@@ -151,7 +110,7 @@ def execute(
             _save_halo_curves(spec, record, progress)
         else:
             owned.enter_context(lock_journal(journal_folder(spec.target)))
-        for target in _take_over(spec, record):
+        for target in _take_over(spec, record).targets:
             owned.callback(target.remove_partials)
         return _run(spec, record, constants, rule, executor, progress, _Order(order if again is None else again, again))
 
@@ -170,15 +129,7 @@ def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> N
         progress.note(f"the curve is drawn in {picture}")
 
 
-def _open_targets(spec: RunSpec, record: RunRecord) -> list[Target]:
-    """The volumes of a run: its map, and the standard deviation if it is written."""
-    return [
-        open_target(spec.target),
-        *([open_target(spec.target / UNCERTAINTY)] if record.settings.uncertainty else []),
-    ]
-
-
-def _take_over(spec: RunSpec, record: RunRecord) -> list[Target]:
+def _take_over(spec: RunSpec, record: RunRecord) -> Pyramid:
     """The volumes of a run, to write into, with the journal's lock held.
 
     Raises:
@@ -187,18 +138,18 @@ def _take_over(spec: RunSpec, record: RunRecord) -> list[Target]:
     path = spec.target
     if read_record(path).digest != record.digest:
         raise TargetError(f"{path} was replaced by another run before this one began; rerun it elsewhere")
-    targets = _open_targets(spec, record)
-    for target in targets:
+    pyramid = open_pyramid(path, record)
+    for target in pyramid.targets:
         refuse_edited_metadata(target, record)
         target.remove_partials()
-    return targets
+    return pyramid
 
 
 def _done_before(
-    folder: Path, grid: BlockGrid, rule: ChunkRule, again: BlockSet | None, progress: Progress
+    folder: Path, grid: PyramidGrid, rule: ChunkRule, again: BlockSet | None, progress: Progress
 ) -> DoneBlocks:
     """Blocks that the journal in a folder marks, without those to compute again."""
-    done = done_blocks(folder, grid.count, accepts_missing=rule.explains)
+    done = done_blocks(folder, grid, accepts_missing=rule.explains)
     if done.damaged:
         damaged = counted(done.damaged, "mark")
         progress.note(f"{damaged} of the journal cannot be read; computing their blocks again")
@@ -207,20 +158,26 @@ def _done_before(
     return done
 
 
-def _lost_blocks(check: ShardCheck, lost: list[int], progress: Progress, planned: int) -> Iterator[int]:
+def _lost_blocks(
+    check: ShardCheck, done: DoneBlocks, lost: list[int], progress: Progress, planned: int
+) -> Iterator[int]:
     """Blocks that were done and whose shards are gone: the end of the plan, which waits for their check.
 
     Args:
         check: finds them.
-        lost: receives them.
+        done: what was done; loses those of coarser levels.
+        lost: receives those of level 0.
         progress: receives a note of them.
         planned: blocks that the plan holds without them.
     """
-    lost.extend(check.lost())
-    if lost:
-        blocks = "1 block that was" if len(lost) == 1 else f"{len(lost)} blocks that were"
+    found = check.lost()
+    if found:
+        blocks = "1 block that was" if len(found) == 1 else f"{len(found)} blocks that were"
         progress.note(f"{blocks} done lost shards, or they changed in size; computing them again")
-        progress.begin(planned + len(lost))
+        progress.begin(planned + len(found))
+    lost.extend(number for number in found if number in done.blocks)
+    for number in found:
+        done.coarser.discard(number)
     yield from lost
 
 
@@ -238,28 +195,44 @@ def _run(
     progress: Progress,
     order: _Order,
 ) -> Summary:
-    targets, grid, mask = _open_targets(spec, record), record.grid, spec.mask
-    folder = targets[0].journal
-    planned = mask.count if mask else grid.count
+    pyramid, grid, mask = open_pyramid(spec.target, record), record.grid, spec.mask
+    folder = pyramid.finest[0].journal
+    planned = record.planned
     reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files, spec.missing_chunks)
     with Journal(folder, run=record.digest, is_locked=True) as journal:
         for table in constants.tables:
             write_table(folder, table)
         if rule.census is not None:
             rule.census.write(folder)
-        done = _done_before(folder, grid, rule, order.again, progress)
-        left = planned - len(done.blocks) if order.again is None else len(order.again)
-        marking, lost = MarkWriter(journal, targets, grid, done.empty, done.lacking, progress), list[int]()
+        done = _done_before(folder, pyramid.grid, rule, order.again, progress)
+        coarser = record.planned_coarser - len(done.coarser)
+        left = planned - len(done.blocks) + coarser if order.again is None else len(order.again)
+        marking, lost = MarkWriter(journal, pyramid, done.empty, done.lacking, progress), list[int]()
         watch = FailureWatch(spec.target, record.digest, spec.volume, FailureLog(folder))
         policy = FailurePolicy(max_failed=_max_failed(spec, planned))
         progress.begin(left)
         started = time.perf_counter()
-        todo = (number for number in order.numbers if number not in done.blocks and (mask is None or number in mask))
-        with ShardCheck(targets, grid, done.sizes) as check:
-            plan = chain(todo, _lost_blocks(check, lost, progress, left))
+        todo = (
+            number
+            for number in order.numbers
+            if number < grid.count and number not in done.blocks and (mask is None or number in mask)
+        )
+        with ShardCheck(pyramid, done.sizes) as check:
+            finest = chain(todo, _lost_blocks(check, done, lost, progress, left))
+            plan = BlockOrder(finest, pyramid.grid, done, planned_blocks(spec))
+
+            def mark(report: BlockReport, attempt: int, worker: str) -> None:
+                marking(report, attempt, worker)
+                plan.done(report.number)
+
+            def note_failure(task: BlockTask, attempt: Attempt, given_up: bool) -> None:
+                watch(task, attempt, given_up)
+                if given_up:
+                    plan.given_up(task.number)
+
             outcome = run_blocks(
-                executor, plan, partial(compute_block, reference=reference), marking, progress,
-                on_failed=watch, policy=policy, deadline=Deadline(spec.block_timeout),
+                executor, plan, partial(compute_block, reference=reference), mark, progress,
+                on_failed=note_failure, policy=policy, deadline=Deadline(spec.block_timeout),
             )  # fmt: skip
         watch.confirm_target()
     tilings = [entry.tiling for entry in record.models]
@@ -267,7 +240,7 @@ def _run(
         target=str(spec.target),
         blocks=grid.count,
         already_done=len(done.blocks) - len(lost),
-        done=outcome.done,
+        done=outcome.done - marking.coarser,
         skipped={EMPTY: marking.empty, OUTSIDE: grid.count - planned},
         failed=outcome.failed,
         chunks=record.source.chunks,
@@ -275,7 +248,9 @@ def _run(
         chunks_absent=record.source.chunks_absent,
         lacking=len(marking.lacking),
         unexplained=0 if rule.explains else len(marking.lacking),
-        all_empty=0 < marking.empty == len(done.blocks) + outcome.done and not outcome.failed,
+        all_empty=0 < marking.empty == len(done.blocks) + outcome.done - marking.coarser and not outcome.failed,
+        levels=len(record.levels),
+        coarser_left=plan.left,
         voxels=marking.voxels,
         seconds=time.perf_counter() - started,
         read_amplification=round(read_amplification(grid, tilings, spec.volume.chunk), 2),

@@ -34,6 +34,7 @@ class RunStatus:
         lacking: of these, how many read chunks which the source lacked.
         retried: of these, how many took more than one attempt.
         damaged: marks that cannot be read.
+        coarser_left: blocks of coarser levels that are to be made.
         failed: blocks that were given up, and have no mark.
         kinds: blocks that each kind of worker computed.
         seconds_per_block: mean time of a computed block on its worker; None if there is none.
@@ -53,6 +54,7 @@ class RunStatus:
     lacking: int
     retried: int
     damaged: int
+    coarser_left: int
     failed: tuple[FailedBlock, ...]
     kinds: dict[str, int]
     seconds_per_block: float | None
@@ -79,19 +81,19 @@ def run_status(path: Path) -> RunStatus:
     """
     record, folder = read_record(path), open_target(path).journal
     is_running = is_locked(folder / "lock")
-    done = done_blocks(folder, record.grid.count)
+    done = done_blocks(folder, record.pyramid)
     seconds, computed, retried, kinds = 0.0, 0, 0, Counter[str]()
     for mark in read_marks(folder):
         retried += mark.attempt > 1
-        if not mark.skipped:
+        if not mark.skipped and mark.block < record.grid.count:
             seconds, computed = seconds + mark.seconds, computed + 1
             kinds[mark.worker.partition(", ")[2] or "unknown"] += 1
-    blocks = record.mask.blocks if record.mask else record.grid.count
+    blocks, coarser_left = record.planned, record.planned_coarser - len(done.coarser)
     failures = read_failures(folder)
     changed = journal_changed(folder)
     return RunStatus(
         target=str(path),
-        state="running" if is_running else "complete" if len(done.blocks) >= blocks else "stopped",
+        state="running" if is_running else "complete" if len(done.blocks) >= blocks and not coarser_left else "stopped",
         source=record.source.location,
         models=tuple(entry.name for entry in record.models),
         version=record.version,
@@ -103,7 +105,10 @@ def run_status(path: Path) -> RunStatus:
         lacking=len(done.lacking),
         retried=retried,
         damaged=done.damaged,
-        failed=tuple(failures[number] for number in sorted(failures) if number not in done.blocks),
+        coarser_left=coarser_left,
+        failed=tuple(
+            failures[number] for number in sorted(failures) if number not in done.blocks and number not in done.coarser
+        ),
         kinds=dict(kinds),
         seconds_per_block=seconds / computed if computed else None,
         seconds_since_mark=None if changed is None else max(0.0, time.time() - changed),

@@ -6,8 +6,10 @@ Only the number and a `RunRef` cross from the driver to a worker; all else is re
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +19,19 @@ from volseg.cluster import Executor, SerialExecutor
 from volseg.errors import MemoryPlanError, VolsegError
 from volseg.inference import Engine, Load, open_predictor, worker_kind
 from volseg.inference.memory.malloc import release_heap, retain_heap, trim
-from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, process_block
+from volseg.pipeline import EMPTY, BlockPipeline, BlockReport, EnsembleMember, process_block
 from volseg.prediction.absence import CheckedSource, ChunkRule
 from volseg.prediction.autotune.guard import check_on_sample
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
-from volseg.storage import UNCERTAINTY, Readable, RunRecord, VolumeRef, open_target, read_census, read_table
+from volseg.storage import Readable, RunRecord, VolumeRef, open_pyramid, read_census, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from volseg.ops import Statistics
     from volseg.prediction.source import MissingChunks
+    from volseg.storage import Pyramid
 
 _CACHED_RUNS = 2
 _pipelines: dict[RunRef, tuple[BlockPipeline, Readable, ChunkRule]] = {}
@@ -83,9 +86,30 @@ def compute_block(number: int, reference: RunRef) -> BlockReport:
 
 def _compute_block(number: int, reference: RunRef) -> BlockReport:
     pipeline, volume, rule = pipeline_of(reference)
+    if number >= pipeline.grid.count:
+        return _make_coarser(number, reference, pipeline.kind)
     source = CheckedSource(volume, rule)
     report = process_block(number, replace(pipeline, source=source))
     return replace(report, absent=len(source.absent))
+
+
+def _make_coarser(number: int, reference: RunRef, kind: str) -> BlockReport:
+    """Make a block of a coarser level of the finer one; without a shard if it is 0 everywhere."""
+    started, path = time.perf_counter(), Path(reference.target)
+    pyramid = _pyramid_of(reference.target, reference.digest)
+    targets, box = pyramid.of(number)
+    sink = FencedSink(VolumeSink(targets), path, reference.digest)
+    volumes = pyramid.downsample(number)
+    if not any(volume.any() for volume in volumes):
+        sink.clear(box)
+        return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY, kind=kind)
+    digest, stored, file_digest = sink.write(box, volumes)
+    return BlockReport(number, 0, digest, time.perf_counter() - started, 0.0, "", stored, file_digest, kind)
+
+
+@lru_cache(maxsize=_CACHED_RUNS)
+def _pyramid_of(target: str, digest: str) -> Pyramid:
+    return open_pyramid(Path(target), read_own_record(Path(target), digest))
 
 
 def pipeline_of(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule]:
@@ -111,8 +135,8 @@ def open_pipeline(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule
     if record.settings.device == "cpu":
         retain_heap()
     with_std = record.settings.uncertainty
-    targets = [open_target(path), *([open_target(path / UNCERTAINTY)] if with_std else [])]
-    sink = FencedSink(VolumeSink(tuple(targets)), path, reference.digest)
+    targets = open_pyramid(path, record).finest
+    sink = FencedSink(VolumeSink(targets), path, reference.digest)
     tables = [read_table(targets[0].journal, entry.statistics) for entry in record.models]
     check_kind(record, reference, tables)
     members = ensemble_of(record, reference.models, tables)

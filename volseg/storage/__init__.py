@@ -5,7 +5,8 @@ from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.census import Census, read_census, take_census
 from volseg.storage.convert import conversion_target, convert_stack, target_place
-from volseg.storage.expected import MetadataFault, expected_targets, metadata_faults, restore_metadata, volume_names
+from volseg.storage.create import create_target, new_target
+from volseg.storage.expected import MetadataFault, expected_pyramid, metadata_faults, restore_metadata
 from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
@@ -19,25 +20,14 @@ from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refu
 from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
 from volseg.storage.publish import claim_target
+from volseg.storage.pyramid import Pyramid, open_pyramid, volume_names
 from volseg.storage.readers import Readable, VolumeRef, open_readable, open_sections
-from volseg.storage.run_record import (
-    FORMAT,
-    NUMERICS,
-    ActivationEntry,
-    HaloPoint,
-    MaskEntry,
-    ModelEntry,
-    RecordError,
-    RunRecord,
-    Settings,
-    SourceEntry,
-    is_target,
-    read_record,
-)
+from volseg.storage.record_entries import ActivationEntry, HaloPoint, MaskEntry, ModelEntry, Settings, SourceEntry
+from volseg.storage.run_record import FORMAT, NUMERICS, RecordError, RunRecord, is_target, read_record
 from volseg.storage.section_folder import FolderStack
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
-from volseg.storage.target import Target, create_target, new_target, open_target, voxel_digest
+from volseg.storage.target import Target, open_target, voxel_digest
 from volseg.storage.unpacked_stack import UnpackedStack
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
@@ -70,6 +60,7 @@ __all__ = [
     "MetadataFault",
     "ModelEntry",
     "Place",
+    "Pyramid",
     "ReadOptions",
     "Readable",
     "RecordError",
@@ -90,7 +81,7 @@ __all__ = [
     "conversion_target",
     "convert_stack",
     "create_target",
-    "expected_targets",
+    "expected_pyramid",
     "in_use",
     "is_locked",
     "is_stack",
@@ -106,6 +97,7 @@ __all__ = [
     "moments_in_order",
     "new_target",
     "open_mask",
+    "open_pyramid",
     "open_readable",
     "open_sections",
     "open_stack",

@@ -13,7 +13,7 @@ from volseg.blocks import Box, LevelScale, boxes_along
 from volseg.errors import ConfigError, GridError, SourceError
 from volseg.storage.fingerprint import volume_fingerprint
 from volseg.storage.readers import open_readable
-from volseg.storage.run_record import MaskEntry
+from volseg.storage.record_entries import MaskEntry
 from volseg.storage.zarr_volume import LABELS
 
 if TYPE_CHECKING:

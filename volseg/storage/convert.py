@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from volseg.blocks import Box, Zyx, ZyxFloat, ceil_to, is_voxel_size
 from volseg.errors import ConfigError
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
+from volseg.storage.create import create_volume
 from volseg.storage.paths import refuse_overlap
 from volseg.storage.publish import claim_target, staged
 from volseg.storage.readers import open_sections
-from volseg.storage.target import Target, create_volume, open_target
+from volseg.storage.target import Target, open_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

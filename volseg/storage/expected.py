@@ -15,20 +15,21 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.storage import LocalStore, StorePath
 
 from volseg.errors import TargetError
+from volseg.storage.create import create_target
 from volseg.storage.durable import sync_folder, write_synced
 from volseg.storage.metadata_file import read_metadata
-from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.place import Place
+from volseg.storage.pyramid import Pyramid, pyramid_of
 from volseg.storage.shards import NATIVE
-from volseg.storage.target import Target, create_target
+from volseg.storage.target import Target
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from volseg.storage.run_record import RunRecord
 
-_ARRAY = "0/zarr.json"
+_METADATA = "zarr.json"
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,18 @@ class MetadataFault:
     content: bytes | None
 
 
-def volume_names(record: RunRecord) -> tuple[str, ...]:
-    """Paths of a run's volumes in its target: the map's, and that of the standard deviation."""
-    return ("", UNCERTAINTY) if record.settings.uncertainty else ("",)
-
-
-def expected_targets(path: Path, record: RunRecord) -> tuple[Target, ...]:
+def expected_pyramid(path: Path, record: RunRecord) -> Pyramid:
     """The volumes of a target by its run record alone, whatever its metadata are; zarrs reads them."""
-    targets = []
-    for name in volume_names(record):
-        document = json.loads(_fresh_files(record)[f"{name}/{_ARRAY}".lstrip("/")])
+
+    def opened(name: str, level: str) -> Target:
+        document = json.loads(_fresh_files(record)[f"{name}/{level}/{_METADATA}".lstrip("/")])
         # The pipeline is read when an array is made.
         with zarr.config.set(NATIVE):
-            store = StorePath(LocalStore(path / name / "0", read_only=True))
+            store = StorePath(LocalStore(path / name / level, read_only=True))
             array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(ArrayV3Metadata.from_dict(document), store))
-        targets.append(Target(path / name, array))
-    return tuple(targets)
+        return Target(path / name, array, level)
+
+    return pyramid_of(record, opened)
 
 
 def metadata_faults(path: Path, record: RunRecord) -> list[MetadataFault]:
@@ -77,8 +74,7 @@ def metadata_faults(path: Path, record: RunRecord) -> list[MetadataFault]:
         except (OSError, ValueError) as error:
             faults.append(MetadataFault(file, f"cannot be read: {error}", _content(path, file, {}, fresh, record)))
             continue
-        is_array = file.endswith(_ARRAY)
-        if is_array:
+        if _is_array(file):
             differing = _array_differences(found, expected)
         else:
             differing = _group_differences((path / file).parent, found, expected, record)
@@ -106,6 +102,11 @@ def restore_metadata(path: Path, fault: MetadataFault) -> None:
         sync_folder(file.parent)
     except OSError as error:
         raise TargetError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _is_array(file: str) -> bool:
+    """Whether a file holds the metadata of a level, not those of a group."""
+    return Path(file).parent.name.isdecimal()
 
 
 @lru_cache(maxsize=4)
@@ -152,9 +153,11 @@ def _group_differences(
     """What differs in a group of what says where its map lies and how it is read."""
     differing = [name for name in ("zarr_format", "node_type") if _differs(name, found, expected)]
     try:
-        theirs, ours = (_image(document, placed=record.source.voxel_nm is not None) for document in (found, expected))
+        own = [str(level) for level in range(len(record.settings.levels) + 1)]
+        placed = record.source.voxel_nm is not None
+        theirs, ours = (_image(document, own, placed=placed) for document in (found, expected))
         levels = found["attributes"]["ome"]["multiscales"][0]["datasets"]
-        lost = [level for level in levels if not _is_level(group, level)]
+        lost = [level for level in levels if not _is_level(group, level, own)]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return [*differing, "OME metadata"]
     differing += [name for name in ours if _differs(name, theirs, ours)]
@@ -166,32 +169,36 @@ def _group_differences(
     if not isinstance(entries, dict):
         return [*differing, "consolidated metadata"]
     for file, fresh in _fresh_files(record).items():
-        name = file.removesuffix("/zarr.json")
-        if file.endswith(_ARRAY) and name in entries and _array_differences(entries[name], json.loads(fresh)):
+        name = file.removesuffix(f"/{_METADATA}")
+        if _is_array(file) and name in entries and _array_differences(entries[name], json.loads(fresh)):
             differing.append(f"consolidated metadata of {name}")
     return differing
 
 
-def _is_level(group: Path, level: Mapping[str, Any]) -> bool:
-    """Whether an entry of the levels is the finest one, whose array is compared apart, or has an array."""
+def _is_level(group: Path, level: Mapping[str, Any], own: Sequence[str]) -> bool:
+    """Whether an entry of the levels is one of the run's own, whose arrays are compared apart, or has an array."""
     name = str(level["path"])
-    return name == "0" or any(
+    return name in own or any(
         os.path.isfile(group / name / file)  # noqa: PTH113 - that of pathlib raises errors
         for file in ("zarr.json", ".zarray")
     )
 
 
-def _image(document: Mapping[str, Any], *, placed: bool) -> dict[str, Any]:
+def _image(document: Mapping[str, Any], own: Sequence[str], *, placed: bool) -> dict[str, Any]:
     """The parts of an OME-Zarr 0.5 group that a run decides.
 
     Args:
         document: of the group.
+        own: names of the run's levels.
         placed: whether the record states the place, which otherwise is the source's, in an unknown unit.
     """
     ome = document["attributes"]["ome"]
     multiscale = ome["multiscales"][0]
-    (level,) = (dataset for dataset in multiscale["datasets"] if dataset["path"] == "0")
-    place = (level.get("coordinateTransformations"), multiscale.get("coordinateTransformations")) if placed else None
+    levels = [dataset for name in own for dataset in multiscale["datasets"] if dataset["path"] == name]
+    if len(levels) != len(own):
+        raise ValueError("levels of the run are not listed, or twice")
+    places = [level.get("coordinateTransformations") for level in levels]
+    place = (places, multiscale.get("coordinateTransformations")) if placed else None
     channels = (ome.get("omero") or {}).get("channels") or []
     return {
         "version": ome.get("version"),
@@ -204,7 +211,7 @@ def _image(document: Mapping[str, Any], *, placed: bool) -> dict[str, Any]:
 
 def _content(path: Path, file: str, found: Mapping[str, Any], fresh: bytes, record: RunRecord) -> bytes | None:
     """What a file should hold: as in a new target, with what others added to a group."""
-    if file.endswith(_ARRAY):
+    if _is_array(file):
         return fresh
     if record.source.voxel_nm is None:
         return None
@@ -216,8 +223,8 @@ def _content(path: Path, file: str, found: Mapping[str, Any], fresh: bytes, reco
     multiscale["name"] = " ".join([path.name.removesuffix(".zarr"), *Path(file).parts[:-1]])
     try:
         first, *others = theirs["multiscales"]
-        group = (path / file).parent
-        levels = [level for level in first["datasets"] if level["path"] != "0" and _is_level(group, level)]
+        group, own = (path / file).parent, [level["path"] for level in multiscale["datasets"]]
+        levels = [level for level in first["datasets"] if level["path"] not in own and _is_level(group, level, own)]
         multiscale["name"] = str(first["name"])
         multiscale["datasets"] += levels
         attributes["ome"]["multiscales"] += others

@@ -14,7 +14,7 @@ import obstore
 
 from volseg.blocks import Box
 from volseg.errors import SourceError
-from volseg.storage.run_record import SourceMarks
+from volseg.storage.record_entries import SourceMarks
 from volseg.storage.zarr_store import may_list, open_store
 
 if TYPE_CHECKING:

@@ -8,11 +8,13 @@ from urllib.parse import unquote
 
 from yaozarrs import v05
 
+from volseg.blocks import coarser_place
 from volseg.storage.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from volseg.blocks import Zyx
     from volseg.storage.axes import AxisLayout
 
 
@@ -125,32 +127,44 @@ def _unit(axis: object) -> object:
     return axis.get("unit") if isinstance(axis, dict) else None
 
 
-def image_attributes(name: str, place: Place, channels: Sequence[str] = ()) -> dict[str, Any]:
-    """Create the `ome` attributes (0.5) of an image with one level, `0`, along z, y, x.
+def image_attributes(
+    name: str, place: Place, channels: Sequence[str] = (), scales: Sequence[Zyx] = ()
+) -> dict[str, Any]:
+    """Create the `ome` attributes (0.5) of an image with the levels `0`, `1`, .. along z, y, x.
 
     Args:
         name: name of the image.
         place: voxel size and translation; axes have the unit nanometre, or none if they are not in nanometres.
         channels: channel names, for a channel axis before z; empty for no such axis.
+        scales: voxels of level 0 along z, y, x that a voxel of each coarser level is made of.
     """
     axes = [v05.ChannelAxis(name="c", type="channel")] if channels else []
-    transformations: list[Any] = [v05.ScaleTransformation(scale=[1.0] * len(axes) + list(place.scale))]
-    if any(place.translation):
-        start = [0.0] * len(axes) + list(place.translation)
-        transformations.append(v05.TranslationTransformation(translation=start))
+    datasets = [
+        v05.Dataset(path=str(number), coordinateTransformations=_transformations(place, scale, len(axes)))
+        for number, scale in enumerate([(1, 1, 1), *scales])
+    ]
     unit: Any = "nanometer" if place.is_nm else None
     image = v05.Image(
         multiscales=[
             v05.Multiscale(
                 name=name,
                 axes=[*axes, *(v05.SpaceAxis(name=axis, unit=unit) for axis in ("z", "y", "x"))],
-                datasets=[v05.Dataset(path="0", coordinateTransformations=transformations)],
+                datasets=datasets,
             )
         ],
         omero=v05.Omero(channels=[_omero_channel(channel) for channel in channels]) if channels else None,
     )
     attributes: dict[str, Any] = image.model_dump(mode="json", exclude_none=True)
     return {"version": "0.5", **attributes}
+
+
+def _transformations(place: Place, scale: Zyx, channel_axes: int) -> list[Any]:
+    """Scale and translation of a level, the first voxel of which lies in the middle of those that it is made of."""
+    size, start = coarser_place(place.scale, place.translation, scale)
+    transformations: list[Any] = [v05.ScaleTransformation(scale=[1.0] * channel_axes + list(size))]
+    if any(start):
+        transformations.append(v05.TranslationTransformation(translation=[0.0] * channel_axes + list(start)))
+    return transformations
 
 
 def _omero_channel(name: str) -> v05.OmeroChannel:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import BlockGrid, Zyx
+    from volseg.storage.pyramid import Pyramid
     from volseg.storage.target import Target
 
 NO_SHARDS = -1
@@ -37,13 +38,12 @@ class ShardCheck:
     A row of shards along x is one folder, so that a run of 10^6 blocks is checked with 10^4 listings.
 
     Args:
-        targets: the map, and its standard deviation if there is one.
-        grid: the run's blocks.
-        sizes: bytes of each block's shards in all targets, by block number; `UNKNOWN_SIZE` or `NO_SHARDS`.
+        pyramid: the volumes.
+        sizes: bytes of each block's shards in all volumes, by block number; `UNKNOWN_SIZE` or `NO_SHARDS`.
     """
 
-    def __init__(self, targets: Sequence[Target], grid: BlockGrid, sizes: NDArray[np.int64]) -> None:
-        self._targets, self._grid, self._sizes = targets, grid, sizes
+    def __init__(self, pyramid: Pyramid, sizes: NDArray[np.int64]) -> None:
+        self._pyramid, self._sizes = pyramid, sizes
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(_THREADS + 1, thread_name_prefix="volseg-check")
         self._lost: Future[list[int]] = self._pool.submit(self._find)
@@ -58,7 +58,7 @@ class ShardCheck:
             return self._lost.result()
         except OSError as error:
             raise TargetError(
-                f"cannot list the shards of {self._targets[0].path}: {error}; rerun with --resume"
+                f"cannot list the shards of {self._pyramid.finest[0].path}: {error}; rerun with --resume"
             ) from error
 
     def __enter__(self) -> Self:
@@ -71,24 +71,41 @@ class ShardCheck:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _find(self) -> list[int]:
-        if not (self._sizes >= UNKNOWN_SIZE).any():
-            return []
-        grid = self._grid
+        pyramid, lost = self._pyramid, list[int]()
+        for at, (grid, targets) in enumerate(zip(pyramid.grid.grids, pyramid.layers, strict=True)):
+            numbers = pyramid.grid.numbers(at)
+            sizes = self._sizes[numbers.start : numbers.stop]
+            if (sizes >= UNKNOWN_SIZE).any():
+                lost += [numbers.start + number for number in self._find_in(grid, targets, sizes)]
+        return lost
+
+    def _find_in(self, grid: BlockGrid, targets: Sequence[Target], sizes: NDArray[np.int64]) -> list[int]:
+        """Blocks of one grid, by their number in it."""
         found, present = np.zeros((2, grid.count), np.int64)
-        for target in self._targets:
-            self._add(target, found, present)
-        expected = sum(_shards_per_block(grid, target.shard) * max(target.channels, 1) for target in self._targets)
-        differs = (self._sizes > UNKNOWN_SIZE) & (found != self._sizes)
-        lost = (self._sizes >= UNKNOWN_SIZE) & ((present != expected) | differs)
+        shards: NDArray[Any] = np.zeros(grid.count, np.int64)
+        for target in targets:
+            for part in target.parts:  # those of a coarser part have the same numbers
+                self._add(part, target.shard, grid, sizes, found, present)
+                shards += _shards_per_block(grid, target.shard) * max(target.channels, 1)
+        differs = (sizes > UNKNOWN_SIZE) & (found != sizes)
+        lost = (sizes >= UNKNOWN_SIZE) & ((present != shards) | differs)
         numbers: list[int] = np.flatnonzero(lost).tolist()
         return numbers
 
-    def _add(self, target: Target, found: NDArray[np.int64], present: NDArray[np.int64]) -> None:
+    def _add(
+        self,
+        target: Target,
+        shard: Zyx,
+        grid: BlockGrid,
+        marked: NDArray[np.int64],
+        found: NDArray[np.int64],
+        present: NDArray[np.int64],
+    ) -> None:
         """Add the bytes and the number of a target's shards to their blocks."""
-        first, stop = (span[2] for span in _shard_spans(self._grid, target.shard))
-        _, _, nx = self._grid.counts
-        block_x = np.arange(first, stop) * target.shard[2] // self._grid.block[2] - self._grid.offset[2]
-        rows = self._rows(target)
+        first, stop = (span[2] for span in _shard_spans(grid, shard))
+        _, _, nx = grid.counts
+        block_x = np.arange(first, stop) * shard[2] // grid.block[2] - grid.offset[2]
+        rows = self._rows(target, shard, grid, marked)
         # A few rows ahead: all futures of a large target at once would be many.
         waiting: list[tuple[int, Future[NDArray[np.int64]]]] = []
         for base, folder in rows:
@@ -98,9 +115,10 @@ class ShardCheck:
         for row in waiting:
             _fold(*row, block_x, nx, found, present)
 
-    def _rows(self, target: Target) -> Iterator[tuple[int, Path]]:
+    def _rows(
+        self, target: Target, shard: Zyx, grid: BlockGrid, marked: NDArray[np.int64]
+    ) -> Iterator[tuple[int, Path]]:
         """First block of each row of shards that belongs to a marked block, and the row's folder."""
-        grid, shard = self._grid, target.shard
         _, ny, nx = grid.counts
         (z0, y0, _), (z1, y1, _) = _shard_spans(grid, shard)
         for channel in range(max(target.channels, 1)):
@@ -113,7 +131,7 @@ class ShardCheck:
                     base = (block_z * ny + block_y) * nx
                     if self._stop.is_set():
                         return
-                    if (self._sizes[base : base + nx] >= UNKNOWN_SIZE).any():
+                    if (marked[base : base + nx] >= UNKNOWN_SIZE).any():
                         yield base, target.shard_folder(channel, z, y)
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, ValidationError, model_validator
+from pydantic import ValidationError
 from xxhash import xxh3_64_hexdigest
 
-from volseg.blocks import BlockGrid, Box, Footprint, Tiling, Zyx, ZyxFloat
+from volseg.blocks import BlockGrid, Level, PyramidGrid, pyramid_levels
 from volseg.config.base import FrozenModel
-from volseg.errors import TargetError, redact
-from volseg.registry import NORMALIZATIONS
-from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
+from volseg.errors import TargetError
 from volseg.storage.journal import journal_runs
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.record_entries import MaskEntry, ModelEntry, Settings, SourceEntry
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
@@ -23,164 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CHECKSUM, _FIRST_WITH_CHECKSUM = "checksum", 3
-FORMAT = 3
+FORMAT = 4
 """Of the record's fields; raised if a change keeps older readers from reading it."""
 NUMERICS = 2
 """Of the bytes that a run writes under one record; raised with any change of them."""
 
 
-Location = Annotated[str, AfterValidator(redact)]
-"""Absolute path or URL, without credentials."""
-
-
 class RecordError(TargetError):
     """A run record that is missing, or was changed."""
-
-
-class SourceMarks(FrozenModel):
-    """Modification marks of the files of a source."""
-
-    files: int
-    bytes: int
-    newest: str
-    """Newest time of modification in ns; of an object store, a digest of all names, sizes and tags."""
-
-    def __str__(self) -> str:
-        return f"{self.files} files, {self.bytes} bytes, newest {self.newest}"
-
-
-class SourceEntry(FrozenModel):
-    """The source."""
-
-    location: Location
-    """Of the array."""
-    shape: Zyx
-    dtype: str
-    voxel_nm: ZyxFloat | None
-    """Voxel size (z, y, x) in nanometres; None if neither source nor user states it."""
-    identity: str
-    """Digest of shape, type and sampled voxels; independent of the path."""
-    options: ReadOptions = DEFAULT_OPTIONS
-    """What the user stated of it: its axes, a channel, and what to read for missing sections."""
-    marks: SourceMarks | None = None
-    """Modification marks of its files; None if its store does not list them, as over http."""
-    covered: str = ""
-    """What of the source a resume compares, in words."""
-    empty_sections: int = 0
-    """Sections without tissue, where the map is 0."""
-    not_finite_sections: int = 0
-    """Sections with NaN or infinity around the tissue, where the map is 0."""
-    fills: tuple[float, ...] = ()
-    """Grey values other than 0 that fill whole tiles of 64 x 64 and count as no tissue."""
-    translation_nm: ZyxFloat | None = None
-    """Translation (z, y, x) of the first voxel in nanometres; None if the voxel size is not known."""
-    voxel_size_given: bool = False
-    """Whether the user stated the voxel size."""
-    chunks: int = 0
-    """Chunks, or shards, of a Zarr that the run reads."""
-    chunks_checked: int = 0
-    """Of these, how many were looked for before the first block: all, or a sample where the store does not list."""
-    chunks_absent: int = 0
-    """Of the checked ones, how many the store lacked; they read as the fill value."""
-    chunk_census: str = ""
-    """Digest of which chunks were there: a file beside the journal; empty if the store does not list."""
-    missing_chunks: Literal["fill", "refuse"] | None = None
-    """What the user stated of missing chunks."""
-
-
-class MaskEntry(FrozenModel):
-    """The mask of the blocks to compute."""
-
-    location: Location
-    """Of the array."""
-    shape: Zyx
-    identity: str
-    """Digest of shape, type and sampled voxels."""
-    blocks: int
-    """Number of blocks to compute."""
-
-
-class HaloPoint(FrozenModel):
-    """Measured error of one halo."""
-
-    halo: Zyx
-    fraction: float
-    """Of voxels within one grey level of the exact result, in the worst sample."""
-    max_error: float
-    """Maximum difference from the exact result, in grey levels."""
-
-
-class ActivationEntry(FrozenModel):
-    """The largest activation of a network in the run's precision, on one tile of the volume before the first block."""
-
-    largest: float
-    layer: str
-    """That has it."""
-    headroom: float
-    """Largest number of the precision over it."""
-    kinds: tuple[str, ...]
-    """Kinds of workers on which the network was compared with float32; others compare it when they join."""
-
-
-class ModelEntry(FrozenModel):
-    """A network, and how it is run."""
-
-    location: Location
-    name: str
-    digest: str
-    """Digest of weights and architecture."""
-    footprint: Footprint
-    normalization: Annotated[str, AfterValidator(NORMALIZATIONS.check)]
-    halo: Zyx
-    halo_curve: tuple[HaloPoint, ...] = ()
-    """Measurements by which the halo was chosen; empty if it was given."""
-    tile: Zyx
-    """The core of a tile, in voxels."""
-    batch: int
-    """Tiles per forward pass."""
-    compiled: bool = False
-    """Whether the network runs through torch.compile, on a GPU."""
-    precision_loss: tuple[float, float] | None = None
-    """Fraction of voxels within one grey level of float32, and maximum difference from it, measured on samples."""
-    activations: ActivationEntry | None = None
-    """None if memory did not suffice to read them."""
-    kvoxel_s: float = 0.0
-    """Thousands of voxels per second of one worker with this tile; 0 if it was not measured."""
-    statistics: str
-    """Digest of its constants, (mean, standard deviation) for the volume or each section: a file beside the journal."""
-
-    @property
-    def tiling(self) -> Tiling:
-        """How this network cuts a block into tiles."""
-        return Tiling(self.footprint, self.tile, self.halo)
-
-
-class Settings(FrozenModel):
-    """Settings of the run that could change a byte of the result."""
-
-    block: Zyx
-    shard: Zyx
-    chunk: Zyx
-    region: Box
-    device: Literal["cpu", "cuda"]
-    precision: Literal["float32", "bfloat16", "float16"]
-    threads: int
-    """Threads of one forward pass."""
-    orientations: Literal["one", "flips", "all"] = "one"
-    """Orientations in which each tile is predicted, and which are averaged."""
-    classes: tuple[str, ...] = ("membrane",)
-    """Classes written: one, or several along a channel axis."""
-    halo_tolerance: tuple[float, float] | None = None
-    """Fraction of voxels within one grey level and maximum error that a measured halo had to keep; None if given."""
-    uncertainty: bool = False
-    """Whether the standard deviation of the estimates is written too."""
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> Settings:
-        sizes = tuple(zip(self.block, self.shard, self.chunk, strict=True))
-        if any(min(some) < 1 for some in sizes) or any(b % s or s % c for b, s, c in sizes):
-            raise ValueError("blocks must consist of whole shards, and shards of whole chunks")
-        return self
 
 
 class RunRecord(FrozenModel):
@@ -209,12 +58,34 @@ class RunRecord(FrozenModel):
         return BlockGrid(self.source.shape, self.settings.block, self.settings.region)
 
     @property
-    def form(self) -> dict[str, Any]:
-        """Shape, type, shards and chunks of the target's array, with a channel axis for several classes."""
+    def levels(self) -> tuple[Level, ...]:
+        """The coarser levels."""
+        return pyramid_levels(self.source.shape, self.settings.shard, self.settings.chunk, self.settings.levels)
+
+    @property
+    def pyramid(self) -> PyramidGrid:
+        """The blocks of all levels."""
+        return PyramidGrid(self.grid, self.levels)
+
+    @property
+    def planned(self) -> int:
+        """Blocks of the run, without those outside its mask."""
+        return self.mask.blocks if self.mask else self.grid.count
+
+    @property
+    def planned_coarser(self) -> int:
+        """Blocks of coarser levels, without those that are made of blocks outside the mask only."""
+        return self.mask.coarser_blocks if self.mask else self.pyramid.count - self.grid.count
+
+    def form(self, level: int = 0) -> dict[str, Any]:
+        """Shape, type, shards and chunks of the array of a level, with a channel axis for several classes."""
         settings, classes = self.settings, len(self.settings.classes)
+        sizes = (self.source.shape, settings.shard, settings.chunk)
+        if level:
+            sizes = (self.levels[level - 1].shape, self.levels[level - 1].shard, self.levels[level - 1].chunk)
         channels, ones = ((classes,), (1,)) if classes > 1 else ((), ())
-        shards, chunks = ones + settings.shard, ones + settings.chunk
-        return {"shape": channels + self.source.shape, "type": "uint8", "shards": shards, "chunks": chunks}
+        shape, shard, chunk = sizes
+        return {"shape": channels + shape, "type": "uint8", "shards": ones + shard, "chunks": ones + chunk}
 
     @property
     def digest(self) -> str:
@@ -260,7 +131,8 @@ def read_record(path: Path) -> RunRecord:
         TargetError: another version of volseg wrote it.
     """
     record = _parse_record(path)
-    if others := journal_runs(path / "0" / ".volseg") - {record.digest}:
+    others = journal_runs(path / "0" / ".volseg") - {record.digest}
+    if others and record.format == FORMAT:  # the digest of a record depends on its format
         raise RecordError(
             f"the run record in {path} is that of another map: its journal is of the run {others.pop()}; put the "
             "map's own zarr.json back, or start again with --overwrite"

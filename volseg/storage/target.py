@@ -1,47 +1,62 @@
-"""Targets: sharded OME-Zarr 0.5 groups, with the run record in their attributes."""
+"""Targets: volumes that are written in whole shards, and their coarser half with them."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from volseg.blocks import coarser_box
 from volseg.errors import TargetError
-from volseg.storage.journal import journal_folder, lock_journal
+from volseg.ops import downsample_mean
+from volseg.storage.journal import journal_folder
 from volseg.storage.marks import Written, digest_of, joint_digest
-from volseg.storage.ome_zarr import image_attributes
-from volseg.storage.paths import UNCERTAINTY
-from volseg.storage.publish import staged
 from volseg.storage.shards import ShardFiles, rename_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from volseg.blocks import Box, Zyx
-    from volseg.storage.place import Place
-    from volseg.storage.run_record import RunRecord
-
 
 _PARTIALS = ".partial"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A volume to write in whole shards, (z, y, x), or (c, z, y, x) for several classes."""
+    """A level of a volume to write in whole shards, (z, y, x), or (c, z, y, x) for several classes.
+
+    Attributes:
+        path: of the volume's group.
+        level: name of the array in it.
+        coarser: the next coarser level, if its shards are written with those of this one: as many, and made of them.
+        factor: voxels along z, y, x that a voxel of `coarser` is made of.
+    """
 
     path: Path
     _array: zarr.Array[Any]
+    level: str = "0"
+    coarser: Target | None = None
+    factor: Zyx = (1, 1, 1)
     _files: list[ShardFiles] = field(default_factory=list, compare=False)
+
+    @property
+    def parts(self) -> tuple[Target, ...]:
+        """This level, and the coarser one that is written with it."""
+        return (self,) if self.coarser is None else (self, *self.coarser.parts)
+
+    @property
+    def folder(self) -> Path:
+        """Of the array."""
+        return self.path / self.level
 
     @property
     def journal(self) -> Path:
@@ -68,7 +83,8 @@ class Target:
     def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object] = lambda: None) -> Written:
         """Write a box of whole shards, (z, y, x), or (c, z, y, x) for all channels, and sync them to the disk.
 
-        Each shard is written beside the others and then renamed, so that a reader sees the old one or the new.
+        Each shard is written beside the others and then renamed, so that a reader sees the old one or the new; those of
+        the coarser level likewise.
 
         Args:
             box: of the voxels.
@@ -83,7 +99,7 @@ class Target:
         self._refuse_shared(box)
         written: dict[Path, Path] = {}
         try:
-            stored = [self._write_partial(shard, box, voxels, written) for shard in self._shards(box)]
+            stored = list(self._write_partials(box, voxels, written))
             check()
             for partial, path in written.items():
                 rename_shard(partial, path)
@@ -96,6 +112,14 @@ class Target:
                 partial.unlink(missing_ok=True)
         sizes, digests = zip(*stored, strict=True)
         return Written(voxel_digest(voxels), sum(sizes), joint_digest(digests))
+
+    def _write_partials(self, box: Box, voxels: NDArray[Any], written: dict[Path, Path]) -> Iterator[tuple[int, str]]:
+        """Write the shards of a box, and of the coarser level's, as `_write_partial` does."""
+        for shard in self._shards(box):
+            yield self._write_partial(shard, box, voxels, written)
+        if self.coarser is not None:
+            half = downsample_mean(voxels, (1,) * (voxels.ndim - 3) + self.factor)
+            yield from self.coarser._write_partials(coarser_box(box, self.factor), half, written)
 
     def _write_partial(
         self, shard: tuple[int, ...], box: Box, voxels: NDArray[Any], written: dict[Path, Path]
@@ -131,7 +155,7 @@ class Target:
         """
         self._refuse_shared(box)
         try:
-            folder = os.open(self.path / "0", os.O_RDONLY)
+            folder = os.open(self.folder, os.O_RDONLY)
             try:
                 check()
                 for shard in self._shards(box):
@@ -139,6 +163,8 @@ class Target:
                         os.unlink(self._array.metadata.encode_chunk_key(shard), dir_fd=folder)
             finally:
                 os.close(folder)
+            if self.coarser is not None:
+                self.coarser.clear(coarser_box(box, self.factor), check)
         except TargetError:
             raise
         except OSError as error:
@@ -149,9 +175,15 @@ class Target:
         voxels: NDArray[Any] = self._array[(..., *box.slices)]  # type: ignore[assignment]  # zarr also types scalars here
         return voxels
 
+    def coarser_agrees(self, box: Box, voxels: NDArray[Any]) -> bool:
+        """Whether the coarser level holds what is made of the voxels of a box."""
+        half = downsample_mean(voxels, (1,) * (voxels.ndim - 3) + self.factor)
+        return self.coarser is None or bool((self.coarser.read(coarser_box(box, self.factor)) == half).all())
+
     def shard_files(self, box: Box) -> list[Path]:
         """Files of the shards of a box, in the order of their digests in a mark."""
-        return [self._shard_file(shard) for shard in self._shards(box)]
+        own = [self._shard_file(shard) for shard in self._shards(box)]
+        return own + (self.coarser.shard_files(coarser_box(box, self.factor)) if self.coarser else [])
 
     def shard_folder(self, channel: int, z: int, y: int) -> Path:
         """Folder of a row of shards along x, which are named by their number in it."""
@@ -159,16 +191,17 @@ class Target:
 
     def shard_folders(self, box: Box) -> set[Path]:
         """Folders of the shards of a box."""
-        return {self._shard_file(shard).parent for shard in self._shards(box)}
+        return {file.parent for file in self.shard_files(box)}
 
     def remove_partials(self) -> None:
         """Delete shards that were not renamed, because their process died."""
-        shutil.rmtree(self.path / "0" / _PARTIALS, ignore_errors=True)
+        for part in self.parts:
+            shutil.rmtree(part.folder / _PARTIALS, ignore_errors=True)
 
     def _shard_files(self) -> ShardFiles:
         """The folder of shards that are being written; it is made in the target, and never makes a target."""
         if not self._files or not self._files[0].is_open:  # another run of this target has removed it
-            self._files[:] = [ShardFiles(self._array, self.path / "0" / _PARTIALS)]
+            self._files[:] = [ShardFiles(self._array, self.folder / _PARTIALS)]
         return self._files[0]
 
     def _refuse_shared(self, box: Box) -> None:
@@ -183,7 +216,7 @@ class Target:
         return product(*channels, *spans)
 
     def _shard_file(self, position: tuple[int, ...]) -> Path:
-        return self.path / "0" / self._array.metadata.encode_chunk_key(position)
+        return self.folder / self._array.metadata.encode_chunk_key(position)
 
 
 def voxel_digest(voxels: NDArray[Any]) -> str:
@@ -191,108 +224,16 @@ def voxel_digest(voxels: NDArray[Any]) -> str:
     return digest_of(np.ascontiguousarray(voxels).data)
 
 
-def create_volume(  # noqa: PLR0913 - properties of a volume
-    path: Path,
-    *,
-    shape: Zyx,
-    shard: Zyx,
-    chunk: Zyx,
-    dtype: str,
-    place: Place,
-    name: str = "",
-    channels: Sequence[str] = (),
-) -> Target:
-    """Create an empty OME-Zarr 0.5 volume; its metadata is complete before the first voxel is written.
-
-    Args:
-        path: path of the new group.
-        shape: voxels along z, y, x.
-        shard: unit of storage, in voxels; a shard has one channel.
-        chunk: unit of decoding, in voxels.
-        dtype: data type.
-        place: voxel size and translation.
-        name: name of the image; by default that of the path.
-        channels: channel names, for a channel axis before z; empty for no such axis.
-
-    Raises:
-        TargetError: the path exists, or cannot be written.
-    """
-    if path.exists():
-        raise TargetError(f"{path} exists already; choose another path")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        group = zarr.open_group(path, mode="w-", zarr_format=3)
-        array = group.create_array(
-            "0",
-            shape=((len(channels),) if channels else ()) + shape,
-            shards=(1,) * bool(channels) + shard,
-            chunks=(1,) * bool(channels) + chunk,
-            dtype=dtype,
-            fill_value=0,
-            compressors=[ZstdCodec(level=3), Crc32cCodec()],
-            dimension_names=(("c",) if channels else ()) + ("z", "y", "x"),
-            # Otherwise an all-zero block would look like a lost one.
-            config={"write_empty_chunks": True},
-        )
-        group.attrs["ome"] = image_attributes(name or path.name.removesuffix(".zarr"), place, channels)
-    except OSError as error:
-        raise TargetError(f"cannot create {path}: {error.strerror or error}; choose a writable folder") from error
-    return Target(path, array)
-
-
-@contextmanager
-def new_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool = False) -> Iterator[Target]:
-    """Create the target of a run with its record, at the place of its source, and hold the lock of its journal.
-
-    It is created beside its path, locked and then renamed: a kill leaves either the old or the new volume, and no
-    other run can write into the new one, or replace it, from the moment that it appears.
-
-    Args:
-        path: path of the new group.
-        record: of the run.
-        place: voxel size and translation of the source.
-        overwrite: replace a Zarr that is there.
-
-    Raises:
-        TargetError: the path is taken, is not a Zarr or is being written, or it cannot be written or locked.
-    """
-    settings = record.settings
-    with ExitStack() as stack:
-        with staged(path, overwrite=overwrite) as new:
-            name = path.name.removesuffix(".zarr")
-            volumes = {new: name} | ({new / UNCERTAINTY: f"{name} {UNCERTAINTY}"} if settings.uncertainty else {})
-            for volume_path, image_name in volumes.items():
-                create_volume(
-                    volume_path,
-                    shape=record.source.shape,
-                    shard=settings.shard,
-                    chunk=settings.chunk,
-                    dtype="uint8",
-                    place=place,
-                    name=image_name,
-                    channels=settings.classes if len(settings.classes) > 1 else (),
-                )
-            zarr.open_group(new, mode="r+").attrs["volseg"] = record.to_attributes()
-            stack.enter_context(lock_journal(journal_folder(new)))
-        yield open_target(path)
-
-
-def create_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool = False) -> Target:
-    """As `new_target`, without holding the lock."""
-    with new_target(path, record, place, overwrite=overwrite) as target:
-        return target
-
-
-def open_target(path: Path) -> Target:
-    """Open a target to write more blocks.
+def open_target(path: Path, level: str = "0") -> Target:
+    """Open a level of a target to write more blocks; without the coarser one.
 
     Raises:
         TargetError: there is no target.
     """
     try:
-        array = zarr.open_array(path / "0", mode="r+")
+        array = zarr.open_array(path / level, mode="r+")
     except Exception as error:  # each field of the metadata raises errors of its own
         raise TargetError(
             f"{path} is not a target of volseg: {error}; `volseg verify` tells what was changed"
         ) from error
-    return Target(path, array.with_config({"write_empty_chunks": True, "order": "C"}))
+    return Target(path, array.with_config({"write_empty_chunks": True, "order": "C"}), level)

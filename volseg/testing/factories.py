@@ -21,7 +21,7 @@ from volseg.models.registry import build_network
 from volseg.ops import Normalization, to_uint8
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.storage import Place, VolumeRef, create_target, open_volume, read_record, slab_statistics
-from volseg.storage.target import create_volume
+from volseg.storage.create import create_volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

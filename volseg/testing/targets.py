@@ -12,7 +12,6 @@ from volseg.prediction.sink import VolumeSink
 from volseg.storage import (
     FORMAT,
     NUMERICS,
-    UNCERTAINTY,
     Census,
     Journal,
     Mark,
@@ -23,7 +22,7 @@ from volseg.storage import (
     Settings,
     SourceEntry,
     create_target,
-    open_target,
+    open_pyramid,
     table_digest,
     table_of,
     write_table,
@@ -34,6 +33,8 @@ from volseg.testing.factories import VOXEL_NM
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
+
+    from volseg.storage import Pyramid
 
 _TABLE = table_of([(128.0, 60.0)])
 _CENSUS = Census(Box((0, 0, 0), (1, 1, 8)), 8, 0, (), np.full(1, 255, np.uint8))
@@ -49,6 +50,7 @@ def noise_record(  # noqa: PLR0913 - properties of a run
     classes: tuple[str, ...] = ("membrane",),
     uncertainty: bool = False,
     masked: int | None = None,
+    levels: tuple[Zyx, ...] = (),
 ) -> RunRecord:
     """The record of a run that was never computed.
 
@@ -61,6 +63,7 @@ def noise_record(  # noqa: PLR0913 - properties of a run
         classes: of the map.
         uncertainty: whether there is a second volume.
         masked: number of blocks in the run's mask; None for no mask.
+        levels: factors of the coarser levels.
     """
     entry = ModelEntry(
         location="/models/noise.safetensors", name="noise", digest="0" * 32, footprint=FOOTPRINT,
@@ -73,6 +76,7 @@ def noise_record(  # noqa: PLR0913 - properties of a run
     settings = Settings(
         block=block, shard=shard or block, chunk=chunk or shard or block, region=region or Box.of_shape(shape),
         device="cpu", precision="float32", threads=1, classes=classes, uncertainty=uncertainty,
+        levels=levels,
     )  # fmt: skip
     mask = None if masked is None else MaskEntry(location="/data/mask.zarr/0", shape=shape, identity="0", blocks=masked)
     return RunRecord(
@@ -97,21 +101,34 @@ def make_target(
         record: of its run.
         seed: of the noise.
         empty: blocks that are marked as such.
-        unmarked: blocks that are neither written nor marked.
+        unmarked: blocks that are neither written nor marked; nor are those of coarser levels that are made of them.
         segments: of the journal, as of so many starts.
     """
     create_target(path, record, Place.of_nm(record.source.voxel_nm, record.source.translation_nm))
-    volumes = [open_target(path), *([open_target(path / UNCERTAINTY)] if record.settings.uncertainty else [])]
+    pyramid = open_pyramid(path, record)
+    folder, finest = pyramid.finest[0].journal, record.grid.count
     numbers = [number for number in record.grid.numbers() if number not in unmarked]
+    above = [n for n in range(finest, pyramid.grid.count) if n not in pyramid.grid.above(unmarked)]
     for part in range(segments):
-        with Journal(volumes[0].journal, run=record.digest) as journal:
-            for mark in _written(VolumeSink(tuple(volumes)), record, numbers[part::segments], seed, empty):
+        with Journal(folder, run=record.digest) as journal:
+            for mark in _written(VolumeSink(pyramid.finest), record, numbers[part::segments], seed, empty):
                 journal.mark(mark)
-    write_table(volumes[0].journal, _TABLE)
-    _CENSUS.write(volumes[0].journal)
-    for volume in volumes:
+            for number in above if part == segments - 1 else ():
+                journal.mark(_coarser(pyramid, number))
+    write_table(folder, _TABLE)
+    _CENSUS.write(folder)
+    for volume in pyramid.targets:
         volume.remove_partials()
     return path
+
+
+def _coarser(pyramid: Pyramid, number: int) -> Mark:
+    """Make a block of a coarser level; returns its mark."""
+    volumes, (targets, box) = pyramid.downsample(number), pyramid.of(number)
+    if not any(volume.any() for volume in volumes):
+        return Mark(number, "", 1, "here, cpu", 0.1, EMPTY)
+    digest, size, files = VolumeSink(targets).write(box, volumes)
+    return Mark(number, digest, 1, "here, cpu", 0.1, "", size, files)
 
 
 def _written(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import volseg
-from volseg.blocks import Box
+from volseg.blocks import Box, PyramidGrid
 from volseg.cluster import SerialExecutor
 from volseg.errors import ConfigError, SourceError, TargetError
 from volseg.prediction.verification import shards, survey
@@ -224,7 +224,7 @@ def test_ranges_are_rows_or_parts_of_one_and_cover_all_blocks_once() -> None:
     table.entries["state"], table.entries["bytes"] = 1, 10
     nx = grid.counts[2]
     for size, blocks in ((1, 100), (25, 100), (130, 100), (10_000, 4), (10_000, 13), (10_000, 1000)):
-        parts = list(survey.ranges(grid, table, size, blocks))
+        parts = list(survey.ranges(PyramidGrid(grid), table, size, blocks))
         assert [n for first, stop in parts for n in range(first, stop)] == list(grid.numbers())
         for first, stop in parts:
             assert stop - first <= blocks

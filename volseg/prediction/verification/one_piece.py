@@ -176,7 +176,7 @@ def _max_error(levels: NDArray[np.int64]) -> int:
 def places(record: RunRecord, target: Path, count: int = PLACES, seed: int = 0) -> list[Box]:
     """Boxes around corners of done blocks, spread at random over a run's region."""
     grid, core, rng = record.grid, core_of(record), np.random.default_rng(seed)
-    done = done_blocks(target / "0" / ".volseg", grid.count)
+    done = done_blocks(target / "0" / ".volseg", record.pyramid)
     boxes: list[Box] = []
     faces = [
         range(b * (a // b + 1), n, b) for a, b, n in zip(grid.region.start, grid.block, grid.region.stop, strict=True)

@@ -15,10 +15,10 @@ import numpy as np
 
 from volseg.config import PredictConfig
 from volseg.errors import REDACTED, ConfigError, SourceError, TargetError
-from volseg.prediction.prepare import prepare
+from volseg.prediction.prepare import planned_blocks, prepare
 from volseg.prediction.run import execute
 from volseg.prediction.verification.report import Repair
-from volseg.storage import COMPUTED, UNMARKED, expected_targets, restore_metadata
+from volseg.storage import COMPUTED, UNMARKED, expected_pyramid, restore_metadata
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -99,12 +99,12 @@ def put_back(path: Path, record: RunRecord, found: Survey) -> int:
 
 def _obstacles(path: Path, record: RunRecord, numbers: BlockSet) -> Iterator[Path]:
     """What keeps the shards of some blocks from being written."""
-    for volume in expected_targets(path, record) if len(numbers) else ():
-        root = volume.path / "0"
-        for file in (file for number in numbers for file in volume.shard_files(record.grid.box(number))):
+    pyramid = expected_pyramid(path, record)
+    for targets, box in map(pyramid.of, numbers):
+        for file in (file for target in targets for file in target.shard_files(box)):
             if file.is_dir():
                 yield file
-            yield from (folder for folder in file.parents if folder.is_relative_to(root) and folder.is_file())
+            yield from (folder for folder in file.parents if folder.is_relative_to(path) and folder.is_file())
 
 
 def _delete(path: Path) -> None:
@@ -129,9 +129,10 @@ def compute_again(spec: RunSpec, record: RunRecord, found: Survey, progress: Ver
         VolsegError: as `execute`.
     """
     if found.lost_marks:
-        for number in np.flatnonzero(found.table.entries["state"] == UNMARKED):
-            if spec.mask is None or int(number) in spec.mask:
-                found.again.add(int(number))
+        planned = planned_blocks(spec)
+        for number in np.flatnonzero(found.table.entries["state"] == UNMARKED).tolist():
+            if planned is None or number in planned:
+                found.again.add(number)
     return execute(spec, record, progress, again=found.again).failed
 
 

@@ -16,13 +16,13 @@ from xxhash import xxh3_128
 from volseg.blocks import Box
 from volseg.prediction.sink import read_own_record
 from volseg.prediction.verification.report import Fault, Faults
-from volseg.storage import COMPUTED, MARK_ENTRY, UNMARKED, expected_targets, joint_digest, voxel_digest
+from volseg.storage import COMPUTED, MARK_ENTRY, UNMARKED, expected_pyramid, joint_digest, voxel_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from volseg.blocks import BlockGrid
-    from volseg.storage import RunRecord, Target
+    from volseg.storage import Pyramid, Target
 
 _READ_BYTES = 1 << 20
 """Read at once, so that a file is hashed from the processor's cache."""
@@ -88,17 +88,19 @@ def check_range(blocks: BlockRange, reference: VerifyRef) -> RangeReport:
     Raises:
         TargetError: the target is gone, or holds another run.
     """
-    record, volumes = _open(reference.target, reference.digest)
-    grid, report = record.grid, RangeReport(blocks.first, blocks.stop)
-    marks = np.frombuffer(blocks.marks, MARK_ENTRY)
-    for volume in volumes:
-        for first, stop in _rows(blocks, grid):
-            _check_names(volume, grid, first, stop, marks["state"][first - blocks.first :], reference, report)
+    pyramid = _open(reference.target, reference.digest)
+    at = pyramid.grid.grid_of(blocks.first)
+    layer = _Layer(pyramid.grid.grids[at], pyramid.grid.numbers(at).start, pyramid.layers[at])
+    report, marks = RangeReport(blocks.first, blocks.stop), np.frombuffer(blocks.marks, MARK_ENTRY)
+    for volume in layer.volumes:
+        for first, stop in _rows(blocks, layer):
+            _check_names(volume, layer, first, stop, marks["state"][first - blocks.first :], reference, report)
     buffer = memoryview(bytearray(_READ_BYTES))
     for number, mark in enumerate(marks, blocks.first):
         report.checked += int(mark["state"] != UNMARKED)
         if mark["state"] == COMPUTED:
-            fault = _fault_of(volumes, grid.box(number), mark, buffer, report, deep=reference.deep)
+            box = layer.grid.box(number - layer.first)
+            fault = _fault_of(layer.volumes, box, mark, buffer, report, deep=reference.deep)
             if fault is not None:
                 kind, path, reason = fault
                 report.damaged.note(kind, Fault(_within(path, reference), reason, number))
@@ -108,38 +110,49 @@ def check_range(blocks: BlockRange, reference: VerifyRef) -> RangeReport:
     return report
 
 
+class _Layer(NamedTuple):
+    """The blocks of a level, the number of the first among those of all levels, and the volumes that they write."""
+
+    grid: BlockGrid
+    first: int
+    volumes: tuple[Target, ...]
+
+
 @lru_cache(maxsize=2)
-def _open(target: str, digest: str) -> tuple[RunRecord, tuple[Target, ...]]:
-    record = read_own_record(Path(target), digest)
-    return record, expected_targets(Path(target), record)
+def _open(target: str, digest: str) -> Pyramid:
+    return expected_pyramid(Path(target), read_own_record(Path(target), digest))
 
 
 def _within(path: Path, reference: VerifyRef) -> str:
     return str(path.relative_to(reference.target))
 
 
-def _rows(blocks: BlockRange, grid: BlockGrid) -> Iterator[tuple[int, int]]:
+def _rows(blocks: BlockRange, layer: _Layer) -> Iterator[tuple[int, int]]:
     """First and last block of each row, or part of one."""
-    nx, first = grid.counts[2], blocks.first
+    nx, first = layer.grid.counts[2], blocks.first
     while first < blocks.stop:
-        stop = min(blocks.stop, first // nx * nx + nx)
+        stop = min(blocks.stop, layer.first + (first - layer.first) // nx * nx + nx)
         yield first, stop
         first = stop
 
 
 def _check_names(
-    volume: Target, grid: BlockGrid, first: int, stop: int, states: Any, reference: VerifyRef, report: RangeReport
+    volume: Target, layer: _Layer, first: int, stop: int, states: Any, reference: VerifyRef, report: RangeReport
 ) -> None:
     """Look for files where none should be, in the folders of a part of a row of blocks."""
-    (z, z1), (y, y1), _ = _shard_span(volume, Box(grid.box(first).start, grid.box(stop - 1).stop))
-    begins = first % grid.counts[2] == 0  # the first part of a row speaks for the rest of its folders
+    grid, number_of_first = layer.grid, first - layer.first
+    row_box = Box(grid.box(number_of_first).start, grid.box(stop - 1 - layer.first).stop)
+    (z, z1), (y, y1), _ = _shard_span(volume, row_box)
+    column_of_first = number_of_first % grid.counts[2]
+    begins = column_of_first == 0  # the first part of a row speaks for the rest of its folders
     inside, stored = (range(*_shard_span(volume, box)[2]) for box in (grid.region, Box.of_shape(grid.shape)))
-    for channel, row, column in product(range(max(volume.channels, 1)), range(z, z1), range(y, y1)):
-        folder = volume.shard_folder(channel, row, column)
+    places = product(volume.parts, range(max(volume.channels, 1)), range(z, z1), range(y, y1))
+    for part, channel, row, column in places:  # the shards of a coarser part have the same numbers
+        folder = part.shard_folder(channel, row, column)
         for name, is_file in entries_of(folder):
             number, path = shard_number(name), _within(folder / name, reference)
             if number is not None and is_file and number in inside:
-                at = number * volume.shard[2] // grid.block[2] - grid.offset[2] - first % grid.counts[2]
+                at = number * volume.shard[2] // grid.block[2] - grid.offset[2] - column_of_first
                 if 0 <= at < stop - first and states[at] != COMPUTED:
                     _not_computed(path, first + at, states[at], reference, report)
             elif begins and number is not None and is_file and number in stored:
@@ -217,6 +230,8 @@ def _fault_of_voxels(
             return "unreadable", volume.shard_files(box)[0], str(error)
         report.voxel_bytes += voxels.nbytes
         digests.append(voxel_digest(voxels))
+        if volume.coarser is not None and not volume.coarser_agrees(box, voxels):
+            return "voxels", volume.coarser.shard_files(box)[0], "not made of the finer level"
     if joint_digest(digests) != mark["voxels"].tobytes().hex():
         return "voxels", volumes[0].shard_files(box)[0], ""
     return None

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from volseg.blocks import BlockGrid
+    from numpy.typing import NDArray
+
+    from volseg.blocks import BlockGrid, PyramidGrid
     from volseg.cluster import Executor
     from volseg.prediction.verification.report import VerifyProgress
     from volseg.prediction.verification.shards import RangeReport
@@ -48,7 +50,7 @@ class Survey:
 
     Attributes:
         table: the marks.
-        planned: blocks of the run, without those outside its mask.
+        planned: blocks of all levels, without those outside the run's mask.
         damaged: faults of the map.
         warnings: other faults.
         metadata: that differ from the run's.
@@ -105,8 +107,8 @@ class Survey:
 
 def survey(path: Path, record: RunRecord, *, running: bool) -> Survey:
     """Look at all but the shards."""
-    journal, grid = path / "0" / ".volseg", record.grid
-    found = Survey(read_mark_table(journal, grid.count), record.mask.blocks if record.mask else grid.count)
+    journal, planned = path / "0" / ".volseg", record.planned + record.planned_coarser
+    found = Survey(read_mark_table(journal, record.pyramid.count), planned)
     found.metadata = metadata_faults(path, record)
     for fault in found.metadata:
         found.damaged.note("metadata", Fault(fault.file, fault.reason))
@@ -165,11 +167,11 @@ def check_shards(  # noqa: PLR0913 - parts of one survey
         only: ranges to look at; None for all.
     """
     entries, started, compared = found.table.entries, time.perf_counter(), 0
-    total = record.grid.count if only is None else sum(stop - first for first, stop in only)
+    total = record.pyramid.count if only is None else sum(stop - first for first, stop in only)
 
     def left() -> Iterator[BlockRange]:
         nonlocal compared
-        for first, stop in ranges(record.grid, found.table) if only is None else only:
+        for first, stop in ranges(record.pyramid, found.table) if only is None else only:
             if sound is not None and (first, stop) in sound:
                 found.checked_before += int(np.count_nonzero(entries["state"][first:stop]))
                 compared += stop - first
@@ -202,14 +204,21 @@ def _add(report: RangeReport, found: Survey) -> None:
 
 
 def ranges(
-    grid: BlockGrid, table: MarkTable, size: int = _RANGE_BYTES, blocks: int = _RANGE_BLOCKS
+    pyramid: PyramidGrid, table: MarkTable, size: int = _RANGE_BYTES, blocks: int = _RANGE_BLOCKS
 ) -> Iterator[tuple[int, int]]:
-    """Cut the blocks into ranges of about so many bytes, and at most so many blocks: rows, or parts of one."""
+    """Cut the blocks into ranges of about so many bytes, at most so many blocks: rows of a level, or parts of one."""
+    for at, grid in enumerate(pyramid.grids):
+        base = pyramid.numbers(at).start
+        entries = table.entries[base : base + grid.count]
+        yield from ((base + first, base + stop) for first, stop in _ranges_of(grid, entries, size, blocks))
+
+
+def _ranges_of(grid: BlockGrid, marks: NDArray[np.void], size: int, blocks: int) -> Iterator[tuple[int, int]]:
     nx = grid.counts[2]
     first = weight = 0
     for row in range(prod(grid.counts[:2])):
         start, stop = row * nx, row * nx + nx
-        entries = table.entries[start:stop]
+        entries = marks[start:stop]
         heavy = int(entries["bytes"][entries["state"] == COMPUTED].sum())
         if first < start and (weight + heavy > size or stop - first > blocks):
             yield first, start

@@ -50,16 +50,18 @@ def check_tree(path: Path, record: RunRecord, *, running: bool) -> TreeReport:
     report, names = TreeReport(), volume_names(record)
     for name in names:
         group = path / name
+        levels = [str(level) for level in range(len(record.settings.levels) + 1)]
         for entry, _ in entries_of(group):
-            is_own = entry in ("0", "zarr.json") or (not name and entry in names)
+            is_own = entry in (*levels, "zarr.json") or (not name and entry in names)
             if not is_own and not (group / entry / "zarr.json").is_file():
                 _stray(report, path, group / entry)
-        for entry, is_file in entries_of(group / "0"):
-            if entry == PARTIAL:
-                _half_written(report, path, group / "0" / entry, running=running)
-            elif entry not in ("zarr.json", ".volseg") and (entry != "c" or is_file):
-                _stray(report, path, group / "0" / entry)
-        _check_chunks(report, path, group / "0" / "c", record)
+        for level in levels:
+            for entry, is_file in entries_of(group / level):
+                if entry == PARTIAL:
+                    _half_written(report, path, group / level / entry, running=running)
+                elif entry not in ("zarr.json", *([".volseg"] if level == "0" else [])) and (entry != "c" or is_file):
+                    _stray(report, path, group / level / entry)
+            _check_chunks(report, path, group / level / "c", record, int(level))
     _check_journal(report, path, running=running)
     return report
 
@@ -86,11 +88,12 @@ def _half_written(report: TreeReport, target: Path, path: Path, *, running: bool
         report.half_written.append(name)
 
 
-def _check_chunks(report: TreeReport, target: Path, root: Path, record: RunRecord) -> None:
-    """Look for names that are none of the chunk tree, and for shards outside the region."""
-    settings, region = record.settings, record.settings.region
-    channels = len(settings.classes)
-    axes = zip(region.start, region.stop, record.source.shape, settings.shard, strict=True)
+def _check_chunks(report: TreeReport, target: Path, root: Path, record: RunRecord, level: int) -> None:
+    """Look for names that are none of the chunk tree of a level, and for shards outside the region."""
+    channels, grid, shard = len(record.settings.classes), record.grid, record.settings.shard
+    if level > 1:  # the shards of level 1 have the numbers of those of level 0
+        grid, shard = record.pyramid.grids[level - 1], record.levels[level - 1].shard
+    axes = zip(grid.region.start, grid.region.stop, grid.shape, shard, strict=True)
     spans = [(range(a // s, -(-b // s)), range(-(-n // s))) for a, b, n, s in axes]
     if channels > 1:
         spans.insert(0, (range(channels), range(channels)))

@@ -1,0 +1,113 @@
+"""The order of a run's blocks: those of level 0 as they are listed, and each of a coarser level when it can be made."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Self
+
+from volseg.blocks import BlockSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from volseg.blocks import PyramidGrid
+    from volseg.prediction.resume import DoneBlocks
+
+
+class BlockOrder:
+    """Yields block numbers; it may have none for the moment, and some again when blocks that were sent have ended.
+
+    A block of a coarser level is made when all blocks are done that it is made of, and again whenever one of them is.
+    """
+
+    def __init__(
+        self,
+        numbers: Iterable[int],
+        pyramid: PyramidGrid,
+        done: DoneBlocks,
+        planned: BlockSet | None = None,
+    ) -> None:
+        """Take the blocks of level 0 in their order.
+
+        Args:
+            numbers: of blocks of level 0 to compute.
+            pyramid: all blocks.
+            done: blocks that are done before; those of coarser levels change.
+            planned: the blocks of all levels that are part of the run; None for all.
+        """
+        self._finest, self._pyramid, self._before, self._planned = iter(numbers), pyramid, done, planned
+        self._now = BlockSet()
+        self._ready = deque[int]()
+        self._queued, self._sent, self._outdated = set[int](), set[int](), set[int]()
+        self._unswept = deque(range(1, len(pyramid.grids)))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        number = self._next()
+        while number is None:
+            if self._sent or not self._unswept:
+                raise StopIteration
+            self._sweep(self._unswept.popleft())
+            number = self._next()
+        self._sent.add(number)
+        return number
+
+    def _next(self) -> int | None:
+        if not self._ready:
+            return next(self._finest, None)
+        number = self._ready.popleft()
+        self._queued.discard(number)
+        return number
+
+    def done(self, number: int) -> None:
+        """A block is done: the one above it is to be made, or made again, if it can be."""
+        self._sent.discard(number)
+        if number in self._outdated:
+            self._outdated.discard(number)
+            self._queue(number)
+            return
+        self._now.add(number)
+        parent = self._pyramid.parent(number)
+        if parent is None:
+            return
+        self._now.discard(parent)
+        self._before.coarser.discard(parent)
+        if parent in self._sent:
+            self._outdated.add(parent)
+        elif self._can_be_made(parent):
+            self._queue(parent)
+
+    def given_up(self, number: int) -> None:
+        """A block has failed for good; none above it is made."""
+        self._sent.discard(number)
+        self._outdated.discard(number)
+
+    @property
+    def left(self) -> int:
+        """Planned blocks of coarser levels that are not done."""
+        if len(self._pyramid.grids) == 1:
+            return 0
+        numbers = range(self._pyramid.numbers(1).start, self._pyramid.count)
+        return sum(self._is_planned(number) and not self._is_done(number) for number in numbers)
+
+    def _queue(self, number: int) -> None:
+        if number not in self._queued:
+            self._queued.add(number)
+            self._ready.append(number)
+
+    def _sweep(self, grid: int) -> None:
+        """Find the blocks of a level that are not done and can be made, when nothing else is left below it."""
+        for number in self._pyramid.numbers(grid):
+            if not self._is_done(number) and self._is_planned(number) and self._can_be_made(number):
+                self._queue(number)
+
+    def _can_be_made(self, number: int) -> bool:
+        return all(self._is_done(child) for child in self._pyramid.children(number) if self._is_planned(child))
+
+    def _is_done(self, number: int) -> bool:
+        return number in self._now or number in self._before.blocks or number in self._before.coarser
+
+    def _is_planned(self, number: int) -> bool:
+        return self._planned is None or number in self._planned

@@ -1,0 +1,124 @@
+"""Creation of targets: sharded OME-Zarr 0.5 groups, with the run record in their attributes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from volseg.errors import TargetError
+from volseg.storage.journal import journal_folder, lock_journal
+from volseg.storage.ome_zarr import image_attributes
+from volseg.storage.paths import UNCERTAINTY
+from volseg.storage.publish import staged
+from volseg.storage.target import open_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from volseg.blocks import Level, Zyx
+    from volseg.storage.place import Place
+    from volseg.storage.run_record import RunRecord
+    from volseg.storage.target import Target
+
+
+def create_volume(  # noqa: PLR0913 - properties of a volume
+    path: Path,
+    *,
+    shape: Zyx,
+    shard: Zyx,
+    chunk: Zyx,
+    dtype: str,
+    place: Place,
+    name: str = "",
+    channels: Sequence[str] = (),
+    levels: Sequence[Level] = (),
+) -> Target:
+    """Create an empty OME-Zarr 0.5 volume; its metadata is complete before the first voxel is written.
+
+    Args:
+        path: path of the new group.
+        shape: voxels along z, y, x.
+        shard: unit of storage, in voxels; a shard has one channel.
+        chunk: unit of decoding, in voxels.
+        dtype: data type.
+        place: voxel size and translation.
+        name: name of the image; by default that of the path.
+        channels: channel names, for a channel axis before z; empty for no such axis.
+        levels: the coarser ones.
+
+    Returns:
+        Level 0, without the coarser one.
+
+    Raises:
+        TargetError: the path exists, or cannot be written.
+    """
+    if path.exists():
+        raise TargetError(f"{path} exists already; choose another path")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        group = zarr.open_group(path, mode="w-", zarr_format=3)
+        arrays = [(shape, shard, chunk), *((level.shape, level.shard, level.chunk) for level in levels)]
+        for number, (voxels, unit, inner) in enumerate(arrays):
+            group.create_array(
+                str(number),
+                shape=((len(channels),) if channels else ()) + voxels,
+                shards=(1,) * bool(channels) + unit,
+                chunks=(1,) * bool(channels) + inner,
+                dtype=dtype,
+                fill_value=0,
+                compressors=[ZstdCodec(level=3), Crc32cCodec()],
+                dimension_names=(("c",) if channels else ()) + ("z", "y", "x"),
+            )
+        scales = [level.scale for level in levels]
+        group.attrs["ome"] = image_attributes(name or path.name.removesuffix(".zarr"), place, channels, scales)
+    except OSError as error:
+        raise TargetError(f"cannot create {path}: {error.strerror or error}; choose a writable folder") from error
+    return open_target(path)
+
+
+@contextmanager
+def new_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool = False) -> Iterator[Target]:
+    """Create the target of a run with its record, at the place of its source, and hold the lock of its journal.
+
+    It is created beside its path, locked and then renamed: a kill leaves either the old or the new volume, and no
+    other run can write into the new one, or replace it, from the moment that it appears.
+
+    Args:
+        path: path of the new group.
+        record: of the run.
+        place: voxel size and translation of the source.
+        overwrite: replace a Zarr that is there.
+
+    Raises:
+        TargetError: the path is taken, is not a Zarr or is being written, or it cannot be written or locked.
+    """
+    settings = record.settings
+    with ExitStack() as stack:
+        with staged(path, overwrite=overwrite) as new:
+            name = path.name.removesuffix(".zarr")
+            volumes = {new: name} | ({new / UNCERTAINTY: f"{name} {UNCERTAINTY}"} if settings.uncertainty else {})
+            for volume_path, image_name in volumes.items():
+                create_volume(
+                    volume_path,
+                    shape=record.source.shape,
+                    shard=settings.shard,
+                    chunk=settings.chunk,
+                    dtype="uint8",
+                    place=place,
+                    name=image_name,
+                    channels=settings.classes if len(settings.classes) > 1 else (),
+                    levels=record.levels,
+                )
+            zarr.open_group(new, mode="r+").attrs["volseg"] = record.to_attributes()
+            stack.enter_context(lock_journal(journal_folder(new)))
+        yield open_target(path)
+
+
+def create_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool = False) -> Target:
+    """As `new_target`, without holding the lock."""
+    with new_target(path, record, place, overwrite=overwrite) as target:
+        return target

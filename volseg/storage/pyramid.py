@@ -1,0 +1,116 @@
+"""The volumes of a target at all levels, and how a block of a coarser level is made of the finer one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from volseg.blocks import Box, PyramidGrid, to_zyx
+from volseg.ops import downsample_mean
+from volseg.storage.paths import UNCERTAINTY
+from volseg.storage.target import open_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from volseg.storage.run_record import RunRecord
+    from volseg.storage.target import Target
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """The volumes of a run.
+
+    Attributes:
+        grid: the blocks of all levels.
+        layers: for each grid of `grid.grids` the volumes that its blocks write: the map, and the standard deviation if
+            it is written. Those of level 0 write level 1, too.
+    """
+
+    grid: PyramidGrid
+    layers: tuple[tuple[Target, ...], ...]
+
+    @property
+    def finest(self) -> tuple[Target, ...]:
+        """The volumes of level 0."""
+        return self.layers[0]
+
+    @property
+    def targets(self) -> Iterator[Target]:
+        """The volumes of all levels."""
+        return (part for layer in self.layers for target in layer for part in target.parts)
+
+    def of(self, number: int) -> tuple[tuple[Target, ...], Box]:
+        """The volumes that a block writes, and its box in them."""
+        return self.layers[self.grid.grid_of(number)], self.grid.locate(number)[1]
+
+    def shard_folders(self, number: int) -> set[Path]:
+        """Folders of the shards of a block."""
+        targets, box = self.of(number)
+        return {folder for target in targets for folder in target.shard_folders(box)}
+
+    def downsample(self, number: int) -> list[NDArray[Any]]:
+        """Make a block of a coarser level of the finer one; (classes, z, y, x) of each volume.
+
+        One shard at a time, so that memory does not grow with the block.
+        """
+        level, box = self.grid.locate(number)
+        at = self.grid.grid_of(number)
+        scale, shard = self.grid.levels[level - 1], self.layers[at][0].shard
+        volumes = []
+        for finer in self.layers[at - 1]:
+            source = finer.parts[-1]
+            shape = (max(source.channels, 1), *box.shape)
+            result: NDArray[Any] = np.empty(shape, np.uint8)
+            for part in _shards(box, shard):
+                voxels = source.read(scale.finer_box(part, self.grid.levels[level - 2].shape))
+                voxels = voxels if source.channels else voxels[None]
+                result[:, *part.relative_to(box.start).slices] = downsample_mean(voxels, (1, *scale.factor))
+            volumes.append(result)
+        return volumes
+
+
+def _shards(box: Box, shard: tuple[int, int, int]) -> Iterator[Box]:
+    """Boxes of the shards of a box of whole shards."""
+    for start in product(*(range(a, b, s) for a, b, s in zip(box.start, box.stop, shard, strict=True))):
+        first = to_zyx(start)
+        yield Box(first, first).grow((0, 0, 0), shard).intersection(box)
+
+
+def volume_names(record: RunRecord) -> tuple[str, ...]:
+    """Paths of a run's volumes in its target: the map's, and that of the standard deviation."""
+    return ("", UNCERTAINTY) if record.settings.uncertainty else ("",)
+
+
+def pyramid_of(record: RunRecord, opened: Callable[[str, str], Target]) -> Pyramid:
+    """The volumes of a run.
+
+    Args:
+        record: of the run.
+        opened: opens a level by the name of the volume and that of the level.
+    """
+    grid, names = record.pyramid, volume_names(record)
+    layers = [tuple(opened(name, "0") for name in names)]
+    if grid.levels:
+        halves = [opened(name, "1") for name in names]
+        factor = grid.levels[0].factor
+        layers[0] = tuple(
+            replace(finest, coarser=half, factor=factor) for finest, half in zip(layers[0], halves, strict=True)
+        )
+    layers += [tuple(opened(name, str(level)) for name in names) for level in range(2, len(grid.levels) + 1)]
+    return Pyramid(grid, tuple(layers))
+
+
+def open_pyramid(path: Path, record: RunRecord) -> Pyramid:
+    """Open the volumes of a target to write more blocks.
+
+    Raises:
+        TargetError: there is no target.
+    """
+    return pyramid_of(record, lambda name, level: open_target(path / name, level))
