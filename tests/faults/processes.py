@@ -79,4 +79,5 @@ def lock_is_free(target: Path) -> bool:
 def said(log: Path) -> list[str]:
     """What a run wrote to standard error, without its progress and its usual warnings."""
     usual = ("Warning: halo", "measuring ", "looking for ", "waiting for ", "predict: ")
-    return [line for line in log.read_text().splitlines() if not line.startswith(usual)]
+    lines = log.read_text().splitlines()
+    return [line for line in lines if not (line.startswith(usual) or line.endswith(" .."))]  # the name of a stage
