@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from volseg.cluster import Attempt, Failure, dask_executor
+from volseg.cluster import Attempt, Failure, SerialExecutor, dask_executor, run_blocks
 from volseg.cluster.attempt import pack, unpack
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.error_classes import Scope, classify
@@ -17,10 +17,13 @@ from volseg.cluster.lateness import DISPLACED
 from volseg.cluster.policy import Deadline
 from volseg.cluster.submission import BLOCKS_PER_SLOT, SubmissionWindow, _forget_messages
 from volseg.errors import ClusterError
-from volseg.testing.doubles import NoteRecorder, report
+from volseg.testing.doubles import MarkRecorder, NoteRecorder, report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
+
+    from volseg.cluster import Progress
+    from volseg.pipeline import BlockReport
 
 SLOTS = 4
 WORKER = "tcp://node:1"
@@ -249,3 +252,23 @@ def test_a_worker_that_died_for_its_memory_is_told_apart(client: FakeClient, mon
     assert "killed it for its memory; give a smaller --tile" in executor.cause_of_death()
     assert "memory" not in executor.cause_of_death()
     assert "a batch system may have" in DaskExecutor(client, "a fake").cause_of_death()
+
+
+class DisplacingExecutor(SerialExecutor):
+    """Replaces its worker under the first block."""
+
+    def attempts(
+        self, queue: BlockQueue, compute: Callable[[int], BlockReport], progress: Progress, deadline: Deadline
+    ) -> Generator[tuple[BlockTask, Attempt]]:
+        task = queue.take()
+        assert task is not None
+        queue.completed(task)
+        yield task, Attempt(task.number, WORKER, DISPLACED)
+        yield from super().attempts(queue, compute, progress, deadline)
+
+
+def test_a_block_whose_worker_is_replaced_is_done_and_that_was_no_attempt() -> None:
+    marks, notes = MarkRecorder(), NoteRecorder()
+    outcome = run_blocks(DisplacingExecutor(), range(3), report, marks, notes)
+    assert (outcome.done, outcome.failed) == (3, {})
+    assert {number: attempt for number, (attempt, _) in marks.done.items()} == {0: 1, 1: 1, 2: 1}

@@ -261,7 +261,7 @@ def test_a_damaged_record_is_damage_and_not_repaired(target: Path) -> None:
     text = (target / "zarr.json").read_text()
     for damaged in (
         text.replace('"threads": 1', '"threads": 2'),
-        text.replace('"format": 3', '"format": 2'),
+        text.replace('"format": 4', '"format": 3'),
         text[:99],
     ):
         (target / "zarr.json").write_text(damaged)
