@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from volseg.prediction.sink import VolumeSink
+from volseg.storage import Place, create_target, open_pyramid
+from volseg.testing.targets import noise_record
 from volseg.view import open_viewer
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -256,3 +260,41 @@ def test_raw_map_and_uncertainty_of_a_translated_volume_lie_on_one_another_at_ea
             for layer in state.layers:
                 layer.visible = layer.name in ("raw", "fine")
         screen.until(lambda *colours: all(map(is_tinted, colours[:4])), *places)
+
+
+def test_a_marker_lies_at_the_same_nanometres_on_all_levels(page, tmp_path):
+    """The levels that a run writes, each drawn by itself; the marker's edges are on whole voxels of all of them."""
+    marker, levels = (slice(64, 96), slice(128, 168)), 3
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[:, *marker] = 255
+    run = noise_record(SHAPE, (8, 64, 64), chunk=(8, 32, 32), levels=((1, 2, 2),) * levels)
+    path = tmp_path / "map.zarr"
+    create_target(path, run, Place.of_nm(VOXEL_NM, START_NM))
+    pyramid = open_pyramid(path, run)
+    for number in range(pyramid.grid.count):
+        targets, box = pyramid.of(number)
+        finest = number < run.grid.count
+        VolumeSink(targets).write(box, [voxels[None, *box.slices]] if finest else pyramid.downsample(number))
+    fetched = set()
+    page.on("request", lambda request: fetched.update(re.findall(r"/(\d)/c/", request.url)))
+    (top, bottom), (left, right) = ((span.start - 0.5, span.stop - 0.5) for span in marker)
+    row, column = (top + bottom) / 2, (left + right) / 2
+    inside = [(top + 1, column), (bottom - 1, column), (row, left + 1), (row, right - 1)]
+    outside = [(top - 1, column), (bottom + 1, column), (row, left - 1), (row, right + 1)]
+    places = [(y - row + SHAPE[1] / 2, x - column + SHAPE[2] / 2) for y, x in (*inside, *outside)]
+    with open_viewer([str(path)]) as session:
+        with session.viewer.txn() as state:
+            state.cross_section_scale = 1 / 8  # a voxel is 8 pixels wide
+            state.position = [4 + 20, row + 100, column + 200]  # the translation, in voxels
+        page.goto(session.url)
+        screen = Screen(page, session, tmp_path / "viewer.png")
+        for level in reversed(range(levels + 1)):
+            with session.viewer.txn() as state:
+                state.layers["map"].layer.cross_section_render_scale = 8 * 2**level
+
+            def is_drawn(*colours, level=level):
+                tinted = all(map(is_tinted, colours[:4])) and not any(map(is_tinted, colours[4:]))
+                return tinted and str(level) in fetched
+
+            screen.until(is_drawn, *places)
+            assert min(map(int, fetched)) == level  # no finer level was needed
