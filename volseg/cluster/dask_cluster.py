@@ -19,7 +19,7 @@ from volseg.system import STOP_SIGNALS, available_cpus, held_signals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from distributed import Client
+    from distributed import Client, SpecCluster
     from distributed.security import Security
 
 
@@ -27,6 +27,7 @@ CONNECT_SECONDS = 5
 WORKER_SECONDS = 10
 """A joined scheduler may be without workers for so long: in a batch job they start beside the driver."""
 _START_SECONDS = 120
+_REPLENISH_SECONDS = 15.0
 _LOGGERS = ("distributed", "tornado", "asyncio")
 """Of Dask: what a run has to say of lost workers and schedulers, it says itself, in one line."""
 _SILENT = logging.CRITICAL + 1
@@ -36,6 +37,8 @@ _LOCAL_CONFIG = {
     "distributed.scheduler.work-stealing": False,
     # Deadlines of blocks find workers that are stuck; a busy one may miss heartbeats for minutes.
     "distributed.scheduler.worker-ttl": None,
+    # A nanny on a busy machine takes longer than Dask's 15 s to start a worker again.
+    "distributed.deploy.lost-worker-timeout": "120s",
     # Messages and stack samples for Dask's developers: memory that grows for an hour, and time per block.
     "distributed.admin.low-level-log-length": 100,
     "distributed.worker.profile.enabled": False,
@@ -91,15 +94,53 @@ def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskEx
             started = _start_processes(
                 SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="volseg"
             )
-            client = stack.enter_context(Client(stack.enter_context(started), timeout=60))
-        try:
-            client.wait_for_workers(count, timeout=_START_SECONDS)
-        except TimeoutError:
-            raise ClusterError(
-                f"{count} local worker processes did not start within {_START_SECONDS} s; give fewer --workers, or "
-                "--cluster serial"
-            ) from None
-        yield _executor(client, "the local cluster", is_local=True)
+            cluster = stack.enter_context(started)
+            client = stack.enter_context(Client(cluster, timeout=60))
+        replenish = _Replenish(cluster, count)
+        _wait_for_workers(client, count, replenish)
+        yield _executor(client, "the local cluster", is_local=True, replenish=replenish)
+
+
+class _Replenish:
+    """Starts the workers of a local cluster anew whose nannies have given up.
+
+    A nanny does if its worker dies while it starts; Dask then holds the place for a worker that never comes.
+    """
+
+    def __init__(self, cluster: SpecCluster, count: int) -> None:
+        self._cluster, self._count, self._last = cluster, count, time.monotonic()
+
+    def __call__(self, present: int) -> None:
+        """Look for such nannies if workers are missing, at most every few seconds."""
+        if present >= self._count:
+            self._last = time.monotonic()
+        elif time.monotonic() - self._last > _REPLENISH_SECONDS:
+            self._last = time.monotonic()
+            self._cluster.sync(self._renew)
+
+    async def _renew(self) -> None:
+        for name, nanny in list(self._cluster.workers.items()):
+            if nanny.status.name in ("closed", "closing", "failed"):
+                del self._cluster.workers[name]
+        self._cluster.scale(self._count)
+
+
+def _wait_for_workers(client: Client, count: int, replenish: _Replenish) -> None:
+    """Wait until the workers of a local cluster have started.
+
+    Raises:
+        ClusterError: they have not within minutes.
+    """
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        with contextlib.suppress(TimeoutError):
+            client.wait_for_workers(count, timeout=_REPLENISH_SECONDS)
+            return
+        replenish(len(client.scheduler_info(n_workers=-1)["workers"]))
+    raise ClusterError(
+        f"{count} local worker processes did not start within {_START_SECONDS} s; give fewer --workers, or "
+        "--cluster serial"
+    )
 
 
 @contextlib.contextmanager
@@ -216,7 +257,7 @@ def _security(tls: str | None) -> Security | None:
     )
 
 
-def _executor(client: Client, where: str, *, is_local: bool = False) -> DaskExecutor:
+def _executor(client: Client, where: str, **options: Any) -> DaskExecutor:
     """Wait a little for the first worker.
 
     Raises:
@@ -225,7 +266,7 @@ def _executor(client: Client, where: str, *, is_local: bool = False) -> DaskExec
     deadline = time.monotonic() + WORKER_SECONDS
     while not (count := len(client.scheduler_info(n_workers=-1)["workers"])) and time.monotonic() < deadline:
         time.sleep(0.2)
-    executor = DaskExecutor(client, where, is_local=is_local)
+    executor = DaskExecutor(client, where, **options)
     if not executor.slots:
         raise ClusterError(
             f"{where} has {count} workers, none with the resource {SLOT!r}, so that tasks would wait for ever; "
