@@ -5,6 +5,7 @@ from volseg.cluster.connect import check_cluster, connect
 from volseg.cluster.executor import SLOTS, Executor
 from volseg.cluster.gpus import visible_gpus
 from volseg.cluster.job_queue import BlockTask
+from volseg.cluster.order import BlockOrder
 from volseg.cluster.policy import MIN_FAILED, Deadline, FailurePolicy
 from volseg.cluster.progress import NullProgress, Progress
 from volseg.cluster.run import Outcome, run_blocks
@@ -15,6 +16,7 @@ __all__ = [
     "MIN_FAILED",
     "SLOTS",
     "Attempt",
+    "BlockOrder",
     "BlockTask",
     "Deadline",
     "Executor",

@@ -41,12 +41,12 @@ def downsample_mean(voxels: NDArray[Any], factors: Sequence[int]) -> NDArray[Any
         total = _add_pairs(total, axis, wide)
     if not whole:
         total = total / 2 ** len(axes)
-        return total.astype(voxels.dtype, copy=False)
-    bits = len(axes)
-    odd = (total >> bits) & 1
-    total += odd
-    total += (1 << (bits - 1)) - 1
-    total >>= bits
+    else:
+        bits = len(axes)
+        odd = (total >> bits) & 1
+        total += odd
+        total += (1 << (bits - 1)) - 1
+        total >>= bits
     mean: NDArray[Any] = total.astype(voxels.dtype)
     return mean
 

@@ -11,7 +11,7 @@ from volseg.blocks import BlockSet
 from volseg.errors import ResumeError, TargetError
 from volseg.models import ModelHeader
 from volseg.pipeline import EMPTY
-from volseg.storage import NO_SHARDS, read_marks
+from volseg.storage import NO_SHARDS, outdated_blocks, read_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,31 +79,8 @@ def done_blocks(journal: Path, pyramid: PyramidGrid, *, accepts_missing: bool = 
             (blocks.add if holds else blocks.discard)(mark.block)
         sizes[mark.block] = NO_SHARDS if mark.skipped or not is_done else min(mark.bytes, _MAX_BYTES)
     found = DoneBlocks(done, len(empty), sizes, sum(damaged), lacking, coarser)
-    found.forget(_outdated(pyramid, turns))
+    found.forget(outdated_blocks(pyramid, turns))
     return found
-
-
-def _outdated(pyramid: PyramidGrid, turns: NDArray[np.int64]) -> list[int]:
-    """Blocks of coarser levels that were made before a block that they are made of, or one of those was.
-
-    Args:
-        pyramid: the blocks.
-        turns: position of each block's mark among all marks, from 1; 0 without a mark. Changed in place.
-    """
-    outdated: list[int] = []
-    for at, coarse in enumerate(pyramid.grids[1:], 1):
-        fine, finer, own = pyramid.grids[at - 1], pyramid.numbers(at - 1), pyramid.numbers(at)
-        newest = turns[finer.start : finer.stop].reshape(fine.counts)
-        axes = zip(fine.counts, fine.offset, pyramid.ratio(at - 1), coarse.offset, strict=True)
-        for axis, (count, offset, ratio, first) in enumerate(axes):
-            parents = (np.arange(count) + offset) // ratio - first
-            starts = np.flatnonzero(np.diff(parents, prepend=-1))
-            newest = np.maximum.reduceat(newest, starts, axis=axis)
-        marked = turns[own.start : own.stop]
-        late = (marked > 0) & (marked < newest.ravel())
-        marked[late] = len(turns) + _MAX_BYTES // 2  # what is made of it is outdated, too
-        outdated += (own.start + np.flatnonzero(late)).tolist()
-    return outdated
 
 
 def refuse_edited_metadata(target: Target, record: RunRecord) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from volseg.blocks import Tiling, read_amplification
 from volseg.cluster import (
     MIN_FAILED,
+    BlockOrder,
     Deadline,
     Executor,
     FailurePolicy,
@@ -31,7 +32,6 @@ from volseg.prediction.absence import chunk_rule
 from volseg.prediction.autotune.halo import halo_lines
 from volseg.prediction.failed import FailureWatch
 from volseg.prediction.marking import MarkWriter
-from volseg.prediction.order import BlockOrder
 from volseg.prediction.prepare import planned_blocks
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.resume import done_blocks, refuse_edited_metadata
@@ -219,7 +219,7 @@ def _run(
         )
         with ShardCheck(pyramid, done.sizes) as check:
             finest = chain(todo, _lost_blocks(check, done, lost, progress, left))
-            plan = BlockOrder(finest, pyramid.grid, done, planned_blocks(spec))
+            plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, planned_blocks(spec))
 
             def mark(report: BlockReport, attempt: int, worker: str) -> None:
                 marking(report, attempt, worker)

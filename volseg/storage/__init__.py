@@ -20,7 +20,7 @@ from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refu
 from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
 from volseg.storage.publish import claim_target
-from volseg.storage.pyramid import Pyramid, open_pyramid, volume_names
+from volseg.storage.pyramid import Pyramid, open_pyramid, outdated_blocks, volume_names
 from volseg.storage.readers import Readable, VolumeRef, open_readable, open_sections
 from volseg.storage.record_entries import ActivationEntry, HaloPoint, MaskEntry, ModelEntry, Settings, SourceEntry
 from volseg.storage.run_record import FORMAT, NUMERICS, RecordError, RunRecord, is_target, read_record
@@ -103,6 +103,7 @@ __all__ = [
     "open_stack",
     "open_target",
     "open_volume",
+    "outdated_blocks",
     "parse_axes",
     "place_of",
     "read_census",

@@ -14,7 +14,7 @@ import zarr
 
 from volseg.blocks import coarser_box
 from volseg.errors import TargetError
-from volseg.ops import downsample_mean
+from volseg.ops import downsample_mean, downsample_mode
 from volseg.storage.journal import journal_folder
 from volseg.storage.marks import Written, digest_of, joint_digest
 from volseg.storage.shards import ShardFiles, rename_shard
@@ -39,6 +39,7 @@ class Target:
         level: name of the array in it.
         coarser: the next coarser level, if its shards are written with those of this one: as many, and made of them.
         factor: voxels along z, y, x that a voxel of `coarser` is made of.
+        is_labels: whether coarser levels hold the most frequent voxel, not the mean.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Target:
     level: str = "0"
     coarser: Target | None = None
     factor: Zyx = (1, 1, 1)
+    is_labels: bool = False
     _files: list[ShardFiles] = field(default_factory=list, compare=False)
 
     @property
@@ -118,7 +120,7 @@ class Target:
         for shard in self._shards(box):
             yield self._write_partial(shard, box, voxels, written)
         if self.coarser is not None:
-            half = downsample_mean(voxels, (1,) * (voxels.ndim - 3) + self.factor)
+            half = self.downsample(voxels, self.factor)
             yield from self.coarser._write_partials(coarser_box(box, self.factor), half, written)
 
     def _write_partial(
@@ -175,9 +177,14 @@ class Target:
         voxels: NDArray[Any] = self._array[(..., *box.slices)]  # type: ignore[assignment]  # zarr also types scalars here
         return voxels
 
+    def downsample(self, voxels: NDArray[Any], factor: Zyx) -> NDArray[Any]:
+        """Make voxels of the next coarser level; along (z, y, x), the last axes."""
+        factors = (1,) * (voxels.ndim - 3) + factor
+        return downsample_mode(voxels, factors) if self.is_labels else downsample_mean(voxels, factors)
+
     def coarser_agrees(self, box: Box, voxels: NDArray[Any]) -> bool:
         """Whether the coarser level holds what is made of the voxels of a box."""
-        half = downsample_mean(voxels, (1,) * (voxels.ndim - 3) + self.factor)
+        half = self.downsample(voxels, self.factor)
         return self.coarser is None or bool((self.coarser.read(coarser_box(box, self.factor)) == half).all())
 
     def shard_files(self, box: Box) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The order of a run's blocks: those of level 0 as they are listed, and each of a coarser level when it can be made."""
+"""The order of blocks: those of level 0 as they are listed, and each of a coarser level when it can be made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from volseg.blocks import PyramidGrid
-    from volseg.prediction.resume import DoneBlocks
 
 
 class BlockOrder:
@@ -24,7 +23,8 @@ class BlockOrder:
         self,
         numbers: Iterable[int],
         pyramid: PyramidGrid,
-        done: DoneBlocks,
+        done: BlockSet,
+        coarser: BlockSet,
         planned: BlockSet | None = None,
     ) -> None:
         """Take the blocks of level 0 in their order.
@@ -32,10 +32,12 @@ class BlockOrder:
         Args:
             numbers: of blocks of level 0 to compute.
             pyramid: all blocks.
-            done: blocks that are done before; those of coarser levels change.
+            done: blocks of level 0 that are done before.
+            coarser: blocks of coarser levels that are; loses those that are made again.
             planned: the blocks of all levels that are part of the run; None for all.
         """
-        self._finest, self._pyramid, self._before, self._planned = iter(numbers), pyramid, done, planned
+        self._finest, self._pyramid, self._planned = iter(numbers), pyramid, planned
+        self._before, self._coarser = done, coarser
         self._now = BlockSet()
         self._ready = deque[int]()
         self._queued, self._sent, self._outdated = set[int](), set[int](), set[int]()
@@ -73,7 +75,7 @@ class BlockOrder:
         if parent is None:
             return
         self._now.discard(parent)
-        self._before.coarser.discard(parent)
+        self._coarser.discard(parent)
         if parent in self._sent:
             self._outdated.add(parent)
         elif self._can_be_made(parent):
@@ -107,7 +109,7 @@ class BlockOrder:
         return all(self._is_done(child) for child in self._pyramid.children(number) if self._is_planned(child))
 
     def _is_done(self, number: int) -> bool:
-        return number in self._now or number in self._before.blocks or number in self._before.coarser
+        return number in self._now or number in self._before or number in self._coarser
 
     def _is_planned(self, number: int) -> bool:
         return self._planned is None or number in self._planned
