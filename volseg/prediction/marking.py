@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from volseg.cluster import mark_of
 from volseg.pipeline import EMPTY, FALLBACK
-from volseg.storage import Mark
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ class MarkWriter:
 
     def __call__(self, report: BlockReport, attempt: int, worker: str) -> None:
         """Mark a block."""
-        self._journal.mark(_mark(report, attempt, worker), self._folders(report))
+        self._journal.mark(mark_of(report, attempt, worker), self._folders(report))
         self.voxels += report.voxels
         self.empty += report.skipped == EMPTY
         (self.lacking.add if report.absent else self.lacking.discard)(report.number)
@@ -67,17 +67,3 @@ class MarkWriter:
         if report.skipped:
             return set()
         return set().union(*(target.shard_folders(self._grid.box(report.number)) for target in self._targets))
-
-
-def _mark(report: BlockReport, attempt: int, worker: str) -> Mark:
-    return Mark(
-        report.number,
-        report.digest,
-        attempt,
-        f"{worker}, {report.kind}" if report.kind else worker,
-        report.seconds,
-        report.skipped,
-        report.bytes,
-        report.file_digest,
-        report.absent,
-    )

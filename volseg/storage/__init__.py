@@ -4,7 +4,15 @@ from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions, parse_axes
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.census import Census, read_census, take_census
-from volseg.storage.convert import conversion_target, convert_stack, target_place
+from volseg.storage.chunk_rule import (
+    CheckedSource,
+    ChunkRule,
+    Confirmed,
+    MissingChunks,
+    census_to_take,
+    recorded_census,
+    rule_of,
+)
 from volseg.storage.expected import MetadataFault, expected_targets, metadata_faults, restore_metadata, volume_names
 from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
@@ -42,6 +50,13 @@ from volseg.storage.unpacked_stack import UnpackedStack
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
+    "rule_of",
+    "recorded_census",
+    "census_to_take",
+    "MissingChunks",
+    "Confirmed",
+    "ChunkRule",
+    "CheckedSource",
     "COMPUTED",
     "DEFAULT_OPTIONS",
     "FORMAT",
@@ -87,8 +102,6 @@ __all__ = [
     "cached",
     "cached_memmap",
     "claim_target",
-    "conversion_target",
-    "convert_stack",
     "create_target",
     "expected_targets",
     "in_use",
@@ -129,7 +142,6 @@ __all__ = [
     "table_digest",
     "table_of",
     "take_census",
-    "target_place",
     "volume_fingerprint",
     "volume_names",
     "voxel_digest",

@@ -195,7 +195,7 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
     path: Path,
     *,
     shape: Zyx,
-    shard: Zyx,
+    shard: Zyx | None,
     chunk: Zyx,
     dtype: str,
     place: Place,
@@ -207,7 +207,7 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
     Args:
         path: path of the new group.
         shape: voxels along z, y, x.
-        shard: unit of storage, in voxels; a shard has one channel.
+        shard: unit of storage, in voxels; a shard has one channel. None for a file for each chunk.
         chunk: unit of decoding, in voxels.
         dtype: data type.
         place: voxel size and translation.
@@ -225,11 +225,12 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
         array = group.create_array(
             "0",
             shape=((len(channels),) if channels else ()) + shape,
-            shards=(1,) * bool(channels) + shard,
+            shards=None if shard is None else (1,) * bool(channels) + shard,
             chunks=(1,) * bool(channels) + chunk,
             dtype=dtype,
             fill_value=0,
-            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            # Readers that know no shards often know no codec of checksums either.
+            compressors=[ZstdCodec(level=3), Crc32cCodec()] if shard else [ZstdCodec(level=3, checksum=True)],
             dimension_names=(("c",) if channels else ()) + ("z", "y", "x"),
             # Otherwise an all-zero block would look like a lost one.
             config={"write_empty_chunks": True},
