@@ -152,8 +152,8 @@ def _print_warnings(done: Conversion) -> None:
         click.echo(f"{counted(len(done.failed), 'block')} failed; fix the cause, then rerun with --resume", err=True)
     if done.clipped:
         share = done.clipped / max(done.voxels, 1)
-        click.echo(f"Warning: {counted(done.clipped, 'voxel')} ({share:.2%}) lay outside of --range, and got its nearest "
-                   f"end: {done.scaling}", err=True)  # fmt: skip
+        voxels = f"{counted(done.clipped, 'voxel')} ({share:.2%})"
+        click.echo(f"Warning: {voxels} lay outside of --range, and got its nearest end: {done.scaling}", err=True)
     if done.unexplained:
         click.echo(
             f"Warning: {counted(done.unexplained, 'block')} read chunks that the server does not have, and it does not "

@@ -1,4 +1,4 @@
-"""The blocks of a conversion: whole units of the target that hold whole chunks of the source where they fit a worker."""
+"""The blocks of a conversion: whole units of the target, with whole chunks of the source where they fit a worker."""
 
 from __future__ import annotations
 

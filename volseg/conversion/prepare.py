@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +37,8 @@ from volseg.storage.writers.base import LayoutRequest, refuse_missing_extra
 from volseg.storage.writers.ome_zarr import recorded_conversion
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from volseg.blocks import Zyx
     from volseg.config import ConvertConfig
     from volseg.storage import Place, Readable

@@ -7,36 +7,20 @@ specification -> cluster -> census of the source's chunks -> record -> empty vol
 from __future__ import annotations
 
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from volseg.cluster import (
-    MIN_FAILED,
-    Attempt,
-    BlockTask,
-    FailurePolicy,
-    connect,
-    mark_of,
-    refuse_other_versions,
-    run_blocks,
-    take_failure,
-)
+from volseg.cluster import MIN_FAILED, FailurePolicy, connect, refuse_other_versions, run_blocks, take_failure
+from volseg.conversion.marking import DoneBefore, MarkWriter
 from volseg.conversion.prepare import refuse_other
 from volseg.conversion.worker import ConversionRef, convert_block, forget
-from volseg.errors import TargetError
 from volseg.storage import (
-    COMPUTED,
     FailureLog,
     Journal,
     SourceEntry,
     census_to_take,
-    read_mark_table,
     recorded_census,
     rule_of,
     source_marks,
@@ -47,16 +31,11 @@ from volseg.storage.unfinished import begin, finish, held, refuse_other_owner, u
 from volseg.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from volseg.cluster import Executor, Progress
+    from volseg.cluster import Attempt, BlockTask, Executor, Progress
     from volseg.conversion.prepare import ConversionSpec
-    from volseg.pipeline import BlockReport
-    from volseg.storage import ChunkRule, MarkTable
-    from volseg.storage.writers.base import Writer
-
-_THREADS = 16
+    from volseg.storage import ChunkRule
 
 
 @dataclass(frozen=True)
@@ -106,16 +85,6 @@ class Conversion:
     workers: dict[str, int]
 
 
-@dataclass
-class _Counts:
-    """What a driver counts of the blocks that are done."""
-
-    lacking: set[int]
-    voxels: int = 0
-    clipped: int = 0
-    bytes: int = 0
-
-
 def execute(spec: ConversionSpec, recorded: ConversionRecord | None, progress: Progress) -> Conversion:
     """Convert to the end.
 
@@ -136,7 +105,7 @@ def execute(spec: ConversionSpec, recorded: ConversionRecord | None, progress: P
         if recorded is not None:
             refuse_other_conversion(recorded, record, str(spec.target))
             if unfinished(spec.target) is None:
-                return _summary(spec, recorded, recorded.output.grid.count)
+                return _nothing_done(spec, recorded)
         else:
             begin(folder, spec.target, record, spec.overwrite, partial(_create, spec, record))
         for note in spec.notes if recorded is None else ():
@@ -149,9 +118,7 @@ def _create(spec: ConversionSpec, record: ConversionRecord, path: Path) -> None:
     spec.format.create(path, record.output, name, record.to_attributes())
 
 
-def _chunk_rule(
-    spec: ConversionSpec, recorded: ConversionRecord | None, folder: Path, progress: Progress
-) -> ChunkRule:
+def _chunk_rule(spec: ConversionSpec, recorded: ConversionRecord | None, folder: Path, progress: Progress) -> ChunkRule:
     """Count the chunks that the source lacks, before anything is read, and say how many."""
     if recorded is not None:
         census = recorded_census(spec.volume, recorded.source, spec.roi, folder)
@@ -181,118 +148,76 @@ def _run(
 ) -> Conversion:
     folder, grid = work_folder(spec.target), record.output.grid
     reference = ConversionRef(str(spec.target), record.digest, spec.source, spec.missing_chunks)
-    writer = spec.format.open(folder / spec.target.name, record.output)
-    workers: Counter[str] = Counter()
     if rule.census is not None:
         rule.census.write(folder)
+    writer = spec.format.open(folder / spec.target.name, record.output)
     try:
         with Journal(folder, run=record.digest, is_locked=True) as journal:
-            marks = read_mark_table(folder, grid.count)
-            done = _done(marks, accepts_missing=rule.explains)
-            counts, lost = _Counts(set(np.flatnonzero(marks.entries["lacking"] & done).tolist())), list[int]()
-            log = FailureLog(folder)
-
-            def on_done(report: BlockReport, attempt: int, worker: str) -> None:
-                journal.mark(mark_of(report, attempt, worker), writer.folders(grid.box(report.number)))
-                _count(counts, report)
-                workers[worker] += 1
-
-            def on_failed(task: BlockTask, attempt: Attempt, given_up: bool) -> None:
-                refuse_other_owner(spec.target, record.digest)
-                take_failure(task, attempt, given_up, spec.volume, log)
-
-            todo = np.flatnonzero(~done).tolist()
-            progress.begin(len(todo))
+            before = DoneBefore(folder, grid, accepts_missing=rule.explains)
+            marking = MarkWriter(journal, writer, grid, before.lacking)
+            progress.begin(len(before.others))
             started = time.perf_counter()
-            plan = chain(todo, _lost_blocks(writer, record, marks, done, lost, progress))
             outcome = run_blocks(
-                executor, plan, partial(convert_block, reference=reference), on_done, progress, on_failed=on_failed,
+                executor,
+                chain(before.others, before.look(writer, progress)),
+                partial(convert_block, reference=reference),
+                marking,
+                progress,
+                on_failed=partial(_watch, spec, record.digest, FailureLog(folder)),
                 policy=FailurePolicy(max_failed=max(MIN_FAILED, grid.count // 100)),
-            )  # fmt: skip
+            )
             seconds = time.perf_counter() - started
     finally:
         writer.close()
         forget(reference)
-    is_complete = not outcome.failed and (rule.explains or not counts.lacking)
+    unexplained = 0 if rule.explains else len(marking.lacking)
+    is_complete = not outcome.failed and not unexplained
     if is_complete:
         finish(folder, spec.target, overwrite=spec.overwrite, refuse=partial(refuse_other, spec.format))
-    return _summary(
-        spec, record, int(done.sum()) - len(lost), is_complete, outcome.done, outcome.failed, counts, seconds, workers,
-        0 if rule.explains else len(counts.lacking),
-    )  # fmt: skip
+    return replace(
+        _nothing_done(spec, record),
+        complete=is_complete,
+        already_done=len(before.numbers) - len(before.lost),
+        done=outcome.done,
+        failed=outcome.failed,
+        voxels=marking.voxels,
+        clipped=marking.clipped,
+        unexplained=unexplained,
+        bytes=marking.bytes,
+        seconds=seconds,
+        workers=dict(marking.workers),
+    )
 
 
-def _done(marks: MarkTable, *, accepts_missing: bool) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which blocks are done; those whose chunks the source lacked in part only if that is accepted."""
-    done: np.ndarray[tuple[int], np.dtype[np.bool_]] = marks.entries["state"] == COMPUTED
-    return done if accepts_missing else done & ~marks.entries["lacking"]
+def _watch(
+    spec: ConversionSpec, digest: str, log: FailureLog, task: BlockTask, attempt: Attempt, given_up: bool
+) -> None:
+    """Look after a failed attempt whether target and source are still there."""
+    refuse_other_owner(spec.target, digest)
+    take_failure(task, attempt, given_up, spec.volume, log)
 
 
-def _lost_blocks(  # noqa: PLR0913 - what the end of a plan depends on
-    writer: Writer,
-    record: ConversionRecord,
-    marks: MarkTable,
-    done: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    lost: list[int],
-    progress: Progress,
-) -> Iterator[int]:
-    """Blocks that are marked and whose files are not there in their size: the end of the plan.
-
-    Raises:
-        TargetError: a file cannot be looked for.
-    """
-    grid, numbers = record.output.grid, np.flatnonzero(done).tolist()
-    try:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            sizes = pool.map(lambda number: writer.stored(grid.box(number)), numbers)
-            lost += [n for n, size in zip(numbers, sizes, strict=True) if size != int(marks.entries["bytes"][n])]
-    except OSError as error:
-        raise TargetError(f"cannot look for the blocks that are done: {error}; rerun with --resume") from error
-    if lost:
-        blocks = "1 block that was" if len(lost) == 1 else f"{len(lost)} blocks that were"
-        progress.note(f"{blocks} done lost files, or they changed in size; copying them again")
-        progress.begin(grid.count - len(numbers) + len(lost))
-    yield from lost
-
-
-def _count(counts: _Counts, report: BlockReport) -> None:
-    counts.voxels += report.voxels
-    counts.clipped += report.clipped
-    counts.bytes += report.bytes
-    (counts.lacking.add if report.absent else counts.lacking.discard)(report.number)
-
-
-def _summary(  # noqa: PLR0913 - what a summary consists of
-    spec: ConversionSpec,
-    record: ConversionRecord,
-    already_done: int,
-    complete: bool = True,
-    done: int = 0,
-    failed: dict[int, str] | None = None,
-    counts: _Counts | None = None,
-    seconds: float = 0.0,
-    workers: Counter[str] | None = None,
-    unexplained: int = 0,
-) -> Conversion:
-    counts, output = counts or _Counts(set()), record.output
+def _nothing_done(spec: ConversionSpec, record: ConversionRecord) -> Conversion:
+    """The result of a conversion that is complete, and was before."""
+    output = record.output
     return Conversion(
         target=str(spec.target),
-        complete=complete,
+        complete=True,
         format=output.format,
         shape=output.shape,
         dtype=output.dtype,
         place=str(output.place),
         scaling=str(record.rescale),
         blocks=output.grid.count,
-        already_done=already_done,
-        done=done,
-        failed=failed or {},
-        voxels=counts.voxels,
-        clipped=counts.clipped,
+        already_done=output.grid.count,
+        done=0,
+        failed={},
+        voxels=0,
+        clipped=0,
         chunks=record.source.chunks,
         chunks_absent=record.source.chunks_absent,
-        unexplained=unexplained,
-        bytes=counts.bytes,
-        seconds=seconds,
-        workers=dict(workers or {}),
+        unexplained=0,
+        bytes=0,
+        seconds=0.0,
+        workers={},
     )

@@ -10,13 +10,13 @@ import numpy as np
 
 from volseg.errors import SourceLostError
 from volseg.storage import GREY, LABELS, UnpackedStack, open_readable
-from volseg.storage.axes import ReadOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Box, Zyx, ZyxFloat
     from volseg.storage import Place, Readable
+    from volseg.storage.axes import ReadOptions
 
 TYPES = tuple(dict.fromkeys((*GREY, *LABELS)))
 _MAX_SLAB_BYTES = 1 << 28

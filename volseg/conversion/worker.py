@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from volseg.errors import SourceError, TargetError, TargetLostError
+from volseg.errors import BlockError, TargetError, TargetLostError
 from volseg.pipeline import BlockReport
 from volseg.storage import CheckedSource, ChunkRule, MissingChunks, read_census, voxel_digest
 from volseg.storage.unfinished import refuse_other_owner, unfinished, work_folder
 from volseg.storage.writers import FORMATS
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from volseg.blocks import Box
@@ -65,7 +64,8 @@ def convert_block(number: int, reference: ConversionRef) -> BlockReport:
     """Copy one block, and read back what was written; repeating it gives the same bytes.
 
     Raises:
-        SourceError: a read failed, chunks are missing that must not be, or a value does not fit the type.
+        SourceError: a read failed, or chunks are missing that must not be.
+        BlockError: a value does not fit the type.
         TargetError: a write failed, or other voxels are read back.
     """
     started = time.perf_counter()
@@ -96,12 +96,12 @@ def _rescaled(
     """Voxels in the target's type, and how many lie outside the stated limits.
 
     Raises:
-        SourceError: no limits are stated, and a value does not fit the type.
+        BlockError: no limits are stated, and a value does not fit the type.
     """
     converted, outside = rescale.apply(voxels)
     if outside and rescale.limits is None:
         value = voxels[converted != voxels].max()
-        raise SourceError(
+        raise BlockError(
             f"{box} of {location} holds {value}, which {rescale.target} does not hold; choose a larger --dtype"
         )
     return converted, outside

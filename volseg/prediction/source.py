@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from volseg.config import PredictConfig
     from volseg.storage import Place, Readable, RunRecord
 
-__all__ = ["MissingChunks", "given_voxel_size", "missing_chunks", "read_options", "refuse_undecodable", "source_warnings"]
+__all__ = [
+    "MissingChunks",
+    "given_voxel_size",
+    "missing_chunks",
+    "read_options",
+    "refuse_undecodable",
+    "source_warnings",
+]
 
 
 def read_options(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ReadOptions:

@@ -1,12 +1,12 @@
 """Conversions that are not finished: beside the path of their volume, which appears there when it is complete.
 
-    .NAME.converting/
-        lock                    locked while a driver writes
-        record.json             the conversion record; written when the volume has its metadata
-        journal-0001.marks      marks of the blocks that are done; failures and the census of chunks lie beside it
-        publishing              inode of the volume, from the moment before it is renamed
-        NAME                    the volume
-        old                     the one that is replaced, for a moment, where the file system has no exchange
+.NAME.converting/
+lock                    locked while a driver writes
+record.json             the conversion record; written when the volume has its metadata
+journal-0001.marks      marks of the blocks that are done; failures and the census of chunks lie beside it
+publishing              inode of the volume, from the moment before it is renamed
+NAME                    the volume
+old                     the one that is replaced, for a moment, where the file system has no exchange
 """
 
 from __future__ import annotations

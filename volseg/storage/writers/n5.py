@@ -1,4 +1,4 @@
-"""N5 is written: one dataset of gzip chunks, with axes x, y, z and its voxel size as tensorstore and N5-viewers state it."""
+"""N5 is written: one dataset of gzip chunks with axes x, y, z, and its place as tensorstore and viewers state it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from volseg.blocks import Box, Zyx
 from volseg.storage.conversion_record import CONVERSION_KEY
 from volseg.storage.writers.base import Layout, LayoutRequest, refuse_option, refuse_type
 from volseg.storage.writers.chunks import default_chunk
@@ -15,6 +14,7 @@ from volseg.storage.writers.tensorstores import TensorStoreWriter, open_tensorst
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from volseg.blocks import Box, Zyx
     from volseg.storage.conversion_record import OutputEntry
 
 _TYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "float32")

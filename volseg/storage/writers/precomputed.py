@@ -6,7 +6,6 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from volseg.blocks import Zyx
 from volseg.storage.writers.base import Layout, LayoutRequest, refuse_option, refuse_type, whole_voxels
 from volseg.storage.writers.chunks import default_chunk
 from volseg.storage.writers.tensorstores import TensorStoreWriter, open_tensorstore
@@ -14,7 +13,7 @@ from volseg.storage.writers.tensorstores import TensorStoreWriter, open_tensorst
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volseg.blocks import Box
+    from volseg.blocks import Box, Zyx
     from volseg.storage.conversion_record import OutputEntry
 
 _TYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "float32")

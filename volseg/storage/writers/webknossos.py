@@ -119,7 +119,9 @@ class WebknossosFormat:
         end = to_zyx(n + o for n, o in zip(request.shape, origin, strict=True))
         shard = request.shard or default_shard(chunk, end, item)
         if any(s % c for s, c in zip(shard, chunk, strict=True)):
-            raise ConfigError(f"--shard {shard} is not made of whole chunks {chunk}; choose a multiple, or leave it out")
+            raise ConfigError(
+                f"--shard {shard} is not made of whole chunks {chunk}; choose a multiple, or leave it out"
+            )
         return Layout(chunk, shard, place, origin, notes)
 
     def create(self, path: Path, output: OutputEntry, name: str, attributes: dict[str, Any]) -> None:
