@@ -19,8 +19,7 @@ import volseg
 from benchmarks.record import record
 from volseg.evaluation.evaluate import EvaluateOptions, MapScores, evaluate_map
 from volseg.models import packaged_models, read_card
-from volseg.storage import Place, open_stack, open_volume, read_record
-from volseg.storage.convert import convert_stack
+from volseg.storage import open_volume, read_record
 
 PIXEL_SCORES = ("f1", "best_f1", "best_threshold", "average_precision", "pixel_error")
 
@@ -61,7 +60,7 @@ def figures_of(scores: MapScores) -> dict[str, Any]:
 
 def run(name: str, case: EvaluationCase, data: Path, folder: Path) -> dict[str, Any]:
     raw = folder / "raw.zarr"
-    convert_stack(open_stack(data / case.raw), raw, Place.of_nm(case.voxel_nm))
+    volseg.convert(str(data / case.raw), raw, voxel_size=case.voxel_nm)
     figures: dict[str, Any] = {"roi": case.roi, "digest": read_card(packaged_models()[name]).digest}
     views: tuple[Literal["one", "all"], ...] = ("one", "all")
     for orientations in views:

@@ -29,7 +29,7 @@ FUNCTIONS = {
     "train",
     "verify",
 }
-RESULTS = {"InstanceScores", "MapScores", "Model", "Session", "Summary", "TrainingResult", "VerifyReport"}
+RESULTS = {"Conversion", "InstanceScores", "MapScores", "Model", "Session", "Summary", "TrainingResult", "VerifyReport"}
 
 
 def test_the_public_names_are_functions_results_and_errors() -> None:

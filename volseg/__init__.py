@@ -45,6 +45,7 @@ from volseg.errors import (
 from volseg.version import __version__
 
 if TYPE_CHECKING:
+    from volseg.conversion.run import Conversion as Conversion
     from volseg.evaluation.evaluate import MapScores as MapScores
     from volseg.evaluation.metrics import InstanceScores as InstanceScores
     from volseg.models.model import Model as Model
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from volseg.view import Session as Session
 
 _RESULTS = {
+    "Conversion": "volseg.conversion.run",
     "InstanceScores": "volseg.evaluation.metrics",
     "MapScores": "volseg.evaluation.evaluate",
     "Model": "volseg.models.model",
@@ -67,6 +69,7 @@ __all__ = [
     "BlockError",
     "ClusterError",
     "ConfigError",
+    "Conversion",
     "GridError",
     "InstanceScores",
     "MapScores",

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from volseg.blocks import ZyxFloat
     from volseg.cluster import Progress
-    from volseg.config import PredictOptions, VerifyOptions
+    from volseg.config import ConvertOptions, PredictOptions, VerifyOptions
+    from volseg.conversion.run import Conversion
     from volseg.evaluation.evaluate import MapScores
     from volseg.evaluation.metrics import InstanceScores
     from volseg.inference import Device, Precision
@@ -130,34 +130,32 @@ def evaluate(prediction: str, truth: str, **options: Any) -> MapScores | Instanc
 
 
 def convert(
-    source: str,
-    target: str | Path,
-    *,
-    voxel_size: ZyxFloat | None = None,
-    axes: str | None = None,
-    channel: str | int | None = None,
-    missing: Literal["refuse", "blank", "nearest"] = "refuse",
-    overwrite: bool = False,
-) -> Path:
-    """Convert an image stack, an HDF5 dataset or a Zarr to OME-Zarr 0.5; the same as `volseg convert`.
+    source: str, target: str | Path, *, progress: Progress | None = None, **options: Unpack[ConvertOptions]
+) -> Conversion:
+    """Copy a volume of any format into an OME-Zarr 0.5, or another format; the same as `volseg convert`.
 
     Args:
-        source: a multi-page TIFF, a folder of sections, FILE.h5:DATASET, or a Zarr.
-        target: the OME-Zarr to create, of the source's type.
-        voxel_size: (z, y, x) in nanometres; needed if the source states none.
-        axes: order of the source's last axes, such as `x,y,z`; by default that of its metadata.
-        channel: of the source, by name or number.
-        missing: what to read for numbers that a folder of numbered sections lacks.
-        overwrite: replace a target that exists.
+        source: a Zarr, FILE.h5:DATASET, a multi-page TIFF, a folder of sections, or what `volseg convert` lists.
+        target: the volume to create, of the source's type; its name, or `format`, says which format it gets.
+        progress: receives the progress; nothing is shown by default.
+        options: voxel_size (nanometres along z, y, x), axes, channel, missing, missing_chunks, scale_level, roi,
+            dtype, range, format, chunk, shard (voxels along z, y, x), no_shards, cluster, workers, tls, resume,
+            overwrite. As on the command line.
+
+    Returns:
+        The result, with the reason of each failed block; the target is there if `complete`.
 
     Raises:
         VolsegError: one line that names the value and the way out.
     """
-    from volseg.storage.axes import ReadOptions, parse_axes
-    from volseg.storage.convert import convert_volume
+    from volseg.cluster import NullProgress
+    from volseg.config import ConvertConfig, validate
+    from volseg.conversion.prepare import prepare
+    from volseg.conversion.run import execute
 
-    options = ReadOptions(None if axes is None else parse_axes(axes), channel, missing)
-    return convert_volume(source, target, voxel_size, options=options, overwrite=overwrite).path
+    values: dict[str, Any] = {"source": source, "target": target, **options}
+    spec, recorded = prepare(validate(ConvertConfig, values, "convert"))
+    return execute(spec, recorded, progress or NullProgress())
 
 
 def membrane_probability(

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OPTIONS = {
-    "convert": ["--axes", "--channel", "--missing", "--overwrite", "--voxel-size", "SOURCE", "TARGET"],
+    "convert": [
+        "--axes", "--channel", "--chunk", "--cluster", "--dry-run", "--dtype", "--format", "--json", "--missing",
+        "--missing-chunks", "--no-shards", "--overwrite", "--range", "--resume", "--roi", "--scale-level", "--shard",
+        "--tls", "--voxel-size", "--workers", "SOURCE", "TARGET",
+    ],
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
         "--axes", "--block", "--block-timeout", "--calibrate", "--channel", "--chunk", "--classes", "--cluster",

@@ -24,16 +24,14 @@ if TYPE_CHECKING:
 
 STOPPED = """
 import os, signal, sys
-import volseg.storage
-from volseg.storage.publish import staged
+from volseg.conversion import run as conversion
 
-def convert(stack, path, *rest, **options):
-    with staged(path) as new:
-        new.mkdir()
-        os.kill(os.getpid(), signal.{name})
-        signal.pause()
+def stopped(folder, path, *rest):
+    (folder / path.name).mkdir()
+    os.kill(os.getpid(), signal.{name})
+    signal.pause()
 
-volseg.storage.convert_stack = convert
+conversion.begin = stopped
 from volseg.cli.main import run
 sys.argv = ["volseg", "convert", "raw.zarr", "copy.zarr"]
 run()

@@ -17,9 +17,9 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+import volseg
 from volseg.errors import ConfigError, SourceError
 from volseg.storage import Place, ReadOptions, open_readable, open_stack, open_volume, place_of
-from volseg.storage.convert import convert_volume
 from volseg.storage.create import create_volume
 from volseg.storage.units import length_nm
 from volseg.storage.zarr_metadata import read_metadata
@@ -238,7 +238,7 @@ def test_the_position_of_a_tiff_is_kept_in_voxels(tmp_path: Path) -> None:
     tags = [(286, 5, 1, (2, 1), True), (287, 5, 1, (3, 1), True)]
     options: dict[str, Any] = {"resolution": (100, 50), "resolutionunit": "INCH", "extratags": tags}
     tifffile.imwrite(tmp_path / "v.tif", np.zeros((2, 8, 8), np.uint8), photometric="minisblack", **options)
-    convert_volume(str(tmp_path / "v.tif"), tmp_path / "v.zarr", (50, 4, 4))
+    volseg.convert(str(tmp_path / "v.tif"), tmp_path / "v.zarr", voxel_size=(50, 4, 4))
     assert open_volume(str(tmp_path / "v.zarr")).translation_nm == pytest.approx((0, 3 * 50 * 4, 2 * 100 * 4))
 
 
@@ -272,13 +272,13 @@ def test_what_is_written_is_valid_and_read_back(tmp_path: Path, place: Place, ch
 
 def test_convert_keeps_the_place_and_refuses_a_source_without(tmp_path: Path) -> None:
     raw = make_volume(tmp_path / "raw.zarr", SHAPE, voxel_nm=(50, 4, 4), translation_nm=(1000, 400, 800))
-    convert_volume(str(raw), tmp_path / "copy.zarr")
+    volseg.convert(str(raw), tmp_path / "copy.zarr")
     assert open_volume(str(tmp_path / "copy.zarr")).place == Place.of_nm((50, 4, 4), (1000, 400, 800))
     make_volume(tmp_path / "none.zarr", SHAPE, voxel_nm=None)
     with pytest.raises(ConfigError, match=r"states no voxel size \(it states no unit of axis z\); give --voxel-size"):
-        convert_volume(str(tmp_path / "none.zarr"), tmp_path / "other.zarr")
-    with pytest.raises(ConfigError, match="below 0.1 nm"):
-        convert_volume(str(tmp_path / "none.zarr"), tmp_path / "other.zarr", (50, 0, 4))
+        volseg.convert(str(tmp_path / "none.zarr"), tmp_path / "other.zarr")
+    with pytest.raises(ConfigError, match="0.1 nm at least"):
+        volseg.convert(str(tmp_path / "none.zarr"), tmp_path / "other.zarr", voxel_size=(50, 0, 4))
 
 
 CASES = {

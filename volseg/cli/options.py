@@ -82,6 +82,20 @@ class ToleranceType(click.ParamType[Any]):
             raise click.UsageError(str(error), ctx) from None
 
 
+class RangeType(click.ParamType[Any]):
+    """Two numbers, LOW,HIGH."""
+
+    name = "LOW,HIGH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """Parse the text."""
+        try:
+            low, high = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers; write LOW,HIGH, such as 2000,42000", param, ctx)
+        return low, high
+
+
 class NanometresType(click.ParamType[Any]):
     """A voxel size, Z,Y,X in nanometres."""
 

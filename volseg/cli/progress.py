@@ -166,7 +166,7 @@ class ProgressBar:
 class PredictionBar(ProgressBar):
     """Progress of a prediction: blocks, blocks and voxels per second, busy fraction of the devices, time left."""
 
-    note_style = "yellow"
+    note_style, name, shows_devices = "yellow", "predict", True
 
     def __init__(self) -> None:
         super().__init__("block")
@@ -178,15 +178,21 @@ class PredictionBar(ProgressBar):
         self._end_stage()
         self._total, self._started = total, self._started or time.monotonic()
         if total:
-            self.update("predict", self._blocks, total)
+            self.update(self.name, self._blocks, total)
 
     def advance(self, voxels: int, busy: float | None = None) -> None:
         """Add one block of so many voxels."""
         self._blocks += 1
         self._voxels += voxels
         rate = self._voxels / max(time.monotonic() - self._started, 1e-9) / 1e6
-        devices = [] if busy is None else [f"devices {busy:.0%} busy"]
-        self.update("predict", self._blocks, self._total, f"{rate:.2f} Mvoxel/s", *devices)
+        devices = [] if busy is None or not self.shows_devices else [f"devices {busy:.0%} busy"]
+        self.update(self.name, self._blocks, self._total, f"{rate:.2f} Mvoxel/s", *devices)
+
+
+class ConversionBar(PredictionBar):
+    """Progress of a conversion: blocks, blocks and voxels per second, time left."""
+
+    name, shows_devices = "convert", False
 
 
 class VerificationBar(PredictionBar):

@@ -1,6 +1,7 @@
 """Executors: start or join a cluster, send block numbers, collect results. Dask is used here only."""
 
 from volseg.cluster.attempt import Attempt, Failure
+from volseg.cluster.bookkeeping import mark_of, take_failure
 from volseg.cluster.connect import check_cluster, connect
 from volseg.cluster.executor import SLOTS, Executor
 from volseg.cluster.gpus import visible_gpus
@@ -28,7 +29,9 @@ __all__ = [
     "SerialExecutor",
     "check_cluster",
     "connect",
+    "mark_of",
     "refuse_other_versions",
     "run_blocks",
+    "take_failure",
     "visible_gpus",
 ]

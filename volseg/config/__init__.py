@@ -1,11 +1,14 @@
 """Options of a prediction and of a verification, and run files of a training, validated; unknown keys are refused."""
 
+from volseg.config.convert import ConvertConfig, ConvertOptions
 from volseg.config.predict import PredictConfig, PredictOptions
 from volseg.config.toml import as_toml, override, read_toml, validate
 from volseg.config.train import OutputConfig, TrainConfig
 from volseg.config.verify import VerifyConfig, VerifyOptions
 
 __all__ = [
+    "ConvertConfig",
+    "ConvertOptions",
     "OutputConfig",
     "PredictConfig",
     "PredictOptions",

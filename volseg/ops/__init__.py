@@ -13,16 +13,20 @@ from volseg.ops.normalize import (
     to_uint8,
 )
 from volseg.ops.pad import read_reflected, reflect_gather
+from volseg.ops.rescale import Rescale
+from volseg.ops.uniform import is_constant
 from volseg.ops.weight_map import weight_map
 
 __all__ = [
     "Grey",
     "Normalization",
+    "Rescale",
     "RunningMean",
     "Statistics",
     "boundaries",
     "downsample_mean",
     "downsample_mode",
+    "is_constant",
     "moments",
     "normalize",
     "read_reflected",

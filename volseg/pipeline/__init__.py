@@ -10,7 +10,6 @@ from volseg.pipeline.block import (
     Predictor,
     Sink,
     Source,
-    is_constant,
     process_block,
 )
 from volseg.pipeline.plan import Plan, PlanRequest, plan_run
@@ -27,7 +26,6 @@ __all__ = [
     "Predictor",
     "Sink",
     "Source",
-    "is_constant",
     "plan_run",
     "process_block",
 ]

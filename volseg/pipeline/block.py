@@ -18,7 +18,7 @@ import numpy as np
 
 from volseg.blocks import Box, union_read_box
 from volseg.errors import BlockError, NotFiniteError
-from volseg.ops import Grey, RunningMean, to_uint8
+from volseg.ops import Grey, RunningMean, is_constant, to_uint8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -136,6 +136,7 @@ class BlockReport:
         file_digest: of these bytes.
         kind: of the worker, and how it computes since memory ran out.
         absent: number of chunks that the source lacks in its read box.
+        clipped: voxels outside the limits of a conversion.
     """
 
     number: int
@@ -148,6 +149,7 @@ class BlockReport:
     file_digest: str = ""
     kind: str = ""
     absent: int = 0
+    clipped: int = 0
 
 
 def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
@@ -207,18 +209,6 @@ def _predict(
     if pipeline.with_std:
         volumes.append(to_uint8(estimates.std()))
     return volumes, seconds
-
-
-def is_constant(raw: NDArray[Any]) -> bool:
-    """Whether all voxels of (z, y, x) hold one value, or NaN; most other blocks are decided by their first section.
-
-    >>> is_constant(np.full((2, 3, 3), 7)), is_constant(np.arange(18).reshape(2, 3, 3))
-    (True, False)
-    """
-    value = raw[0, 0, 0]
-    if value != value:  # NaN
-        return bool(np.isnan(raw).all())
-    return all(bool((section == value).all()) for section in raw)
 
 
 def erase_no_data(

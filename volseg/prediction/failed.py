@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
-from volseg.cluster import Failure
+from volseg.cluster import take_failure
 from volseg.errors import TargetError, TargetLostError
 from volseg.prediction.sink import read_own_record
-from volseg.storage import FailedBlock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.cluster import Attempt, BlockTask
     from volseg.storage import FailureLog, Readable
-
-
-@runtime_checkable
-class _Confirmed(Protocol):
-    def confirm(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -47,16 +40,7 @@ class FailureWatch:
             SourceLostError: the source is gone, or has changed.
         """
         self.confirm_target()
-        # A server that is down is for the attempts to wait for.
-        if "://" not in self.source.location and isinstance(self.source, _Confirmed):
-            self.source.confirm()
-        if given_up and isinstance(attempt.result, Failure):
-            failure, now = attempt.result, datetime.now(UTC).isoformat(timespec="seconds")
-            self.log.add(
-                FailedBlock(
-                    task.number, failure.kind, failure.message, task.attempt, attempt.worker, now, failure.traceback
-                )
-            )
+        take_failure(task, attempt, given_up, self.source, self.log)
 
     def confirm_target(self) -> None:
         """Refuse to go on if the target is gone, or another run's.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from volseg.cluster import mark_of
 from volseg.pipeline import EMPTY, FALLBACK
-from volseg.storage import Mark
 
 if TYPE_CHECKING:
     from volseg.blocks import BlockSet
@@ -51,7 +51,7 @@ class MarkWriter:
     def __call__(self, report: BlockReport, attempt: int, worker: str) -> None:
         """Mark a block."""
         folders = set() if report.skipped else self._pyramid.shard_folders(report.number)
-        self._journal.mark(_mark(report, attempt, worker), folders)
+        self._journal.mark(mark_of(report, attempt, worker), folders)
         if report.number >= self._pyramid.grid.base.count:
             self.coarser += 1
             return
@@ -63,17 +63,3 @@ class MarkWriter:
             if FALLBACK in report.kind:
                 self._progress.note(f"{worker} ran out of memory; from block {report.number} on: {report.kind}")
             self._kinds[worker] = report.kind
-
-
-def _mark(report: BlockReport, attempt: int, worker: str) -> Mark:
-    return Mark(
-        report.number,
-        report.digest,
-        attempt,
-        f"{worker}, {report.kind}" if report.kind else worker,
-        report.seconds,
-        report.skipped,
-        report.bytes,
-        report.file_digest,
-        report.absent,
-    )

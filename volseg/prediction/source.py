@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from volseg.blocks import Box
 from volseg.errors import ConfigError, ResumeError
-from volseg.storage import FolderStack, ReadOptions, UnpackedStack, Volume, parse_axes, place_of
+from volseg.storage import FolderStack, MissingChunks, ReadOptions, UnpackedStack, Volume, parse_axes, place_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from volseg.config import PredictConfig
     from volseg.storage import Place, Readable, RunRecord
 
-MissingChunks = Literal["fill", "refuse"] | None
-"""What the user states of chunks that the source lacks; None to fill them, and to count them if it does not list."""
+__all__ = [
+    "MissingChunks",
+    "given_voxel_size",
+    "missing_chunks",
+    "read_options",
+    "refuse_undecodable",
+    "source_warnings",
+]
 
 
 def read_options(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ReadOptions:

@@ -4,7 +4,15 @@ from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions, parse_axes
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.census import Census, read_census, take_census
-from volseg.storage.convert import conversion_target, convert_stack, target_place
+from volseg.storage.chunk_rule import (
+    CheckedSource,
+    ChunkRule,
+    Confirmed,
+    MissingChunks,
+    census_to_take,
+    recorded_census,
+    rule_of,
+)
 from volseg.storage.create import create_target, new_target
 from volseg.storage.expected import MetadataFault, expected_pyramid, metadata_faults, restore_metadata
 from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
@@ -47,6 +55,9 @@ __all__ = [
     "ActivationEntry",
     "BlockMask",
     "Census",
+    "CheckedSource",
+    "ChunkRule",
+    "Confirmed",
     "FailedBlock",
     "FailureLog",
     "FolderStack",
@@ -58,6 +69,7 @@ __all__ = [
     "MaskEntry",
     "MemmapFile",
     "MetadataFault",
+    "MissingChunks",
     "ModelEntry",
     "Place",
     "Pyramid",
@@ -77,9 +89,8 @@ __all__ = [
     "Written",
     "cached",
     "cached_memmap",
+    "census_to_take",
     "claim_target",
-    "conversion_target",
-    "convert_stack",
     "create_target",
     "expected_pyramid",
     "in_use",
@@ -113,16 +124,17 @@ __all__ = [
     "read_metadata",
     "read_record",
     "read_table",
+    "recorded_census",
     "refuse_overlap",
     "refuse_overwritten_inputs",
     "restore_metadata",
+    "rule_of",
     "slab_statistics",
     "slabs",
     "source_marks",
     "table_digest",
     "table_of",
     "take_census",
-    "target_place",
     "volume_fingerprint",
     "volume_names",
     "voxel_digest",

@@ -29,7 +29,7 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
     path: Path,
     *,
     shape: Zyx,
-    shard: Zyx,
+    shard: Zyx | None,
     chunk: Zyx,
     dtype: str,
     place: Place,
@@ -42,7 +42,7 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
     Args:
         path: path of the new group.
         shape: voxels along z, y, x.
-        shard: unit of storage, in voxels; a shard has one channel.
+        shard: unit of storage, in voxels; a shard has one channel. None for a file for each chunk.
         chunk: unit of decoding, in voxels.
         dtype: data type.
         place: voxel size and translation.
@@ -61,16 +61,17 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.open_group(path, mode="w-", zarr_format=3)
-        arrays = [(shape, shard, chunk), *((level.shape, level.shard, level.chunk) for level in levels)]
+        arrays = [(shape, shard or chunk, chunk), *((level.shape, level.shard, level.chunk) for level in levels)]
         for number, (voxels, unit, inner) in enumerate(arrays):
             group.create_array(
                 str(number),
                 shape=((len(channels),) if channels else ()) + voxels,
-                shards=(1,) * bool(channels) + unit,
+                shards=None if shard is None else (1,) * bool(channels) + unit,
                 chunks=(1,) * bool(channels) + inner,
                 dtype=dtype,
                 fill_value=0,
-                compressors=[ZstdCodec(level=3), Crc32cCodec()],
+                # Readers that know no shards often know no codec of checksums either.
+                compressors=[ZstdCodec(level=3), Crc32cCodec()] if shard else [ZstdCodec(level=3, checksum=True)],
                 dimension_names=(("c",) if channels else ()) + ("z", "y", "x"),
             )
         scales = [level.scale for level in levels]

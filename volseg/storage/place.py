@@ -89,6 +89,15 @@ class Place:
         z, y, x = (start * size for start, size in zip(self.translation_voxels, voxel_nm, strict=True))
         return self if voxel_nm == self.voxel_nm else Place(voxel_nm, (z, y, x), is_nm=True)
 
+    def moved(self, voxels: Sequence[int]) -> Place:
+        """Return the place of a part of the volume that begins at a voxel (z, y, x).
+
+        >>> Place((50, 4, 4), (1000, 0, 0)).moved((1, 0, 10)).translation
+        (1050, 0, 40)
+        """
+        z, y, x = (start + size * n for start, size, n in zip(self.translation, self.scale, voxels, strict=True))
+        return replace(self, translation=(z, y, x))
+
     def transposed(self, axes: Sequence[int]) -> Place:
         """Return the place with axis `axes[i]` of (z, y, x) as axis i, and what is wrong with it kept.
 

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from volseg.errors import TargetError
-from volseg.storage.durable import sync_folder, sync_tree
+from volseg.storage.durable import sync_file, sync_folder, sync_tree
 from volseg.storage.lock import NoLocksError, in_use, locked
 from volseg.storage.paths import local_output, refuse_other_content, refuse_unwritable
 from volseg.system import held_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
@@ -93,25 +93,46 @@ def staged(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             with suppress(NoLocksError):  # then the process number alone says whether the owner lives
                 stack.enter_context(locked(folder / "lock", f"{folder} is in use"))
             yield folder / path.name
-            try:
-                sync_tree(folder / path.name)
-                with held_signals():
-                    _publish(folder, path, overwrite=overwrite)
-                    sync_folder(path.parent)
-            except TargetError:
-                raise
-            except OSError as error:
-                raise TargetError(f"cannot replace {path}: {error.strerror or error}") from error
+            publish(folder, path, overwrite=overwrite)
     finally:
         with held_signals(), suppress(OSError):  # then, or after a kill, the folder is left to `settle`
             _close(folder, path)
 
 
-def _publish(folder: Path, path: Path, *, overwrite: bool) -> None:
-    """Rename the new Zarr to its path; a Zarr there moves into the staging folder."""
+def publish(
+    folder: Path, path: Path, *, overwrite: bool, refuse: Callable[[Path], None] = refuse_other_content
+) -> None:
+    """Sync the new volume of a staging folder and rename it to its path; what is there moves into the folder.
+
+    Args:
+        folder: holds the volume, under the name of the path.
+        path: under which it appears.
+        overwrite: replace what is there.
+        refuse: raises if what is there must not be replaced.
+
+    Raises:
+        TargetError: the path is taken, or cannot be written.
+    """
+    try:
+        new = folder / path.name
+        sync_file(new) if new.is_file() else sync_tree(new)
+        with held_signals():
+            _publish(folder, path, overwrite=overwrite, refuse=refuse)
+            sync_folder(path.parent)
+    except TargetError:
+        raise
+    except OSError as error:
+        raise TargetError(f"cannot replace {path}: {error.strerror or error}") from error
+
+
+def _publish(folder: Path, path: Path, *, overwrite: bool, refuse: Callable[[Path], None]) -> None:
+    """Rename the new volume to its path; a volume there moves into the staging folder."""
     new = folder / path.name
     try:
-        new.rename(path)  # fails on anything but an empty folder: nothing is replaced
+        if new.is_file():
+            _link(new, path)
+        else:
+            new.rename(path)  # fails on anything but an empty folder: nothing is replaced
     except OSError as error:
         if error.errno not in _OCCUPIED:
             raise
@@ -119,9 +140,31 @@ def _publish(folder: Path, path: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise TargetError(f"{path} appeared meanwhile and is kept; give --overwrite to replace it, or another path")
-    refuse_other_content(path)
+    refuse(path)
     with _unused(path):
-        _replace(new, path, folder / "old")
+        if new.is_file() and path.is_file():
+            new.replace(path)
+        else:
+            _replace(new, path, folder / "old")
+
+
+def _link(new: Path, path: Path) -> None:
+    """Rename a file to a path that is free; a rename alone would replace what is there.
+
+    Raises:
+        FileExistsError: it is not free.
+    """
+    if path.exists() and path.samefile(new):  # an earlier rename was interrupted
+        new.unlink()
+        return
+    try:
+        os.link(new, path)
+    except OSError as error:
+        if error.errno in _OCCUPIED or path.exists():
+            raise
+        new.rename(path)  # the file system has no links
+    else:
+        new.unlink()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Stacks of sections become volumes of the same voxels, or are refused in one line."""
+"""Stacks of sections become volumes of the same voxels, or are refused in one line; types change within limits."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import h5py
@@ -11,9 +12,10 @@ import tifffile
 from click.testing import CliRunner
 from PIL import Image
 
+import volseg
 from volseg.cli.convert import convert
 from volseg.errors import ConfigError, SourceError, TargetError
-from volseg.storage import Place, convert_stack, is_stack, open_stack, open_volume
+from volseg.storage import is_stack, open_stack, open_volume
 from volseg.testing.factories import blobs, read_volume
 
 if TYPE_CHECKING:
@@ -25,14 +27,10 @@ if TYPE_CHECKING:
 def test_a_tiff_keeps_its_voxels_and_type(tmp_path: Path, dtype: str, compression: str | None) -> None:
     voxels = blobs((37, 40, 50), dtype=dtype)
     tifffile.imwrite(tmp_path / "stack.tif", voxels, compression=compression)
-    progress: list[int] = []
-    convert_stack(
-        open_stack(tmp_path / "stack.tif"), tmp_path / "v.zarr", Place.of_nm((50.0, 4.0, 4.0)), progress.append
-    )
+    volseg.convert(str(tmp_path / "stack.tif"), tmp_path / "v.zarr", voxel_size=(50.0, 4.0, 4.0))
     np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), voxels)
     volume = open_volume(str(tmp_path / "v.zarr"))
     assert (volume.dtype, volume.voxel_nm) == (dtype, (50.0, 4.0, 4.0))
-    assert progress == [32, 37]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -43,7 +41,7 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path, suffix: str) -> None:
     for z, section in enumerate(voxels):
         Image.fromarray(section).save(folder / f"section{z}{suffix}")
     (folder / "notes.txt").write_text("not a section")
-    convert_stack(open_stack(folder), tmp_path / "v.zarr", Place.of_nm((8.0, 8.0, 8.0)))
+    volseg.convert(str(folder), tmp_path / "v.zarr", voxel_size=(8.0, 8.0, 8.0))
     np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), voxels)
 
 
@@ -95,7 +93,7 @@ def test_a_section_of_another_size_is_named_and_no_file_is_left(tmp_path: Path) 
     for z, width in enumerate((6, 6, 7)):
         Image.fromarray(np.zeros((5, width), np.uint8)).save(folder / f"s{z}.png")
     with pytest.raises(SourceError, match=r"s2.png is \(5, 7\) uint8, but the first section is \(5, 6\)"):
-        convert_stack(open_stack(folder), tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)))
+        volseg.convert(str(folder), tmp_path / "v.zarr", voxel_size=(1.0, 1.0, 1.0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sections"]
 
 
@@ -103,20 +101,20 @@ def test_an_existing_volume_is_kept(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "s.tif", np.zeros((2, 8, 8), np.uint8), photometric="minisblack")
     _folder(tmp_path / "v.zarr")
     with pytest.raises(TargetError, match="v.zarr exists already"):
-        convert_stack(open_stack(tmp_path / "s.tif"), tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)))
+        volseg.convert(str(tmp_path / "s.tif"), tmp_path / "v.zarr", voxel_size=(1.0, 1.0, 1.0))
 
 
 def test_overwrite_replaces_when_the_new_volume_is_complete(tmp_path: Path) -> None:
     old, new = blobs((2, 8, 8)), blobs((2, 8, 8), seed=1)
     for name, voxels in (("old.tif", old), ("new.tif", new)):
         tifffile.imwrite(tmp_path / name, voxels, photometric="minisblack")
-    convert_stack(open_stack(tmp_path / "old.tif"), tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)))
-    broken = open_stack(tmp_path / "new.tif")
-    (tmp_path / "new.tif").rename(tmp_path / "moved.tif")
+    options = {"voxel_size": (1.0, 1.0, 1.0), "overwrite": True}
+    volseg.convert(str(tmp_path / "old.tif"), tmp_path / "v.zarr", **options)
+    (tmp_path / "broken.tif").write_bytes((tmp_path / "new.tif").read_bytes()[:-70])
     with pytest.raises(SourceError):
-        convert_stack(broken, tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)), overwrite=True)
+        volseg.convert(str(tmp_path / "broken.tif"), tmp_path / "v.zarr", **options)
     np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), old)
-    convert_stack(open_stack(tmp_path / "moved.tif"), tmp_path / "v.zarr", Place.of_nm((1.0, 1.0, 1.0)), overwrite=True)
+    volseg.convert(str(tmp_path / "new.tif"), tmp_path / "v.zarr", **options)
     np.testing.assert_array_equal(read_volume(tmp_path / "v.zarr"), new)
 
 
@@ -136,9 +134,79 @@ def test_a_dataset_of_hdf5_keeps_its_voxels_and_states_its_voxel_size(tmp_path: 
     assert isinstance(refused.exception, ConfigError)
     assert "volumes/labels states no voxel size; give --voxel-size" in str(refused.exception)
     done = CliRunner().invoke(convert, [source, str(target)])
-    assert done.output.rstrip().endswith("voxels of 40 x 4 x 4 nm (z, y, x)"), done.output
+    assert "voxels of 40 x 4 x 4 nm (z, y, x)" in done.output, done.output
     np.testing.assert_array_equal(read_volume(target), voxels)
     assert open_volume(str(target)).voxel_nm == (40.0, 4.0, 4.0)
     again = CliRunner().invoke(convert, [source, str(target), "--overwrite", "--voxel-size", "50,5,5"])
     assert again.exit_code == 0
     assert open_volume(str(target)).voxel_nm == (50.0, 5.0, 5.0)
+
+
+GREYS = np.uint16([[[0, 99, 100, 101, 227, 354, 355, 60_000]]])
+
+
+def test_grey_values_are_scaled_between_stated_limits_and_what_lies_outside_is_counted(here: Path) -> None:
+    tifffile.imwrite("s.tif", GREYS, photometric="minisblack")
+    done = CliRunner().invoke(
+        convert, ["s.tif", "v.zarr", "--voxel-size", "8,8,8", "--dtype", "uint8", "--range", "100,355"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "uint16 as uint8, 100 to 355 scaled to 0 to 255" in done.stderr
+    assert "3 voxels (37.50%) lay outside of --range" in done.stderr
+    assert read_volume(here / "v.zarr").tolist() == [[[0, 0, 0, 1, 127, 254, 255, 255]]]
+    record = json.loads((here / "v.zarr/zarr.json").read_bytes())["attributes"]["volseg_conversion"]
+    assert record["output"]["limits"] == [100.0, 355.0]
+
+
+def test_without_limits_those_of_the_type_count_and_nothing_is_clipped(here: Path) -> None:
+    tifffile.imwrite("s.tif", GREYS, photometric="minisblack")
+    done = volseg.convert("s.tif", "v.zarr", voxel_size=(8, 8, 8), dtype="uint8")
+    assert done.clipped == 0
+    np.testing.assert_array_equal(read_volume(here / "v.zarr"), np.rint(GREYS / 257).astype(np.uint8))
+
+
+def test_labels_keep_their_numbers_or_the_type_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("volseg.cluster.policy.FIRST_BACKOFF", 0.0)
+    with h5py.File("l.h5", "w") as file:
+        file["ids"] = np.uint64([[[1, 2, 2**32 - 1]]])
+        file["large"] = np.uint64([[[1, 2, 2**32]]])
+        file["mask"] = np.bool_([[[True, False, True]]])
+    options = {"voxel_size": (8, 8, 8)}
+    volseg.convert("l.h5:ids", "v.zarr", dtype="uint32", **options)
+    assert read_volume(here / "v.zarr").tolist() == [[[1, 2, 2**32 - 1]]]
+    volseg.convert("l.h5:mask", "m.zarr", **options)
+    assert read_volume(here / "m.zarr").dtype == np.dtype(bool)
+    with pytest.raises(ConfigError, match="--range needs grey values"):
+        volseg.convert("l.h5:ids", "w.zarr", dtype="uint8", range=(0, 9), **options)
+    done = volseg.convert("l.h5:large", "w.zarr", dtype="uint32", **options)
+    assert not done.complete
+    assert "holds 4294967296, which uint32 does not hold; choose a larger --dtype" in done.failed[0]
+    assert not (here / "w.zarr").exists()
+
+
+def test_nan_is_counted_and_floats_need_limits(here: Path) -> None:
+    tifffile.imwrite("s.tif", np.float32([[[np.nan, 0.0, 0.5, 1.0]]]), photometric="minisblack")
+    options = {"voxel_size": (8, 8, 8), "dtype": "uint8"}
+    with pytest.raises(ConfigError, match="needs limits; give --range LOW,HIGH"):
+        volseg.convert("s.tif", "v.zarr", **options)
+    done = volseg.convert("s.tif", "v.zarr", range=(0, 1), **options)
+    assert done.clipped == 1
+    assert read_volume(here / "v.zarr").tolist() == [[[0, 0, 128, 255]]]
+
+
+def test_a_dry_run_writes_nothing(here: Path) -> None:
+    tifffile.imwrite("s.tif", blobs((20, 40, 50)), photometric="minisblack")
+    done = CliRunner().invoke(convert, ["s.tif", "v.zarr", "--voxel-size", "8,8,8", "--dry-run", "--json"])
+    plan = json.loads(done.stdout)
+    assert (plan["shape"], plan["format"], plan["bytes_of_voxels"]) == ([20, 40, 50], "ome-zarr", 40_000)
+    assert [path.name for path in here.iterdir()] == ["s.tif"]
+
+
+@pytest.mark.parametrize("cluster", ["serial", "local"])
+def test_every_cluster_gives_the_same_bytes(here: Path, cluster: str) -> None:
+    voxels = blobs((24, 40, 50))
+    tifffile.imwrite("s.tif", voxels, photometric="minisblack")
+    options = {"voxel_size": (8.0, 8.0, 8.0), "chunk": (8, 16, 16), "shard": (8, 32, 32)}
+    done = volseg.convert("s.tif", "v.zarr", cluster=cluster, workers=1 if cluster == "local" else None, **options)
+    assert (done.blocks, done.complete) == (3, True)
+    np.testing.assert_array_equal(read_volume(here / "v.zarr"), voxels)

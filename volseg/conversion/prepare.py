@@ -1,0 +1,290 @@
+"""Options and source of a conversion, checked and planned before anything is started or written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from volseg.blocks import Box, parse_roi
+from volseg.cluster import check_cluster
+from volseg.conversion.place import target_place
+from volseg.conversion.plan import block_shape
+from volseg.conversion.source import SectionSource, SourceRef, open_source
+from volseg.errors import ConfigError, TargetError
+from volseg.ops import Rescale
+from volseg.storage import (
+    MissingChunks,
+    ReadOptions,
+    UnpackedStack,
+    Volume,
+    in_use,
+    is_locked,
+    journal_folder,
+    local_output,
+    parse_axes,
+    place_of,
+    refuse_overlap,
+)
+from volseg.storage.conversion_record import ConversionRecord, OutputEntry
+from volseg.storage.paths import refuse_unwritable
+from volseg.storage.publish import settle
+from volseg.storage.unfinished import refuse_in_use, unfinished, work_folder
+from volseg.storage.writers import FORMATS, format_of_name
+from volseg.storage.writers.base import LayoutRequest, refuse_missing_extra
+from volseg.storage.writers.ome_zarr import recorded_conversion
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from volseg.blocks import Zyx
+    from volseg.config import ConvertConfig
+    from volseg.storage import Place, Readable
+    from volseg.storage.writers.base import Format
+
+_HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf))(?::(?P<dataset>.+))?", re.IGNORECASE)
+_DATASET = "volumes/raw"
+_SERIAL_BLOCKS = 4
+"""So few blocks are copied before local workers have started."""
+
+
+@dataclass(frozen=True)
+class ConversionSpec:
+    """A conversion that was checked; nothing of it is started or written.
+
+    Attributes:
+        volume: the source.
+        options: what the user states of it.
+        voxel_size_given: whether the user stated the voxel size.
+        roi: part of the source that is converted.
+        output: the volume to write.
+        target: its path.
+        overwrite: replace what is there.
+        missing_chunks: what the user states of chunks that a Zarr lacks.
+        cluster: name or address.
+        workers: of a local cluster; None for the default.
+        tls: folder of the certificates for a scheduler's `tls://` address.
+        notes: what is assumed, a line each.
+    """
+
+    volume: Readable
+    options: ReadOptions
+    voxel_size_given: bool
+    roi: Box
+    output: OutputEntry
+    target: Path
+    overwrite: bool
+    missing_chunks: MissingChunks
+    cluster: str
+    workers: int | None
+    tls: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def format(self) -> Format:
+        """What writes the volume."""
+        return FORMATS[self.output.format]
+
+    @property
+    def source(self) -> SourceRef:
+        """The source, for workers to open."""
+        return SourceRef(self.volume.location, self.options, self.volume.shape, self.volume.dtype)
+
+    @property
+    def rescale(self) -> Rescale:
+        """How voxels change their type."""
+        return Rescale(self.volume.dtype, self.output.dtype, self.output.limits)
+
+
+def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | None]:
+    """Open the source, plan the blocks and refuse what cannot work.
+
+    Returns:
+        The conversion, and the record of the one that it resumes.
+
+    Raises:
+        VolsegError: the first thing that does not fit.
+    """
+    _refuse_options(config)
+    target, dataset = _split(config.target)
+    begun = unfinished(target) if config.resume else None
+    recorded, replaces = begun or (complete_conversion(target) if config.resume else None, False)
+    before = recorded.output if recorded else None
+    name = FORMATS.check(config.format or (before.format if before else format_of_name(target)))
+    _refuse_taken(config, target, FORMATS[name], recorded, replaces=replaces)
+    refuse_overlap("source", config.source, target)
+    options = _read_options(config, recorded)
+    volume = open_source(config.source, options, config.scale_level)
+    refuse_overlap("source", volume.location, target)
+    if config.missing_chunks is not None and not isinstance(volume, Volume):
+        raise ConfigError(f"--missing-chunks does not apply to {volume.location}, which is no Zarr; leave it out")
+    voxel_nm = config.voxel_size
+    if voxel_nm is None and recorded is not None and recorded.source.voxel_size_given:
+        voxel_nm = recorded.source.voxel_nm
+    place = target_place(config.source, place_of(volume), voxel_nm)
+    roi = _region(config, volume.shape, recorded)
+    output, notes = _output(config, volume, place.moved(roi.start), roi, (name, dataset, target), before)
+    return (
+        ConversionSpec(
+            volume=volume,
+            options=options,
+            voxel_size_given=voxel_nm is not None,
+            roi=roi,
+            output=output,
+            target=target,
+            overwrite=config.overwrite or replaces,
+            missing_chunks=config.missing_chunks or (recorded.source.missing_chunks if recorded else None),
+            cluster=config.cluster or ("serial" if output.grid.count <= _SERIAL_BLOCKS else "local"),
+            workers=config.workers,
+            tls=config.tls,
+            notes=(*notes, *_source_notes(volume)),
+        ),
+        recorded,
+    )
+
+
+def complete_conversion(target: Path) -> ConversionRecord | None:
+    """The record of a complete conversion to OME-Zarr; None if there is none that can be read."""
+    attributes = recorded_conversion(target)
+    try:
+        return None if attributes is None else ConversionRecord.from_attributes(attributes)
+    except ValueError:
+        return None
+
+
+def _refuse_options(config: ConvertConfig) -> None:
+    if config.cluster is not None:
+        check_cluster(config.cluster)
+    if config.workers is not None and config.cluster not in (None, "local"):
+        raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
+    if config.resume and config.overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other; give one of them")
+    if config.range is not None and config.dtype is None and not config.resume:
+        low, high = config.range
+        raise ConfigError(f"--range {low:g},{high:g} needs a --dtype, such as uint8")
+    if config.no_shards and config.shard is not None:
+        raise ConfigError("--shard and --no-shards contradict each other; give one of them")
+
+
+def _split(target: str) -> tuple[Path, str]:
+    """Path of the target, and the name of the dataset in an HDF5 file."""
+    match = _HDF5.fullmatch(target)
+    if match is None:
+        return local_output(target), ""
+    return local_output(match["file"]), (match["dataset"] or "").strip("/")
+
+
+def _refuse_taken(
+    config: ConvertConfig, target: Path, fmt: Format, recorded: ConversionRecord | None, *, replaces: bool
+) -> None:
+    """Refuse a path that may not be created, replaced or resumed.
+
+    Raises:
+        TargetError: says what is there, and the way out.
+    """
+    settle(target)
+    refuse_missing_extra(config.format or format_of_name(target), fmt.extra)
+    refuse_in_use(target)
+    if is_locked(journal_folder(target) / "lock"):
+        raise TargetError(in_use(target))
+    if not (config.overwrite or config.resume) and unfinished(target) is not None:
+        raise TargetError(
+            f"an unfinished conversion to {target} lies in {work_folder(target)}; give --resume to finish it, or "
+            "--overwrite to start again"
+        )
+    if target.exists() and not replaces:
+        if not (config.overwrite or recorded is not None):
+            raise TargetError(f"target {target} exists already; give --overwrite to replace it, or choose another path")
+        if config.overwrite:
+            refuse_other(fmt, target)
+        elif unfinished(target) is not None:
+            raise TargetError(f"target {target} appeared meanwhile; move it away, then rerun with --resume")
+    refuse_unwritable(target)
+
+
+def refuse_other(fmt: Format, target: Path) -> None:
+    """Refuse to replace what is not of a format.
+
+    Raises:
+        TargetError: it is not.
+    """
+    if target.exists() and not fmt.owns(target):
+        raise TargetError(
+            f"{target} is of another kind than is written, so --overwrite does not replace it; delete it or choose "
+            "another path"
+        )
+
+
+def _read_options(config: ConvertConfig, recorded: ConversionRecord | None) -> ReadOptions:
+    before = recorded.source.options if recorded else ReadOptions()
+    return ReadOptions(
+        before.axes if config.axes is None else parse_axes(config.axes),
+        before.channel if config.channel is None else str(config.channel),
+        config.missing or before.missing,
+    )
+
+
+def _region(config: ConvertConfig, shape: Zyx, recorded: ConversionRecord | None) -> Box:
+    if config.roi is not None:
+        return parse_roi(config.roi, shape)
+    return recorded.roi if recorded else Box.of_shape(shape)
+
+
+def _output(
+    config: ConvertConfig,
+    volume: Readable,
+    place: Place,
+    roi: Box,
+    where: tuple[str, str, Path],
+    before: OutputEntry | None,
+) -> tuple[OutputEntry, tuple[str, ...]]:
+    """The volume to write; a resumed conversion takes what is not requested from its record."""
+    name, dataset, target = where
+    dtype = config.dtype or (before.dtype if before else volume.dtype)
+    limits = config.range
+    if limits is None and before is not None and before.dtype == dtype:
+        limits = before.limits
+    rescale = Rescale.between(volume.dtype, dtype, limits)
+    is_chunked = before is not None and name in ("hdf5", "tiff")
+    kept = None if before is None or is_chunked else before
+    request = LayoutRequest(
+        shape=roi.shape,
+        dtype=dtype,
+        place=place,
+        chunk=config.chunk or (kept.chunk if kept else None),
+        shard=config.shard or (kept.shard if kept and not config.no_shards else None),
+        sharded=not (config.no_shards or (kept is not None and kept.shard is None and config.shard is None)),
+        target=target,
+    )
+    layout = FORMATS[name].layout(request)
+    item = max(np.dtype(dtype).itemsize, np.dtype(volume.dtype).itemsize)
+    end = tuple(n + o for n, o in zip(roi.shape, layout.origin, strict=True))
+    entry = OutputEntry(
+        format=name,
+        dataset=dataset or (before.dataset if before else "") or (_DATASET if name == "hdf5" else ""),
+        shape=roi.shape,
+        dtype=dtype,
+        limits=rescale.limits,
+        shard=layout.shard,
+        chunk=layout.chunk,
+        block=block_shape(
+            layout.unit, (end[0], end[1], end[2]), volume.chunk, item, sections=isinstance(volume, SectionSource)
+        ),
+        origin=layout.origin,
+        scale=layout.place.scale,
+        translation=layout.place.translation,
+        is_nm=layout.place.is_nm,
+    )
+    scaled = (str(rescale),) if volume.dtype != dtype else ()
+    return entry, (*scaled, *layout.notes)
+
+
+def _source_notes(volume: Readable) -> tuple[str, ...]:
+    if isinstance(volume, UnpackedStack):
+        return (
+            f"the sections of {volume.location} are too large to decode a slab of them at once, so each host decodes "
+            "all of them into a temporary file first",
+        )
+    return ()

@@ -1,0 +1,143 @@
+"""The worker's side of a conversion: open source and target once, then copy any block by number.
+
+Only the number and a `ConversionRef` cross from the driver to a worker; all else is read from the conversion's record.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from volseg.errors import BlockError, TargetError, TargetLostError
+from volseg.pipeline import BlockReport
+from volseg.storage import CheckedSource, ChunkRule, MissingChunks, read_census, voxel_digest
+from volseg.storage.unfinished import refuse_other_owner, unfinished, work_folder
+from volseg.storage.writers import FORMATS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Box
+    from volseg.conversion.source import SourceRef
+    from volseg.ops import Rescale
+    from volseg.storage import Readable
+    from volseg.storage.conversion_record import ConversionRecord
+    from volseg.storage.writers.base import Writer
+
+_CACHED = 2
+_open: dict[ConversionRef, OpenConversion] = {}
+_opening = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionRef:
+    """Reference to a conversion, in a few bytes.
+
+    Attributes:
+        target: path of the volume in the end; the record lies beside it.
+        digest: of that record.
+        source: the volume, as the driver opened it.
+        missing_chunks: what the user states of chunks that the source lacks.
+    """
+
+    target: str
+    digest: str
+    source: SourceRef
+    missing_chunks: MissingChunks = None
+
+
+@dataclass(frozen=True)
+class OpenConversion:
+    """All that a worker needs to copy any block."""
+
+    record: ConversionRecord
+    volume: Readable
+    rule: ChunkRule
+    writer: Writer
+
+
+def convert_block(number: int, reference: ConversionRef) -> BlockReport:
+    """Copy one block, and read back what was written; repeating it gives the same bytes.
+
+    Raises:
+        SourceError: a read failed, or chunks are missing that must not be.
+        BlockError: a value does not fit the type.
+        TargetError: a write failed, or other voxels are read back.
+    """
+    started = time.perf_counter()
+    conversion = conversion_of(reference)
+    record, writer = conversion.record, conversion.writer
+    box = record.output.grid.box(number)
+    source = CheckedSource(conversion.volume, conversion.rule)
+    voxels, clipped = _rescaled(source.read(record.source_box(box)), record.rescale, box, source.location)
+    written = writer.write(box, voxels, lambda: refuse_other_owner(Path(reference.target), reference.digest))
+    if voxel_digest(writer.read(box)) != written.digest:
+        raise TargetError(f"{box} of {reference.target} reads back other than it was written; check the disk")
+    return BlockReport(
+        number,
+        box.voxels,
+        written.digest,
+        time.perf_counter() - started,
+        0.0,
+        bytes=written.bytes,
+        file_digest=written.file_digest,
+        absent=len(source.absent),
+        clipped=clipped,
+    )
+
+
+def _rescaled(
+    voxels: NDArray[np.generic], rescale: Rescale, box: Box, location: str
+) -> tuple[NDArray[np.generic], int]:
+    """Voxels in the target's type, and how many lie outside the stated limits.
+
+    Raises:
+        BlockError: no limits are stated, and a value does not fit the type.
+    """
+    converted, outside = rescale.apply(voxels)
+    if outside and rescale.limits is None:
+        value = voxels[converted != voxels].max()
+        raise BlockError(
+            f"{box} of {location} holds {value}, which {rescale.target} does not hold; choose a larger --dtype"
+        )
+    return converted, outside
+
+
+def conversion_of(reference: ConversionRef) -> OpenConversion:
+    """Source and target of a conversion, opened at its first block and cached.
+
+    Raises:
+        TargetLostError: the unfinished conversion is gone, or another one.
+        SourceError: the source cannot be opened.
+    """
+    with _opening:
+        if reference not in _open:
+            while len(_open) >= _CACHED:
+                _open.pop(next(iter(_open)))
+            _open[reference] = _opened(reference)
+        return _open[reference]
+
+
+def forget(reference: ConversionRef) -> None:
+    """Close what a serial conversion has opened in this process."""
+    with _opening:
+        _open.pop(reference, None)
+
+
+def _opened(reference: ConversionRef) -> OpenConversion:
+    path = Path(reference.target)
+    found = unfinished(path)
+    if found is None or found[0].digest != reference.digest:
+        raise TargetLostError(
+            f"{work_folder(path)} holds another conversion than the one that sent this block; use a path that is the "
+            "same everywhere"
+        )
+    record, folder = found[0], work_folder(path)
+    census = record.source.chunk_census
+    rule = ChunkRule(read_census(folder, census) if census else None, reference.missing_chunks)
+    writer = FORMATS[record.output.format].open(folder / path.name, record.output)
+    return OpenConversion(record, reference.source.open(), rule, writer)

@@ -1,0 +1,150 @@
+"""The conversion record: all that the bytes of a conversion depend on."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from xxhash import xxh3_64_hexdigest
+
+from volseg.blocks import BlockGrid, Box, Zyx, ZyxFloat
+from volseg.config.base import FrozenModel
+from volseg.errors import ResumeError
+from volseg.ops import Rescale
+from volseg.storage.place import Place
+from volseg.storage.record_entries import SourceEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONVERSION_FORMAT = 1
+"""Of the record's fields."""
+CONVERSION_NUMERICS = 1
+"""Of the bytes that a conversion writes under one record; raised with any change of them."""
+CONVERSION_KEY = "volseg_conversion"
+"""Name of the record among the attributes of a volume."""
+_CHECKSUM = "checksum"
+
+
+class OutputEntry(FrozenModel):
+    """The volume that is written."""
+
+    format: str
+    """Name of its writer, such as `ome-zarr`."""
+    dataset: str = ""
+    """Name of the dataset in an HDF5 file."""
+    shape: Zyx
+    dtype: str
+    limits: tuple[float, float] | None
+    """Values of the source that become the smallest and the largest of the type; None if the values are kept."""
+    shard: Zyx | None
+    """Unit of storage; None if each chunk is one."""
+    chunk: Zyx
+    block: Zyx
+    """Voxels that one task writes."""
+    origin: Zyx = (0, 0, 0)
+    """Position of the first voxel in the stored array."""
+    scale: ZyxFloat
+    translation: ZyxFloat
+    is_nm: bool
+    levels: int = 0
+    """Coarser levels that are written with it."""
+
+    @property
+    def place(self) -> Place:
+        """Voxel size and translation."""
+        return Place(self.scale, self.translation, self.is_nm)
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The blocks, in voxels of the stored array."""
+        box = Box.of_shape(self.shape)
+        region = box.relative_to((-self.origin[0], -self.origin[1], -self.origin[2]))
+        return BlockGrid(region.stop, self.block, region)
+
+
+class ConversionRecord(FrozenModel):
+    """Everything that the bytes of a conversion depend on."""
+
+    format: int = CONVERSION_FORMAT
+    numerics: int = CONVERSION_NUMERICS
+    source: SourceEntry
+    roi: Box
+    """Part of the source that is converted."""
+    output: OutputEntry
+    version: str
+    """Of volseg."""
+
+    @property
+    def rescale(self) -> Rescale:
+        """How voxels change their type."""
+        return Rescale(self.source.dtype, self.output.dtype, self.output.limits)
+
+    @property
+    def digest(self) -> str:
+        """Digest of this record."""
+        return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+
+    def source_box(self, box: Box) -> Box:
+        """The voxels of the source of a box of the stored array."""
+        shift = [origin - start for origin, start in zip(self.output.origin, self.roi.start, strict=True)]
+        return box.relative_to((shift[0], shift[1], shift[2]))
+
+    def to_attributes(self) -> dict[str, Any]:
+        """The record as attributes of a volume, with a checksum of them."""
+        attributes = self.model_dump(mode="json")
+        return attributes | {_CHECKSUM: _checksum(attributes)}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> ConversionRecord:
+        """The record of some attributes.
+
+        Raises:
+            ValueError: they are no record, or were changed since they were written.
+        """
+        values = dict(attributes)
+        if values.pop(_CHECKSUM, None) != _checksum(values):
+            raise ValueError("it was changed since it was written, or another version of volseg wrote it")
+        try:
+            return cls.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _checksum(attributes: Mapping[str, Any]) -> str:
+    return xxh3_64_hexdigest(json.dumps(attributes, sort_keys=True, separators=(",", ":")).encode())
+
+
+def refuse_other_conversion(recorded: ConversionRecord, requested: ConversionRecord, target: str) -> None:
+    """Refuse to resume a conversion under other options or of another source; a source that was moved is the same.
+
+    Raises:
+        ResumeError: names the first difference, what is recorded and what was requested.
+    """
+    pairs: list[tuple[str, object, object]] = [
+        (name, getattr(recorded, name), getattr(requested, name)) for name in ("format", "numerics")
+    ]
+    was, now = recorded.source, requested.source
+    pairs += [(f"source {name}", getattr(was, name), getattr(now, name)) for name in ("shape", "dtype", "options")]
+    is_same_place = was.location == now.location
+    identities = [(entry.identity, entry.marks if is_same_place else None) for entry in (was, now)]
+    if identities[0] != identities[1]:
+        where = f"{now.location} has changed since" if is_same_place else f"{was.location} recorded"
+        raise _error("source", where, target)
+    pairs += [("voxel size", was.voxel_nm, now.voxel_nm), ("region", recorded.roi, requested.roi)]
+    pairs += [
+        (name, getattr(recorded.output, name), getattr(requested.output, name)) for name in OutputEntry.model_fields
+    ]
+    for name, value, other in pairs:
+        if value != other:
+            raise _error(name, f"{value} recorded, {other} requested", target)
+
+
+def _error(what: str, difference: str, target: str) -> ResumeError:
+    return ResumeError(
+        f"the conversion of {target} was started with another {what} ({difference}); repeat its own command with "
+        "--resume, or start again with --overwrite"
+    )

@@ -1,0 +1,100 @@
+"""OME-Zarr 0.5 is written: sharded, or with a file for each chunk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from volseg.storage.conversion_record import CONVERSION_KEY
+from volseg.storage.create import create_volume
+from volseg.storage.paths import refuse_other_content
+from volseg.storage.target import Target, open_target
+from volseg.storage.writers.base import Layout, LayoutRequest
+from volseg.storage.writers.chunks import sharded_layout
+from volseg.storage.zarr_array import open_array
+from volseg.text import parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Box
+    from volseg.storage.conversion_record import OutputEntry
+    from volseg.storage.marks import Written
+
+
+class OmeZarrWriter:
+    """Writes whole shards of a target, and reads them back through zarrs."""
+
+    def __init__(self, path: Path) -> None:
+        self._target: Target = open_target(path)
+        self._array = open_array(str(path / "0"))
+
+    def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object]) -> Written:
+        return self._target.write(box, voxels, check)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        voxels: NDArray[Any] = np.asarray(self._array[box.slices])
+        return voxels
+
+    def stored(self, box: Box) -> int:
+        return stored_bytes(self._target.shard_files(box))
+
+    def folders(self, box: Box) -> set[Path]:
+        return self._target.shard_folders(box)
+
+    def close(self) -> None:
+        self._target.remove_partials()
+
+
+class OmeZarrFormat:
+    """OME-Zarr 0.5 groups."""
+
+    extra = ""
+
+    def layout(self, request: LayoutRequest) -> Layout:
+        chunk, shard = sharded_layout(request, np.dtype(request.dtype).itemsize)
+        return Layout(chunk, shard, request.place)
+
+    def create(self, path: Path, output: OutputEntry, name: str, attributes: dict[str, Any]) -> None:
+        create_volume(
+            path,
+            shape=output.shape,
+            shard=output.shard,
+            chunk=output.chunk,
+            dtype=output.dtype,
+            place=output.place,
+            name=name,
+        )
+        zarr.open_group(path, mode="r+").attrs[CONVERSION_KEY] = attributes
+
+    def open(self, path: Path, output: OutputEntry) -> OmeZarrWriter:
+        return OmeZarrWriter(path)
+
+    def owns(self, path: Path) -> bool:
+        refuse_other_content(path)
+        return True
+
+
+def stored_bytes(files: list[Path]) -> int:
+    """Bytes of some files; 0 if one is missing."""
+    try:
+        return sum(file.stat().st_size for file in files)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def recorded_conversion(path: Path) -> dict[str, Any] | None:
+    """The conversion record in the attributes of a complete OME-Zarr; None if there is none."""
+    try:
+        attributes = parse_object((path / "zarr.json").read_bytes())["attributes"][CONVERSION_KEY]
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+    return attributes if isinstance(attributes, dict) else None
+
+
+FORMAT = OmeZarrFormat()
