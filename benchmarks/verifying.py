@@ -50,7 +50,7 @@ def write_map(path: Path, run: RunRecord) -> MarkTable:
             digest, size, files = target.write(run.grid.box(number), to_uint8(np.clip(smooth + noise, 0, 1)))
             journal.mark(Mark(number, digest, 1, "here", 0.1, "", size, files))
     target.remove_partials()
-    return read_mark_table(target.journal, run.pyramid.count)
+    return read_mark_table(target.journal, run.pyramid)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volseg.cli.options import NanometresType, RangeType, ZyxType, reading_options
+from volseg.cli.options import LevelsType, NanometresType, RangeType, ZyxType, reading_options
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ _TYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "flo
               help="ome-zarr, precomputed, n5, hdf5, tiff or webknossos.  [default: by TARGET's name]")  # fmt: skip
 @click.option("--chunk", type=ZyxType(), help="Voxels that viewers fetch at once.  [default: about 64^3]")
 @click.option("--shard", type=ZyxType(), help="Voxels of one file of TARGET.  [default: two chunks of 1024 x 1024]")
+@click.option("--levels", type=LevelsType(), metavar="auto|N", default="auto", show_default=True,
+              help="Coarser levels of an OME-Zarr, for viewers. auto: down to 512 voxels; 0: none.")  # fmt: skip
 @click.option("--no-shards", is_flag=True, help="One file for each chunk, for readers that know no shards.")
 @click.option("--cluster", metavar="serial|local|tcp://..|tls://..",
               help="This process, local worker processes, or a Dask scheduler.  [default: local; serial if small]",

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Self
 from volseg.blocks import BlockSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from volseg.blocks import PyramidGrid
+    from volseg.cluster.attempt import Attempt
+    from volseg.cluster.job_queue import BlockTask
+    from volseg.pipeline import BlockReport
 
 
 class BlockOrder:
@@ -85,6 +88,27 @@ class BlockOrder:
         """A block has failed for good; none above it is made."""
         self._sent.discard(number)
         self._outdated.discard(number)
+
+    def tells(self, on_done: Callable[[BlockReport, int, str], None]) -> Callable[[BlockReport, int, str], None]:
+        """`on_done` of `run_blocks`, which then tells this order."""
+
+        def call(report: BlockReport, attempt: int, worker: str) -> None:
+            on_done(report, attempt, worker)
+            self.done(report.number)
+
+        return call
+
+    def tells_failures(
+        self, on_failed: Callable[[BlockTask, Attempt, bool], None]
+    ) -> Callable[[BlockTask, Attempt, bool], None]:
+        """`on_failed` of `run_blocks`, which then tells this order."""
+
+        def call(task: BlockTask, attempt: Attempt, given_up: bool) -> None:
+            on_failed(task, attempt, given_up)
+            if given_up:
+                self.given_up(task.number)
+
+        return call
 
     @property
     def left(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import Field, field_validator
 
-from volseg.blocks import Zyx, ZyxFloat, is_voxel_size
+from volseg.blocks import MAX_LEVELS, Zyx, ZyxFloat, is_voxel_size
 from volseg.config.base import FrozenModel
 
 Dtype = Literal["uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "float32", "bool"]
@@ -28,6 +28,7 @@ class ConvertOptions(TypedDict, total=False):
     format: str | None
     chunk: Zyx | None
     shard: Zyx | None
+    levels: int | Literal["auto"] | None
     no_shards: bool
     cluster: str | None
     workers: int | None
@@ -63,6 +64,8 @@ class ConvertConfig(FrozenModel):
     shard: Zyx | None = None
     no_shards: bool = False
     """A file for each chunk, for readers that know no shards."""
+    levels: int | None = Field(default=None, ge=0, le=MAX_LEVELS)
+    """Number of coarser levels; None: until the coarsest has at most 512 voxels along each axis."""
     cluster: str | None = None
     """None: local workers, or this process for a few blocks."""
     workers: int | None = Field(default=None, ge=1, le=4096)
@@ -89,6 +92,11 @@ class ConvertConfig(FrozenModel):
         if value is not None and min(value) < 1:
             raise ValueError("each number must be at least 1")
         return value
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _auto_as_none(cls, value: Any) -> Any:
+        return None if value == "auto" else value
 
     @field_validator("axes", mode="before")
     @classmethod

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from volseg.blocks import BlockSet
 from volseg.cluster import mark_of
 from volseg.errors import TargetError
-from volseg.storage import COMPUTED, read_mark_table
+from volseg.storage import COMPUTED, UNMARKED, read_mark_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from volseg.blocks import BlockGrid
+    from volseg.blocks import BlockGrid, PyramidGrid
     from volseg.cluster import Progress
     from volseg.pipeline import BlockReport
     from volseg.storage import Journal
@@ -33,6 +35,7 @@ class MarkWriter:
         voxels: written in this start.
         clipped: of these, outside the stated limits.
         bytes: of the blocks of this start, as stored.
+        coarser: blocks of coarser levels that were made in this start.
         workers: blocks of this start that each worker did.
     """
 
@@ -42,21 +45,31 @@ class MarkWriter:
         Args:
             journal: receives the marks.
             writer: of the volume.
-            grid: the blocks.
+            grid: the blocks of level 0.
             lacking: blocks; changed here.
         """
         self._journal, self._writer, self._grid = journal, writer, grid
         self.lacking, self.workers = lacking, Counter[str]()
-        self.voxels = self.clipped = self.bytes = 0
+        self.voxels = self.clipped = self.bytes = self.coarser = 0
 
     def __call__(self, report: BlockReport, attempt: int, worker: str) -> None:
         """Mark a block."""
-        self._journal.mark(mark_of(report, attempt, worker), self._writer.folders(self._grid.box(report.number)))
+        self._journal.mark(mark_of(report, attempt, worker), self._folders(report))
+        if report.number >= self._grid.count:
+            self.coarser += 1
+            return
         self.voxels += report.voxels
         self.clipped += report.clipped
         self.bytes += report.bytes
         (self.lacking.add if report.absent else self.lacking.discard)(report.number)
         self.workers[worker] += 1
+
+    def _folders(self, report: BlockReport) -> set[Path]:
+        """Folders of the files of a block."""
+        if report.number < self._grid.count:
+            return self._writer.folders(self._grid.box(report.number))
+        pyramid = self._writer.pyramid
+        return set() if pyramid is None or report.skipped else pyramid.shard_folders(report.number)
 
 
 class DoneBefore:
@@ -64,22 +77,25 @@ class DoneBefore:
 
     Args:
         folder: of the journal.
-        grid: the blocks.
+        pyramid: the blocks of all levels.
         accepts_missing: whether a block is done whose chunks the source lacked in part.
 
     Attributes:
-        numbers: of the blocks that are done.
+        numbers: of the blocks of level 0 that are done.
+        coarser: of those of coarser levels that are.
         lacking: of these, those that read chunks which the source lacked.
         lost: those whose files are not there as they were marked, once they were looked for.
     """
 
-    def __init__(self, folder: Path, grid: BlockGrid, *, accepts_missing: bool) -> None:
-        entries = read_mark_table(folder, grid.count).entries
+    def __init__(self, folder: Path, pyramid: PyramidGrid, *, accepts_missing: bool) -> None:
+        grid, marks = pyramid.base, read_mark_table(folder, pyramid).entries
+        entries = marks[: grid.count]
         self._done = entries["state"] == COMPUTED
         if not accepts_missing:
             self._done &= ~entries["lacking"]
-        self._sizes, self._grid = entries["bytes"].astype(np.int64), grid
+        self._sizes, self._grid = marks["bytes"].astype(np.int64), grid
         self.numbers: list[int] = np.flatnonzero(self._done).tolist()
+        self.coarser = BlockSet((grid.count + np.flatnonzero(marks["state"][grid.count :] != UNMARKED)).tolist())
         self.lacking = set(np.flatnonzero(self._done & entries["lacking"]).tolist())
         self.lost: list[int] = []
 
@@ -101,12 +117,22 @@ class DoneBefore:
         """
         try:
             with ThreadPoolExecutor(_THREADS) as pool:
-                sizes = pool.map(lambda number: writer.stored(self._grid.box(number)), self.numbers)
-                self.lost = [n for n, size in zip(self.numbers, sizes, strict=True) if size != self._sizes[n]]
+                marked = [*self.numbers, *(number for number in self.coarser if self._sizes[number])]
+                sizes = pool.map(partial(self._stored, writer), marked)
+                lost = [n for n, size in zip(marked, sizes, strict=True) if size != self._sizes[n]]
         except OSError as error:
             raise TargetError(f"cannot look for the blocks that are done: {error}; rerun with --resume") from error
-        if self.lost:
-            blocks = "1 block that was" if len(self.lost) == 1 else f"{len(self.lost)} blocks that were"
+        if lost:
+            blocks = "1 block that was" if len(lost) == 1 else f"{len(lost)} blocks that were"
             progress.note(f"{blocks} done lost files, or they changed in size; copying them again")
-            progress.begin(len(self.others) + len(self.lost))
+            progress.begin(len(self.others) + len(lost))
+        for number in lost:
+            self.coarser.discard(number)
+        self.lost = [number for number in lost if number < self._grid.count]
         yield from self.lost
+
+    def _stored(self, writer: Writer, number: int) -> int:
+        """Bytes that the files of a block take; 0 if some are missing."""
+        if number < self._grid.count or writer.pyramid is None:
+            return writer.stored(self._grid.box(number))
+        return writer.pyramid.stored(number)

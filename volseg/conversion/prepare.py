@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf))(?::(?P<dataset>.+))?", re.IGNORECASE)
 _DATASET = "volumes/raw"
+_WITH_LEVELS = "ome-zarr"
 _SERIAL_BLOCKS = 4
 """So few blocks are copied before local workers have started."""
 
@@ -255,10 +256,13 @@ def _output(
         place=place,
         chunk=config.chunk or (kept.chunk if kept else None),
         shard=config.shard or (kept.shard if kept and not config.no_shards else None),
+        levels=config.levels if config.levels is not None or kept is None else len(kept.levels),
         sharded=not (config.no_shards or (kept is not None and kept.shard is None and config.shard is None)),
         target=target,
     )
     layout = FORMATS[name].layout(request)
+    if config.levels and not layout.levels and name != _WITH_LEVELS:
+        raise ConfigError(f"--levels {config.levels} does not apply to --format {name}; leave it out")
     item = max(np.dtype(dtype).itemsize, np.dtype(volume.dtype).itemsize)
     end = tuple(n + o for n, o in zip(roi.shape, layout.origin, strict=True))
     entry = OutputEntry(
@@ -269,6 +273,7 @@ def _output(
         limits=rescale.limits,
         shard=layout.shard,
         chunk=layout.chunk,
+        levels=layout.levels,
         block=block_shape(
             layout.unit, (end[0], end[1], end[2]), volume.chunk, item, sections=isinstance(volume, SectionSource)
         ),

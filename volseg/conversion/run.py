@@ -12,7 +12,16 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from volseg.cluster import MIN_FAILED, FailurePolicy, connect, refuse_other_versions, run_blocks, take_failure
+from volseg.blocks import BlockSet
+from volseg.cluster import (
+    MIN_FAILED,
+    BlockOrder,
+    FailurePolicy,
+    connect,
+    refuse_other_versions,
+    run_blocks,
+    take_failure,
+)
 from volseg.conversion.marking import DoneBefore, MarkWriter
 from volseg.conversion.prepare import refuse_other
 from volseg.conversion.worker import ConversionRef, convert_block, forget
@@ -50,7 +59,8 @@ class Conversion:
         dtype: of a voxel.
         place: voxel size and translation, in words.
         scaling: how values changed, in words.
-        blocks: of the conversion in all.
+        levels: number of coarser levels.
+        blocks: of level 0.
         already_done: blocks done before this start.
         done: blocks done in this start.
         failed: block numbers with the reason of each.
@@ -71,6 +81,7 @@ class Conversion:
     dtype: str
     place: str
     scaling: str
+    levels: int
     blocks: int
     already_done: int
     done: int
@@ -146,24 +157,26 @@ def _record(spec: ConversionSpec, rule: ChunkRule) -> ConversionRecord:
 def _run(
     spec: ConversionSpec, record: ConversionRecord, rule: ChunkRule, executor: Executor, progress: Progress
 ) -> Conversion:
-    folder, grid = work_folder(spec.target), record.output.grid
+    folder, grid, pyramid = work_folder(spec.target), record.output.grid, record.output.pyramid
     reference = ConversionRef(str(spec.target), record.digest, spec.source, spec.missing_chunks)
     if rule.census is not None:
         rule.census.write(folder)
     writer = spec.format.open(folder / spec.target.name, record.output)
     try:
         with Journal(folder, run=record.digest, is_locked=True) as journal:
-            before = DoneBefore(folder, grid, accepts_missing=rule.explains)
+            before = DoneBefore(folder, pyramid, accepts_missing=rule.explains)
             marking = MarkWriter(journal, writer, grid, before.lacking)
-            progress.begin(len(before.others))
+            progress.begin(len(before.others) + pyramid.count - grid.count - len(before.coarser))
+            finest = chain(before.others, before.look(writer, progress))
+            order = BlockOrder(finest, pyramid, BlockSet(before.numbers), before.coarser)
             started = time.perf_counter()
             outcome = run_blocks(
                 executor,
-                chain(before.others, before.look(writer, progress)),
+                order,
                 partial(convert_block, reference=reference),
-                marking,
+                order.tells(marking),
                 progress,
-                on_failed=partial(_watch, spec, record.digest, FailureLog(folder)),
+                on_failed=order.tells_failures(partial(_watch, spec, record.digest, FailureLog(folder))),
                 policy=FailurePolicy(max_failed=max(MIN_FAILED, grid.count // 100)),
             )
             seconds = time.perf_counter() - started
@@ -171,14 +184,14 @@ def _run(
         writer.close()
         forget(reference)
     unexplained = 0 if rule.explains else len(marking.lacking)
-    is_complete = not outcome.failed and not unexplained
+    is_complete = not (outcome.failed or unexplained or order.left)
     if is_complete:
         finish(folder, spec.target, overwrite=spec.overwrite, refuse=partial(refuse_other, spec.format))
     return replace(
         _nothing_done(spec, record),
         complete=is_complete,
         already_done=len(before.numbers) - len(before.lost),
-        done=outcome.done,
+        done=outcome.done - marking.coarser,
         failed=outcome.failed,
         voxels=marking.voxels,
         clipped=marking.clipped,
@@ -208,6 +221,7 @@ def _nothing_done(spec: ConversionSpec, record: ConversionRecord) -> Conversion:
         dtype=output.dtype,
         place=str(output.place),
         scaling=str(record.rescale),
+        levels=len(output.levels),
         blocks=output.grid.count,
         already_done=output.grid.count,
         done=0,

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.errors import BlockError, TargetError, TargetLostError
-from volseg.pipeline import BlockReport
+from volseg.pipeline import EMPTY, BlockReport
 from volseg.storage import CheckedSource, ChunkRule, MissingChunks, read_census, voxel_digest
 from volseg.storage.unfinished import refuse_other_owner, unfinished, work_folder
 from volseg.storage.writers import FORMATS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
     from volseg.blocks import Box
     from volseg.conversion.source import SourceRef
     from volseg.ops import Rescale
-    from volseg.storage import Readable
+    from volseg.storage import Pyramid, Readable
     from volseg.storage.conversion_record import ConversionRecord
     from volseg.storage.writers.base import Writer
 
@@ -71,6 +73,10 @@ def convert_block(number: int, reference: ConversionRef) -> BlockReport:
     started = time.perf_counter()
     conversion = conversion_of(reference)
     record, writer = conversion.record, conversion.writer
+    if number >= record.output.grid.count and writer.pyramid is not None:
+        return make_coarser(
+            number, writer.pyramid, lambda: refuse_other_owner(Path(reference.target), reference.digest)
+        )
     box = record.output.grid.box(number)
     source = CheckedSource(conversion.volume, conversion.rule)
     voxels, clipped = _rescaled(source.read(record.source_box(box)), record.rescale, box, source.location)
@@ -88,6 +94,23 @@ def convert_block(number: int, reference: ConversionRef) -> BlockReport:
         absent=len(source.absent),
         clipped=clipped,
     )
+
+
+def make_coarser(number: int, pyramid: Pyramid, check: Callable[[], object]) -> BlockReport:
+    """Make a block of a coarser level of the finer one; without a shard if it is 0 everywhere.
+
+    Args:
+        number: of the block.
+        pyramid: the volume.
+        check: called before anything gets its name or is deleted; raises if the volume is another's.
+    """
+    started = time.perf_counter()
+    ((target,), box), (voxels,) = pyramid.of(number), pyramid.downsample(number)
+    if not voxels.any():
+        target.clear(box, check)
+        return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY)
+    digest, stored, file_digest = target.write(box, voxels[0], check)
+    return BlockReport(number, 0, digest, time.perf_counter() - started, 0.0, "", stored, file_digest)
 
 
 def _rescaled(

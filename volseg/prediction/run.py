@@ -58,9 +58,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.blocks import BlockSet, PyramidGrid
-    from volseg.cluster.attempt import Attempt
-    from volseg.cluster.job_queue import BlockTask
-    from volseg.pipeline import BlockReport
     from volseg.prediction.absence import ChunkRule
     from volseg.prediction.constants import RunConstants
     from volseg.prediction.prepare import RunSpec
@@ -220,19 +217,9 @@ def _run(
         with ShardCheck(pyramid, done.sizes) as check:
             finest = chain(todo, _lost_blocks(check, done, lost, progress, left))
             plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, planned_blocks(spec))
-
-            def mark(report: BlockReport, attempt: int, worker: str) -> None:
-                marking(report, attempt, worker)
-                plan.done(report.number)
-
-            def note_failure(task: BlockTask, attempt: Attempt, given_up: bool) -> None:
-                watch(task, attempt, given_up)
-                if given_up:
-                    plan.given_up(task.number)
-
             outcome = run_blocks(
-                executor, plan, partial(compute_block, reference=reference), mark, progress,
-                on_failed=note_failure, policy=policy, deadline=Deadline(spec.block_timeout),
+                executor, plan, partial(compute_block, reference=reference), plan.tells(marking), progress,
+                on_failed=plan.tells_failures(watch), policy=policy, deadline=Deadline(spec.block_timeout),
             )  # fmt: skip
         watch.confirm_target()
     tilings = [entry.tiling for entry in record.models]

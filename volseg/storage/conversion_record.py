@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from xxhash import xxh3_64_hexdigest
 
-from volseg.blocks import BlockGrid, Box, Zyx, ZyxFloat
+from volseg.blocks import BlockGrid, Box, PyramidGrid, Zyx, ZyxFloat, pyramid_levels
 from volseg.config.base import FrozenModel
 from volseg.errors import ResumeError
 from volseg.ops import Rescale
@@ -49,8 +49,8 @@ class OutputEntry(FrozenModel):
     scale: ZyxFloat
     translation: ZyxFloat
     is_nm: bool
-    levels: int = 0
-    """Coarser levels that are written with it."""
+    levels: tuple[Zyx, ...] = ()
+    """Factors of the coarser levels, each to the next finer one."""
 
     @property
     def place(self) -> Place:
@@ -63,6 +63,11 @@ class OutputEntry(FrozenModel):
         box = Box.of_shape(self.shape)
         region = box.relative_to((-self.origin[0], -self.origin[1], -self.origin[2]))
         return BlockGrid(region.stop, self.block, region)
+
+    @property
+    def pyramid(self) -> PyramidGrid:
+        """The blocks of all levels."""
+        return PyramidGrid(self.grid, pyramid_levels(self.shape, self.shard or self.chunk, self.chunk, self.levels))
 
 
 class ConversionRecord(FrozenModel):

@@ -19,7 +19,7 @@ from volseg.storage.create import create_target
 from volseg.storage.durable import sync_folder, write_synced
 from volseg.storage.metadata_file import read_metadata
 from volseg.storage.place import Place
-from volseg.storage.pyramid import Pyramid, pyramid_of
+from volseg.storage.pyramid import Pyramid, pyramid_of, volume_names
 from volseg.storage.shards import NATIVE
 from volseg.storage.target import Target
 from volseg.text import parse_object
@@ -58,7 +58,7 @@ def expected_pyramid(path: Path, record: RunRecord) -> Pyramid:
             array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(ArrayV3Metadata.from_dict(document), store))
         return Target(path / name, array, level)
 
-    return pyramid_of(record, opened)
+    return pyramid_of(record.pyramid, volume_names(record), opened)
 
 
 def metadata_faults(path: Path, record: RunRecord) -> list[MetadataFault]:

@@ -10,12 +10,14 @@ from xxhash import xxh3_64_hexdigest
 
 from volseg.errors import TargetError
 from volseg.storage.journal import read_marks
+from volseg.storage.pyramid import outdated_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from volseg.blocks import PyramidGrid
     from volseg.storage.marks import Mark
 
 UNMARKED, COMPUTED, SKIPPED = range(3)
@@ -46,17 +48,21 @@ class MarkTable:
         return int(np.count_nonzero(self.entries["lacking"]))
 
 
-def read_mark_table(folder: Path, count: int) -> MarkTable:
-    """Read the journal of a run of so many blocks; of several marks of a block the last counts.
+def read_mark_table(folder: Path, pyramid: PyramidGrid) -> MarkTable:
+    """Read the journal of a run; of several marks of a block the last counts.
+
+    A block of a coarser level counts only if it was made after all that it is made of.
 
     Raises:
         TargetError: it cannot be read, or another version of volseg wrote it.
     """
-    entries = np.zeros(count, MARK_ENTRY)
+    count = pyramid.count
+    entries, turns = np.zeros(count, MARK_ENTRY), np.zeros(count, np.int64)
     damaged: list[int] = []
     try:
-        for mark in read_marks(folder, lambda _, records: damaged.append(records)):
+        for turn, mark in enumerate(read_marks(folder, lambda _, records: damaged.append(records)), 1):
             if 0 <= mark.block < count and _is_whole(mark):
+                turns[mark.block] = turn
                 entries[mark.block] = (
                     SKIPPED if mark.skipped else COMPUTED,
                     mark.absent > 0,
@@ -70,6 +76,7 @@ def read_mark_table(folder: Path, count: int) -> MarkTable:
         raise
     except OSError as error:
         raise TargetError(f"cannot read the journal in {folder}: {error.strerror or error}") from error
+    entries["state"][outdated_blocks(pyramid, turns)] = UNMARKED
     return MarkTable(entries, sum(damaged))
 
 

@@ -13,7 +13,7 @@ from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.target import open_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -57,6 +57,14 @@ class Pyramid:
         targets, box = self.of(number)
         return {folder for target in targets for folder in target.shard_folders(box)}
 
+    def stored(self, number: int) -> int:
+        """Bytes that the shards of a block take; 0 if some are missing."""
+        targets, box = self.of(number)
+        try:
+            return sum(file.stat().st_size for target in targets for file in target.shard_files(box))
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+
     def downsample(self, number: int) -> list[NDArray[Any]]:
         """Make a block of a coarser level of the finer one; (classes, z, y, x) of each volume.
 
@@ -90,14 +98,14 @@ def volume_names(record: RunRecord) -> tuple[str, ...]:
     return ("", UNCERTAINTY) if record.settings.uncertainty else ("",)
 
 
-def pyramid_of(record: RunRecord, opened: Callable[[str, str], Target]) -> Pyramid:
-    """The volumes of a run.
+def pyramid_of(grid: PyramidGrid, names: Sequence[str], opened: Callable[[str, str], Target]) -> Pyramid:
+    """The volumes of a run or a conversion.
 
     Args:
-        record: of the run.
+        grid: the blocks.
+        names: of the volumes.
         opened: opens a level by the name of the volume and that of the level.
     """
-    grid, names = record.pyramid, volume_names(record)
     layers = [tuple(opened(name, "0") for name in names)]
     if grid.levels:
         halves = [opened(name, "1") for name in names]
@@ -115,7 +123,7 @@ def open_pyramid(path: Path, record: RunRecord) -> Pyramid:
     Raises:
         TargetError: there is no target.
     """
-    return pyramid_of(record, lambda name, level: open_target(path / name, level))
+    return pyramid_of(record.pyramid, volume_names(record), lambda name, level: open_target(path / name, level))
 
 
 def outdated_blocks(pyramid: PyramidGrid, turns: NDArray[np.int64]) -> list[int]:

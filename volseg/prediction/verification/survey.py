@@ -108,7 +108,7 @@ class Survey:
 def survey(path: Path, record: RunRecord, *, running: bool) -> Survey:
     """Look at all but the shards."""
     journal, planned = path / "0" / ".volseg", record.planned + record.planned_coarser
-    found = Survey(read_mark_table(journal, record.pyramid.count), planned)
+    found = Survey(read_mark_table(journal, record.pyramid), planned)
     found.metadata = metadata_faults(path, record)
     for fault in found.metadata:
         found.damaged.note("metadata", Fault(fault.file, fault.reason))

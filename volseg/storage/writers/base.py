@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Box, Zyx
     from volseg.storage.conversion_record import OutputEntry
     from volseg.storage.marks import Written
+    from volseg.storage.pyramid import Pyramid
 
 LABEL_TYPES = ("uint32", "uint64", "int32", "int64", "bool")
 """Types of volumes that hold labels or masks, not grey values."""
@@ -31,6 +32,7 @@ class Layout:
         chunk: voxels (z, y, x) that readers fetch at once.
         shard: unit of storage; None if each chunk is one.
         origin: position of the first voxel in the stored array.
+        levels: factors of the coarser levels, each to the next finer one.
         place: voxel size and translation, as the format can state them.
         notes: what differs from what was asked for, a line each.
     """
@@ -39,6 +41,7 @@ class Layout:
     shard: Zyx | None
     place: Place
     origin: Zyx = (0, 0, 0)
+    levels: tuple[Zyx, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -58,6 +61,7 @@ class LayoutRequest:
         chunk: voxels that readers fetch at once; None for the default.
         shard: unit of storage; None for the default.
         sharded: False for a file for each chunk.
+        levels: number of coarser levels; None for as many as viewers need.
         target: path, for messages.
     """
 
@@ -67,11 +71,16 @@ class LayoutRequest:
     chunk: Zyx | None
     shard: Zyx | None
     sharded: bool
+    levels: int | None
     target: Path
 
 
 class Writer(Protocol):
     """An open volume; boxes are of whole units, in voxels (z, y, x) of the stored array."""
+
+    @property
+    def pyramid(self) -> Pyramid | None:
+        """Its levels; None if the format has none that are written with it."""
 
     def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object]) -> Written:
         """Write the voxels of a box, and sync them to the disk.

@@ -32,6 +32,8 @@ class FlatFileWriter:
         dtype: of a voxel as stored, with its byte order.
     """
 
+    pyramid = None
+
     path: Path
     offset: int
     shape: Zyx

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
+from volseg.blocks import level_factors
 from volseg.storage.conversion_record import CONVERSION_KEY
 from volseg.storage.create import create_volume
 from volseg.storage.paths import refuse_other_content
+from volseg.storage.pyramid import pyramid_of
 from volseg.storage.target import Target, open_target
-from volseg.storage.writers.base import Layout, LayoutRequest
+from volseg.storage.writers.base import LABEL_TYPES, Layout, LayoutRequest
 from volseg.storage.writers.chunks import sharded_layout
 from volseg.storage.zarr_array import open_array
 from volseg.text import parse_object
@@ -30,8 +33,12 @@ if TYPE_CHECKING:
 class OmeZarrWriter:
     """Writes whole shards of a target, and reads them back through zarrs."""
 
-    def __init__(self, path: Path) -> None:
-        self._target: Target = open_target(path)
+    def __init__(self, path: Path, output: OutputEntry) -> None:
+        is_labels = output.dtype in LABEL_TYPES
+        self.pyramid = pyramid_of(
+            output.pyramid, ("",), lambda _, level: replace(open_target(path, level), is_labels=is_labels)
+        )
+        self._target: Target = self.pyramid.finest[0]
         self._array = open_array(str(path / "0"))
 
     def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object]) -> Written:
@@ -48,7 +55,8 @@ class OmeZarrWriter:
         return self._target.shard_folders(box)
 
     def close(self) -> None:
-        self._target.remove_partials()
+        for target in self.pyramid.targets:
+            target.remove_partials()
 
 
 class OmeZarrFormat:
@@ -58,7 +66,9 @@ class OmeZarrFormat:
 
     def layout(self, request: LayoutRequest) -> Layout:
         chunk, shard = sharded_layout(request, np.dtype(request.dtype).itemsize)
-        return Layout(chunk, shard, request.place)
+        place = request.place
+        levels = level_factors(request.shape, shard or chunk, place.scale if place.is_nm else None, request.levels)
+        return Layout(chunk, shard, place, levels=levels)
 
     def create(self, path: Path, output: OutputEntry, name: str, attributes: dict[str, Any]) -> None:
         create_volume(
@@ -69,11 +79,12 @@ class OmeZarrFormat:
             dtype=output.dtype,
             place=output.place,
             name=name,
+            levels=output.pyramid.levels,
         )
         zarr.open_group(path, mode="r+").attrs[CONVERSION_KEY] = attributes
 
     def open(self, path: Path, output: OutputEntry) -> OmeZarrWriter:
-        return OmeZarrWriter(path)
+        return OmeZarrWriter(path, output)
 
     def owns(self, path: Path) -> bool:
         refuse_other_content(path)

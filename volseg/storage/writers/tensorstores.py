@@ -33,6 +33,8 @@ class TensorStoreWriter:
         file: path of the file of a chunk, from the box of its voxels and its number along (z, y, x).
     """
 
+    pyramid = None
+
     path: Path
     store: Any
     chunk: Zyx

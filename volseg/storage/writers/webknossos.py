@@ -37,6 +37,8 @@ _PARTIALS = ".partial"
 class WebknossosWriter:
     """Writes whole shards; voxels of a shard outside the volume are 0."""
 
+    pyramid = None
+
     def __init__(self, path: Path, output: OutputEntry) -> None:
         self._path = path / layer_name(output) / _MAG
         self._shape, self._shard = output.grid.shape, output.shard or output.chunk
@@ -122,7 +124,7 @@ class WebknossosFormat:
             raise ConfigError(
                 f"--shard {shard} is not made of whole chunks {chunk}; choose a multiple, or leave it out"
             )
-        return Layout(chunk, shard, place, origin, notes)
+        return Layout(chunk, shard, place, origin, notes=notes)
 
     def create(self, path: Path, output: OutputEntry, name: str, attributes: dict[str, Any]) -> None:
         layer, end = layer_name(output), output.grid.shape
