@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def levels_of(group: Path) -> list[np.ndarray]:
 def assert_levels(group: Path, count: int, downsample) -> None:
     levels = levels_of(group)
     assert len(levels) == count + 1
-    for fine, coarse in zip(levels, levels[1:], strict=False):
+    for fine, coarse in itertools.pairwise(levels):
         factors = tuple(min(2, -(-n // m)) for n, m in zip(fine.shape, coarse.shape, strict=True))
         assert (coarse == downsample(fine, factors)).all()
 
