@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from volseg.blocks import Box
 from volseg.errors import ResumeError, SourceError, TargetError
 from volseg.pipeline import is_constant
-from volseg.storage import Census, Volume, open_target, read_census, take_census
+from volseg.storage import Census, Chunked, open_target, read_census, take_census
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ChunkRule:
         for number in absent:
             was_there = self.census is not None and self.census.had(number)
             if was_there or self.missing == "refuse":
-                key = volume.chunk_grid.key(number) if isinstance(volume, Volume) else str(number)
+                key = volume.chunk_grid.key(number) if isinstance(volume, Chunked) else str(number)
                 state = "was there at the start and is gone" if was_there else "is missing"
                 raise SourceError(f"chunk {key} of {volume.location} {state}; restore it, then rerun with --resume")
 
@@ -86,7 +86,7 @@ class CheckedSource:
             SourceError: it cannot be read; a chunk is missing that must not be; all voxels are equal, and the source
                 is gone or has changed.
         """
-        if isinstance(self._volume, Volume):
+        if isinstance(self._volume, Chunked):
             voxels, absent = self._volume.read_checked(box)
             self._rule.check(self._volume, absent)
             self.absent.update(absent)
@@ -119,7 +119,7 @@ def chunk_rule(spec: RunSpec, recorded: RunRecord | None, progress: Progress) ->
         ResumeError: the census of the run to resume is lost, and the source lacks other chunks.
     """
     volume = spec.volume
-    if not isinstance(volume, Volume):
+    if not isinstance(volume, Chunked):
         return ChunkRule()
     census = _recorded_census(spec, recorded) if recorded else _take(spec, progress)
     if census is not None and census.absent:
@@ -132,7 +132,7 @@ def chunk_rule(spec: RunSpec, recorded: RunRecord | None, progress: Progress) ->
 
 
 def _take(spec: RunSpec, progress: Progress) -> Census | None:
-    if not isinstance(spec.volume, Volume):
+    if not isinstance(spec.volume, Chunked):
         return None
     progress.stage("looking for missing chunks")
     return take_census(spec.volume, _box_to_read(spec))
@@ -146,7 +146,7 @@ def _box_to_read(spec: RunSpec) -> Box:
 def _recorded_census(spec: RunSpec, recorded: RunRecord) -> Census | None:
     """The census of a run to resume; taken again if its file is lost."""
     source = recorded.source
-    if not source.chunk_census or not isinstance(spec.volume, Volume):
+    if not source.chunk_census or not isinstance(spec.volume, Chunked):
         return None
     try:
         return read_census(open_target(spec.target).journal, source.chunk_census)
@@ -160,11 +160,11 @@ def _recorded_census(spec: RunSpec, recorded: RunRecord) -> Census | None:
         return census
 
 
-def _line(census: Census, volume: Volume) -> str:
+def _line(census: Census, volume: Chunked) -> str:
     sampled = "" if census.bits is not None else " that were looked for"
     such = f", such as {', '.join(census.examples)}" if census.examples else ""
     share = f"{census.absent} of {counted(census.checked, 'chunk')}{sampled} ({census.absent / census.checked:.2%})"
-    fill = volume.chunk_grid.array.fill_value
+    fill = volume.chunk_grid.fill
     return f"{volume.location} lacks {share}{such}: they read as {fill}, the fill value"
 
 

@@ -4,6 +4,7 @@ from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions, parse_axes
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.census import Census, read_census, take_census
+from volseg.storage.chunk_grid import Chunked
 from volseg.storage.convert import conversion_target, convert_stack, target_place
 from volseg.storage.expected import MetadataFault, expected_targets, metadata_faults, restore_metadata, volume_names
 from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
@@ -57,6 +58,7 @@ __all__ = [
     "ActivationEntry",
     "BlockMask",
     "Census",
+    "Chunked",
     "FailedBlock",
     "FailureLog",
     "FolderStack",
