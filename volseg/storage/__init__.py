@@ -20,7 +20,7 @@ from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refu
 from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
 from volseg.storage.publish import claim_target
-from volseg.storage.readers import Readable, VolumeRef, open_readable, open_sections
+from volseg.storage.readers import Readable, VolumeRef, is_zarr, open_readable, open_sections
 from volseg.storage.run_record import (
     FORMAT,
     NUMERICS,
@@ -97,6 +97,7 @@ __all__ = [
     "is_locked",
     "is_stack",
     "is_target",
+    "is_zarr",
     "joint_digest",
     "journal_changed",
     "journal_folder",

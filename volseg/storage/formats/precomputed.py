@@ -57,10 +57,9 @@ class Scale:
     encoding: str
     is_sharded: bool
 
-    @property
-    def place(self) -> Place:
-        """Voxel size and translation."""
-        start = [a * b for a, b in zip(self.offset, self.resolution, strict=True)]
+    def place(self, finest: tuple[float, ...]) -> Place:
+        """Voxel size, and the centre of the first voxel, where that of the finest scale is at its offset."""
+        start = [a * b + (b - c) / 2 for a, b, c in zip(self.offset, self.resolution, finest, strict=True)]
         return Place.stated(self.resolution[::-1], start[::-1], ["nm"] * 3)
 
     def name(self, number: tuple[int, ...], suffix: str = "") -> str:
@@ -180,14 +179,14 @@ def _open_scale(
         stored = GzipArray(location, info, number, scale.name, (*scale.chunk, *channels))
     return ChunkedVolume(
         location,
-        scale.place,
+        scale.place(scales[0].resolution),
         layout,
         dtype,
         stored,
         layout.zyx((*scale.chunk, *channels)),
         open_precomputed,
         options,
-        tuple(one.place.voxel_nm for one in scales),
+        tuple(one.place(one.resolution).voxel_nm for one in scales),
         _watch=MetadataWatch(open_store(base), base, (METADATA,)),
         grid=_grid(location, scale, layout, channels, array, suffix),
     )
