@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.storage.zarr_store import RemoteStore
+    from volseg.storage.zip_folder import ZipFolder
 
 _SECONDS = 2.0
 """Least time between two looks at a server, or at the files of a stack, by one process."""
@@ -32,7 +33,9 @@ class MetadataWatch:
         keys: that the metadata may have, by default those of a Zarr array.
     """
 
-    def __init__(self, store: LocalStore | RemoteStore, location: str, keys: tuple[str, ...] = _METADATA) -> None:
+    def __init__(
+        self, store: LocalStore | RemoteStore | ZipFolder, location: str, keys: tuple[str, ...] = _METADATA
+    ) -> None:
         self._store, self._location, self._keys = store, location, keys
         self._opened = self._read()
         self._pause = _Pause(0.0 if isinstance(store, LocalStore) else _SECONDS)

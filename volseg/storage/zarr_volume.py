@@ -114,9 +114,8 @@ class Volume(Placed):
         store = self._array.store
         with missing_keys() as keys:
             voxels = np.asarray(self._array[index])
-        is_local = isinstance(store, LocalStore | ZipFolder)
-        is_missing = partial(lacks, store) if is_local else keys.__contains__
-        if keys or is_local:
+        is_missing = partial(lacks, store) if isinstance(store, LocalStore | ZipFolder) else keys.__contains__
+        if keys or isinstance(store, LocalStore | ZipFolder):
             missing += self.chunk_grid.missing(index, voxels, is_missing)
         return voxels
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import threading
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -19,7 +22,7 @@ from volseg.storage import LABELS, VolumeRef, open_readable, open_sections, sour
 from volseg.storage.axes import DEFAULT_OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from volseg.blocks import ZyxFloat
@@ -254,3 +257,26 @@ def test_a_volume_is_read_as_its_library_wrote_it(name: str, tmp_path: Path) -> 
     marks = source_marks(volume.location)
     assert marks is not None
     assert marks.bytes > 0
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """The folder of the test behind http on this machine."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["", "n5://", "precomputed://"])
+def test_n5_and_precomputed_are_read_behind_a_url(scheme: str, tmp_path: Path, url: str) -> None:
+    (n5_units if scheme == "n5://" else precomputed)(tmp_path / "raw")
+    volume = open_readable(f"{scheme}{url}/raw")
+    assert volume.voxel_nm == NM
+    for opened in (volume, open_readable(volume.location), pickle.loads(pickle.dumps(volume))):
+        np.testing.assert_array_equal(opened.read(Box.of_shape(SHAPE)), VOXELS)

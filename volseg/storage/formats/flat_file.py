@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -167,7 +167,7 @@ class _Decoded:
             raise SourceError(f"{flat.path} is damaged or cut short ({error}); copy it again") from error
 
 
-def _opened(file: BinaryIO, flat: FlatFile) -> IO[bytes]:
+def _opened(file: BinaryIO, flat: FlatFile) -> gzip.GzipFile | bz2.BZ2File:
     file.seek(flat.start)
     return gzip.GzipFile(fileobj=file) if flat.compression == "gzip" else bz2.BZ2File(file)
 
@@ -179,7 +179,7 @@ class _Scaled:
         self._array, self._factor, self._offset = array, factor, offset
 
     def __call__(self, index: tuple[int | slice, ...]) -> NDArray[np.float32]:
-        return (self._array(index) * np.float64(self._factor) + self._offset).astype(np.float32)
+        return np.asarray(self._array(index) * np.float64(self._factor) + self._offset, np.float32)
 
 
 def exact(value: Any) -> float:

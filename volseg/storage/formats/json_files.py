@@ -61,5 +61,6 @@ def whole_numbers(document: Mapping[str, Any], key: str) -> tuple[int, ...]:
 def _is_whole(value: object) -> bool:
     if isinstance(value, str):
         return value.removeprefix("-").isascii() and value.removeprefix("-").isdecimal() and len(value) < 19
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) <= _MAX_SIZE and value == int(value)  # type: ignore[operator, call-overload]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _MAX_SIZE and value == int(value)
