@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "volseg needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[view,cluster,convert,tensorstore,export,tensorboard,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[view,cluster,convert,formats,wkw,export,tensorboard,dev]'
 	touch $(STAMP)
 
 demo: install   ## Train, predict, evaluate and plot on generated EM

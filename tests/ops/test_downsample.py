@@ -73,7 +73,7 @@ def test_other_factors_are_refused(factors):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 @pytest.mark.parametrize("factors", [(1, 2, 2), (2, 2, 2), (2, 1, 1)])
 def test_the_mean_is_that_of_tensorstore(dtype, factors):
-    tensorstore = pytest.importorskip("tensorstore", reason='needs tensorstore: pip install "volseg[tensorstore]"')
+    tensorstore = pytest.importorskip("tensorstore", reason='needs tensorstore: pip install "volseg[formats]"')
     voxels = np.random.default_rng(1).integers(0, 30_000, (7, 33, 50)).astype(dtype)
     theirs = tensorstore.downsample(tensorstore.array(voxels), factors, "mean").read().result()
     ours = downsample_mean(voxels, factors)
@@ -83,7 +83,7 @@ def test_the_mean_is_that_of_tensorstore(dtype, factors):
 
 @pytest.mark.parametrize("factors", [(1, 2, 2), (2, 2, 2)])
 def test_the_mode_is_that_of_tensorstore_where_one_label_has_the_majority(factors):
-    tensorstore = pytest.importorskip("tensorstore", reason='needs tensorstore: pip install "volseg[tensorstore]"')
+    tensorstore = pytest.importorskip("tensorstore", reason='needs tensorstore: pip install "volseg[formats]"')
     labels = np.random.default_rng(2).integers(0, 3, (6, 32, 48)).astype(np.uint32)
     theirs = tensorstore.downsample(tensorstore.array(labels), factors, "mode").read().result()
     ours = downsample_mode(labels, factors)

@@ -57,7 +57,7 @@ def test_exactly_the_missing_chunks_are_found_by_a_census_and_by_a_read(tmp_path
     assert [n for n in product(*map(range, census.span.shape)) if not census.had(n)] == LOST
     voxels, missing = volume.read_checked(WHOLE)
     assert sorted(missing) == LOST
-    fill = np.float64(volume.chunk_grid.array.fill_value)
+    fill = np.float64(volume.chunk_grid.fill)
     np.testing.assert_array_equal(voxels[4, :16, :16], np.full((16, 16), fill, voxels.dtype))
     assert (voxels[2:4] == 1).all()
     assert volume.read_checked(Box((2, 0, 0), (4, 40, 50)))[1] == []

@@ -89,9 +89,9 @@ _UNEXPLAINED = (
 def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> None:
     """Write the membrane probability map of a volume.
 
-    SOURCE is a Zarr 2 or 3 array or an OME-Zarr, local or a URL, FILE.h5:DATASET, a TIFF, or a folder of TIFF, PNG or
-    JPEG sections; axes z, y, x. TARGET becomes an OME-Zarr 0.5 group of
-    the same shape: uint8, probability x 255, 255 = membrane. Dask workers compute the blocks; a failed block is sent
+    SOURCE is a Zarr, OME-Zarr, N5 or precomputed volume, local or a URL, FILE.h5:DATASET, a TIFF, a folder of sections
+    or a pattern of their names, an MRC, NRRD or NIfTI file, or a WEBKNOSSOS layer. TARGET becomes an OME-Zarr 0.5 group
+    of the same shape: uint8, probability x 255, 255 = membrane. Dask workers compute the blocks; a failed block is sent
     again, to another worker. After Ctrl-C, --resume finishes TARGET.
 
     \b

@@ -19,6 +19,9 @@ import click
 def view(sources: tuple[str, ...], bind: str, port: int, host: str | None, no_browser: bool) -> None:
     """Open volumes in Neuroglancer: raw EM first, then probability maps or labels.
 
+    A SOURCE is a volume of any format that `volseg predict` reads. The browser reads a Zarr, and a URL, by itself; this
+    machine decodes the others.
+
     A probability map is drawn over the raw volume in colour, with a threshold slider. Each channel is a layer:
     affinities are red, green and blue; of other classes, only the one called membrane is visible at first. The
     uncertainty of a map is a hidden layer; click its name to show it. This machine serves everything, without

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -24,7 +23,7 @@ from volseg.evaluation.metrics import (
     pixel_scores,
 )
 from volseg.ops import to_uint8
-from volseg.storage import LABELS, ReadOptions, is_stack, open_sections
+from volseg.storage import LABELS, ReadOptions, is_zarr, open_sections
 from volseg.storage.readers import Sections
 from volseg.storage.zarr_metadata import channel_names
 from volseg.text import did_you_mean
@@ -231,9 +230,7 @@ def _resolve_kind(prediction: str, dtype: str, requested: str) -> Literal["proba
 
 def _open_prediction(prediction: str, channel: str | int | None) -> Stack:
     kinds = (*_PROBABILITIES, *LABELS)
-    path = Path(prediction)
-    is_zarr = "://" in prediction or (path.is_dir() and not is_stack(path))
-    if channel is None and is_zarr and _MEMBRANE in channel_names(prediction):
+    if channel is None and is_zarr(prediction) and _MEMBRANE in channel_names(prediction):
         channel = _MEMBRANE
     return open_sections(prediction, kinds, ReadOptions(channel=channel))
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from volseg.blocks import Box
 from volseg.storage import (
     CheckedSource,
+    Chunked,
     ChunkRule,
-    Volume,
     census_to_take,
     open_target,
     recorded_census,
@@ -36,7 +36,7 @@ def chunk_rule(spec: RunSpec, recorded: RunRecord | None, progress: Progress) ->
         ResumeError: the census of the run to resume is lost, and the source lacks other chunks.
     """
     volume = spec.volume
-    if not isinstance(volume, Volume):
+    if not isinstance(volume, Chunked):
         return ChunkRule()
     # The region with its halo, inside the volume.
     box = spec.plan.grid.region.grow(spec.plan.halo).intersection(Box.of_shape(volume.shape))

@@ -31,7 +31,6 @@ from volseg.storage import (
     Readable,
     ReadOptions,
     RunRecord,
-    Volume,
     VolumeRef,
     claim_target,
     is_target,
@@ -206,7 +205,7 @@ def _claim_target(config: PredictConfig) -> Path:
 
 def _open_models(config: PredictConfig, volume: Readable, place: Place, target: Path) -> tuple[ModelHeader, ...]:
     """Read the models' cards, and refuse those that do not suit the volume."""
-    levels_nm = volume.levels_nm if isinstance(volume, Volume) and place == volume.place else ()
+    levels_nm = getattr(volume, "levels_nm", ()) if place == place_of(volume) else ()
     models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     for model in models:
         refuse_overlap("model", model.path, target)

@@ -9,7 +9,7 @@ import numpy as np
 
 from volseg.blocks import Box
 from volseg.errors import ConfigError, ResumeError
-from volseg.storage import FolderStack, MissingChunks, ReadOptions, UnpackedStack, Volume, parse_axes, place_of
+from volseg.storage import Chunked, FolderStack, MissingChunks, ReadOptions, UnpackedStack, parse_axes, place_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,8 +71,8 @@ def missing_chunks(config: PredictConfig, volume: Readable, recorded: RunRecord 
     Raises:
         ConfigError: the source has no chunks of which some may be missing.
     """
-    if config.missing_chunks is not None and not isinstance(volume, Volume):
-        raise ConfigError(f"--missing-chunks does not apply to {volume.location}, which is no Zarr; leave it out")
+    if config.missing_chunks is not None and not isinstance(volume, Chunked):
+        raise ConfigError(f"--missing-chunks does not apply to {volume.location}, which has no chunks; leave it out")
     return config.missing_chunks or (recorded.source.missing_chunks if recorded else None)
 
 
@@ -85,6 +85,8 @@ def source_warnings(volume: Readable, options: ReadOptions, place: Place) -> tup
         place: its voxel size and translation, as the map gets them.
     """
     warnings = [*_place_warnings(volume, place)]
+    if note := getattr(volume, "note", ""):
+        warnings.append(note)
     if isinstance(volume, UnpackedStack):
         size = prod(volume.shape) * np.dtype(volume.dtype).itemsize / 1e9
         warnings.append(
@@ -106,7 +108,7 @@ def refuse_undecodable(volume: Readable, first: Zyx) -> None:
     z, y, x = first
     if isinstance(volume, UnpackedStack):
         volume.stack.read(z, z + 1)
-    else:
+    elif not getattr(volume, "is_decoded_whole", False):
         volume.read(Box((z, y, x), (z + 1, y + 1, x + 1)))
 
 

@@ -4,6 +4,7 @@ from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions, parse_axes
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
 from volseg.storage.cache import cached
 from volseg.storage.census import Census, read_census, take_census
+from volseg.storage.chunk_grid import Chunked
 from volseg.storage.chunk_rule import (
     CheckedSource,
     ChunkRule,
@@ -29,7 +30,7 @@ from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
 from volseg.storage.publish import claim_target
 from volseg.storage.pyramid import Pyramid, open_pyramid, outdated_blocks, volume_names
-from volseg.storage.readers import Readable, VolumeRef, open_readable, open_sections
+from volseg.storage.readers import Readable, VolumeRef, is_zarr, open_readable, open_sections
 from volseg.storage.record_entries import ActivationEntry, HaloPoint, MaskEntry, ModelEntry, Settings, SourceEntry
 from volseg.storage.run_record import FORMAT, NUMERICS, RecordError, RunRecord, is_target, read_record
 from volseg.storage.section_folder import FolderStack
@@ -57,6 +58,7 @@ __all__ = [
     "Census",
     "CheckedSource",
     "ChunkRule",
+    "Chunked",
     "Confirmed",
     "FailedBlock",
     "FailureLog",
@@ -97,6 +99,7 @@ __all__ = [
     "is_locked",
     "is_stack",
     "is_target",
+    "is_zarr",
     "joint_digest",
     "journal_changed",
     "journal_folder",

@@ -66,12 +66,16 @@ class AxisLayout:
         axes: stored axis of z, of y and of x.
         channel_axis: the one other axis that is longer than 1; None if there is none.
         channel: index along it.
+        origin: first voxel (z, y, x) of the volume in the array.
+        extent: voxels (z, y, x) of the volume; None for the whole array.
     """
 
     shape: tuple[int, ...]
     axes: tuple[int, int, int]
     channel_axis: int | None = None
     channel: int = 0
+    origin: Zyx = (0, 0, 0)
+    extent: Zyx | None = None
 
     def zyx(self, values: Sequence[T]) -> tuple[T, T, T]:
         """Select those of z, y and x from values of all stored axes, or of the spatial ones in stored order.
@@ -87,7 +91,7 @@ class AxisLayout:
     @property
     def volume_shape(self) -> Zyx:
         """Voxels along z, y, x."""
-        return self.zyx(self.shape)
+        return self.extent or self.zyx(self.shape)
 
     @property
     def other_axes(self) -> list[int]:
@@ -114,8 +118,8 @@ class AxisLayout:
         """
         spans = [mirror_span(a, b, n) for a, b, n in zip(box.start, box.stop, self.volume_shape, strict=True)]
         index: list[int | slice] = [self.channel if axis == self.channel_axis else 0 for axis in range(len(self.shape))]
-        for axis, (low, high) in zip(self.axes, spans, strict=True):
-            index[axis] = slice(low, high)
+        for axis, (low, high), first in zip(self.axes, spans, self.origin, strict=True):
+            index[axis] = slice(low + first, high + first)
         voxels = np.asarray(stored(tuple(index)), dtype).transpose(self._ranks)
         return reflect_gather(voxels, [low for low, _ in spans], box.start, box.stop, self.volume_shape)
 

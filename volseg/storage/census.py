@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import obstore
-from obstore.exceptions import PermissionDeniedError
 from zarr.storage import LocalStore
 
 from volseg.blocks import Box
 from volseg.errors import SourceError, TargetError
+from volseg.storage.chunk_grid import lacks
 from volseg.storage.durable import write_synced
-from volseg.storage.zarr_store import may_list
+from volseg.storage.zarr_store import is_missing_remote, may_list
+from volseg.storage.zip_folder import ZipFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx
-    from volseg.storage.chunk_grid import ChunkGrid
-    from volseg.storage.zarr_volume import Volume
+    from volseg.storage.chunk_grid import Chunked, ChunkGrid
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -45,6 +45,8 @@ _THREADS = 16
 _AHEAD = 64
 """Listings that are under way or wait to be counted."""
 _SAMPLE = 64
+_ASKED = 1 << 18
+"""Chunks of a folder that are looked for one by one, where their names have another form than those of Zarr."""
 _EXAMPLES = 3
 
 
@@ -127,7 +129,7 @@ def _path(folder: Path, digest: str) -> Path:
     return folder / f"chunks-{digest}.bin"
 
 
-def take_census(volume: Volume, box: Box) -> Census:
+def take_census(volume: Chunked, box: Box) -> Census:
     """Look which chunks of a box are stored.
 
     Args:
@@ -138,10 +140,12 @@ def take_census(volume: Volume, box: Box) -> Census:
         SourceError: a folder cannot be listed, or the source is gone.
     """
     grid = volume.chunk_grid
-    span, store, naming = grid.covering(box), grid.array.store, grid.naming()
+    span, naming = grid.covering(box), grid.naming()
     bits = np.zeros(-(-prod(span.shape) // 8), np.uint8)
     try:
-        if naming is None or not may_list(store):  # type: ignore[arg-type]  # that of `open_store`
+        if naming is None and grid.probe is None and isinstance(grid.store, LocalStore) and prod(span.shape) <= _ASKED:
+            return _confirmed(_asked(grid, span, bits), volume)
+        if naming is None or not may_list(grid.store):
             return _sampled(grid, span)
         for rows in _listed(grid, span, *naming):
             at = _offsets(grid, span, rows)
@@ -150,10 +154,22 @@ def take_census(volume: Volume, box: Box) -> Census:
         raise SourceError(f"the chunks of {volume.location} cannot be listed: {error}") from error
     except Exception:  # each object store raises errors of its own; one that does not list is no fault
         return _sampled(grid, span)
-    census = _counted(span, bits, grid)
+    return _confirmed(_counted(span, bits, grid), volume)
+
+
+def _confirmed(census: Census, volume: Chunked) -> Census:
     if census.absent:
         volume.confirm()
     return census
+
+
+def _asked(grid: ChunkGrid, span: Box, bits: NDArray[np.uint8]) -> Census:
+    """Look for each chunk of a folder whose names are not listed."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        there = pool.map(lambda at: not lacks(grid.store, grid.key(_number(span, at))), range(prod(span.shape)))
+        packed = np.packbits(np.fromiter(there, bool))
+    bits[:] = packed
+    return _counted(span, bits, grid)
 
 
 def _counted(span: Box, bits: NDArray[np.uint8], grid: ChunkGrid | None = None) -> Census:
@@ -184,10 +200,12 @@ def _offsets(grid: ChunkGrid, span: Box, stored: NDArray[np.int64]) -> NDArray[n
 
 def _listed(grid: ChunkGrid, span: Box, prefix: str, separator: str) -> Iterator[NDArray[np.int64]]:
     """Numbers along the stored axes of the chunks that a store lists, (chunks, axes), in parts."""
-    store: Any = grid.array.store
+    store: Any = grid.store
     pattern = re.compile(re.escape(prefix) + re.escape(separator).join([r"(\d+)"] * len(grid.layout.shape)))
     with ThreadPoolExecutor(_THREADS) as pool:
-        if not isinstance(store, LocalStore):
+        if isinstance(store, ZipFolder):
+            yield from _parsed(store.keys, pattern)
+        elif not isinstance(store, LocalStore):
             parts = _prefixes(grid, span, prefix, separator)
             yield from _ahead(pool, partial(_remote_numbers, store.store, pattern), parts)
         elif separator == "/":
@@ -258,7 +276,7 @@ def _sampled(grid: ChunkGrid, span: Box) -> Census:
     places = random.Random(0).sample(range(count), min(_SAMPLE, count))
     keys = [grid.key(_number(span, at)) for at in sorted(places)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(partial(_is_there, grid.array.store), keys))
+        found = list(pool.map(grid.probe or partial(_is_there, grid.store), keys))
     absent = [key for key, there in zip(keys, found, strict=True) if there is False]
     return Census(span, len(keys) - found.count(None), len(absent), tuple(absent[:_EXAMPLES]))
 
@@ -266,11 +284,6 @@ def _sampled(grid: ChunkGrid, span: Box) -> Census:
 def _is_there(store: Any, key: str) -> bool | None:
     """Whether a store has a key; None if that cannot be told."""
     try:
-        if isinstance(store, LocalStore):
-            return (store.root / key).exists()
-        obstore.head(store.store, key)
-    except (FileNotFoundError, PermissionDeniedError):
-        return False
+        return not (lacks(store, key) if isinstance(store, LocalStore | ZipFolder) else is_missing_remote(store, key))
     except Exception:  # each store raises errors of its own
         return None
-    return True

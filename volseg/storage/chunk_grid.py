@@ -1,20 +1,20 @@
-"""The chunks of a Zarr array as its store names them; of a sharded array, its shards."""
+"""The chunks of an array as its store names them; of a sharded Zarr, its shards."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from volseg.blocks import Box, to_zyx, zip3
+from volseg.storage.zip_folder import ZipFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import zarr
     from numpy.typing import NDArray
     from zarr.storage import LocalStore
 
@@ -29,23 +29,27 @@ class ChunkGrid:
     """Chunks of a volume, numbered along (z, y, x).
 
     Attributes:
-        array: that is read.
-        layout: where z, y and x lie in it, and the channel.
+        store: that holds them.
+        layout: where z, y and x lie in the array, and the channel.
+        chunk: unit of storage, in voxels along the stored axes.
+        fill: value that a missing chunk is read as; None if that is not known.
+        encode: returns the name of a chunk from its number along the stored axes.
+        probe: returns whether the store has a key, None if that cannot be told; None if keys are names of files.
     """
 
-    array: zarr.Array[Any]
+    store: Any
     layout: AxisLayout
-
-    @property
-    def chunk(self) -> tuple[int, ...]:
-        """Unit of storage, in voxels along the stored axes."""
-        return self.array.shards or self.array.chunks
+    chunk: tuple[int, ...]
+    fill: Any
+    encode: Callable[[tuple[int, ...]], str]
+    probe: Callable[[str], bool | None] | None = None
 
     def covering(self, box: Box) -> Box:
         """Numbers of the chunks that hold a box of voxels inside the volume."""
-        chunk = self.layout.zyx(self.chunk)
+        chunk, stored = self.layout.zyx(self.chunk), box.relative_to(to_zyx(-n for n in self.layout.origin))
         return Box(
-            to_zyx(a // c for a, c in zip3(box.start, chunk)), to_zyx(-(-b // c) for b, c in zip3(box.stop, chunk))
+            to_zyx(a // c for a, c in zip3(stored.start, chunk)),
+            to_zyx(-(-b // c) for b, c in zip3(stored.stop, chunk)),
         )
 
     def stored(self, number: Zyx) -> tuple[int, ...]:
@@ -59,12 +63,11 @@ class ChunkGrid:
 
     def key(self, number: Zyx) -> str:
         """Name of a chunk in the store."""
-        return str(self.array.metadata.encode_chunk_key(self.stored(number)))
+        return self.encode(self.stored(number))
 
     def naming(self) -> tuple[str, str] | None:
         """What stands before and between the numbers in a name; None for an encoding that is not known."""
-        probe = self.array.metadata.encode_chunk_key(tuple(range(1, len(self.layout.shape) + 1)))
-        match = _PROBE.fullmatch(probe)
+        match = _PROBE.fullmatch(self.encode(tuple(range(1, len(self.layout.shape) + 1))))
         return (match["prefix"], match["separator"]) if match else None
 
     def missing(
@@ -90,7 +93,7 @@ class ChunkGrid:
         ]
 
     def _is_fill(self, voxels: NDArray[Any]) -> NDArray[np.bool_]:
-        fill = self.array.fill_value
+        fill = self.fill
         if fill is None:  # then any value may be read
             return np.ones(voxels.shape, bool)
         same: NDArray[np.bool_] = (voxels == fill) | ((voxels != voxels) & bool(fill != fill))
@@ -102,12 +105,37 @@ class ChunkGrid:
         return product(*[range(a, b + 1) for a, b in zip(start, stop, strict=True)][:-1])
 
 
-def lacks(store: LocalStore, key: str) -> bool:
-    """Whether a folder does not hold a key.
+@runtime_checkable
+class Chunked(Protocol):
+    """A volume whose store names its chunks, so that a missing one is told from one of the fill value."""
+
+    @property
+    def location(self) -> str:
+        """Path or URL."""
+        ...
+
+    @property
+    def chunk_grid(self) -> ChunkGrid:
+        """The chunks as the store names them."""
+        ...
+
+    def read_checked(self, box: Box) -> tuple[NDArray[Any], list[Zyx]]:
+        """Read a box, and the numbers of its missing chunks."""
+        ...
+
+    def confirm(self) -> None:
+        """Refuse a source that is gone or has changed."""
+        ...
+
+
+def lacks(store: LocalStore | ZipFolder, key: str) -> bool:
+    """Whether a folder or a zip file does not hold a key.
 
     Raises:
         OSError: that cannot be told.
     """
+    if isinstance(store, ZipFolder):
+        return key not in store.keys
     try:
         (store.root / key).stat()
     except (FileNotFoundError, NotADirectoryError):

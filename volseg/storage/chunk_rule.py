@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 from volseg.errors import ResumeError, SourceError, TargetError
 from volseg.ops import is_constant
 from volseg.storage.census import Census, read_census, take_census
-from volseg.storage.zarr_volume import Volume
+from volseg.storage.chunk_grid import Chunked
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ChunkRule:
         for number in absent:
             was_there = self.census is not None and self.census.had(number)
             if was_there or self.missing == "refuse":
-                key = volume.chunk_grid.key(number) if isinstance(volume, Volume) else str(number)
+                key = volume.chunk_grid.key(number) if isinstance(volume, Chunked) else str(number)
                 state = "was there at the start and is gone" if was_there else "is missing"
                 raise SourceError(f"chunk {key} of {volume.location} {state}; restore it, then rerun with --resume")
 
@@ -105,7 +105,7 @@ class CheckedSource:
             SourceError: it cannot be read; a chunk is missing that must not be; all voxels are equal, and the source
                 is gone or has changed.
         """
-        if isinstance(self._volume, Volume):
+        if isinstance(self._volume, Chunked):
             voxels, absent = self._volume.read_checked(box)
             self._rule.check(self._volume, absent)
             self.absent.update(absent)
@@ -131,7 +131,7 @@ def census_to_take(volume: Readable, box: Box) -> Census | None:
     Raises:
         SourceError: they cannot be listed.
     """
-    return take_census(volume, box) if isinstance(volume, Volume) else None
+    return take_census(volume, box) if isinstance(volume, Chunked) else None
 
 
 def recorded_census(volume: Readable, entry: SourceEntry, box: Box, folder: Path) -> Census | None:
@@ -147,7 +147,7 @@ def recorded_census(volume: Readable, entry: SourceEntry, box: Box, folder: Path
         ResumeError: it is lost, and the source lacks other chunks.
         SourceError: the chunks cannot be listed.
     """
-    if not entry.chunk_census or not isinstance(volume, Volume):
+    if not entry.chunk_census or not isinstance(volume, Chunked):
         return None
     try:
         return read_census(folder, entry.chunk_census)
@@ -173,7 +173,7 @@ def rule_of(volume: Readable, census: Census | None, missing: MissingChunks, not
     Raises:
         SourceError: chunks are missing and to be refused.
     """
-    if census is not None and census.absent and isinstance(volume, Volume):
+    if census is not None and census.absent and isinstance(volume, Chunked):
         line = _line(census, volume)
         if missing == "refuse":
             raise SourceError(f"{line}; restore them, or accept them with --missing-chunks fill")
@@ -181,9 +181,9 @@ def rule_of(volume: Readable, census: Census | None, missing: MissingChunks, not
     return ChunkRule(census, missing)
 
 
-def _line(census: Census, volume: Volume) -> str:
+def _line(census: Census, volume: Chunked) -> str:
     sampled = "" if census.bits is not None else " that were looked for"
     such = f", such as {', '.join(census.examples)}" if census.examples else ""
     share = f"{census.absent} of {counted(census.checked, 'chunk')}{sampled} ({census.absent / census.checked:.2%})"
-    fill = volume.chunk_grid.array.fill_value
+    fill = volume.chunk_grid.fill
     return f"{volume.location} lacks {share}{such}: they read as {fill}, the fill value"

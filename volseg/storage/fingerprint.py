@@ -14,10 +14,14 @@ import obstore
 
 from volseg.blocks import Box
 from volseg.errors import SourceError
+from volseg.storage.paths import local_input
 from volseg.storage.record_entries import SourceMarks
+from volseg.storage.section_folder import is_pattern, section_files
 from volseg.storage.zarr_store import may_list, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from volseg.storage.readers import Readable
 
 _THREADS = 16
@@ -54,19 +58,27 @@ def source_marks(location: str) -> SourceMarks | None:
     if "://" in location:
         return _remote_marks(location)
     path = Path(location)
-    while not path.exists() and ":" in str(path):
-        path = Path(str(path).rpartition(":")[0])
     try:
+        if is_pattern(path):
+            return _file_marks(section_files(path))
+        path = local_input(location) or path
+        while not path.exists() and path != path.parent:  # inside a zip file
+            path = path.parent
         return _local_marks(path)
     except OSError as error:
         raise SourceError(f"the files of {location} cannot be listed: {error}") from error
 
 
+def _file_marks(files: Sequence[Path]) -> SourceMarks:
+    statuses = [file.stat() for file in files]
+    newest = max((status.st_mtime_ns for status in statuses), default=0)
+    return SourceMarks(files=len(files), bytes=sum(status.st_size for status in statuses), newest=str(newest))
+
+
 def _local_marks(path: Path) -> SourceMarks:
     """Marks of a file, or of all files in a folder, listed in threads."""
     if path.is_file():
-        status = path.stat()
-        return SourceMarks(files=1, bytes=status.st_size, newest=str(status.st_mtime_ns))
+        return _file_marks([path])
     files = size = newest = 0
     with ThreadPoolExecutor(_THREADS) as threads:
         folders = [str(path)]

@@ -7,27 +7,20 @@ from pathlib import Path
 from volseg.storage.zarr_store import open_store, read_json
 
 _FILES = {
-    ".mrc": "MRC", ".rec": "MRC", ".map": "MRC", ".st": "MRC", ".nrrd": "NRRD", ".nhdr": "NRRD", ".nii": "NIfTI",
-    ".gz": "NIfTI", ".zip": "a Zarr in a zip file", ".n5": "N5", ".mat": "MATLAB", ".npy": "NumPy", ".dm3": "Gatan DM",
-    ".dm4": "Gatan DM", ".czi": "CZI", ".nd2": "ND2", ".lif": "LIF", ".ims": "Imaris",
+    ".gz": "a compressed file", ".mat": "MATLAB", ".npy": "NumPy", ".dm3": "Gatan DM", ".dm4": "Gatan DM",
+    ".czi": "CZI", ".nd2": "ND2", ".lif": "LIF", ".ims": "Imaris", ".hdr": "Analyze or NIfTI with two files",
 }  # fmt: skip
 _REMEDIES = {
-    "a Zarr in a zip file": "unzip it into a folder and name that",
+    "a compressed file": "decompress it",
+    "Analyze or NIfTI with two files": "save it as one .nii file",
     "Imaris": "convert it to OME-Zarr, such as with bioformats2raw",
     "CZI": "convert it to OME-Zarr, such as with bioformats2raw",
     "ND2": "convert it to OME-Zarr, such as with bioformats2raw",
     "LIF": "convert it to OME-Zarr, such as with bioformats2raw",
-    "N5": "copy the dataset to Zarr with axes z, y, x, such as with tensorstore",
-    "Neuroglancer precomputed": "copy it to Zarr with axes z, y, x, such as with tensorstore or cloud-volume",
-    "WKW of WEBKNOSSOS": "export it from WEBKNOSSOS as TIFF sections, or as Zarr 3",
+    "a WKW magnification": "name its layer, below the folder with datasource-properties.json",
 }
 _DEFAULT_REMEDY = "save it as TIFF, HDF5 or Zarr with axes z, y, x"
-_MARKERS = {
-    "attributes.json": "N5",
-    "info": "Neuroglancer precomputed",
-    "datasource-properties.json": "WKW of WEBKNOSSOS",
-    "header.wkw": "WKW of WEBKNOSSOS",
-}
+_MARKERS = {"header.wkw": "a WKW magnification"}
 
 
 def foreign_format(location: str) -> str | None:

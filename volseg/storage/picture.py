@@ -1,4 +1,4 @@
-"""Sections in PNG and JPEG files."""
+"""Sections in PNG, JPEG and BMP files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from volseg.storage.tiff import Values
 
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
 _ORIENTATION = 274
 _PNG_HEADER = 26
 _FEW_BITS = (2, 4)
@@ -27,7 +27,7 @@ def read_picture(path: Path, values: Values) -> NDArray[Any]:
     """Read a section (y, x).
 
     Args:
-        path: of a PNG or JPEG file.
+        path: of a PNG, JPEG or BMP file.
         values: what the values are.
 
     Raises:

@@ -1,7 +1,8 @@
-"""Open volumes of any format: Zarr, HDF5, TIFF, folders of sections, and those of plug-ins."""
+"""Open volumes of any format: the built-in ones, and those of plug-ins."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,18 +11,21 @@ from volseg.blocks import Box
 from volseg.errors import ConfigError, SourceError
 from volseg.registry import Registry
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
+from volseg.storage.built_in_readers import BUILT_IN
 from volseg.storage.foreign import foreign_format
-from volseg.storage.hdf5 import is_hdf5, open_hdf5
-from volseg.storage.image_stack import is_stack, open_stack
+from volseg.storage.image_stack import open_stack
 from volseg.storage.place import Place, place_of
-from volseg.storage.unpacked_stack import UnpackedStack, open_unpacked
-from volseg.storage.zarr_volume import GREY, open_volume
+from volseg.storage.section_folder import is_pattern
+from volseg.storage.zarr_volume import GREY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx, ZyxFloat
     from volseg.storage.image_stack import Stack
+
+
+_NEUROGLANCER = re.compile(r"(zarr[23]?|n5|precomputed)://(?=[a-z][a-z0-9]*://)")
 
 
 class Readable(Protocol):
@@ -125,46 +129,7 @@ class VolumeRef:
         return open_readable(self.location, options=self.options)
 
 
-class _StackReader:
-    """TIFF files and folders of TIFF, PNG or JPEG sections."""
-
-    def accepts(self, location: str) -> bool:
-        path = Path(location)
-        return "://" not in location and path.exists() and not is_hdf5(location) and is_stack(path)
-
-    def open(
-        self, location: str, dtypes: tuple[str, ...], options: ReadOptions = DEFAULT_OPTIONS, level: int | None = None
-    ) -> UnpackedStack:
-        return open_unpacked(location, dtypes, options)
-
-
-class _Hdf5Reader:
-    def accepts(self, location: str) -> bool:
-        return is_hdf5(location)
-
-    def open(
-        self, location: str, dtypes: tuple[str, ...], options: ReadOptions = DEFAULT_OPTIONS, level: int | None = None
-    ) -> Readable:
-        return open_hdf5(location, dtypes, options)
-
-
-class _ZarrReader:
-    def accepts(self, location: str) -> bool:
-        """True for folders and URLs: only opening shows whether they are Zarr."""
-        return not Path(location).is_file()
-
-    def open(
-        self, location: str, dtypes: tuple[str, ...], options: ReadOptions = DEFAULT_OPTIONS, level: int | None = None
-    ) -> Readable:
-        return open_volume(location, dtypes, level, options.channel, options.axes)
-
-
-_BUILT_IN: dict[str, _StackReader | _Hdf5Reader | _ZarrReader] = {
-    "stack": _StackReader(),
-    "hdf5": _Hdf5Reader(),
-    "zarr": _ZarrReader(),
-}
-READERS: Registry[Reader] = Registry("volseg.readers", "reader", dict(_BUILT_IN))
+READERS: Registry[Reader] = Registry("volseg.readers", "reader", dict(BUILT_IN))
 """Name -> volume format. Plug-ins are asked before built-ins, these in this order."""
 
 
@@ -174,8 +139,9 @@ def open_readable(
     """Open a volume of any format for reading boxes; the first read of a stack of images decodes it.
 
     Args:
-        location: a Zarr (path or URL), FILE.h5:DATASET, a TIFF, a folder of TIFF, PNG or JPEG sections, or a location
-            that the reader of a plug-in accepts.
+        location: a Zarr, an N5 or a precomputed volume (path or URL), FILE.h5:DATASET, a TIFF, an MRC, NRRD or NIfTI
+            file, a folder of sections or a pattern of their names, a WEBKNOSSOS layer, or a location that the reader of
+            a plug-in accepts.
         dtypes: supported voxel types, by default those of grey values.
         options: what the user states of it.
         level: of an OME-Zarr group, 0 for the finest, which is the default.
@@ -187,8 +153,9 @@ def open_readable(
     location = _path_of(location)
     name = _reader_name(location)
     _refuse_options(location, name, options, level)
-    if name in _BUILT_IN:
-        volume = _BUILT_IN[name].open(location, dtypes, options, level)
+    volume: Readable
+    if name in BUILT_IN:
+        volume = BUILT_IN[name].open(location, dtypes, options, level)
     else:
         volume = READERS[name].open(location, dtypes)
     if volume.dtype not in dtypes:
@@ -217,10 +184,10 @@ def open_sections(location: str, dtypes: tuple[str, ...] = GREY, options: ReadOp
 
 
 def _path_of(location: str) -> str:
-    """A location without `file://`."""
+    """A location without `file://`, nor the format that Neuroglancer puts before a URL."""
     if not location:
         raise SourceError("the volume's location is empty; name a path or a URL")
-    location = location.removeprefix("file://")
+    location = _NEUROGLANCER.sub("", location).removeprefix("file://")
     if "://" not in location:
         try:
             Path(location).stat()
@@ -233,15 +200,21 @@ def _path_of(location: str) -> str:
 
 def _refuse_options(location: str, reader: str, options: ReadOptions, level: int | None) -> None:
     """Refuse options that the reader of a volume would ignore."""
+    is_folder = Path(location).is_dir() or is_pattern(Path(location))
     given = {
         "--axes": options.axes is not None and reader not in READERS.builtins,
         "--channel": options.channel is not None and reader not in READERS.builtins,
-        "--missing": options.missing != "refuse" and not (reader == "stack" and Path(location).is_dir()),
-        "--scale-level": level is not None and reader != "zarr",
+        "--missing": options.missing != "refuse" and not (reader == "stack" and is_folder),
+        "--scale-level": level is not None and not (reader in BUILT_IN and BUILT_IN[reader].has_levels),
     }
     for option, refused in given.items():
         if refused:
             raise ConfigError(f"{option} does not apply to {location}; leave it out")
+
+
+def is_zarr(location: str) -> bool:
+    """Whether a path or URL is read as a Zarr."""
+    return _reader_name(_path_of(location)) == "zarr"
 
 
 def _reader_name(location: str) -> str:
@@ -250,11 +223,11 @@ def _reader_name(location: str) -> str:
     accepting = [name for name in plugins if READERS[name].accepts(location)]
     if len(accepting) > 1:
         raise SourceError(f"{location} is accepted by the readers {' and '.join(accepting)}; uninstall one of them")
-    accepting += [name for name in READERS.builtins if READERS[name].accepts(location)]
+    accepting += [name for name in BUILT_IN if not accepting and BUILT_IN[name].accepts(location)][:1]
     if not accepting:
         reason = foreign_format(location) or (
             f"{location} is neither a Zarr, an HDF5 file (.h5, .hdf, .hdf5) or a TIFF (.tif, .tiff), nor a folder of "
-            "TIFF, PNG or JPEG sections"
+            "TIFF, PNG, JPEG or BMP sections, nor N5, precomputed, MRC, NRRD, NIfTI or a WEBKNOSSOS layer"
         )
         raise SourceError(reason + (f"; the readers {' and '.join(plugins)} do not accept it" if plugins else ""))
     return accepting[0]

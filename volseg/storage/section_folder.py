@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from math import gcd
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 TIFF = (".tif", ".tiff")
 _JPEG = (".jpg", ".jpeg")
-_IMAGES = (*TIFF, ".png", *_JPEG)
+_IMAGES = (*TIFF, ".png", *_JPEG, ".bmp")
 _NUMBER, _FRACTION = re.compile("[0-9]+"), re.compile(r"(?<=[0-9]\.)[0-9]+")
 _LISTED = 8
 
@@ -86,19 +88,18 @@ def open_folder(path: Path, options: ReadOptions, values: Values) -> FolderStack
     """Open a folder of sections; one section is read.
 
     Args:
-        path: of the folder.
+        path: of the folder, or a pattern of the files' names in it.
         options: what to read for missing sections.
         values: what the values are.
 
     Raises:
         SourceError: no images, images that are not grey sections, or sections that are missing or there twice.
     """
-    found = (f for f in path.iterdir() if f.suffix.lower() in _IMAGES and not f.name.startswith("."))
-    files = sorted((f for f in found if not f.is_dir()), key=_natural)
+    files = section_files(path)
     if not files:
         raise SourceError(
             foreign_format(str(path))
-            or f"{path} is not a Zarr, and holds no .tif, .tiff, .png or .jpg section; check the path"
+            or f"{path} is not a Zarr, and holds no .tif, .tiff, .png, .jpg or .bmp section; check the path"
         )
     if odd := [f for f in files if not f.is_file()]:
         raise SourceError(f"{odd[0]} is a pipe, a device or a broken link, and no section; take it out of the folder")
@@ -111,6 +112,24 @@ def open_folder(path: Path, options: ReadOptions, values: Values) -> FolderStack
     sections, lost = _with_missing(path, files, options.missing)
     first = _read_image(files[0], values)
     return FolderStack(tuple(sections), (len(sections), *first.shape), first.dtype.name, values, lost)
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern of names in a folder, such as `sections/*.png`, and no file."""
+    return any(letter in path.name for letter in "*?[") and path.parent.is_dir() and not path.exists()
+
+
+def has_sections(folder: Path) -> bool:
+    """Whether a folder holds a file with the name of an image."""
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(_IMAGES) and not entry.name.startswith(".") for entry in entries)
+
+
+def section_files(path: Path) -> list[Path]:
+    """The image files of a folder, or of a pattern, in natural order."""
+    folder, pattern = (path.parent, path.name) if is_pattern(path) else (path, "*")
+    found = (f for f in folder.iterdir() if f.suffix.lower() in _IMAGES and not f.name.startswith("."))
+    return sorted((f for f in found if fnmatchcase(f.name, pattern) and not f.is_dir()), key=_natural)
 
 
 def _with_missing(folder: Path, files: list[Path], missing: str) -> tuple[list[Path | None], str]:

@@ -18,7 +18,7 @@ from volseg.blocks import Box
 from volseg.errors import SourceError, VolsegError
 from volseg.storage.axes import AxisLayout, ReadOptions, at_channel, axis_layout, refuse_other_order
 from volseg.storage.place import Place
-from volseg.storage.tiff_check import refuse_damaged_pages
+from volseg.storage.tiff_check import refuse_damaged_pages, refuse_missing_codec
 from volseg.storage.tiff_place import tiff_place
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def open_tiff(path: Path, options: ReadOptions, values: Values) -> TiffStack:
                 f"{path} holds {len(tiff.series)} images of different shapes or kinds; save each as a file"
             )
         series, page = tiff.series[0], tiff.pages.first
+        refuse_missing_codec(page, path)
         if series.dtype is None:
             raise SourceError(f"{path} holds values of an unknown type; save it as 8 or 16 bit")
         names = [letter.lower() for letter in series.axes]

@@ -6,6 +6,7 @@ tifffile samples a few pages, and decodes all others with the settings of the fi
 from __future__ import annotations
 
 import struct
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ _SETTINGS = (
     "fillorder",
 )  # fmt: skip
 _ORIENTATION = 274
+_PLAIN = tuple(tifffile.COMPRESSION[name] for name in ("NONE", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "LZMA"))
+"""Compressions that tifffile reads by itself."""
 
 
 def refuse_damaged_pages(tiff: tifffile.TiffFile, path: Path) -> None:
@@ -47,6 +50,24 @@ def refuse_damaged_pages(tiff: tifffile.TiffFile, path: Path) -> None:
             raise SourceError(f"{path} has another palette in page {number} than in page 0; save it as grey")
         _refuse_rotated(page, path, number)
     _refuse_cut_chain(tiff, path)
+
+
+def refuse_missing_codec(page: tifffile.TiffPage | tifffile.TiffFrame, path: Path) -> None:
+    """Refuse a compression that needs imagecodecs, where that is not installed.
+
+    Raises:
+        SourceError: says how to install it.
+    """
+    if page.compression in _PLAIN:
+        return
+    try:
+        import_module("imagecodecs")
+    except ImportError as error:
+        name = getattr(page.compression, "name", str(page.compression))
+        raise SourceError(
+            f"{path} is compressed as {name}, which is read with imagecodecs, which is not installed here; install it "
+            "with: pip install 'volseg[convert]'"
+        ) from error
 
 
 def _own_page(tiff: tifffile.TiffFile, number: int) -> Any:

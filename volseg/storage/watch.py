@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.storage.zarr_store import RemoteStore
+    from volseg.storage.zip_folder import ZipFolder
 
 _SECONDS = 2.0
 """Least time between two looks at a server, or at the files of a stack, by one process."""
@@ -24,15 +25,18 @@ _WAY_OUT = "check the path, or the mount, then rerun with --resume"
 
 
 class MetadataWatch:
-    """Looks at the metadata of a Zarr array again.
+    """Looks at the metadata of an array again.
 
     Args:
         store: of the array.
         location: for messages.
+        keys: that the metadata may have, by default those of a Zarr array.
     """
 
-    def __init__(self, store: LocalStore | RemoteStore, location: str) -> None:
-        self._store, self._location = store, location
+    def __init__(
+        self, store: LocalStore | RemoteStore | ZipFolder, location: str, keys: tuple[str, ...] = _METADATA
+    ) -> None:
+        self._store, self._location, self._keys = store, location, keys
         self._opened = self._read()
         self._pause = _Pause(0.0 if isinstance(store, LocalStore) else _SECONDS)
 
@@ -54,7 +58,7 @@ class MetadataWatch:
         self._pause.begin()
 
     def _read(self) -> bytes | None:
-        found = (read_bytes(self._store, key) for key in _METADATA)
+        found = (read_bytes(self._store, key) for key in self._keys)
         return next((content for content in found if content is not None), None)
 
 

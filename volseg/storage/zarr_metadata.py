@@ -20,6 +20,7 @@ from volseg.storage.foreign import foreign_format
 from volseg.storage.place import Place, array_place
 from volseg.storage.zarr_node import ZarrNode, read_node
 from volseg.storage.zarr_store import NAME_A_ZARR, open_store
+from volseg.storage.zip_folder import ZipFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Zyx, ZyxFloat
 
 _LISTED = 8
+_NODES = ("/zarr.json", "/.zgroup", "/.zarray")
 _DEPTH = 6
 """Depth to which a group is searched for volumes."""
 _MALFORMED = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
@@ -98,7 +100,8 @@ def read_metadata(location: str, level: int | None = None, axes: tuple[str, ...]
     location = absolute_location(location)
     node = read_node(location)
     if node is None:
-        raise SourceError(foreign_format(location) or f"{location} is not a Zarr{_denied(location)}; {NAME_A_ZARR}")
+        reason = f"{location} is not a Zarr{_denied(location)}; {_folder_in_zip(location) or NAME_A_ZARR}"
+        raise SourceError(foreign_format(location) or reason)
     if node.shape is None:
         return _level_of_group(location, node, level, axes)
     if level is not None:
@@ -221,6 +224,14 @@ def _volume_names(location: str) -> list[str]:
         warnings.simplefilter("ignore")  # of files that are no Zarr
         search(zarr.open_group(open_store(location), mode="r"), "", _DEPTH)
     return names
+
+
+def _folder_in_zip(location: str) -> str:
+    """What to name of a zip file whose Zarr lies in a folder; empty if there is none."""
+    store = None if "://" in location else open_store(location)
+    keys = store.keys if isinstance(store, ZipFolder) else ()
+    found = sorted((key for key in keys if key.endswith(_NODES)), key=lambda key: (key.count("/"), key))
+    return f"name the folder in it: {location}/{found[0].rpartition('/')[0]}" if found else ""
 
 
 def _denied(location: str) -> str:

@@ -16,6 +16,7 @@ from zarr.storage import LocalStore, ObjectStore
 
 from volseg.errors import SourceError
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.zip_folder import ZipFolder, inside_zip
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ class RemoteStore(ObjectStore[Any]):
         return False
 
 
-def may_list(store: LocalStore | RemoteStore) -> bool:
+def may_list(store: LocalStore | RemoteStore | ZipFolder) -> bool:
     """Whether it makes sense to ask a store for its keys: a web server does not tell them."""
-    return isinstance(store, LocalStore) or not isinstance(store.store, obstore.store.HTTPStore)
+    return isinstance(store, LocalStore | ZipFolder) or not isinstance(store.store, obstore.store.HTTPStore)
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def missing_keys() -> Iterator[set[str]]:
         _missing.reset(token)
 
 
-def open_store(location: str) -> LocalStore | RemoteStore:
+def open_store(location: str) -> LocalStore | RemoteStore | ZipFolder:
     """Open the store of an array or a group, read-only.
 
     Args:
@@ -101,6 +102,8 @@ def open_store(location: str) -> LocalStore | RemoteStore:
         except Exception as error:  # obstore's own errors have no public root
             raise SourceError(f"cannot open {location}: {reason_of(error)}; check the URL") from error
     path = Path(location)
+    if (inside := inside_zip(path)) is not None:
+        return ZipFolder(*inside)
     try:
         exists, is_folder = path.exists(), path.is_dir()
     except OSError as error:  # such as a name that is too long
@@ -112,7 +115,7 @@ def open_store(location: str) -> LocalStore | RemoteStore:
     return LocalStore(path, read_only=True)
 
 
-def read_json(store: LocalStore | RemoteStore, key: str) -> Mapping[str, Any] | None:
+def read_json(store: LocalStore | RemoteStore | ZipFolder, key: str) -> Mapping[str, Any] | None:
     """Read a JSON object of a store; None if there is no such key, or the server forbids it.
 
     Raises:
@@ -122,13 +125,15 @@ def read_json(store: LocalStore | RemoteStore, key: str) -> Mapping[str, Any] | 
     return None if text is None else parse_object(text, key)
 
 
-def read_bytes(store: LocalStore | RemoteStore, key: str) -> bytes | None:
+def read_bytes(store: LocalStore | RemoteStore | ZipFolder, key: str) -> bytes | None:
     """Read the content of a key of metadata; None if there is no such key, or the server forbids it.
 
     Raises:
         ValueError: it is too large for metadata.
     """
     try:
+        if isinstance(store, ZipFolder):
+            return store.read(key, _MAX_BYTES)
         if isinstance(store, LocalStore):
             _refuse_large((store.root / key).stat().st_size, key)
             return read_metadata(store.root / key)
@@ -137,6 +142,15 @@ def read_bytes(store: LocalStore | RemoteStore, key: str) -> bytes | None:
         return bytes(answer.bytes())
     except (FileNotFoundError, PermissionDeniedError):
         return None
+
+
+def is_missing_remote(store: RemoteStore, key: str) -> bool:
+    """Whether an object store or a web server lacks a key, or forbids it."""
+    try:
+        obstore.head(store.store, key)
+    except (FileNotFoundError, PermissionDeniedError):
+        return True
+    return False
 
 
 def reason_of(error: Exception) -> str:

@@ -14,10 +14,11 @@ from volseg.errors import SourceError
 from volseg.storage.axes import AxisLayout, at_channel, refuse_other_order
 from volseg.storage.chunk_grid import ChunkGrid, lacks
 from volseg.storage.place import Placed
-from volseg.storage.watch import MetadataWatch
+from volseg.storage.watch import FileWatch, MetadataWatch
 from volseg.storage.zarr_array import open_array
 from volseg.storage.zarr_metadata import read_metadata
 from volseg.storage.zarr_store import missing_keys, reason_of
+from volseg.storage.zip_folder import ZipFolder
 
 if TYPE_CHECKING:
     import zarr
@@ -48,7 +49,7 @@ class Volume(Placed):
     layout: AxisLayout
     levels_nm: tuple[ZyxFloat | None, ...] = ()
     axes: tuple[str, ...] | None = None
-    _watch: MetadataWatch | None = field(default=None, repr=False, compare=False)
+    _watch: MetadataWatch | FileWatch | None = field(default=None, repr=False, compare=False)
 
     @property
     def shape(self) -> Zyx:
@@ -73,7 +74,9 @@ class Volume(Placed):
     @property
     def chunk_grid(self) -> ChunkGrid:
         """The chunks as the store names them."""
-        return ChunkGrid(self._array, self.layout)
+        array = self._array
+        encode = array.metadata.encode_chunk_key
+        return ChunkGrid(array.store, self.layout, array.shards or array.chunks, array.fill_value, encode)
 
     def read(self, box: Box) -> NDArray[Any]:
         """Read a box in the array's data type, mirrored beyond the edges of the volume.
@@ -111,8 +114,8 @@ class Volume(Placed):
         store = self._array.store
         with missing_keys() as keys:
             voxels = np.asarray(self._array[index])
-        is_missing = partial(lacks, store) if isinstance(store, LocalStore) else keys.__contains__
-        if keys or isinstance(store, LocalStore):
+        is_missing = partial(lacks, store) if isinstance(store, LocalStore | ZipFolder) else keys.__contains__
+        if keys or isinstance(store, LocalStore | ZipFolder):
             missing += self.chunk_grid.missing(index, voxels, is_missing)
         return voxels
 
@@ -155,5 +158,9 @@ def open_volume(
         at_channel(metadata.layout, location, channel, metadata.channel_labels),
         metadata.levels_nm,
         axes,
-        MetadataWatch(array.store, location),  # type: ignore[arg-type]  # that of `open_store`
+        _watch(array.store, location),
     )
+
+
+def _watch(store: Any, location: str) -> MetadataWatch | FileWatch:
+    return FileWatch([store.path], location) if isinstance(store, ZipFolder) else MetadataWatch(store, location)

@@ -6,27 +6,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from volseg.blocks import Box
+import numpy as np
+
+from volseg.blocks import Box, to_zyx
 from volseg.errors import SourceError
 from volseg.ops.contrast import grey_range
-from volseg.storage import UNCERTAINTY, open_volume
+from volseg.storage import GREY, LABELS, UNCERTAINTY, open_readable, open_volume, place_of
+from volseg.storage.axes import AxisLayout
 from volseg.storage.zarr_metadata import read_metadata
 from volseg.storage.zarr_node import read_node
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from volseg.blocks import Zyx
-    from volseg.storage import Place
-    from volseg.storage.axes import AxisLayout
+    from volseg.storage import Place, Readable
     from volseg.storage.zarr_metadata import VolumeMetadata
     from volseg.storage.zarr_node import Format, ZarrNode
 
 _CONTRAST_WINDOW = (1, 1024, 1024)
+_ANY = (*GREY, *(dtype for dtype in LABELS if dtype not in GREY))
+_DRAWN_AS = {"bool": "uint8"}
 _CHANNEL_AXES = ("c", "channel")
 _OME_VERSIONS = {"zarr3": ("0.5", "0.4"), "zarr2": ("0.4",)}
 _DEFAULT_NAMES = {"zarr3": "dim_", "zarr2": "d"}
 """How Neuroglancer names an axis without a name: this prefix and its number."""
+
+
+class ServedVoxels:
+    """Voxels of a volume as numpy arrays are indexed, masks as 0 and 1.
+
+    Args:
+        volume: of any format.
+    """
+
+    def __init__(self, volume: Readable) -> None:
+        self._volume, self.shape = volume, volume.shape
+        self.dtype = np.dtype(_DRAWN_AS.get(volume.dtype, volume.dtype))
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
+        start, stop = (to_zyx(values) for values in zip(*((int(s.start), int(s.stop)) for s in index), strict=True))
+        return np.asarray(self._volume.read(Box(start, stop)), self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +69,7 @@ class LocalVolume:
         channels: channel names; empty without a channel axis.
         uncertainty: folder of the uncertainty of a map of volseg; None if there is none.
         is_uncertainty: whether it is the uncertainty of a map.
+        voxels: of a volume that Neuroglancer does not read from its files; None for a Zarr.
     """
 
     folder: Path
@@ -62,6 +85,7 @@ class LocalVolume:
     channels: tuple[str, ...] = ()
     uncertainty: Path | None = None
     is_uncertainty: bool = False
+    voxels: ServedVoxels | None = None
 
     @property
     def shape(self) -> Zyx:
@@ -111,11 +135,38 @@ def read_local_volume(folder: Path) -> LocalVolume:
     )
 
 
+def read_other_volume(location: str) -> LocalVolume:
+    """Open a volume of any format, whose voxels this process decodes.
+
+    Args:
+        location: as in `open_readable`.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    volume = open_readable(location, _ANY)
+    return LocalVolume(
+        folder=Path(volume.location),
+        array=Path(volume.location),
+        format="zarr3",
+        axes=("z", "y", "x"),
+        layout=AxisLayout(volume.shape, (0, 1, 2)),
+        dtype=_DRAWN_AS.get(volume.dtype, volume.dtype),
+        place=place_of(volume),
+        max_downsampling=1.0,
+        is_multiscale=False,
+        has_run_record=False,
+        voxels=ServedVoxels(volume),
+    )
+
+
 def sample_grey_range(volume: LocalVolume, channel: int | None = None) -> tuple[float, float] | None:
     """Return the grey range of the middle of a volume; None if it cannot be read or has no contrast."""
     z, y, x = (min(size // 2 - n // 2, 0) for n, size in zip(volume.shape, _CONTRAST_WINDOW, strict=True))
     window = Box.of_shape(_CONTRAST_WINDOW).relative_to((z, y, x)).intersection(Box.of_shape(volume.shape))
     try:
+        if volume.voxels is not None:
+            return grey_range(volume.voxels[window.slices])
         source = open_volume(str(volume.array), channel=channel, axes=volume.layout.names)
         return grey_range(source.read(window))
     except SourceError:

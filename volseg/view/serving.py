@@ -5,13 +5,17 @@ from __future__ import annotations
 import secrets
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import neuroglancer
 import neuroglancer.server
 import neuroglancer.viewer_base
 from tornado.web import StaticFileHandler
 
 from volseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from volseg.storage import Place
 
 
 class VolumeFiles(StaticFileHandler):
@@ -80,12 +84,27 @@ def serve_folder(server: Any, folder: Path) -> str:
     return f"/{token}/"
 
 
-def start_viewer(server: Any, state: dict[str, Any]) -> Any:
-    """Create a viewer with this state, without access to the user's credentials.
+def create_viewer(server: Any) -> Any:
+    """Create a viewer without a state, without access to the user's credentials.
 
     The caller keeps the viewer: the server does not hold a reference.
     """
     viewer = neuroglancer.viewer_base.ViewerBase(allow_credentials=False)
-    viewer.set_state(state)
     server.viewers[viewer.token] = viewer
     return viewer
+
+
+def serve_voxels(viewer: Any, voxels: Any, place: Place, *, are_labels: bool) -> str:
+    """Serve the voxels of a volume of any format, decoded by this process; return their URL.
+
+    Args:
+        viewer: that shows them.
+        voxels: with a shape (z, y, x), a data type, and slices.
+        place: voxel size and translation.
+        are_labels: whether a coarser copy takes values, and not their mean.
+    """
+    space = neuroglancer.CoordinateSpace(names=["z", "y", "x"], units="nm" if place.is_nm else "", scales=place.scale)
+    volume = neuroglancer.LocalVolume(
+        voxels, space, volume_type="segmentation" if are_labels else "image", voxel_offset=(0, 0, 0)
+    )
+    return str(viewer.volume_manager.register_volume(volume))

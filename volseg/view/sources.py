@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.errors import ConfigError, SourceError
-from volseg.view.local_volume import LocalVolume, read_local_volume
+from volseg.storage import is_zarr
+from volseg.storage.zip_folder import inside_zip
+from volseg.view.local_volume import LocalVolume, read_local_volume, read_other_volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DRAWABLE = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32")
+_MASK = "bool"
 _IDS = ("uint32", "int32", "uint64")
 _PROBABILITIES = ("uint8", "float32")
 _MEMBRANE = "membrane"
@@ -70,7 +73,7 @@ def find_layer_sources(locations: Sequence[str]) -> list[LayerSource]:
     at the end, hidden, unless it is among the locations.
 
     Args:
-        locations: paths of Zarr arrays or OME-Zarr groups, or URLs.
+        locations: paths of volumes of any format, or URLs.
 
     Raises:
         ConfigError: no location.
@@ -156,7 +159,11 @@ def is_url(location: str) -> bool:
 def _local_volume(location: str) -> LocalVolume | None:
     if is_url(location):
         return None
-    volume = read_local_volume(Path(location.removeprefix("file://")).resolve())
+    path = location.removeprefix("file://")
+    is_folder = is_zarr(path) and inside_zip(Path(path)) is None
+    volume = read_local_volume(Path(path).resolve()) if is_folder else read_other_volume(path)
+    if volume.dtype == _MASK:
+        volume = read_other_volume(path)
     if volume.dtype not in _DRAWABLE:
         raise SourceError(
             f"{location} holds {volume.dtype}, which Neuroglancer does not draw; store it as one of "

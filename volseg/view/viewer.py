@@ -55,7 +55,7 @@ def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 
     through orange to white.
 
     Args:
-        sources: paths of OME-Zarr groups or Zarr arrays, or URLs, which Neuroglancer opens by itself.
+        sources: paths of volumes of any format, or URLs, which Neuroglancer opens by itself.
         bind: address to listen on; by default only this machine can connect.
         port: port of viewer and volumes; 0 for any free port.
         host: host name in the URLs; by default `bind`, or this machine's name if `bind` is all addresses.
@@ -69,10 +69,10 @@ def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 
     server = serving.start_server(bind, port)
     try:
         base = f"http://{_url_host(host or _host_name(bind))}:{server.port}"
-        folders = {source.volume.folder for source in layer_sources if source.volume is not None}
-        urls = {folder: base + serving.serve_folder(server, folder) for folder in folders}
-        layers = [_layer(source, urls) for source in layer_sources]
-        viewer = serving.start_viewer(server, scene(layers))
+        viewer = serving.create_viewer(server)
+        volumes = {source.volume.folder: source for source in layer_sources if source.volume is not None}
+        urls = {folder: _url(source, base, server, viewer, serving) for folder, source in volumes.items()}
+        viewer.set_state(scene([_layer(source, urls) for source in layer_sources]))
     except BaseException:
         server.stop()
         raise
@@ -92,7 +92,17 @@ def _layer(source: LayerSource, urls: Mapping[Path, str]) -> Layer:
     if volume is None:
         return Layer(source, source.location)
     grey = sample_grey_range(volume, source.channel) if source.role in _GREY else None
-    return Layer(source, f"{volume.format}://{urls[volume.folder]}", grey)
+    return Layer(source, urls[volume.folder], grey)
+
+
+def _url(source: LayerSource, base: str, server: Any, viewer: Any, serving: ModuleType) -> str:
+    """Serve a volume: the files of a Zarr, which the browser decodes, or else its voxels."""
+    volume = source.volume
+    assert volume is not None
+    if volume.voxels is None:
+        return f"{volume.format}://{base}{serving.serve_folder(server, volume.folder)}"
+    are_labels = source.role is Role.LABELS
+    return str(serving.serve_voxels(viewer, volume.voxels, volume.place, are_labels=are_labels))
 
 
 def _host_name(bind: str) -> str:

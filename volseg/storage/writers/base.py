@@ -111,7 +111,7 @@ class Format(Protocol):
     """A format of volumes; the type of plug-ins of the group `volseg.writers`."""
 
     extra: str
-    """Extra of volseg that it needs, and its module, such as `tensorstore`; empty for none."""
+    """Module that it needs, of the extra `formats`, such as `tensorstore`; empty for none."""
 
     def layout(self, request: LayoutRequest) -> Layout:
         """How it stores a volume.
@@ -147,7 +147,7 @@ def refuse_missing_extra(name: str, extra: str) -> None:
         ConfigError: with the line that installs it.
     """
     if extra and find_spec(extra) is None:
-        raise ConfigError(f"--format {name} needs {extra}; install it with: pip install 'volseg[{extra}]'")
+        raise ConfigError(f"--format {name} needs {extra}; install it with: pip install 'volseg[formats]'")
 
 
 def refuse_type(name: str, dtype: str, supported: tuple[str, ...]) -> None:

@@ -1,0 +1,1 @@
+"""Formats of other programs, read through their own libraries."""
