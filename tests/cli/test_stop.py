@@ -138,3 +138,23 @@ def test_a_cluster_is_closed_in_full_and_silently_if_a_signal_comes_meanwhile(ra
 def test_a_scheduler_that_is_lost_while_something_is_asked_is_one_error(lost: Exception) -> None:
     with pytest.raises(ClusterError, match="the scheduler was lost; .*--resume"), _closed_in_order():
         raise lost
+
+
+LATE = """
+import os, signal, sys
+from volseg.cli import main as cli
+
+class Late:
+    def __del__(self, kill=os.kill, own=os.getpid(), number=signal.{name}):
+        kill(own, number)
+
+sys.late = Late()  # goes when Python has given its signals their default
+cli.main = lambda prog_name: print("the end")
+cli.run()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_while_python_ends_changes_nothing(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LATE.format(name=name)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 
 from volseg.system import STOP_SIGNALS
@@ -9,6 +10,7 @@ from volseg.system import STOP_SIGNALS
 
 def interrupt_once() -> None:
     """Let the first stop signal raise KeyboardInterrupt, and ignore later ones, and those ignored before (nohup)."""
+    atexit.register(_ignore_to_the_end)
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
@@ -18,6 +20,12 @@ def ignore_stops() -> None:
     """Ignore stop signals: this process is ending."""
     for number in STOP_SIGNALS:
         signal.signal(number, _ignore)  # SIG_IGN would print a traceback for a signal that came together with another
+
+
+def _ignore_to_the_end() -> None:
+    """Ignore stop signals while Python ends, which gives those with a handler of ours their default: to kill."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _ignore(number: int, frame: object) -> None:

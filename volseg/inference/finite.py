@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +52,10 @@ def read_activations(graph: fx.GraphModule, tiles: Tensor) -> tuple[ActivationRa
     return ActivationRange(largest, layer, "" if all(finite) else layers[finite.index(False)]), output
 
 
+_SELECTING = (nn.ReLU, nn.MaxPool2d, nn.MaxPool3d, nn.Dropout, nn.Identity)
+"""Layers whose values are among those that they get, or 0: what is to be found is in the layer before."""
+
+
 class _Reader(fx.Interpreter):
     """Runs a graph; `extremes` receives each layer's name and largest magnitude, NaN if it has one."""
 
@@ -61,6 +65,8 @@ class _Reader(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         output = super().run_node(n)
+        if n.op == "call_module" and isinstance(self.fetch_attr(str(n.target)), _SELECTING):
+            return output
         name = str(n.target) if n.op == "call_module" else "the input" if n.op == "placeholder" else n.name
         for tensor in _floats(output) if n.op != "output" else ():
             # In float32: the magnitude of a type's lowest value need not be one of its values.
