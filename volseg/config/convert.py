@@ -64,7 +64,7 @@ class ConvertConfig(FrozenModel):
     no_shards: bool = False
     """A file for each chunk, for readers that know no shards."""
     cluster: str | None = None
-    """None: local workers, or this process for a few blocks."""
+    """None: local workers, or this process for a small volume."""
     workers: int | None = Field(default=None, ge=1, le=4096)
     tls: str | None = None
     """Folder of `ca.pem`, `cert.pem` and `key.pem`, for a `tls://` address."""

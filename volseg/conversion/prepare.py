@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
 
 _HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf))(?::(?P<dataset>.+))?", re.IGNORECASE)
 _DATASET = "volumes/raw"
-_SERIAL_BLOCKS = 4
-"""So few blocks are copied before local workers have started."""
+_SERIAL_BYTES = 1 << 28
+"""Voxels of so many bytes are copied before local workers have started."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
             target=target,
             overwrite=config.overwrite or replaces,
             missing_chunks=config.missing_chunks or (recorded.source.missing_chunks if recorded else None),
-            cluster=config.cluster or ("serial" if output.grid.count <= _SERIAL_BLOCKS else "local"),
+            cluster=config.cluster or _cluster(config, output),
             workers=config.workers,
             tls=config.tls,
             notes=(*notes, *_source_notes(volume)),
@@ -279,6 +280,12 @@ def _output(
     )
     scaled = (str(rescale),) if volume.dtype != dtype else ()
     return entry, (*scaled, *layout.notes)
+
+
+def _cluster(config: ConvertConfig, output: OutputEntry) -> str:
+    """The cluster if none is named."""
+    is_small = prod(output.shape) * np.dtype(output.dtype).itemsize <= _SERIAL_BYTES
+    return "serial" if is_small and config.workers is None else "local"
 
 
 def _source_notes(volume: Readable) -> tuple[str, ...]:
