@@ -202,7 +202,7 @@ def test_a_dry_run_writes_nothing(here: Path) -> None:
     assert [path.name for path in here.iterdir()] == ["s.tif"]
 
 
-@pytest.mark.parametrize("cluster", ["serial", "local"])
+@pytest.mark.parametrize("cluster", ["serial", pytest.param("local", marks=pytest.mark.slow)])
 def test_every_cluster_gives_the_same_bytes(here: Path, cluster: str) -> None:
     voxels = blobs((24, 40, 50))
     tifffile.imwrite("s.tif", voxels, photometric="minisblack")

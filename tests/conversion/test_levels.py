@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,18 +17,22 @@ from volseg.storage.target import Target
 from volseg.testing.factories import blobs, make_volume
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 SHAPE = (9, 150, 170)
 OPTIONS = {"chunk": (4, 16, 16), "shard": (4, 32, 32), "levels": 4, "cluster": "serial"}
 
 
-def levels_of(group: Path) -> list[np.ndarray]:
-    datasets = zarr.open_group(group, mode="r").attrs["ome"]["multiscales"][0]["datasets"]
+def levels_of(group: Path) -> list[NDArray[Any]]:
+    attributes: Any = zarr.open_group(group, mode="r").attrs
+    datasets = attributes["ome"]["multiscales"][0]["datasets"]
     return [np.asarray(zarr.open_array(group / dataset["path"], mode="r")[...]) for dataset in datasets]
 
 
-def assert_levels(group: Path, count: int, downsample) -> None:
+def assert_levels(group: Path, count: int, downsample: Callable[..., NDArray[Any]]) -> None:
     levels = levels_of(group)
     assert len(levels) == count + 1
     for fine, coarse in itertools.pairwise(levels):

@@ -45,7 +45,7 @@ class Found(NamedTuple):
 def read(kind: str, path: Path) -> Found:
     """Read a volume as its own community does."""
     if kind in ("ome-zarr", "unsharded"):
-        group = zarr.open_group(path, mode="r")
+        group: Any = zarr.open_group(path, mode="r")
         (level,) = group.attrs["ome"]["multiscales"][0]["datasets"]
         scale, *translation = level["coordinateTransformations"]
         start = translation[0]["translation"] if translation else (0.0, 0.0, 0.0)
@@ -61,7 +61,7 @@ def _hdf5(path: Path) -> Found:
 
 def _tiff(path: Path) -> Found:
     with tifffile.TiffFile(path) as tiff:
-        metadata, tags = tiff.imagej_metadata, tiff.pages[0].tags
+        metadata, tags = tiff.imagej_metadata, tiff.pages.first.tags
         assert metadata is not None
         assert metadata["unit"] == "nm"
         y, x = (tags[f"{axis}Resolution"].value for axis in "YX")

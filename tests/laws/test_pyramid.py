@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,6 +25,10 @@ from volseg.testing.journals import keep_marks
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Box
 
 SHAPE, BLOCK = (4, 80, 96), (2, 16, 16)
 OPTIONS = {
@@ -58,8 +62,9 @@ def contents(target: Path) -> dict[str, bytes]:
     }
 
 
-def levels_of(group: Path) -> list[np.ndarray]:
-    datasets = zarr.open_group(group, mode="r").attrs["ome"]["multiscales"][0]["datasets"]
+def levels_of(group: Path) -> list[NDArray[Any]]:
+    attributes: Any = zarr.open_group(group, mode="r").attrs
+    datasets = attributes["ome"]["multiscales"][0]["datasets"]
     return [np.asarray(zarr.open_array(group / dataset["path"], mode="r")[...]) for dataset in datasets]
 
 
@@ -85,7 +90,9 @@ def assert_levels(group: Path, factors: tuple[tuple[int, int, int], ...]) -> Non
     ],
     ids=str,
 )
-def test_every_level_is_the_mean_of_the_finer_one(inputs: tuple[Path, Path], tmp_path: Path, options: dict) -> None:
+def test_every_level_is_the_mean_of_the_finer_one(
+    inputs: tuple[Path, Path], tmp_path: Path, options: dict[str, Any]
+) -> None:
     raw, model = inputs
     target = tmp_path / "map.zarr"
     summary = volseg.predict(raw, target, model=model, **(OPTIONS | options))
@@ -103,7 +110,8 @@ def test_every_level_is_the_mean_of_the_finer_one(inputs: tuple[Path, Path], tmp
 
 
 def test_levels_lie_where_the_map_lies(inputs: tuple[Path, Path], finished: Path) -> None:
-    first, *others = zarr.open_group(finished, mode="r").attrs["ome"]["multiscales"][0]["datasets"]
+    attributes: Any = zarr.open_group(finished, mode="r").attrs
+    first, *others = attributes["ome"]["multiscales"][0]["datasets"]
     size = first["coordinateTransformations"][0]["scale"]
     for level, dataset in zip(read_record(finished).levels, others, strict=True):
         scale, translation = dataset["coordinateTransformations"]
@@ -111,10 +119,15 @@ def test_levels_lie_where_the_map_lies(inputs: tuple[Path, Path], finished: Path
 
 
 def test_level_0_is_never_read(inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, original = [], Target.read
-    monkeypatch.setattr(Target, "read", lambda self, box: read.append(self.level) or original(self, box))
+    read, original = set[str](), Target.read
+
+    def note(self: Target, box: Box) -> NDArray[Any]:
+        read.add(self.level)
+        return original(self, box)
+
+    monkeypatch.setattr(Target, "read", note)
     volseg.predict(inputs[0], tmp_path / "map.zarr", model=inputs[1], **OPTIONS)
-    assert set(read) == {"1", "2", "3"}
+    assert read == {"1", "2", "3"}
 
 
 def test_empty_blocks_have_no_shard_at_any_level_and_a_mark_at_each(finished: Path) -> None:

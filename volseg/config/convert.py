@@ -67,7 +67,7 @@ class ConvertConfig(FrozenModel):
     levels: int | None = Field(default=None, ge=0, le=MAX_LEVELS)
     """Number of coarser levels; None: until the coarsest has at most 512 voxels along each axis."""
     cluster: str | None = None
-    """None: local workers, or this process for a few blocks."""
+    """None: local workers, or this process for a small volume."""
     workers: int | None = Field(default=None, ge=1, le=4096)
     tls: str | None = None
     """Folder of `ca.pem`, `cert.pem` and `key.pem`, for a `tls://` address."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,14 +13,13 @@ from volseg.blocks import Box, parse_roi
 from volseg.cluster import check_cluster
 from volseg.conversion.place import target_place
 from volseg.conversion.plan import block_shape
-from volseg.conversion.source import SectionSource, SourceRef, open_source
+from volseg.conversion.source import SectionSource, SourceRef, open_source, source_notes
 from volseg.errors import ConfigError, TargetError
 from volseg.ops import Rescale
 from volseg.storage import (
+    Chunked,
     MissingChunks,
     ReadOptions,
-    UnpackedStack,
-    Volume,
     in_use,
     is_locked,
     journal_folder,
@@ -46,9 +46,8 @@ if TYPE_CHECKING:
 
 _HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf))(?::(?P<dataset>.+))?", re.IGNORECASE)
 _DATASET = "volumes/raw"
-_WITH_LEVELS = "ome-zarr"
-_SERIAL_BLOCKS = 4
-"""So few blocks are copied before local workers have started."""
+_SERIAL_BYTES = 1 << 28
+"""Voxels of so many bytes are copied before local workers have started."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,10 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
     options = _read_options(config, recorded)
     volume = open_source(config.source, options, config.scale_level)
     refuse_overlap("source", volume.location, target)
-    if config.missing_chunks is not None and not isinstance(volume, Volume):
-        raise ConfigError(f"--missing-chunks does not apply to {volume.location}, which is no Zarr; leave it out")
+    if config.missing_chunks is not None and not isinstance(volume, Chunked):
+        raise ConfigError(
+            f"--missing-chunks does not apply to {volume.location}, whose chunks have no names; leave it out"
+        )
     voxel_nm = config.voxel_size
     if voxel_nm is None and recorded is not None and recorded.source.voxel_size_given:
         voxel_nm = recorded.source.voxel_nm
@@ -137,10 +138,10 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
             target=target,
             overwrite=config.overwrite or replaces,
             missing_chunks=config.missing_chunks or (recorded.source.missing_chunks if recorded else None),
-            cluster=config.cluster or ("serial" if output.grid.count <= _SERIAL_BLOCKS else "local"),
+            cluster=config.cluster or _cluster(config, output),
             workers=config.workers,
             tls=config.tls,
-            notes=(*notes, *_source_notes(volume)),
+            notes=(*notes, *source_notes(volume)),
         ),
         recorded,
     )
@@ -261,7 +262,7 @@ def _output(
         target=target,
     )
     layout = FORMATS[name].layout(request)
-    if config.levels and not layout.levels and name != _WITH_LEVELS:
+    if config.levels and name != "ome-zarr":
         raise ConfigError(f"--levels {config.levels} does not apply to --format {name}; leave it out")
     item = max(np.dtype(dtype).itemsize, np.dtype(volume.dtype).itemsize)
     end = tuple(n + o for n, o in zip(roi.shape, layout.origin, strict=True))
@@ -286,10 +287,7 @@ def _output(
     return entry, (*scaled, *layout.notes)
 
 
-def _source_notes(volume: Readable) -> tuple[str, ...]:
-    if isinstance(volume, UnpackedStack):
-        return (
-            f"the sections of {volume.location} are too large to decode a slab of them at once, so each host decodes "
-            "all of them into a temporary file first",
-        )
-    return ()
+def _cluster(config: ConvertConfig, output: OutputEntry) -> str:
+    """The cluster if none is named."""
+    is_small = prod(output.shape) * np.dtype(output.dtype).itemsize <= _SERIAL_BYTES
+    return "serial" if is_small and config.workers is None else "local"

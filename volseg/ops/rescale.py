@@ -105,4 +105,5 @@ class Rescale:
 
 def _scaled(values: NDArray[Any], low: float, high: float, bounds: np.iinfo[Any]) -> NDArray[np.float64]:
     fractions = (values.astype(np.float64) - low) / (high - low)
-    return np.clip(np.rint(fractions * (bounds.max - bounds.min)) + bounds.min, bounds.min, bounds.max)
+    scaled: NDArray[np.float64] = np.rint(fractions * (bounds.max - bounds.min)) + bounds.min
+    return scaled.clip(bounds.min, bounds.max)

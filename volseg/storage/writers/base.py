@@ -10,7 +10,7 @@ from volseg.errors import ConfigError
 from volseg.storage.place import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -162,7 +162,7 @@ def refuse_type(name: str, dtype: str, supported: tuple[str, ...]) -> None:
         )
 
 
-def refuse_option(name: str, given: dict[str, object]) -> None:
+def refuse_option(name: str, given: Mapping[str, object]) -> None:
     """Refuse options that a format would ignore; each is given if it is neither None nor False.
 
     Raises:

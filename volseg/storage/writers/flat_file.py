@@ -40,7 +40,7 @@ class FlatFileWriter:
     dtype: np.dtype[Any]
 
     def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object]) -> Written:
-        content = memoryview(np.ascontiguousarray(voxels, self.dtype)).cast("B")
+        content = np.ascontiguousarray(voxels, self.dtype).data.cast("B")
         check()
         try:
             file = os.open(self.path, os.O_WRONLY)

@@ -32,6 +32,7 @@ class Hdf5Format:
         properties.set_layout(h5py.h5d.CONTIGUOUS)
         properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        properties.set_obj_track_times(False)  # the same record gives the same bytes
         links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
         links.set_create_intermediate_group(True)
         kind = h5py.h5t.py_create(np.dtype(output.dtype), logical=True)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from volseg.blocks import Box, Zyx
 
 
+_TEMPORARY = ".__lock"
+
+
 @dataclass(frozen=True)
 class TensorStoreWriter:
     """Writes whole chunks.
@@ -64,7 +67,9 @@ class TensorStoreWriter:
         return {file.parent for file in self._files(box)}
 
     def close(self) -> None:
-        """Do nothing: tensorstore deletes its temporary files."""
+        """Delete temporary files of processes that were killed."""
+        for file in self.path.rglob(f"*{_TEMPORARY}"):
+            file.unlink(missing_ok=True)
 
     def _part(self, box: Box) -> Any:
         z, y, x = box.slices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,7 @@ class WebknossosWriter:
         return {self._file(number).parent for number in self._numbers(box)}
 
     def close(self) -> None:
-        for partial in self._shards.folder.glob("*"):
-            partial.unlink(missing_ok=True) if partial.is_file() else None
+        shutil.rmtree(self._shards.folder, ignore_errors=True)
 
     def _numbers(self, box: Box) -> list[Zyx]:
         axes = [range(a // s, -(-b // s)) for a, b, s in zip(box.start, box.stop, self._shard, strict=True)]
