@@ -138,6 +138,7 @@ def test_a_server_that_does_not_answer_is_one_short_line() -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc"], ids=["none", "half"])
 def test_a_server_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    assert zarr_store._CONNECTION["read_timeout"] <= timedelta(minutes=1)
     monkeypatch.setitem(zarr_store._CONNECTION, "read_timeout", timedelta(seconds=0.3))
     monkeypatch.setitem(zarr_store._RETRY, "retry_timeout", timedelta(seconds=0.5))
     connections: list[socket.socket] = []
