@@ -174,5 +174,5 @@ def test_a_journal_names_its_run_and_another_record_beside_it_is_refused(tmp_pat
     run = read_record(target).digest
     assert journal_runs(target / "0" / ".volseg") == {run}
     (target / "zarr.json").write_bytes((other / "zarr.json").read_bytes())
-    with pytest.raises(RecordError, match=f"is that of another map: its journal is of the run {run}; put"):
+    with pytest.raises(RecordError, match=f"is that of another map, or its journal: that is of the run {run}, and"):
         read_record(target)

@@ -66,6 +66,7 @@ def resolve_run(
         options=spec.options,
         marks=source_marks(volume.location),
         translation_nm=spec.place.translation_nm,
+        place_without_unit=None if spec.place.is_nm else (spec.place.scale, spec.place.translation),
         voxel_size_given=spec.voxel_size_given,
         **census_fields(rule),
     )

@@ -18,7 +18,6 @@ from volseg.errors import TargetError
 from volseg.storage.create import create_target
 from volseg.storage.durable import sync_folder, write_synced
 from volseg.storage.metadata_file import read_metadata
-from volseg.storage.place import Place
 from volseg.storage.pyramid import Pyramid, pyramid_of, volume_names
 from volseg.storage.shards import NATIVE
 from volseg.storage.target import Target
@@ -39,12 +38,12 @@ class MetadataFault:
     Attributes:
         file: its path in the target.
         reason: what differs.
-        content: that it should have; None if the record does not tell.
+        content: that it should have.
     """
 
     file: str
     reason: str
-    content: bytes | None
+    content: bytes
 
 
 def expected_pyramid(path: Path, record: RunRecord) -> Pyramid:
@@ -69,10 +68,10 @@ def metadata_faults(path: Path, record: RunRecord) -> list[MetadataFault]:
         try:
             found = parse_object(read_metadata(path / file))
         except FileNotFoundError:
-            faults.append(MetadataFault(file, "is missing", _content(path, file, {}, fresh, record)))
+            faults.append(MetadataFault(file, "is missing", _content(path, file, {}, fresh)))
             continue
         except (OSError, ValueError) as error:
-            faults.append(MetadataFault(file, f"cannot be read: {error}", _content(path, file, {}, fresh, record)))
+            faults.append(MetadataFault(file, f"cannot be read: {error}", _content(path, file, {}, fresh)))
             continue
         if _is_array(file):
             differing = _array_differences(found, expected)
@@ -80,7 +79,7 @@ def metadata_faults(path: Path, record: RunRecord) -> list[MetadataFault]:
             differing = _group_differences((path / file).parent, found, expected, record)
         if differing:
             reason = f"other {', '.join(differing)} than its run"
-            faults.append(MetadataFault(file, reason, _content(path, file, found, fresh, record)))
+            faults.append(MetadataFault(file, reason, _content(path, file, found, fresh)))
     return faults
 
 
@@ -88,12 +87,10 @@ def restore_metadata(path: Path, fault: MetadataFault) -> None:
     """Put a file of a target's metadata back, whole and synced.
 
     Raises:
-        TargetError: the record does not tell its content, or it cannot be written.
+        TargetError: it cannot be written.
     """
     file = path / fault.file
     partial = file.with_suffix(f".{os.getpid()}.partial")
-    if fault.content is None:
-        raise TargetError(f"{file} {fault.reason}, and the run record does not tell its place; restore it from a copy")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
@@ -114,7 +111,7 @@ def _fresh_files(record: RunRecord) -> dict[str, bytes]:
     """Metadata files of a new target of a run, by their path in it; the arrays come first."""
     with TemporaryDirectory(prefix="volseg-") as folder:
         path = Path(folder) / "target.zarr"
-        create_target(path, record, Place.of_nm(record.source.voxel_nm, record.source.translation_nm))
+        create_target(path, record, record.place)
         files = [file for file in sorted(path.rglob("zarr.json")) if ".volseg" not in file.parts]
         return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
@@ -154,8 +151,7 @@ def _group_differences(
     differing = [name for name in ("zarr_format", "node_type") if _differs(name, found, expected)]
     try:
         own = [str(level) for level in range(len(record.settings.levels) + 1)]
-        placed = record.source.voxel_nm is not None
-        theirs, ours = (_image(document, own, placed=placed) for document in (found, expected))
+        theirs, ours = (_image(document, own) for document in (found, expected))
         levels = found["attributes"]["ome"]["multiscales"][0]["datasets"]
         lost = [level for level in levels if not _is_level(group, level, own)]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
@@ -184,13 +180,12 @@ def _is_level(group: Path, level: Mapping[str, Any], own: Sequence[str]) -> bool
     )
 
 
-def _image(document: Mapping[str, Any], own: Sequence[str], *, placed: bool) -> dict[str, Any]:
+def _image(document: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
     """The parts of an OME-Zarr 0.5 group that a run decides.
 
     Args:
         document: of the group.
         own: names of the run's levels.
-        placed: whether the record states the place, which otherwise is the source's, in an unknown unit.
     """
     ome = document["attributes"]["ome"]
     multiscale = ome["multiscales"][0]
@@ -198,7 +193,7 @@ def _image(document: Mapping[str, Any], own: Sequence[str], *, placed: bool) -> 
     if len(levels) != len(own):
         raise ValueError("levels of the run are not listed, or twice")
     places = [level.get("coordinateTransformations") for level in levels]
-    place = (places, multiscale.get("coordinateTransformations")) if placed else None
+    place = (places, multiscale.get("coordinateTransformations"))
     channels = (ome.get("omero") or {}).get("channels") or []
     return {
         "version": ome.get("version"),
@@ -209,12 +204,10 @@ def _image(document: Mapping[str, Any], own: Sequence[str], *, placed: bool) -> 
     }
 
 
-def _content(path: Path, file: str, found: Mapping[str, Any], fresh: bytes, record: RunRecord) -> bytes | None:
+def _content(path: Path, file: str, found: Mapping[str, Any], fresh: bytes) -> bytes:
     """What a file should hold: as in a new target, with what others added to a group."""
     if _is_array(file):
         return fresh
-    if record.source.voxel_nm is None:
-        return None
     document, old = json.loads(fresh), found.get("attributes")
     old = old if isinstance(old, dict) else {}
     theirs = old["ome"] if isinstance(old.get("ome"), dict) else {}

@@ -53,6 +53,8 @@ class SourceEntry(FrozenModel):
     """Grey values other than 0 that fill whole tiles of 64 x 64 and count as no tissue."""
     translation_nm: ZyxFloat | None = None
     """Translation (z, y, x) of the first voxel in nanometres; None if the voxel size is not known."""
+    place_without_unit: tuple[ZyxFloat, ZyxFloat] | None = None
+    """Voxel size and translation in the source's own unit, if that is not known; None for 1 and 0."""
     voxel_size_given: bool = False
     """Whether the user stated the voxel size."""
     chunks: int = 0

@@ -14,6 +14,7 @@ from volseg.config.base import FrozenModel
 from volseg.errors import TargetError
 from volseg.storage.journal import journal_runs
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.place import Place
 from volseg.storage.record_entries import MaskEntry, ModelEntry, Settings, SourceEntry
 from volseg.text import parse_object
 
@@ -77,6 +78,14 @@ class RunRecord(FrozenModel):
         """Blocks of coarser levels, without those that are made of blocks outside the mask only."""
         return self.mask.coarser_blocks if self.mask else self.pyramid.count - self.grid.count
 
+    @property
+    def place(self) -> Place:
+        """Voxel size and translation of the source, which the target gets."""
+        source = self.source
+        if source.voxel_nm is None and source.place_without_unit is not None:
+            return Place(*source.place_without_unit)
+        return Place.of_nm(source.voxel_nm, source.translation_nm)
+
     def form(self, level: int = 0) -> dict[str, Any]:
         """Shape, type, shards and chunks of the array of a level, with a channel axis for several classes."""
         settings, classes = self.settings, len(self.settings.classes)
@@ -131,11 +140,14 @@ def read_record(path: Path) -> RunRecord:
         TargetError: another version of volseg wrote it.
     """
     record = _parse_record(path)
-    others = journal_runs(path / "0" / ".volseg") - {record.digest}
+    runs = journal_runs(path / "0" / ".volseg")
+    others = runs - {record.digest}
     if others and record.format == FORMAT:  # the digest of a record depends on its format
+        journal = "has marks" if len(others) < len(runs) else "is"
         raise RecordError(
-            f"the run record in {path} is that of another map: its journal is of the run {others.pop()}; put the "
-            "map's own zarr.json back, or start again with --overwrite"
+            f"the run record in {path} is that of another map, or its journal: that {journal} of the run "
+            f"{min(others)}, and the record is {record.digest}; put the map's own zarr.json or journal back, or start "
+            "again with --overwrite"
         )
     return record
 

@@ -269,7 +269,7 @@ def read_volume(path: Path | str) -> NDArray[Any]:
 def create_target_like(target: Path, first: Path) -> None:
     """Create an empty target with the run record of another."""
     record = read_record(first)
-    create_target(target, record, Place.of_nm(record.source.voxel_nm, record.source.translation_nm))
+    create_target(target, record, record.place)
 
 
 def whole_pass_bytes(model_file: Path, raw_path: Path) -> NDArray[np.uint8]:

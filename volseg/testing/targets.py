@@ -17,7 +17,6 @@ from volseg.storage import (
     Mark,
     MaskEntry,
     ModelEntry,
-    Place,
     RunRecord,
     Settings,
     SourceEntry,
@@ -104,7 +103,7 @@ def make_target(
         unmarked: blocks that are neither written nor marked; nor are those of coarser levels that are made of them.
         segments: of the journal, as of so many starts.
     """
-    create_target(path, record, Place.of_nm(record.source.voxel_nm, record.source.translation_nm))
+    create_target(path, record, record.place)
     pyramid = open_pyramid(path, record)
     folder, finest = pyramid.finest[0].journal, record.grid.count
     numbers = [number for number in record.grid.numbers() if number not in unmarked]
