@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STOPPED = """
-import os, signal, sys
+import os, signal, sys, time
 from volseg.conversion import run as conversion
 
 def stopped(folder, path, *rest):
     (folder / path.name).mkdir()
     os.kill(os.getpid(), signal.{name})
-    signal.pause()
+    while True:
+        time.sleep(0.01)
 
 conversion.begin = stopped
 from volseg.cli.main import run

@@ -94,9 +94,7 @@ def test_a_missing_extra_is_refused_with_the_line_that_installs_it(here: Path, m
     make(here / "raw.zarr")
     monkeypatch.setattr("volseg.storage.writers.base.find_spec", lambda name: None)
     for name in ("v.n5", "v.precomputed"):
-        with pytest.raises(
-            ConfigError, match=r"needs tensorstore; install it with: pip install 'volseg\[tensorstore\]'"
-        ):
+        with pytest.raises(ConfigError, match=r"needs tensorstore; install it with: pip install 'volseg\[formats\]'"):
             volseg.convert("raw.zarr", name)
 
 

@@ -219,12 +219,11 @@ def test_a_kill_between_the_exchange_and_the_end_leaves_the_new_volume(raw: Path
         publish(*arguments, **options)
         interrupt()
 
-    monkeypatch.setattr(module, "publish", killed)
-    monkeypatch.setattr(module, "_is_begun", lambda *_: True)
-    with pytest.raises(KeyboardInterrupt):
-        volseg.convert("raw.zarr", "v.zarr", overwrite=True, **ZARR)
-    monkeypatch.undo()
-    monkeypatch.chdir(here)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "publish", killed)
+        patch.setattr(module, "_is_begun", lambda *_: True)
+        with pytest.raises(KeyboardInterrupt):
+            volseg.convert("raw.zarr", "v.zarr", overwrite=True, **ZARR)
     assert unfinished(here / "v.zarr") is None
     assert volseg.convert("raw.zarr", "v.zarr", resume=True).done == 0
     assert (np.asarray(open_target(here / "v.zarr")._array[:]) == 9).all()

@@ -22,7 +22,7 @@ STEPS = {
     "resolve_run": "volseg.prediction.run",
     "sync_tree": "volseg.storage.publish",
     "_publish": "volseg.storage.publish",
-    "open_target": "volseg.storage.target",
+    "open_target": "volseg.storage.create",
     "_take_over": "volseg.prediction.run",
     "compute_block": "volseg.prediction.run",
     "_replace": "volseg.storage.publish",

@@ -115,7 +115,11 @@ def here(tmp_path: Path, small_model: Path) -> Path:
 
 PREDICT: list[tuple[list[str], int, str]] = [
     (["none.zarr", "out.zarr"], 1, "source .*none.zarr does not exist; check the path"),
-    (["folder", "out.zarr"], 1, "folder is not a Zarr, and holds no .tif, .tiff, .png or .jpg section; check the path"),
+    (
+        ["folder", "out.zarr"],
+        1,
+        "folder is not a Zarr, and holds no .tif, .* or .bmp section; check the path",
+    ),
     (["stack.tif", "out.zarr", "--missing", "blank"], 2, "--missing does not apply to stack.tif"),
     (["note.txt", "out.zarr"], 1, "note.txt is neither a Zarr, an HDF5 file .* nor a folder"),
     (["flat.zarr", "out.zarr"], 1, r"shape \(64, 64\), which is not one volume of axes \(z, y, x\)"),

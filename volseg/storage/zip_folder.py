@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 import zipfile
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ class ZipFolder(ZipStore):
             self._sync_open()
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             raise SourceError(f"{path} cannot be read as a zip file: {error}; copy it again") from error
+        weakref.finalize(self, self._zf.close)
 
     @cached_property
     def keys(self) -> frozenset[str]:
