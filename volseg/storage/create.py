@@ -13,7 +13,7 @@ from volseg.storage.journal import journal_folder, lock_journal
 from volseg.storage.ome_zarr import image_attributes
 from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.publish import staged
-from volseg.storage.target import open_target
+from volseg.storage.target import Target, open_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from volseg.blocks import Level, Zyx
     from volseg.storage.place import Place
     from volseg.storage.run_record import RunRecord
-    from volseg.storage.target import Target
 
 
 def create_volume(  # noqa: PLR0913 - properties of a volume
@@ -62,7 +61,7 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
         path.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.open_group(path, mode="w-", zarr_format=3)
         arrays = [(shape, shard or chunk, chunk), *((level.shape, level.shard, level.chunk) for level in levels)]
-        for number, (voxels, unit, inner) in enumerate(arrays):
+        created = [
             group.create_array(
                 str(number),
                 shape=((len(channels),) if channels else ()) + voxels,
@@ -73,12 +72,16 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
                 # Readers that know no shards often know no codec of checksums either.
                 compressors=[ZstdCodec(level=3), Crc32cCodec()] if shard else [ZstdCodec(level=3, checksum=True)],
                 dimension_names=(("c",) if channels else ()) + ("z", "y", "x"),
+                # Otherwise an all-zero block would look like a lost one.
+                config={"write_empty_chunks": True},
             )
+            for number, (voxels, unit, inner) in enumerate(arrays)
+        ]
         scales = [level.scale for level in levels]
         group.attrs["ome"] = image_attributes(name or path.name.removesuffix(".zarr"), place, channels, scales)
     except OSError as error:
         raise TargetError(f"cannot create {path}: {error.strerror or error}; choose a writable folder") from error
-    return open_target(path)
+    return Target(path, created[0])
 
 
 @contextmanager
