@@ -119,7 +119,8 @@ def survey(path: Path, record: RunRecord, *, running: bool) -> Survey:
     if found.done:
         _check_tables(journal, record, found)
     if found.table.damaged or found.done > found.planned:
-        kind = found.warnings if found.done == found.planned else found.damaged
+        # Of a run that is left off, blocks without a mark are for --resume, and damaged marks say nothing more.
+        kind = found.damaged if found.lost_marks or found.done > found.planned else found.warnings
         reason = f"{found.done} blocks are marked, of {found.planned}" if found.done > found.planned else ""
         kind.note("journal", Fault("0/.volseg", reason), count=max(found.table.damaged, 1))
     tree = check_tree(path, record, running=running)
