@@ -80,13 +80,18 @@ def assert_levels(group: Path, factors: tuple[tuple[int, int, int], ...]) -> Non
     "options",
     [
         {},
-        {"shard": (2, 8, 16)},
-        {"block": (1, 48, 16), "shard": (1, 16, 16)},
         {"roi": "0:2,20:79,33:80"},
-        {"uncertainty": True, "orientations": "flips"},
-        {"levels": 1},
-        {"levels": 0},
-        {"cluster": "local", "workers": 2},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (
+                {"shard": (2, 8, 16)},
+                {"block": (1, 48, 16), "shard": (1, 16, 16)},
+                {"uncertainty": True, "orientations": "flips"},
+                {"levels": 1},
+                {"levels": 0},
+                {"cluster": "local", "workers": 2},
+            )
+        ),
     ],
     ids=str,
 )
@@ -138,7 +143,7 @@ def test_empty_blocks_have_no_shard_at_any_level_and_a_mark_at_each(finished: Pa
     assert not (finished / "2" / "c" / "0" / "0" / "0").exists()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 9))])
 def test_a_run_that_is_killed_and_resumed_gives_equal_bytes(
     inputs: tuple[Path, Path], finished: Path, tmp_path: Path, seed: int
 ) -> None:
@@ -183,7 +188,7 @@ def test_a_failed_block_keeps_those_above_it_from_being_made(
     assert contents(target) == contents(finished)
 
 
-@pytest.mark.parametrize("level", [0, 1, 2, 4])
+@pytest.mark.parametrize("level", [1, 2, *(pytest.param(level, marks=pytest.mark.slow) for level in (0, 4))])
 def test_a_lost_or_damaged_shard_of_any_level_is_found_and_made_again(
     inputs: tuple[Path, Path], finished: Path, tmp_path: Path, level: int
 ) -> None:
