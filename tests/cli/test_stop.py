@@ -159,3 +159,23 @@ cli.run()
 def test_a_signal_while_python_ends_changes_nothing(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", LATE.format(name=name)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")
+
+
+IN_EXEC = """
+import os, signal
+from volseg.cli import main as cli
+
+def main(prog_name):
+    try:
+        exec("os.kill(os.getpid(), signal.SIGINT)\\nwhile True: pass")
+    except KeyboardInterrupt:
+        print("caught")
+
+cli.main = main
+cli.run()
+"""
+
+
+def test_a_signal_in_code_that_python_makes_is_caught_like_others() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_EXEC], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "caught\n", "")

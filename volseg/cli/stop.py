@@ -8,6 +8,14 @@ import signal
 from volseg.system import STOP_SIGNALS
 
 
+class Interrupted(KeyboardInterrupt):
+    """A stop signal.
+
+    Of a plain KeyboardInterrupt that passes through `exec` of a text, as in the making of a dataclass, Python remembers
+    that it was not caught there, and kills itself with SIGINT at its end.
+    """
+
+
 def interrupt_once() -> None:
     """Let the first stop signal raise KeyboardInterrupt, and ignore later ones, and those ignored before (nohup)."""
     atexit.register(_ignore_to_the_end)
@@ -34,4 +42,4 @@ def _ignore(number: int, frame: object) -> None:
 
 def _interrupt(number: int, frame: object) -> None:
     ignore_stops()
-    raise KeyboardInterrupt
+    raise Interrupted
