@@ -7,7 +7,7 @@ specification -> cluster -> run record (every `auto` resolved on the workers) ->
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -107,8 +107,7 @@ def execute(
             _save_halo_curves(spec, record, progress)
         else:
             owned.enter_context(lock_journal(journal_folder(spec.target)))
-        for target in _take_over(spec, record).targets:
-            owned.callback(target.remove_partials)
+        owned.callback(_remove_partials, _take_over(spec, record), spec, record)
         return _run(spec, record, constants, rule, executor, progress, _Order(order if again is None else again, again))
 
 
@@ -140,6 +139,14 @@ def _take_over(spec: RunSpec, record: RunRecord) -> Pyramid:
         refuse_edited_metadata(target, record)
         target.remove_partials()
     return pyramid
+
+
+def _remove_partials(pyramid: Pyramid, spec: RunSpec, record: RunRecord) -> None:
+    """Delete half-written shards at the end, unless the target is another run's by then."""
+    with suppress(TargetError):
+        if read_record(spec.target).digest == record.digest:
+            for target in pyramid.targets:
+                target.remove_partials()
 
 
 def _done_before(
