@@ -41,7 +41,7 @@ def make_map(path: Path, levels: tuple[Zyx, ...]) -> Path:
     create_target(path, run, Place.of_nm(VOXEL_NM))
     pyramid, tissue = open_pyramid(path, run), blobs(BLOCK)
     for number in range(pyramid.grid.count):
-        targets, box = pyramid.of(number)
+        targets, box = pyramid.targets_of(number)
         if number < run.grid.count:
             voxels = [np.roll(tissue, 97 * number, axis=number % 3)[None, :, : box.shape[1], : box.shape[2]]]
         else:

@@ -19,29 +19,15 @@ from volseg.storage import Place, open_target
 from volseg.storage.create import create_volume
 from volseg.storage.lock import locked
 from volseg.storage.unfinished import unfinished, work_folder
-from volseg.testing.doubles import NoteRecorder
+from volseg.testing.doubles import ActAfter, NoteRecorder
 from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 SHAPE, SHARD = (24, 40, 40), (8, 32, 32)
 ZARR = OPTIONS["ome-zarr"]
 BLOCKS = 12
-
-
-class Stop(NoteRecorder):
-    """Does something once so many blocks are done."""
-
-    def __init__(self, blocks: int, action: Callable[[], object]) -> None:
-        super().__init__()
-        self.left, self.action = blocks, action
-
-    def advance(self, voxels: int, busy: float | None = None) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.action()
 
 
 def interrupt() -> None:
@@ -66,7 +52,7 @@ def raw(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def stopped(target: str, blocks: int, **options: Any) -> None:
     """Stop a conversion when so many blocks are done."""
     with pytest.raises(KeyboardInterrupt):
-        volseg.convert("raw.zarr", target, progress=Stop(blocks, interrupt), cluster="serial", **options)
+        volseg.convert("raw.zarr", target, progress=ActAfter(blocks, interrupt), cluster="serial", **options)
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -78,7 +64,7 @@ def test_a_resumed_conversion_gives_the_bytes_of_one_never_stopped(raw: Path, ki
     assert not (here / name).exists()
     if total > 4:
         with pytest.raises(KeyboardInterrupt):
-            volseg.convert("raw.zarr", name, resume=True, progress=Stop(2, interrupt), cluster="serial")
+            volseg.convert("raw.zarr", name, resume=True, progress=ActAfter(2, interrupt), cluster="serial")
     done = volseg.convert("raw.zarr", name, resume=True, cluster="serial")
     assert (done.complete, done.already_done + done.done) == (True, total)
     assert done.already_done >= 1
@@ -181,7 +167,7 @@ def test_of_two_conversions_to_one_path_the_second_is_refused(raw: Path) -> None
                 volseg.convert("raw.zarr", "v.zarr", **options)
             refused.append(str(error.value))
 
-    assert volseg.convert("raw.zarr", "v.zarr", progress=Stop(2, second), cluster="serial", **ZARR).complete
+    assert volseg.convert("raw.zarr", "v.zarr", progress=ActAfter(2, second), cluster="serial", **ZARR).complete
     assert len(refused) == 3
 
 
@@ -232,10 +218,9 @@ def test_a_kill_between_the_exchange_and_the_end_leaves_the_new_volume(raw: Path
 
 def test_a_target_that_is_taken_away_ends_the_run(raw: Path) -> None:
     folder = work_folder(raw.parent / "v.zarr")
+    progress = ActAfter(2, lambda: (folder / "record.json").unlink())
     with pytest.raises(TargetLostError, match="was ended or replaced"):
-        volseg.convert(
-            "raw.zarr", "v.zarr", progress=Stop(2, lambda: (folder / "record.json").unlink()), cluster="serial", **ZARR
-        )
+        volseg.convert("raw.zarr", "v.zarr", progress=progress, cluster="serial", **ZARR)
 
 
 def test_a_chunk_that_goes_missing_is_a_fault_and_one_that_was_missing_is_not(raw: Path) -> None:
@@ -246,7 +231,7 @@ def test_a_chunk_that_goes_missing_is_a_fault_and_one_that_was_missing_is_not(ra
     done = volseg.convert("raw.zarr", "v.zarr", progress=notes, **ZARR)
     assert (done.complete, done.chunks, done.chunks_absent) == (True, BLOCKS, 1)
     assert "lacks 1 of 12 chunks" in notes.lines[0]
-    lost = Stop(2, (raw / "0/c/2/0/0").unlink)
+    lost = ActAfter(2, (raw / "0/c/2/0/0").unlink)
     partly = volseg.convert("raw.zarr", "w.zarr", progress=lost, cluster="serial", **ZARR)
     assert (partly.complete, len(partly.failed)) == (False, 1)
     assert "was there at the start and is gone" in next(iter(partly.failed.values()))

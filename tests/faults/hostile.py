@@ -18,8 +18,8 @@ import volseg
 from tests.laws.fuzzing import damaged, make_targets, replace_value
 from volseg.cli.main import main
 from volseg.models.model import load_model_file
+from volseg.storage.checked_record import checksum
 from volseg.storage.marks import RECORD_BYTES
-from volseg.storage.run_record import _checksum
 from volseg.testing.factories import blobs, make_model, make_volume
 from volseg.testing.targets import make_target, noise_record
 
@@ -210,7 +210,7 @@ def damaged_state(file: Path, content: bytes, rng: random.Random) -> bytes:
         record = document["attributes"].get("volseg")
         replace_value(record if record is not None and rng.random() < 0.8 else document, rng)
         if isinstance(record, dict) and isinstance(document.get("attributes"), dict):
-            record["checksum"] = _checksum({key: value for key, value in record.items() if key != "checksum"})
+            record["checksum"] = checksum({key: value for key, value in record.items() if key != "checksum"})
         return json.dumps(document).encode()
     if file.suffix == ".jsonl":
         lines = [json.loads(line) for line in content.splitlines()]

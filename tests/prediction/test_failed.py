@@ -18,7 +18,7 @@ from volseg.prediction.run import execute
 from volseg.prediction.status import run_status
 from volseg.storage import FailedBlock, FailureLog, read_failures
 from volseg.storage.lock import locked
-from volseg.testing.doubles import NoteRecorder
+from volseg.testing.doubles import ActAfter, NoteRecorder
 from volseg.testing.factories import make_model, make_volume
 
 if TYPE_CHECKING:
@@ -29,19 +29,6 @@ if TYPE_CHECKING:
     from volseg.prediction.summary import Summary
 
 SHAPE = (8, 32, 32)
-
-
-class At(NoteRecorder):
-    """Does something once so many blocks are done."""
-
-    def __init__(self, blocks: int, action: Callable[[], object]) -> None:
-        super().__init__()
-        self.left, self.action = blocks, action
-
-    def advance(self, voxels: int, busy: float | None = None) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.action()
 
 
 @pytest.fixture(autouse=True)
@@ -60,28 +47,28 @@ def run(progress: NoteRecorder | None = None, **options: Any) -> Summary:
 
 def test_a_target_that_vanishes_ends_the_run_in_one_line(folder: Path) -> None:
     with pytest.raises(TargetLostError, match=r"out\.zarr is gone"):
-        run(At(3, lambda: shutil.rmtree(folder / "out.zarr")))
+        run(ActAfter(3, lambda: shutil.rmtree(folder / "out.zarr")))
     assert not (folder / "out.zarr").exists()
 
 
 def test_a_target_that_vanishes_after_the_last_block_is_no_success(folder: Path) -> None:
     with pytest.raises(TargetLostError, match=r"out\.zarr is gone"):
-        run(At(8, lambda: shutil.rmtree(folder / "out.zarr")))
+        run(ActAfter(8, lambda: shutil.rmtree(folder / "out.zarr")))
 
 
 def test_a_target_that_another_run_replaces_ends_the_run(folder: Path) -> None:
     def replace() -> None:
         (folder / "out.zarr").rename(folder / "old.zarr")
-        run(At(0, int), max_failed=0)
+        run(ActAfter(0, int), max_failed=0)
 
     with pytest.raises(TargetLostError, match=r"out\.zarr was replaced by another run"):
-        run(At(3, replace))
+        run(ActAfter(3, replace))
     assert run_status(folder / "out.zarr").state == "complete"
 
 
 def test_a_source_that_vanishes_ends_the_run_and_resume_goes_on(folder: Path) -> None:
     with pytest.raises(SourceLostError, match=r"raw\.zarr/0 is gone"):
-        run(At(3, lambda: (folder / "raw.zarr").rename(folder / "elsewhere")))
+        run(ActAfter(3, lambda: (folder / "raw.zarr").rename(folder / "elsewhere")))
     assert run_status(folder / "out.zarr").done == 3
     (folder / "elsewhere").rename(folder / "raw.zarr")
     assert run(resume=True).done == 5
@@ -130,7 +117,7 @@ def test_a_run_that_exceeds_its_budget_ends(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_status_says_whether_a_run_goes_on(folder: Path) -> None:
     states: list[str] = []
-    run(At(3, lambda: states.append(run_status(folder / "out.zarr").state)))
+    run(ActAfter(3, lambda: states.append(run_status(folder / "out.zarr").state)))
     assert [*states, run_status(folder / "out.zarr").state] == ["running", "complete"]
     with locked(folder / "out.zarr" / "0" / ".volseg" / "lock", "held"):
         assert run_status(folder / "out.zarr").state == "running"

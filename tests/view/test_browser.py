@@ -272,7 +272,7 @@ def test_a_marker_lies_at_the_same_nanometres_on_all_levels(page, tmp_path):
     create_target(path, run, Place.of_nm(VOXEL_NM, START_NM))
     pyramid = open_pyramid(path, run)
     for number in range(pyramid.grid.count):
-        targets, box = pyramid.of(number)
+        targets, box = pyramid.targets_of(number)
         finest = number < run.grid.count
         VolumeSink(targets).write(box, [voxels[None, *box.slices]] if finest else pyramid.downsample(number))
     fetched = set()

@@ -27,7 +27,7 @@ CONNECT_SECONDS = 5
 WORKER_SECONDS = 10
 """A joined scheduler may be without workers for so long: in a batch job they start beside the driver."""
 _START_SECONDS = 120
-_REPLENISH_SECONDS = 15.0
+_RESTART_LOST_SECONDS = 15.0
 _LOGGERS = ("distributed", "tornado", "asyncio")
 """Of Dask: what a run has to say of lost workers and schedulers, it says itself, in one line."""
 _SILENT = logging.CRITICAL + 1
@@ -96,12 +96,12 @@ def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskEx
             )
             cluster = stack.enter_context(started)
             client = stack.enter_context(Client(cluster, timeout=60))
-        replenish = _Replenish(cluster, count)
-        _wait_for_workers(client, count, replenish)
-        yield _executor(client, "the local cluster", is_local=True, replenish=replenish)
+        restart_lost = _LostWorkers(cluster, count)
+        _wait_for_workers(client, count, restart_lost)
+        yield _executor(client, "the local cluster", is_local=True, restart_lost=restart_lost)
 
 
-class _Replenish:
+class _LostWorkers:
     """Starts the workers of a local cluster anew whose nannies have given up.
 
     A nanny does if its worker dies while it starts; Dask then holds the place for a worker that never comes.
@@ -114,7 +114,7 @@ class _Replenish:
         """Look for such nannies if workers are missing, at most every few seconds."""
         if present >= self._count:
             self._last = time.monotonic()
-        elif time.monotonic() - self._last > _REPLENISH_SECONDS:
+        elif time.monotonic() - self._last > _RESTART_LOST_SECONDS:
             self._last = time.monotonic()
             self._cluster.sync(self._renew)
 
@@ -125,7 +125,7 @@ class _Replenish:
         self._cluster.scale(self._count)
 
 
-def _wait_for_workers(client: Client, count: int, replenish: _Replenish) -> None:
+def _wait_for_workers(client: Client, count: int, restart_lost: _LostWorkers) -> None:
     """Wait until the workers of a local cluster have started.
 
     Raises:
@@ -134,9 +134,9 @@ def _wait_for_workers(client: Client, count: int, replenish: _Replenish) -> None
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         with contextlib.suppress(TimeoutError):
-            client.wait_for_workers(count, timeout=_REPLENISH_SECONDS)
+            client.wait_for_workers(count, timeout=_RESTART_LOST_SECONDS)
             return
-        replenish(len(client.scheduler_info(n_workers=-1)["workers"]))
+        restart_lost(len(client.scheduler_info(n_workers=-1)["workers"]))
     raise ClusterError(
         f"{count} local worker processes did not start within {_START_SECONDS} s; give fewer --workers, or "
         "--cluster serial"

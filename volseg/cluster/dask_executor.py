@@ -40,7 +40,7 @@ class DaskExecutor:
         where: str,
         *,
         is_local: bool = False,
-        replenish: Callable[[int], object] = lambda present: None,
+        restart_lost: Callable[[int], object] = lambda present: None,
     ) -> None:
         """Look up the workers.
 
@@ -48,12 +48,12 @@ class DaskExecutor:
             client: the connection to the scheduler; closed by its owner.
             where: name for messages.
             is_local: whether the workers are processes of this one's control group.
-            replenish: starts workers that are gone for good; called with the number of those that are there.
+            restart_lost: starts workers again that are lost; called with the number of connected ones.
         """
         self.client = client
         self.where = where
         self._kills = out_of_memory_kills() if is_local else None
-        self._replenish = replenish
+        self._restart_lost = restart_lost
         self._slots: dict[str, int] = {}
         self._names: dict[str, str] = {}
         self._left_out: set[str] = set()
@@ -91,7 +91,7 @@ class DaskExecutor:
     def _query(self) -> dict[str, int]:
         """Slots of each worker that has some, without those that are left out as long as there are others."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        self._replenish(len(workers))
+        self._restart_lost(len(workers))
         self._names = {address: str(worker.get("name", address)) for address, worker in workers.items()}
         slots = {address: int(worker["resources"].get(SLOT, 0)) for address, worker in workers.items()}
         slots = {address: count for address, count in slots.items() if count}

@@ -85,11 +85,11 @@ class BlockOrder:
             self._queue(parent)
 
     def given_up(self, number: int) -> None:
-        """A block has failed for good; none above it is made."""
+        """A block has failed permanently; no block of a coarser level that needs it is made."""
         self._sent.discard(number)
         self._outdated.discard(number)
 
-    def tells(self, on_done: Callable[[BlockReport, int, str], None]) -> Callable[[BlockReport, int, str], None]:
+    def tracking(self, on_done: Callable[[BlockReport, int, str], None]) -> Callable[[BlockReport, int, str], None]:
         """`on_done` of `run_blocks`, which then tells this order."""
 
         def call(report: BlockReport, attempt: int, worker: str) -> None:
@@ -98,7 +98,7 @@ class BlockOrder:
 
         return call
 
-    def tells_failures(
+    def tracking_failures(
         self, on_failed: Callable[[BlockTask, Attempt, bool], None]
     ) -> Callable[[BlockTask, Attempt, bool], None]:
         """`on_failed` of `run_blocks`, which then tells this order."""

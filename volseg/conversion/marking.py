@@ -105,12 +105,13 @@ class DoneBefore:
         numbers: list[int] = np.flatnonzero(~self._done).tolist()
         return numbers
 
-    def look(self, writer: Writer, progress: Progress) -> Iterator[int]:
+    def find_lost(self, writer: Writer, progress: Progress, planned: int) -> Iterator[int]:
         """Yield the blocks whose files are lost or have another size: the end of the plan.
 
         Args:
             writer: of the volume.
             progress: receives a note of them.
+            planned: blocks that the plan holds without them.
 
         Raises:
             TargetError: a file cannot be looked for.
@@ -125,7 +126,7 @@ class DoneBefore:
         if lost:
             blocks = "1 block that was" if len(lost) == 1 else f"{len(lost)} blocks that were"
             progress.note(f"{blocks} done lost files, or they changed in size; copying them again")
-            progress.begin(len(self.others) + len(lost))
+            progress.begin(planned + len(lost))
         for number in lost:
             self.coarser.discard(number)
         self.lost = [number for number in lost if number < self._grid.count]

@@ -166,17 +166,18 @@ def _run(
         with Journal(folder, run=record.digest, is_locked=True) as journal:
             before = DoneBefore(folder, pyramid, accepts_missing=rule.explains)
             marking = MarkWriter(journal, writer, grid, before.lacking)
-            progress.begin(len(before.others) + pyramid.count - grid.count - len(before.coarser))
-            finest = chain(before.others, before.look(writer, progress))
+            planned = len(before.others) + pyramid.count - grid.count - len(before.coarser)
+            progress.begin(planned)
+            finest = chain(before.others, before.find_lost(writer, progress, planned))
             order = BlockOrder(finest, pyramid, BlockSet(before.numbers), before.coarser)
             started = time.perf_counter()
             outcome = run_blocks(
                 executor,
                 order,
                 partial(convert_block, reference=reference),
-                order.tells(marking),
+                order.tracking(marking),
                 progress,
-                on_failed=order.tells_failures(partial(_watch, spec, record.digest, FailureLog(folder))),
+                on_failed=order.tracking_failures(partial(_watch, spec, record.digest, FailureLog(folder))),
                 policy=FailurePolicy(max_failed=max(MIN_FAILED, grid.count // 100)),
             )
             seconds = time.perf_counter() - started

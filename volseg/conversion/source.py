@@ -14,8 +14,8 @@ from volseg.storage import GREY, LABELS, UnpackedStack, open_readable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from volseg.blocks import Box, Zyx, ZyxFloat
-    from volseg.storage import Place, Readable
+    from volseg.blocks import Box, Zyx
+    from volseg.storage import Readable
     from volseg.storage.axes import ReadOptions
 
 TYPES = tuple(dict.fromkeys((*GREY, *LABELS)))
@@ -24,50 +24,8 @@ _MAX_SLAB_BYTES = 1 << 28
 _SLAB = 16
 
 
-@dataclass(frozen=True)
-class SectionSource:
-    """A stack of which each box decodes whole sections.
-
-    Attributes:
-        stack: whose sections are read; its decoded copy is not made.
-    """
-
-    stack: UnpackedStack
-
-    @property
-    def location(self) -> str:
-        """Absolute path."""
-        return self.stack.location
-
-    @property
-    def shape(self) -> Zyx:
-        """Sections, rows, columns."""
-        return self.stack.shape
-
-    @property
-    def dtype(self) -> str:
-        """The type of a voxel."""
-        return self.stack.dtype
-
-    @property
-    def place(self) -> Place:
-        """Voxel size and translation."""
-        return self.stack.place
-
-    @property
-    def voxel_nm(self) -> ZyxFloat | None:
-        """Voxel size (z, y, x) in nanometres; None if not known."""
-        return self.stack.voxel_nm
-
-    @property
-    def translation_nm(self) -> ZyxFloat | None:
-        """Translation (z, y, x) of the first voxel in nanometres; None if not known."""
-        return self.stack.translation_nm
-
-    @property
-    def chunk(self) -> Zyx:
-        """A section."""
-        return self.stack.chunk
+class SectionSource(UnpackedStack):
+    """A stack of which each box decodes whole sections, without a decoded copy."""
 
     def read(self, box: Box) -> NDArray[Any]:
         """Read a box inside the stack.
@@ -76,15 +34,10 @@ class SectionSource:
             SourceError: a section cannot be decoded, or differs from the first.
         """
         _, y, x = box.slices
-        return self.stack.stack.read(box.start[0], box.stop[0])[:, y, x]
+        return self.stack.read(box.start[0], box.stop[0])[:, y, x]
 
-    def confirm(self) -> None:
-        """Refuse a stack of which a file is gone or has changed.
-
-        Raises:
-            SourceError: one is or has.
-        """
-        self.stack.confirm()
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return SectionSource, (self.location, self.place, self.stack, self.dtypes, self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +80,7 @@ def open_source(location: str, options: ReadOptions, level: int | None = None) -
     """
     volume = open_readable(location, TYPES, options, level)
     if isinstance(volume, UnpackedStack) and reads_sections(volume.shape, volume.dtype):
-        return SectionSource(volume)
+        return SectionSource(volume.location, volume.place, volume.stack, volume.dtypes, volume.options)
     return volume
 
 
@@ -138,7 +91,7 @@ def reads_sections(shape: Zyx, dtype: str) -> bool:
 
 def source_notes(volume: Readable) -> tuple[str, ...]:
     """What is assumed of a source, a line each."""
-    if isinstance(volume, UnpackedStack):
+    if isinstance(volume, UnpackedStack) and not isinstance(volume, SectionSource):
         return (
             f"the sections of {volume.location} are too large to decode a slab of them at once, so each host decodes "
             "all of them into a temporary file first",

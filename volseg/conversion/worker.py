@@ -105,7 +105,7 @@ def make_coarser(number: int, pyramid: Pyramid, check: Callable[[], object]) -> 
         check: called before anything gets its name or is deleted; raises if the volume is another's.
     """
     started = time.perf_counter()
-    ((target,), box), (voxels,) = pyramid.of(number), pyramid.downsample(number)
+    ((target,), box), (voxels,) = pyramid.targets_of(number), pyramid.downsample(number)
     if not voxels.any():
         target.clear(box, check)
         return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY)

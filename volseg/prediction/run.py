@@ -225,8 +225,8 @@ def _run(
             finest = chain(todo, _lost_blocks(check, done, lost, progress, left))
             plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, planned_blocks(spec))
             outcome = run_blocks(
-                executor, plan, partial(compute_block, reference=reference), plan.tells(marking), progress,
-                on_failed=plan.tells_failures(watch), policy=policy, deadline=Deadline(spec.block_timeout),
+                executor, plan, partial(compute_block, reference=reference), plan.tracking(marking), progress,
+                on_failed=plan.tracking_failures(watch), policy=policy, deadline=Deadline(spec.block_timeout),
             )  # fmt: skip
         watch.confirm_target()
     tilings = [entry.tiling for entry in record.models]

@@ -97,7 +97,7 @@ def _make_coarser(number: int, reference: RunRef, kind: str) -> BlockReport:
     """Make a block of a coarser level of the finer one; without a shard if it is 0 everywhere."""
     started, path = time.perf_counter(), Path(reference.target)
     pyramid = _pyramid_of(reference.target, reference.digest)
-    targets, box = pyramid.of(number)
+    targets, box = pyramid.targets_of(number)
     sink = FencedSink(VolumeSink(targets), path, reference.digest)
     volumes = pyramid.downsample(number)
     if not any(volume.any() for volume in volumes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from zarr.storage import LocalStore
@@ -13,6 +13,7 @@ from volseg.errors import SourceError
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.chunk_grid import lacks
 from volseg.storage.place import Placed
+from volseg.storage.watch import Watched
 from volseg.storage.zarr_store import is_missing_remote, reason_of
 
 if TYPE_CHECKING:
@@ -24,21 +25,14 @@ if TYPE_CHECKING:
     from volseg.storage.axes import AxisLayout
     from volseg.storage.chunk_grid import ChunkGrid
     from volseg.storage.place import Place
+    from volseg.storage.watch import Watch
 
 _WIDER = {"int8": "int16", "float16": "float32"}
 """Types that are read as a wider one, which holds all of their values."""
 
 
-class Watch(Protocol):
-    """Looks whether a source is still as it was opened."""
-
-    def confirm(self) -> None:
-        """Refuse a source that is gone or has changed."""
-        ...
-
-
 @dataclass(frozen=True)
-class ArrayVolume(Placed):
+class ArrayVolume(Placed, Watched):
     """A volume to read from, axes (z, y, x).
 
     Attributes:
@@ -93,15 +87,6 @@ class ArrayVolume(Placed):
             raise
         except Exception as error:  # libraries raise errors of many kinds
             raise SourceError(f"cannot read {box} of {self.location}: {reason_of(error):.400}") from error
-
-    def confirm(self) -> None:
-        """Refuse a source that is gone or has changed.
-
-        Raises:
-            SourceError: it is or has.
-        """
-        if self._watch is not None:
-            self._watch.confirm()
 
     def __reduce__(self) -> tuple[Any, tuple[str, tuple[str], ReadOptions]]:
         return self.reopen, (self.location, (self.dtype,), self.options)

@@ -144,7 +144,7 @@ def take_census(volume: Chunked, box: Box) -> Census:
     bits = np.zeros(-(-prod(span.shape) // 8), np.uint8)
     try:
         if naming is None and grid.probe is None and isinstance(grid.store, LocalStore) and prod(span.shape) <= _ASKED:
-            return _confirmed(_asked(grid, span, bits), volume)
+            return _confirmed(_query_chunks(grid, span, bits), volume)
         if naming is None or not may_list(grid.store):
             return _sampled(grid, span)
         for rows in _listed(grid, span, *naming):
@@ -163,7 +163,7 @@ def _confirmed(census: Census, volume: Chunked) -> Census:
     return census
 
 
-def _asked(grid: ChunkGrid, span: Box, bits: NDArray[np.uint8]) -> Census:
+def _query_chunks(grid: ChunkGrid, span: Box, bits: NDArray[np.uint8]) -> Census:
     """Look for each chunk of a folder whose names are not listed."""
     with ThreadPoolExecutor(_THREADS) as pool:
         there = pool.map(lambda at: not lacks(grid.store, grid.key(_number(span, at))), range(prod(span.shape)))

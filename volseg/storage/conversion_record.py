@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
-from xxhash import xxh3_64_hexdigest
 
 from volseg.blocks import BlockGrid, Box, PyramidGrid, Zyx, ZyxFloat, pyramid_levels
 from volseg.config.base import FrozenModel
 from volseg.errors import ResumeError
 from volseg.ops import Rescale
+from volseg.storage.checked_record import CheckedRecord
 from volseg.storage.place import Place
 from volseg.storage.record_entries import SourceEntry
 
@@ -25,7 +23,6 @@ CONVERSION_NUMERICS = 1
 """Of the bytes that a conversion writes under one record; raised with any change of them."""
 CONVERSION_KEY = "volseg_conversion"
 """Name of the record among the attributes of a volume."""
-_CHECKSUM = "checksum"
 
 
 class OutputEntry(FrozenModel):
@@ -70,7 +67,7 @@ class OutputEntry(FrozenModel):
         return PyramidGrid(self.grid, pyramid_levels(self.shape, self.shard or self.chunk, self.chunk, self.levels))
 
 
-class ConversionRecord(FrozenModel):
+class ConversionRecord(CheckedRecord):
     """Everything that the bytes of a conversion depend on."""
 
     format: int = CONVERSION_FORMAT
@@ -87,40 +84,23 @@ class ConversionRecord(FrozenModel):
         """How voxels change their type."""
         return Rescale(self.source.dtype, self.output.dtype, self.output.limits)
 
-    @property
-    def digest(self) -> str:
-        """Digest of this record."""
-        return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
-
     def source_box(self, box: Box) -> Box:
         """The voxels of the source of a box of the stored array."""
         shift = [origin - start for origin, start in zip(self.output.origin, self.roi.start, strict=True)]
         return box.relative_to((shift[0], shift[1], shift[2]))
 
-    def to_attributes(self) -> dict[str, Any]:
-        """The record as attributes of a volume, with a checksum of them."""
-        attributes = self.model_dump(mode="json")
-        return attributes | {_CHECKSUM: _checksum(attributes)}
-
     @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any]) -> ConversionRecord:
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
         """The record of some attributes.
 
         Raises:
             ValueError: they are no record, or were changed since they were written.
         """
-        values = dict(attributes)
-        if values.pop(_CHECKSUM, None) != _checksum(values):
-            raise ValueError("it was changed since it was written, or another version of volseg wrote it")
         try:
-            return cls.model_validate_json(json.dumps(values))
+            return super().from_attributes(attributes)
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-def _checksum(attributes: Mapping[str, Any]) -> str:
-    return xxh3_64_hexdigest(json.dumps(attributes, sort_keys=True, separators=(",", ":")).encode())
 
 
 def refuse_other_conversion(recorded: ConversionRecord, requested: ConversionRecord, target: str) -> None:

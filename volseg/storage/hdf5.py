@@ -23,7 +23,7 @@ from volseg.storage.axes import (
 )
 from volseg.storage.hdf5_links import node_within, refuse_other_files
 from volseg.storage.place import Placed, array_place
-from volseg.storage.watch import FileWatch
+from volseg.storage.watch import FileWatch, Watched
 from volseg.storage.zarr_volume import GREY
 from volseg.text import did_you_mean, parse_object
 
@@ -45,7 +45,7 @@ _MAX_AXES = 5
 
 
 @dataclass(frozen=True)
-class Hdf5Volume(Placed):
+class Hdf5Volume(Placed, Watched):
     """A dataset with axes z, y, x among others of length 1.
 
     Attributes:
@@ -87,15 +87,6 @@ class Hdf5Volume(Placed):
             return self.layout.read(self._dataset.__getitem__, box, self.dtype)
         except Exception as error:  # h5py and its filters raise errors of many kinds
             raise SourceError(f"cannot read {box} of {self.location}: {type(error).__name__}: {error}") from error
-
-    def confirm(self) -> None:
-        """Refuse a file that is gone or has changed.
-
-        Raises:
-            SourceError: it is or has.
-        """
-        if self._watch is not None:
-            self._watch.confirm()
 
     def __reduce__(self) -> tuple[Any, tuple[str, tuple[str], ReadOptions]]:
         return open_hdf5, (self.location, (self.dtype,), self.options)

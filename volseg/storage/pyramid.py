@@ -48,18 +48,18 @@ class Pyramid:
         """The volumes of all levels."""
         return (part for layer in self.layers for target in layer for part in target.parts)
 
-    def of(self, number: int) -> tuple[tuple[Target, ...], Box]:
+    def targets_of(self, number: int) -> tuple[tuple[Target, ...], Box]:
         """The volumes that a block writes, and its box in them."""
         return self.layers[self.grid.grid_of(number)], self.grid.locate(number)[1]
 
     def shard_folders(self, number: int) -> set[Path]:
         """Folders of the shards of a block."""
-        targets, box = self.of(number)
+        targets, box = self.targets_of(number)
         return {folder for target in targets for folder in target.shard_folders(box)}
 
     def stored(self, number: int) -> int:
         """Bytes that the shards of a block take; 0 if some are missing."""
-        targets, box = self.of(number)
+        targets, box = self.targets_of(number)
         try:
             return sum(file.stat().st_size for target in targets for file in target.shard_files(box))
         except (FileNotFoundError, NotADirectoryError):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
-from xxhash import xxh3_64_hexdigest
 
 from volseg.blocks import BlockGrid, Level, PyramidGrid, pyramid_levels
-from volseg.config.base import FrozenModel
 from volseg.errors import TargetError
+from volseg.storage.checked_record import CHECKSUM, CheckedRecord
 from volseg.storage.journal import journal_runs
 from volseg.storage.metadata_file import read_metadata
 from volseg.storage.place import Place
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_CHECKSUM, _FIRST_WITH_CHECKSUM = "checksum", 3
+_FIRST_WITH_CHECKSUM = 3
 FORMAT = 4
 """Of the record's fields; raised if a change keeps older readers from reading it."""
 NUMERICS = 2
@@ -33,7 +31,7 @@ class RecordError(TargetError):
     """A run record that is missing, or was changed."""
 
 
-class RunRecord(FrozenModel):
+class RunRecord(CheckedRecord):
     """Everything that the bytes of a run depend on."""
 
     format: int
@@ -96,32 +94,17 @@ class RunRecord(FrozenModel):
         shape, shard, chunk = sizes
         return {"shape": channels + shape, "type": "uint8", "shards": ones + shard, "chunks": ones + chunk}
 
-    @property
-    def digest(self) -> str:
-        """Digest of this record."""
-        return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
-
-    def to_attributes(self) -> dict[str, Any]:
-        """The record as Zarr attributes, with a checksum of them."""
-        attributes = self.model_dump(mode="json")
-        return attributes | {_CHECKSUM: _checksum(attributes)}
-
     @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any]) -> RunRecord:
-        """The record of Zarr attributes.
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
+        """The record of Zarr attributes; the first formats had no checksum.
 
         Raises:
             ValueError: they are no record, or were changed since they were written.
         """
         values = dict(attributes)
-        has_checksum = _CHECKSUM in values or values.get("format", 1) >= _FIRST_WITH_CHECKSUM
-        if has_checksum and values.pop(_CHECKSUM, None) != _checksum(values):
-            raise ValueError("it was changed since it was written")
+        if CHECKSUM in values or values.get("format", 1) >= _FIRST_WITH_CHECKSUM:
+            return super().from_attributes(values)
         return cls.model_validate_json(json.dumps(values))
-
-
-def _checksum(attributes: Mapping[str, Any]) -> str:
-    return xxh3_64_hexdigest(json.dumps(attributes, sort_keys=True, separators=(",", ":")).encode())
 
 
 def is_target(path: Path) -> bool:

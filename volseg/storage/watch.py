@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from zarr.storage import LocalStore
 
@@ -22,6 +22,29 @@ _SECONDS = 2.0
 """Least time between two looks at a server, or at the files of a stack, by one process."""
 _METADATA = ("zarr.json", ".zarray")
 _WAY_OUT = "check the path, or the mount, then rerun with --resume"
+
+
+class Watch(Protocol):
+    """Looks whether a source is still as it was opened."""
+
+    def confirm(self) -> None:
+        """Refuse a source that is gone or has changed."""
+        ...
+
+
+class Watched:
+    """A source that may have a watch."""
+
+    _watch: Watch | None
+
+    def confirm(self) -> None:
+        """Refuse a source that is gone or has changed.
+
+        Raises:
+            SourceError: it is or has.
+        """
+        if self._watch is not None:
+            self._watch.confirm()
 
 
 class MetadataWatch:

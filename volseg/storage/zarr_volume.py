@@ -14,7 +14,7 @@ from volseg.errors import SourceError
 from volseg.storage.axes import AxisLayout, at_channel, refuse_other_order
 from volseg.storage.chunk_grid import ChunkGrid, lacks
 from volseg.storage.place import Placed
-from volseg.storage.watch import FileWatch, MetadataWatch
+from volseg.storage.watch import FileWatch, MetadataWatch, Watched
 from volseg.storage.zarr_array import open_array
 from volseg.storage.zarr_metadata import read_metadata
 from volseg.storage.zarr_store import missing_keys, reason_of
@@ -32,7 +32,7 @@ LABELS = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "boo
 
 
 @dataclass(frozen=True)
-class Volume(Placed):
+class Volume(Placed, Watched):
     """A volume to read from, axes (z, y, x).
 
     Attributes:
@@ -100,15 +100,6 @@ class Volume(Placed):
         if missing:
             self.confirm()
         return voxels, missing
-
-    def confirm(self) -> None:
-        """Refuse a source whose metadata are gone or have changed.
-
-        Raises:
-            SourceError: they are.
-        """
-        if self._watch is not None:
-            self._watch.confirm()
 
     def _read_stored(self, index: tuple[int | slice, ...], missing: list[Zyx]) -> Any:
         store = self._array.store

@@ -19,7 +19,7 @@ from volseg.prediction.sink import VolumeSink
 from volseg.storage import open_target, open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from volseg.cluster import Executor
     from volseg.ops import Grey
@@ -123,6 +123,19 @@ class NoteRecorder(NullProgress):
 
     def note(self, line: str) -> None:
         self.lines.append(line)
+
+
+class ActAfter(NoteRecorder):
+    """Acts once, when so many blocks are done."""
+
+    def __init__(self, blocks: int, action: Callable[[], object]) -> None:
+        super().__init__()
+        self.left, self.action = blocks, action
+
+    def advance(self, voxels: int, busy: float | None = None) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.action()
 
 
 def exit_process(code: int) -> None:

@@ -123,7 +123,7 @@ def make_target(
 
 def _coarser(pyramid: Pyramid, number: int) -> Mark:
     """Make a block of a coarser level; returns its mark."""
-    volumes, (targets, box) = pyramid.downsample(number), pyramid.of(number)
+    volumes, (targets, box) = pyramid.downsample(number), pyramid.targets_of(number)
     if not any(volume.any() for volume in volumes):
         return Mark(number, "", 1, "here, cpu", 0.1, EMPTY)
     digest, size, files = VolumeSink(targets).write(box, volumes)

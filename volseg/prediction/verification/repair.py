@@ -100,7 +100,7 @@ def put_back(path: Path, record: RunRecord, found: Survey) -> int:
 def _obstacles(path: Path, record: RunRecord, numbers: BlockSet) -> Iterator[Path]:
     """What keeps the shards of some blocks from being written."""
     pyramid = expected_pyramid(path, record)
-    for targets, box in map(pyramid.of, numbers):
+    for targets, box in map(pyramid.targets_of, numbers):
         for file in (file for target in targets for file in target.shard_files(box)):
             if file.is_dir():
                 yield file

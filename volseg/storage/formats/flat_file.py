@@ -182,16 +182,16 @@ class _Scaled:
         return np.asarray(self._array(index) * np.float64(self._factor) + self._offset, np.float32)
 
 
-def exact(value: Any) -> float:
+def shortest_decimal(value: Any) -> float:
     """Return the shortest decimal number that is stored as a float32.
 
-    >>> exact(np.float32(0.004))
+    >>> shortest_decimal(np.float32(0.004))
     0.004
     """
     return float(str(np.float32(value)))
 
 
-def straight(directions: NDArray[Any], origin: Sequence[float], what: str) -> tuple[list[float], list[float], str]:
+def axis_aligned(directions: NDArray[Any], origin: Sequence[float], what: str) -> tuple[list[float], list[float], str]:
     """Voxel sizes and place of the first voxel, from the steps along each axis in space.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from volseg.errors import SourceError
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.extras import require
-from volseg.storage.formats.flat_file import FlatFile, exact, open_flat
+from volseg.storage.formats.flat_file import FlatFile, open_flat, shortest_decimal
 from volseg.storage.zarr_volume import GREY
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _read_header(path: Path) -> FlatFile:
     names = [_AXES.get(int(axis), "") for axis in (header.maps, header.mapr, header.mapc)]
     if sorted(names) != ["x", "y", "z"]:
         names = ["z", "y", "x"]  # programs that write no axes mean these
-    cell = dict(zip("xyz", (exact(header.cella[axis]) for axis in "xyz"), strict=True))
+    cell = dict(zip("xyz", (shortest_decimal(header.cella[axis]) for axis in "xyz"), strict=True))
     samples = dict(zip("xyz", (int(n) for n in (header.mx, header.my, header.mz)), strict=True))
     sizes = [cell[name] / samples[name] if samples[name] > 0 else 0.0 for name in names]
     first_voxel = [int(n) for n in (header.nzstart, header.nystart, header.nxstart)]

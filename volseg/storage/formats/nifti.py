@@ -11,7 +11,7 @@ import numpy as np
 from volseg.errors import SourceError
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.extras import require
-from volseg.storage.formats.flat_file import FlatFile, exact, open_flat, straight
+from volseg.storage.formats.flat_file import FlatFile, axis_aligned, open_flat, shortest_decimal
 from volseg.storage.zarr_volume import GREY
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def _flat_file(path: Path, image: Any) -> FlatFile:
     shape = tuple(int(n) for n in array.shape)
     names = list(_NAMES[: len(shape)])
     units = [_UNITS.get(header.get_xyzt_units()[0])] * 3
-    sizes, starts, note = [exact(size) for size in header.get_zooms()[:3]], [0.0] * 3, ""
+    sizes, starts, note = [shortest_decimal(size) for size in header.get_zooms()[:3]], [0.0] * 3, ""
     if int(header["sform_code"]) or int(header["qform_code"]):
-        affine = np.vectorize(exact, otypes=[float])(image.affine)
-        sizes, starts, note = straight(affine[:3, :3].T, affine[:3, 3].tolist(), "affine")
+        affine = np.vectorize(shortest_decimal, otypes=[float])(image.affine)
+        sizes, starts, note = axis_aligned(affine[:3, :3].T, affine[:3, 3].tolist(), "affine")
     scaling = (float(array.slope), float(array.inter))
     compressed = path.name.lower().endswith(".gz")
     return FlatFile(

@@ -12,7 +12,7 @@ import numpy as np
 from volseg.errors import SourceError
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.extras import require
-from volseg.storage.formats.flat_file import FlatFile, open_flat, straight
+from volseg.storage.formats.flat_file import FlatFile, axis_aligned, open_flat
 from volseg.storage.zarr_volume import GREY
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _place(header: Mapping[str, Any], names: list[str]) -> tuple[list[float] | N
         origin = header.get("space origin")
         if rows.shape != (3, 3) or not np.isfinite(rows).all():
             return None, [], [], "its space directions are no three steps in space, so they are not used"
-        sizes, starts, note = straight(rows, [0.0] * 3 if origin is None else origin, "space directions")
+        sizes, starts, note = axis_aligned(rows, [0.0] * 3 if origin is None else origin, "space directions")
         return sizes[::-1], starts[::-1], units[::-1], note
     if header.get("spacings") is None:
         return None, [], [], ""

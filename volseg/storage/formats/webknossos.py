@@ -76,7 +76,7 @@ def open_webknossos(
         raise SourceError(f"{location} is no layer of a WEBKNOSSOS dataset; name the folder with its {METADATA}")
     folder, document, inside = found
     try:
-        layer, mag = _chosen(location, layers_of(document), inside, level)
+        layer, mag = _select_magnification(location, layers_of(document), inside, level)
         path = next((folder / one for one in mag.paths if (folder / one).is_dir()), None)
         if path is None:
             raise SourceError(f"{folder / mag.paths[0]} does not exist, though {METADATA} names it; copy it again")
@@ -101,7 +101,7 @@ def _names(document: Mapping[str, Any], inside: str) -> bool:
         return False
 
 
-def _chosen(location: str, layers: list[Layer], inside: str, level: int | None) -> tuple[Layer, Mag]:
+def _select_magnification(location: str, layers: list[Layer], inside: str, level: int | None) -> tuple[Layer, Mag]:
     """The layer and the magnification that are named."""
     for layer in layers:
         for mag in layer.mags:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_a_worker_whose_nanny_gave_up_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_cluster, "_REPLENISH_SECONDS", 1.0)
+    monkeypatch.setattr(dask_cluster, "_RESTART_LOST_SECONDS", 1.0)
     with local_cluster(1, ()) as executor:
         (before,) = executor.run_on_all(os.getpid)
         cluster: Any = executor.client.cluster
