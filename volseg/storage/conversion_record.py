@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 from xxhash import xxh3_64_hexdigest
@@ -70,7 +70,37 @@ class OutputEntry(FrozenModel):
         return PyramidGrid(self.grid, pyramid_levels(self.shape, self.shard or self.chunk, self.chunk, self.levels))
 
 
-class ConversionRecord(FrozenModel):
+class CheckedRecord(FrozenModel):
+    """A record that is kept with a checksum."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of this record."""
+        return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+
+    def to_attributes(self) -> dict[str, Any]:
+        """The record as attributes of a volume, with a checksum of them."""
+        attributes = self.model_dump(mode="json")
+        return attributes | {_CHECKSUM: _checksum(attributes)}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
+        """The record of some attributes.
+
+        Raises:
+            ValueError: they are no record, or were changed since they were written.
+        """
+        values = dict(attributes)
+        if values.pop(_CHECKSUM, None) != _checksum(values):
+            raise ValueError("it was changed since it was written, or another version of volseg wrote it")
+        try:
+            return cls.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+class ConversionRecord(CheckedRecord):
     """Everything that the bytes of a conversion depend on."""
 
     format: int = CONVERSION_FORMAT
@@ -87,36 +117,10 @@ class ConversionRecord(FrozenModel):
         """How voxels change their type."""
         return Rescale(self.source.dtype, self.output.dtype, self.output.limits)
 
-    @property
-    def digest(self) -> str:
-        """Digest of this record."""
-        return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
-
     def source_box(self, box: Box) -> Box:
         """The voxels of the source of a box of the stored array."""
         shift = [origin - start for origin, start in zip(self.output.origin, self.roi.start, strict=True)]
         return box.relative_to((shift[0], shift[1], shift[2]))
-
-    def to_attributes(self) -> dict[str, Any]:
-        """The record as attributes of a volume, with a checksum of them."""
-        attributes = self.model_dump(mode="json")
-        return attributes | {_CHECKSUM: _checksum(attributes)}
-
-    @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any]) -> ConversionRecord:
-        """The record of some attributes.
-
-        Raises:
-            ValueError: they are no record, or were changed since they were written.
-        """
-        values = dict(attributes)
-        if values.pop(_CHECKSUM, None) != _checksum(values):
-            raise ValueError("it was changed since it was written, or another version of volseg wrote it")
-        try:
-            return cls.model_validate_json(json.dumps(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _checksum(attributes: Mapping[str, Any]) -> str:
