@@ -73,9 +73,7 @@ def _is_at(path: Path, file: TextIO) -> bool:
 class Journal:
     """The only writer of a target's marks."""
 
-    def __init__(
-        self, folder: Path, *, run: str = "", is_locked: bool = False, known: Iterable[Path] = ()
-    ) -> None:
+    def __init__(self, folder: Path, *, run: str = "", is_locked: bool = False, known: Iterable[Path] = ()) -> None:
         """Start a new segment.
 
         Args:

@@ -128,14 +128,16 @@ def open_level_group(path: Path) -> LevelGroup:
         SourceError: there is none, or its metadata are invalid.
     """
     node = read_node(str(path))
-    if node is not None and ome_zarr.multiscale_of(node.attributes) is None and node.shape is None:
-        if ome_zarr.is_bioformats2raw(node.attributes):
-            path = path / "0"
-            node = read_node(str(path))
     multiscale = None if node is None else ome_zarr.multiscale_of(node.attributes)
+    if node is not None and multiscale is None and ome_zarr.is_bioformats2raw(node.attributes):
+        path = path / "0"
+        node = read_node(str(path))
+        multiscale = None if node is None else ome_zarr.multiscale_of(node.attributes)
     if node is None or node.shape is not None or multiscale is None:
-        what = "is one array, which has no levels; name the OME-Zarr group above it" if node and node.shape else (
-            "is not an OME-Zarr image"
+        what = (
+            "is one array, which has no levels; name the OME-Zarr group above it"
+            if node and node.shape
+            else ("is not an OME-Zarr image")
         )
         raise SourceError(f"{path} {what}, or make one with: volseg convert")
     try:

@@ -185,9 +185,9 @@ def held_levels(
         try:
             yield folder
         finally:
-            if not resumes and not open_level_group(group.path).lists(record.names):
-                if not any(True for _ in read_marks(folder)):
-                    remove_unlisted(group, Recorded(folder, record))
+            is_kept = resumes or any(True for _ in read_marks(folder))
+            if not is_kept and not open_level_group(group.path).lists(record.names):
+                remove_unlisted(group, Recorded(folder, record))
 
 
 def remove_unlisted(group: LevelGroup, found: Recorded) -> None:
