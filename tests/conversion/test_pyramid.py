@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,7 +161,9 @@ def test_labels_by_their_group_and_by_the_option(tmp_path: Path) -> None:
 
 def test_sharded_levels_and_consolidated_metadata(tmp_path: Path) -> None:
     path = image(tmp_path / "i.zarr", blobs(SHAPE), chunks=(4, 16, 16), shards=(4, 64, 64))
-    zarr.consolidate_metadata(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Zarr 3 does not specify them
+        zarr.consolidate_metadata(path)
     volseg.pyramid(path, levels=2, cluster="serial")
     group = zarr.open_group(path, mode="r", use_consolidated=True)
     assert sorted(group.array_keys()) == ["s0", "s1", "s2"]
@@ -182,7 +185,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
-@pytest.mark.parametrize("at", [("write", 1), ("write", 5), ("write", 13), ("list", 0), ("remove", 0)])
+@pytest.mark.parametrize("at", [("write", 1), ("write", 3), ("write", 4), ("list", 0), ("remove", 0)])
 def test_a_stopped_one_is_resumed_to_equal_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, at: tuple[str, int]
 ) -> None:

@@ -58,8 +58,12 @@ def pyramid(dry_run: bool, as_json: bool, **options: Any) -> None:
     spec = prepare_pyramid(validate(PyramidConfig, options, "pyramid"))
     if dry_run:
         plan = asdict(summary_of(spec)) | {"cluster": spec.cluster, "notes": spec.notes}
-        names = ("target", "levels", "shapes", "method", "place", "blocks", "chunks", "chunks_absent", "cluster", "notes")
-        echo_json({name: plan[name] for name in names}) if as_json else _print_plan({n: plan[n] for n in names})
+        names = ("target", "levels", "shapes", "method", "place", "blocks", "chunks", "chunks_absent")
+        fields = {name: plan[name] for name in (*names, "cluster", "notes")}
+        if as_json:
+            echo_json(fields)
+        else:
+            _print_plan(fields)
         return
     try:
         with PyramidBar() as bar:

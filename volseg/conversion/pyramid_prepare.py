@@ -250,7 +250,7 @@ def _record(
         sharded=group.is_sharded,
         shard=shard,
         chunk=chunk,
-        block=block_shape(shard, shape, volumes[0].chunk, item),
+        block=before.block if before else block_shape(shard, shape, volumes[0].chunk, item),
         levels=factors,
         is_labels=config.labels or group.is_label or dtype in LABEL_TYPES or (before is not None and before.is_labels),
         version=__version__,

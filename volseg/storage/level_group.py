@@ -80,7 +80,7 @@ class LevelGroup:
         return "*".join(re.sub(r"([*?[])", r"[\1]", part) for part in (prefix, suffix))
 
     def free_names(self, number: int) -> tuple[str, ...]:
-        """Names of new levels in the style of the finest one: s1, s2 after s0; with higher numbers if these are taken."""
+        """Names of new levels in the style of the finest one: s1, s2 after s0, or higher numbers if these are taken."""
         match = _NUMBERED.fullmatch(self.finest)
         prefix, first, suffix = match.groups() if match else (f"{self.finest}_", "0", "")
         own = self.finest.partition("/")[0]
