@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 OPTIONS = {
     "convert": [
-        "--axes", "--channel", "--chunk", "--cluster", "--dry-run", "--dtype", "--format", "--json", "--missing",
-        "--missing-chunks", "--no-shards", "--overwrite", "--range", "--resume", "--roi", "--scale-level", "--shard",
-        "--tls", "--voxel-size", "--workers", "SOURCE", "TARGET",
+        "--axes", "--channel", "--chunk", "--cluster", "--dry-run", "--dtype", "--format", "--json", "--levels",
+        "--missing", "--missing-chunks", "--no-shards", "--overwrite", "--range", "--resume", "--roi", "--scale-level",
+        "--shard", "--tls", "--voxel-size", "--workers", "SOURCE", "TARGET",
     ],
     "pyramid": [
         "--check", "--cluster", "--dry-run", "--json", "--labels", "--levels", "--missing-chunks", "--overwrite",

@@ -1,94 +1,30 @@
-"""Levels that are added to images of any program: their voxels, places and metadata; stopped, lost and refused ones."""
+"""Levels that are added to images of any program: their voxels, places and metadata; and what is refused."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import shutil
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import tensorstore
 import zarr
 from click.testing import CliRunner
 
 import volseg
-from tests.conversion.volumes import tree
+from tests.conversion.images import SHAPE, SIZE, START, assert_chain, attributes_of, datasets, image, levels
 from volseg.cli.main import main
-from volseg.conversion import plan
+from volseg.conversion import pyramid
 from volseg.errors import ConfigError, ResumeError, SourceError, SourceLostError, TargetError
 from volseg.storage import open_volume
 from volseg.storage.lock import locked
-from volseg.storage.target import Target
 from volseg.testing.factories import blobs, make_volume
+from volseg.testing.targets import make_target, noise_record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHAPE = (7, 150, 170)
-SIZE, START = (30.0, 6.0, 6.0), (300.0, 12.0, 0.0)
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "_LEAST_BYTES", 1)
-
-
-def image(path: Path, voxels: np.ndarray, version: str = "0.5", finest: str = "s0", **options: Any) -> Path:
-    """An OME-Zarr of one level, as zarr-python writes it."""
-    v2, lead = version == "0.4", voxels.ndim - 3
-    axes = [{"name": name, "type": kind} for name, kind in (("t", "time"), ("c", "channel"))][2 - lead :]
-    axes += [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
-    transformations = [
-        {"type": "scale", "scale": [1.0] * lead + [15.0, 3.0, 3.0]},
-        {"type": "translation", "translation": [0.0] * lead + [150.0, 6.0, 0.0]},
-    ]
-    whole = [{"type": "scale", "scale": [1.0] * lead + [2.0] * 3}]
-    multiscale = {
-        "axes": axes,
-        "datasets": [{"path": finest, "coordinateTransformations": transformations}],
-        "coordinateTransformations": whole,
-        "name": "of others",
-    }
-    ome = {"version": "0.5", "multiscales": [multiscale], "omero": {"channels": []}}
-    attributes = {"multiscales": [multiscale | {"version": "0.4"}]} if v2 else {"ome": ome}
-    group = zarr.open_group(path, mode="w", zarr_format=2 if v2 else 3, attributes=attributes | {"mine": [1]})
-    if "/" in finest:
-        group.require_group(finest.rpartition("/")[0])
-    separator = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if v2 else {}
-    chunks = (1,) * lead + (4, 32, 32)
-    options = {"chunks": chunks, "fill_value": 0} | separator | options
-    array = zarr.create_array(
-        path / finest, shape=voxels.shape, dtype=voxels.dtype, zarr_format=2 if v2 else 3, **options
-    )
-    array[...] = voxels
-    return path
-
-
-def attributes_of(path: Path) -> dict[str, Any]:
-    return zarr.open_group(path, mode="r", use_consolidated=False).attrs.asdict()
-
-
-def datasets(path: Path) -> list[dict[str, Any]]:
-    attributes = attributes_of(path)
-    return attributes.get("ome", attributes)["multiscales"][0]["datasets"]
-
-
-def levels(path: Path) -> list[np.ndarray]:
-    return [np.asarray(zarr.open_array(path / one["path"], mode="r")[...]) for one in datasets(path)]
-
-
-def assert_chain(path: Path, count: int, method: str) -> None:
-    """Each level is what tensorstore makes of the finer one."""
-    found = levels(path)
-    assert len(found) == count + 1
-    for fine, coarse in itertools.pairwise(found):
-        factors = [min(2, -(-n // m)) for n, m in zip(fine.shape, coarse.shape, strict=True)]
-        expected = tensorstore.downsample(tensorstore.array(fine), factors, method=method).read().result()
-        assert coarse.dtype == fine.dtype
-        assert (coarse == expected).all()
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -171,66 +107,6 @@ def test_sharded_levels_and_consolidated_metadata(tmp_path: Path) -> None:
     assert_chain(path, 2, "mean")
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int) -> None:
-    """Stop at a call of a function."""
-    function, left = getattr(owner, name), [number]
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return function(*arguments, **options)
-
-    monkeypatch.setattr(owner, name, call)
-
-
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
-@pytest.mark.parametrize("at", [("write", 1), ("write", 3), ("write", 4), ("list", 0), ("remove", 0)])
-def test_a_stopped_one_is_resumed_to_equal_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, at: tuple[str, int]
-) -> None:
-    voxels = blobs((4, 100, 128))
-    whole, path = (image(tmp_path / name / "i.zarr", voxels, version) for name in ("whole", "stopped"))
-    for one in (whole, path):
-        volseg.pyramid(one, levels=1, cluster="serial")
-    options = {"levels": 2, "cluster": "serial"}
-    volseg.pyramid(whole, overwrite=True, **options)
-    calls = {"write": (Target, "write"), "list": (volseg.conversion.pyramid, "list_levels")}
-    owner, name = calls.get(at[0], (volseg.conversion.pyramid, "remove_level"))
-    stop_at(monkeypatch, owner, name, at[1])
-    with pytest.raises(KeyboardInterrupt):
-        volseg.pyramid(path, overwrite=True, **options)
-    monkeypatch.undo()
-    if at[0] != "remove":
-        assert [one["path"] for one in datasets(path)] == ["s0", "s1"]
-        with pytest.raises(TargetError, match="unfinished levels of .* give --resume to finish them, or --overwrite"):
-            volseg.pyramid(path, **options)
-    assert volseg.pyramid(path, resume=True, cluster="serial").complete
-    assert [one["path"] for one in datasets(path)] == ["s0", "s2", "s3"]
-    found, expected = (
-        {name: content for name, content in tree(one).items() if ".volseg" not in name} for one in (path, whole)
-    )
-    assert found == expected
-
-
-@pytest.mark.parametrize("kind", ["lost", "cut", "changed", "coarse"])
-def test_lost_and_changed_files_are_made_again(tmp_path: Path, kind: str) -> None:
-    path = image(tmp_path / "i.zarr", blobs(SHAPE))
-    volseg.pyramid(path, levels=3, cluster="serial")
-    before = {name: content for name, content in tree(path).items() if ".volseg" not in name}
-    file = path / ("s3" if kind == "coarse" else "s1") / "c/0/0/0"
-    content = file.read_bytes()
-    if kind in ("lost", "coarse"):
-        file.unlink()
-    else:
-        file.write_bytes(content[:-9] if kind == "cut" else bytes([content[0] ^ 1]) + content[1:])
-    done = volseg.pyramid(path, resume=True, check=kind == "changed", cluster="serial")
-    assert done.complete
-    assert done.done == {"coarse": 1}.get(kind, 3)
-    assert {name: content for name, content in tree(path).items() if ".volseg" not in name} == before
-    assert volseg.pyramid(path, resume=True, check=True, cluster="serial").done == 0
-
-
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = image(tmp_path / "i.zarr", blobs(SHAPE))
     with pytest.raises(SourceError, match="is one array"):
@@ -241,7 +117,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         volseg.pyramid(path, check=True)
     with locked(path / "zarr.json", ""), pytest.raises(TargetError, match="another run is writing"):
         volseg.pyramid(path, levels=1, cluster="serial")
-    monkeypatch.setattr(volseg.conversion.pyramid, "source_marks", lambda location: None)
+    monkeypatch.setattr(pyramid, "source_marks", lambda location: None)
     with pytest.raises(SourceLostError, match="changed while levels were made"):
         volseg.pyramid(path, levels=1, cluster="serial")
     monkeypatch.undo()
@@ -274,4 +150,45 @@ def test_an_own_volume_and_the_command(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["pyramid", str(path), "--levels", "2", "--cluster", "serial"])
     assert (done.exit_code, "2 coarser levels (1, 2), mean" in done.stdout) == (0, True), done.output
     assert_chain(path, 2, "mean")
-    shutil.rmtree(path / "1")
+
+
+def test_the_map_of_a_prediction_is_sound_with_added_levels(tmp_path: Path) -> None:
+    path = make_target(tmp_path / "t.zarr", noise_record((3, 40, 70), (1, 16, 32)), empty={17})
+    assert volseg.pyramid(path, levels=2, cluster="serial").levels == ("1", "2")
+    report = volseg.verify(str(path), deep=True, cluster="serial")
+    assert (report.sound, report.complete, bool(report.warnings)) == (True, True, False)
+    assert_chain(path, 2, "mean")
+
+
+def test_maps_that_are_not_complete_or_have_levels_are_refused(tmp_path: Path) -> None:
+    unfinished = make_target(tmp_path / "u.zarr", noise_record((3, 40, 70), (1, 16, 32)), unmarked={0})
+    with pytest.raises(TargetError, match="is not complete: 26 of 27 blocks are done; finish it first"):
+        volseg.pyramid(unfinished, levels=2)
+    own = make_target(tmp_path / "o.zarr", noise_record(levels=((1, 2, 2),)))
+    with pytest.raises(TargetError, match="are those of its run"):
+        volseg.pyramid(own, levels=2, overwrite=True)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_images_of_ngff_zarr(tmp_path: Path, version: str) -> None:
+    ngff = pytest.importorskip("ngff_zarr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one = ngff.to_ngff_image(blobs(SHAPE), dims=("z", "y", "x"), scale={"z": 30.0, "y": 6.0, "x": 6.0})
+        ngff.to_ngff_zarr(str(tmp_path / "i.zarr"), ngff.to_multiscales(one, scale_factors=[]), version=version)
+    finest = datasets(tmp_path / "i.zarr")[0]["path"]
+    done = volseg.pyramid(tmp_path / "i.zarr", levels=2, cluster="serial")
+    assert done.levels == tuple(finest.replace("0", str(k)) for k in (1, 2))
+    assert_chain(tmp_path / "i.zarr", 2, "mean")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = ngff.from_ngff_zarr(str(tmp_path / "i.zarr"))
+    assert [image.data.shape for image in found.images] == [SHAPE, (7, 75, 85), (7, 38, 43)]
+
+
+@pytest.mark.slow
+def test_local_workers_make_the_same(tmp_path: Path) -> None:
+    path, whole = (image(tmp_path / name, blobs(SHAPE)) for name in ("i.zarr", "whole.zarr"))
+    volseg.pyramid(whole, levels=3, cluster="serial")
+    assert volseg.pyramid(path, levels=3, cluster="local", workers=2).complete
+    assert all((a == b).all() for a, b in zip(levels(path), levels(whole), strict=True))

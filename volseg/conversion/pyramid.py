@@ -26,7 +26,8 @@ from volseg.conversion.marking import DoneBefore, MarkWriter
 from volseg.conversion.pyramid_worker import LevelsWriter, PyramidRef, forget, make_block
 from volseg.errors import SourceLostError, TargetError
 from volseg.storage import FailureLog, Journal, source_marks
-from volseg.storage.level_group import list_levels, open_level_group, remove_level
+from volseg.storage.level_group import open_level_group
+from volseg.storage.level_list import list_levels, remove_level
 from volseg.storage.pyramid_record import held_levels, write_pyramid
 
 if TYPE_CHECKING:

@@ -155,7 +155,8 @@ def _resumed(config: PyramidConfig, group: LevelGroup, recorded: list[Recorded])
         TargetError: there are levels that may not be replaced.
     """
     listed = [one for one in recorded if one.record is not None and group.lists(one.record.names)]
-    begun = [one for one in recorded if one.record is not None and not set(one.record.names) & set(group.paths)]
+    known = {*group.paths, *(path for one in listed for path in one.replaced)}  # the latter are not deleted yet
+    begun = [one for one in recorded if one.record is not None and not known.intersection(one.record.names)]
     if config.overwrite:
         return None
     if config.resume and (begun or listed):

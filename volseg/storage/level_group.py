@@ -1,10 +1,8 @@
-"""OME-Zarr groups that get coarser levels: their finest level, names that are free, arrays, and the list of levels."""
+"""OME-Zarr groups that get coarser levels: their finest level, names that are free, and arrays."""
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from dataclasses import dataclass
 from itertools import count as counting
 from os.path import normpath
@@ -17,7 +15,6 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from volseg.blocks import coarser_place
 from volseg.errors import SourceError
 from volseg.storage import ome_zarr
-from volseg.storage.durable import sync_folder, sync_tree, write_synced
 from volseg.storage.metadata_file import read_metadata
 from volseg.storage.zarr_node import read_node
 from volseg.text import parse_object
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from volseg.blocks import Level
 
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\D*)")
-_GROUP_FILES = {"zarr.json", ".zgroup", ".zattrs"}
 _CODECS = ("blosc", "zstd", "lz4", "gzip", "zlib", "bz2")
 """Compressors of Zarr 2 that lose nothing and take any type."""
 
@@ -65,7 +61,7 @@ class LevelGroup:
     @property
     def array(self) -> dict[str, Any]:
         """Metadata of the finest level's array."""
-        return _document(self.path / self.finest / (".zarray" if self.is_v2 else "zarr.json"))
+        return read_document(self.path / self.finest / (".zarray" if self.is_v2 else "zarr.json"))
 
     @property
     def is_sharded(self) -> bool:
@@ -176,7 +172,7 @@ def create_levels(
     leading, ones = tuple(finest["shape"][:-3]), (1,) * (len(finest["shape"]) - 3)
     options: dict[str, Any]
     if group.is_v2:
-        stated = _document(group.path / group.finest / ".zattrs", {}).get("_ARRAY_DIMENSIONS")
+        stated = read_document(group.path / group.finest / ".zattrs", {}).get("_ARRAY_DIMENSIONS")
         compressor = finest.get("compressor")
         known = compressor is not None and compressor.get("id") in _CODECS
         options = {
@@ -215,88 +211,7 @@ def _separator(group: LevelGroup, finest: Mapping[str, Any]) -> str:
     return str(finest.get("dimension_separator") or "/")
 
 
-def list_levels(
-    group: LevelGroup, names: Sequence[str], scales: Sequence[Sequence[int]], method: str, staging: Path
-) -> None:
-    """Make the finest level and new ones those that the group lists, by one rename of its metadata; again is harmless.
-
-    All else is kept. Consolidated metadata of the group are brought up to date.
-
-    Args:
-        group: of the levels, whose metadata are read again.
-        names: of the new levels, complete and on the disk.
-        scales: voxels (z, y, x) of the finest level that a voxel of each is made of.
-        method: of downsampling, for the metadata.
-        staging: folder for half-written files, on the same file system.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    for name in names:
-        sync_tree(group.path / name)
-    sync_folder(group.path)
-    file = group.path / (".zattrs" if group.is_v2 else "zarr.json")
-    document = _document(file)
-    attributes = document if group.is_v2 else document["attributes"]
-    multiscale = attributes.get("ome", attributes)["multiscales"][0]
-    old = [str(dataset["path"]) for dataset in multiscale["datasets"][1:]]
-    new = [
-        {"path": name, "coordinateTransformations": group.transformations(scale)}
-        for name, scale in zip(names, scales, strict=True)
-    ]
-    multiscale["datasets"] = [multiscale["datasets"][0], *new]
-    if old and old != list(names):
-        multiscale.pop("metadata", None)  # of how the levels were made that these replace
-    multiscale["type"] = method
-    gone = [path for path in old if path not in names]
-    if not group.is_v2:
-        consolidated = document.get("consolidated_metadata")
-        if isinstance(consolidated, dict) and isinstance(consolidated.get("metadata"), dict):
-            _consolidate(consolidated["metadata"], group, names, gone)
-        _replace(file, document, staging)
-        return
-    _replace(file, document, staging)
-    file = group.path / ".zmetadata"
-    if file.is_file():
-        joined = _document(file)
-        _consolidate(joined["metadata"], group, names, gone)
-        _replace(file, joined | {"metadata": joined["metadata"] | {".zattrs": document}}, staging)
-
-
-def _consolidate(metadata: dict[str, Any], group: LevelGroup, names: Sequence[str], gone: Sequence[str]) -> None:
-    """Put the metadata of new levels, and of groups above them, among the consolidated ones; take old levels out."""
-    for key in [key for key in metadata if any(f"{key}/".startswith(f"{path}/") for path in gone)]:
-        del metadata[key]
-    for name in names:
-        parts = name.split("/")
-        for path in ("/".join(parts[: depth + 1]) for depth in range(len(parts))):
-            for file in ("zarr.json",) if not group.is_v2 else (".zgroup", ".zarray", ".zattrs"):
-                if (group.path / path / file).is_file():
-                    metadata[f"{path}/{file}" if group.is_v2 else path] = _document(group.path / path / file)
-
-
-def remove_level(group: LevelGroup, name: str) -> None:
-    """Delete a level, and the groups above it in the image that hold nothing else."""
-    folder = group.path / name
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in folder.parents:
-        if parent == group.path or not parent.is_dir() or {entry.name for entry in parent.iterdir()} - _GROUP_FILES:
-            return
-        shutil.rmtree(parent, ignore_errors=True)
-
-
-def _replace(file: Path, document: Mapping[str, Any], staging: Path) -> None:
-    """Replace a file of metadata by one rename, if it is to change."""
-    if file.is_file() and _document(file) == document:
-        return
-    partial = staging / f"{file.name}.partial"
-    partial.unlink(missing_ok=True)
-    write_synced(partial, json.dumps(document, indent=2).encode())
-    partial.replace(file)
-    sync_folder(file.parent)
-
-
-def _document(file: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+def read_document(file: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
     """A JSON object.
 
     Raises:

@@ -18,7 +18,8 @@ from volseg.errors import TargetError, TargetLostError
 from volseg.storage.conversion_record import CheckedRecord
 from volseg.storage.durable import sync_folder, write_synced
 from volseg.storage.journal import read_marks
-from volseg.storage.level_group import create_levels, open_level_group, remove_level
+from volseg.storage.level_group import create_levels, open_level_group
+from volseg.storage.level_list import remove_level
 from volseg.storage.lock import in_use, is_locked, lock_file, locked
 from volseg.storage.metadata_file import read_metadata
 from volseg.storage.record_entries import SourceEntry
