@@ -130,12 +130,9 @@ def open_level_group(path: Path) -> LevelGroup:
         node = read_node(str(path))
         multiscale = None if node is None else ome_zarr.multiscale_of(node.attributes)
     if node is None or node.shape is not None or multiscale is None:
-        what = (
-            "is one array, which has no levels; name the OME-Zarr group above it"
-            if node and node.shape
-            else ("is not an OME-Zarr image")
-        )
-        raise SourceError(f"{path} {what}, or make one with: volseg convert")
+        if node is not None and node.shape is not None:
+            raise SourceError(f"{path} is one array, which has no levels; name the OME-Zarr group above it")
+        raise SourceError(f"{path} is not an OME-Zarr image; name one, or make one with: volseg convert")
     try:
         paths = tuple(ome_zarr.level_paths(multiscale))
         group = LevelGroup(path, node.format == "zarr2", multiscale, paths, _is_label(path, node.attributes))
