@@ -65,8 +65,9 @@ def assert_chain(path: Path, count: int, method: str) -> None:
     """Each level is what tensorstore makes of the finer one."""
     found = levels(path)
     assert len(found) == count + 1
+    downsample: Any = tensorstore.downsample
     for fine, coarse in itertools.pairwise(found):
         factors = [min(2, -(-n // m)) for n, m in zip(fine.shape, coarse.shape, strict=True)]
-        expected = tensorstore.downsample(tensorstore.array(fine), factors, method=method).read().result()
+        expected = downsample(tensorstore.array(fine), factors, method=method).read().result()
         assert coarse.dtype == fine.dtype
         assert (coarse == expected).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_places_and_all_other_attributes(tmp_path: Path, version: str) -> None:
         del multiscale["datasets"][1:]
         multiscale.pop("type", None)
     assert found == before
-    array = zarr.open_array(path / "scale2/image", mode="r")
+    array: Any = zarr.open_array(path / "scale2/image", mode="r")
     assert array.shards is None
     assert array.metadata.zarr_format == (2 if version == "0.4" else 3)
     assert not (path / "scale1" / "image" / ".partial").exists()
@@ -101,7 +101,7 @@ def test_sharded_levels_and_consolidated_metadata(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")  # Zarr 3 does not specify them
         zarr.consolidate_metadata(path)
     volseg.pyramid(path, levels=2, cluster="serial")
-    group = zarr.open_group(path, mode="r", use_consolidated=True)
+    group: Any = zarr.open_group(path, mode="r", use_consolidated=True)
     assert sorted(group.array_keys()) == ["s0", "s1", "s2"]
     assert (group["s1"].shards, group["s2"].shards) == ((4, 32, 32), (4, 64, 64))
     assert_chain(path, 2, "mean")

@@ -8,7 +8,7 @@ from itertools import count as counting
 from os.path import normpath
 from typing import TYPE_CHECKING, Any
 
-import numcodecs
+import numcodecs  # type: ignore[import-untyped]
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
