@@ -26,10 +26,21 @@ FUNCTIONS = {
     "membrane_probability",
     "open_viewer",
     "predict",
+    "pyramid",
     "train",
     "verify",
 }
-RESULTS = {"Conversion", "InstanceScores", "MapScores", "Model", "Session", "Summary", "TrainingResult", "VerifyReport"}
+RESULTS = {
+    "Conversion",
+    "InstanceScores",
+    "MapScores",
+    "Model",
+    "PyramidSummary",
+    "Session",
+    "Summary",
+    "TrainingResult",
+    "VerifyReport",
+}
 
 
 def test_the_public_names_are_functions_results_and_errors() -> None:

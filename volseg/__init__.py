@@ -21,6 +21,7 @@ from volseg.api import (
     membrane_probability,
     open_viewer,
     predict,
+    pyramid,
     train,
     verify,
 )
@@ -45,6 +46,7 @@ from volseg.errors import (
 from volseg.version import __version__
 
 if TYPE_CHECKING:
+    from volseg.conversion.pyramid import PyramidSummary as PyramidSummary
     from volseg.conversion.run import Conversion as Conversion
     from volseg.evaluation.evaluate import MapScores as MapScores
     from volseg.evaluation.metrics import InstanceScores as InstanceScores
@@ -59,6 +61,7 @@ _RESULTS = {
     "InstanceScores": "volseg.evaluation.metrics",
     "MapScores": "volseg.evaluation.evaluate",
     "Model": "volseg.models.model",
+    "PyramidSummary": "volseg.conversion.pyramid",
     "Session": "volseg.view",
     "Summary": "volseg.prediction.summary",
     "TrainingResult": "volseg.training.trainer",
@@ -77,6 +80,7 @@ __all__ = [
     "Model",
     "ModelError",
     "NotFiniteError",
+    "PyramidSummary",
     "ResumeError",
     "RunAbortedError",
     "Session",
@@ -98,6 +102,7 @@ __all__ = [
     "membrane_probability",
     "open_viewer",
     "predict",
+    "pyramid",
     "train",
     "verify",
 ]

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.cluster import Progress
-    from volseg.config import ConvertOptions, PredictOptions, VerifyOptions
+    from volseg.config import ConvertOptions, PredictOptions, PyramidOptions, VerifyOptions
+    from volseg.conversion.pyramid import PyramidSummary
     from volseg.conversion.run import Conversion
     from volseg.evaluation.evaluate import MapScores
     from volseg.evaluation.metrics import InstanceScores
@@ -156,6 +157,32 @@ def convert(
     values: dict[str, Any] = {"source": source, "target": target, **options}
     spec, recorded = prepare(validate(ConvertConfig, values, "convert"))
     return execute(spec, recorded, progress or NullProgress())
+
+
+def pyramid(
+    target: str | Path, *, progress: Progress | None = None, **options: Unpack[PyramidOptions]
+) -> PyramidSummary:
+    """Add coarser levels to an OME-Zarr 0.4 or 0.5; the same as `volseg pyramid`.
+
+    Args:
+        target: a local image with axes (z, y, x), and channels or times before them or not.
+        progress: receives the progress; nothing is shown by default.
+        options: levels, labels, missing_chunks, cluster, workers, tls, resume, check, overwrite. As on the command
+            line.
+
+    Returns:
+        The result, with the reason of each failed block; the target lists the levels if `complete`.
+
+    Raises:
+        VolsegError: one line that names the value and the way out.
+    """
+    from volseg.cluster import NullProgress
+    from volseg.config import PyramidConfig, validate
+    from volseg.conversion.pyramid import execute_pyramid
+    from volseg.conversion.pyramid_prepare import prepare_pyramid
+
+    values: dict[str, Any] = {"target": target, **options}
+    return execute_pyramid(prepare_pyramid(validate(PyramidConfig, values, "pyramid")), progress or NullProgress())
 
 
 def membrane_probability(

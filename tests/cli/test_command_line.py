@@ -24,6 +24,10 @@ OPTIONS = {
         "--missing", "--missing-chunks", "--no-shards", "--overwrite", "--range", "--resume", "--roi", "--scale-level",
         "--shard", "--tls", "--voxel-size", "--workers", "SOURCE", "TARGET",
     ],
+    "pyramid": [
+        "--check", "--cluster", "--dry-run", "--json", "--labels", "--levels", "--missing-chunks", "--overwrite",
+        "--resume", "--tls", "--workers", "TARGET",
+    ],
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
         "--axes", "--block", "--block-timeout", "--calibrate", "--channel", "--chunk", "--classes", "--cluster",

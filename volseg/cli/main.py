@@ -13,7 +13,7 @@ from volseg.system import UNLIMITED, address_space_limit, free_of_own_limits
 from volseg.text import did_you_mean
 from volseg.version import __version__
 
-COMMANDS = ("convert", "train", "predict", "status", "verify", "evaluate", "models", "view", "demo")
+COMMANDS = ("convert", "pyramid", "train", "predict", "status", "verify", "evaluate", "models", "view", "demo")
 
 _DEBUG = "volseg.debug"
 _MIN_ADDRESS_SPACE = 1792 << 20

@@ -195,6 +195,12 @@ class ConversionBar(PredictionBar):
     name, shows_devices = "convert", False
 
 
+class PyramidBar(PredictionBar):
+    """Progress of coarser levels that are added: blocks, voxels of level 0 per second, time left."""
+
+    name, shows_devices = "pyramid", False
+
+
 class VerificationBar(PredictionBar):
     """Progress of a verification: blocks, bytes per second, time left; and of the run that repairs."""
 

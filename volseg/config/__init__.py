@@ -2,6 +2,7 @@
 
 from volseg.config.convert import ConvertConfig, ConvertOptions
 from volseg.config.predict import PredictConfig, PredictOptions
+from volseg.config.pyramid import PyramidConfig, PyramidOptions
 from volseg.config.toml import as_toml, override, read_toml, validate
 from volseg.config.train import OutputConfig, TrainConfig
 from volseg.config.verify import VerifyConfig, VerifyOptions
@@ -12,6 +13,8 @@ __all__ = [
     "OutputConfig",
     "PredictConfig",
     "PredictOptions",
+    "PyramidConfig",
+    "PyramidOptions",
     "TrainConfig",
     "VerifyConfig",
     "VerifyOptions",

@@ -12,7 +12,7 @@ import numpy as np
 from volseg.blocks import BlockSet
 from volseg.cluster import mark_of
 from volseg.errors import TargetError
-from volseg.storage import COMPUTED, UNMARKED, read_mark_table
+from volseg.storage import UNMARKED, read_mark_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,10 +90,10 @@ class DoneBefore:
     def __init__(self, folder: Path, pyramid: PyramidGrid, *, accepts_missing: bool) -> None:
         grid, marks = pyramid.base, read_mark_table(folder, pyramid).entries
         entries = marks[: grid.count]
-        self._done = entries["state"] == COMPUTED
+        self._done = entries["state"] != UNMARKED
         if not accepts_missing:
             self._done &= ~entries["lacking"]
-        self._sizes, self._grid = marks["bytes"].astype(np.int64), grid
+        self._sizes, self._digests, self._grid = marks["bytes"].astype(np.int64), marks["files"], grid
         self.numbers: list[int] = np.flatnonzero(self._done).tolist()
         self.coarser = BlockSet((grid.count + np.flatnonzero(marks["state"][grid.count :] != UNMARKED)).tolist())
         self.lacking = set(np.flatnonzero(self._done & entries["lacking"]).tolist())
@@ -105,27 +105,32 @@ class DoneBefore:
         numbers: list[int] = np.flatnonzero(~self._done).tolist()
         return numbers
 
-    def find_lost(self, writer: Writer, progress: Progress, planned: int) -> Iterator[int]:
-        """Yield the blocks whose files are lost or have another size: the end of the plan.
+    def find_lost(self, writer: Writer, progress: Progress, planned: int, *, reads: bool = False) -> Iterator[int]:
+        """Yield the blocks whose files are lost or have changed: the end of the plan.
 
         Args:
             writer: of the volume.
             progress: receives a note of them.
             planned: blocks that the plan holds without them.
+            reads: look for changed files, too, by reading those of the levels of `writer.pyramid`.
 
         Raises:
             TargetError: a file cannot be looked for.
         """
         try:
             with ThreadPoolExecutor(_THREADS) as pool:
-                marked = [*self.numbers, *(number for number in self.coarser if self._sizes[number])]
+                marked = [number for number in (*self.numbers, *self.coarser) if self._sizes[number]]
                 sizes = pool.map(partial(self._stored, writer), marked)
                 lost = [n for n, size in zip(marked, sizes, strict=True) if size != self._sizes[n]]
+                if reads and writer.pyramid is not None:
+                    left = sorted(set(marked).difference(lost))
+                    same = pool.map(writer.pyramid.is_as_marked, left, (bytes(self._digests[n]) for n in left))
+                    lost += [number for number, is_same in zip(left, same, strict=True) if not is_same]
         except OSError as error:
             raise TargetError(f"cannot look for the blocks that are done: {error}; rerun with --resume") from error
         if lost:
             blocks = "1 block that was" if len(lost) == 1 else f"{len(lost)} blocks that were"
-            progress.note(f"{blocks} done lost files, or they changed in size; copying them again")
+            progress.note(f"{blocks} done lost files, or they changed; making them again")
             progress.begin(planned + len(lost))
         for number in lost:
             self.coarser.discard(number)

@@ -109,7 +109,7 @@ def make_coarser(number: int, pyramid: Pyramid, check: Callable[[], object]) -> 
     if not voxels.any():
         target.clear(box, check)
         return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY)
-    digest, stored, file_digest = target.write(box, voxels[0], check)
+    digest, stored, file_digest = target.write(box, voxels.reshape(*target.leading, *box.shape), check)
     return BlockReport(number, 0, digest, time.perf_counter() - started, 0.0, "", stored, file_digest)
 
 

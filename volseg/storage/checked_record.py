@@ -6,6 +6,7 @@ import json
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
 
+from pydantic import ValidationError
 from xxhash import xxh3_64_hexdigest
 
 from volseg.config.base import FrozenModel
@@ -35,12 +36,20 @@ class CheckedRecord(FrozenModel):
         """The record of some attributes.
 
         Raises:
-            ValueError: they are no record, or were changed since they were written.
+            ValueError: they are no record (a `ValidationError`), or were changed since they were written.
         """
         values = dict(attributes)
         if values.pop(CHECKSUM, None) != checksum(values):
             raise ValueError("it was changed since it was written")
         return cls.model_validate_json(json.dumps(values))
+
+
+def reason_of(error: Exception) -> str:
+    """Why a record cannot be read, in one line: of an invalid one, its first invalid field."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def checksum(attributes: Mapping[str, Any]) -> str:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
-
-from pydantic import ValidationError
-
 from volseg.blocks import BlockGrid, Box, PyramidGrid, Zyx, ZyxFloat, pyramid_levels
 from volseg.config.base import FrozenModel
 from volseg.errors import ResumeError
@@ -13,9 +9,6 @@ from volseg.ops import Rescale
 from volseg.storage.checked_record import CheckedRecord
 from volseg.storage.place import Place
 from volseg.storage.record_entries import SourceEntry
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 CONVERSION_FORMAT = 1
 """Of the record's fields."""
@@ -88,19 +81,6 @@ class ConversionRecord(CheckedRecord):
         """The voxels of the source of a box of the stored array."""
         shift = [origin - start for origin, start in zip(self.output.origin, self.roi.start, strict=True)]
         return box.relative_to((shift[0], shift[1], shift[2]))
-
-    @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
-        """The record of some attributes.
-
-        Raises:
-            ValueError: they are no record, or were changed since they were written.
-        """
-        try:
-            return super().from_attributes(attributes)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def refuse_other_conversion(recorded: ConversionRecord, requested: ConversionRecord, target: str) -> None:

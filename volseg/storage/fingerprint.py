@@ -98,7 +98,8 @@ def _scan(folder: str) -> tuple[int, int, int, list[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                nested.append(entry.path)
+                if entry.name != ".volseg":  # the journal of a run, beside the voxels
+                    nested.append(entry.path)
                 continue
             status = entry.stat()
             files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)

@@ -73,13 +73,14 @@ def _is_at(path: Path, file: TextIO) -> bool:
 class Journal:
     """The only writer of a target's marks."""
 
-    def __init__(self, folder: Path, *, run: str = "", is_locked: bool = False) -> None:
+    def __init__(self, folder: Path, *, run: str = "", is_locked: bool = False, known: Iterable[Path] = ()) -> None:
         """Start a new segment.
 
         Args:
             folder: of the journal.
             run: digest of the run's record.
             is_locked: the caller holds `lock_journal`; else it is held until the journal is closed.
+            known: folders that are on the disk, beside the two above the journal.
 
         Raises:
             TargetError: another driver holds the lock, or the folder cannot be written.
@@ -90,7 +91,7 @@ class Journal:
         self._pending: list[tuple[Mark, tuple[Path, ...]]] = []
         self._closing = False
         self._error: OSError | None = None
-        self._known = {folder.parent, folder.parent.parent}  # folders that were there before the first block
+        self._known = {folder.parent, folder.parent.parent, *known}  # folders that were there before the first block
         try:
             last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
             self._segment = (folder / f"journal-{last + 1:04d}.marks").open("xb")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volseg.blocks import Box, PyramidGrid, to_zyx
+from volseg.blocks import Box, PyramidGrid, coarser_box, to_zyx
+from volseg.storage.marks import digest_of, joint_digest
 from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.target import open_target
 
@@ -65,6 +66,15 @@ class Pyramid:
         except (FileNotFoundError, NotADirectoryError):
             return 0
 
+    def is_as_marked(self, number: int, digest: bytes) -> bool:
+        """Whether the shards of a block have the digest of its mark."""
+        targets, box = self.targets_of(number)
+        try:
+            digests = [digest_of(file.read_bytes()) for target in targets for file in target.shard_files(box)]
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return bytes.fromhex(joint_digest(digests)) == digest
+
     def downsample(self, number: int) -> list[NDArray[Any]]:
         """Make a block of a coarser level of the finer one; (classes, z, y, x) of each volume.
 
@@ -80,10 +90,20 @@ class Pyramid:
             result: NDArray[Any] = np.empty(shape, source.form["type"])
             for part in _shards(box, shard):
                 voxels = source.read(scale.finer_box(part, self.grid.levels[level - 2].shape))
-                voxels = voxels if source.channels else voxels[None]
-                result[:, *part.relative_to(box.start).slices] = source.downsample(voxels, scale.factor)
+                voxels = source.downsample(voxels.reshape(-1, *voxels.shape[-3:]), scale.factor)
+                result[:, *part.relative_to(box.start).slices] = voxels
             volumes.append(result)
         return volumes
+
+
+@dataclass(frozen=True)
+class CoarserPyramid(Pyramid):
+    """The coarser levels of a volume that another program may have written: blocks of level 0 write level 1 alone."""
+
+    def targets_of(self, number: int) -> tuple[tuple[Target, ...], Box]:
+        """The volumes that a block writes, and its box in them."""
+        targets, box = super().targets_of(number)
+        return targets, coarser_box(box, self.grid.levels[0].factor) if number < self.grid.base.count else box
 
 
 def _shards(box: Box, shard: tuple[int, int, int]) -> Iterator[Box]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from volseg.blocks import BlockGrid, Level, PyramidGrid, pyramid_levels
 from volseg.errors import TargetError
-from volseg.storage.checked_record import CHECKSUM, CheckedRecord
+from volseg.storage.checked_record import CHECKSUM, CheckedRecord, reason_of
 from volseg.storage.journal import journal_runs
 from volseg.storage.metadata_file import read_metadata
 from volseg.storage.place import Place
@@ -142,9 +142,8 @@ def _parse_record(path: Path) -> RunRecord:
     except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path} has no run record; name the target of a `volseg predict`") from error
     except ValidationError as error:
-        first = error.errors()[0]
         raise TargetError(
-            f"the run record in {path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
+            f"the run record in {path} cannot be read ({reason_of(error)}); "
             "use the version of volseg that wrote it, or start again with --overwrite"
         ) from error
     except ValueError as error:

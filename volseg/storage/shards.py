@@ -65,7 +65,8 @@ class ShardFiles:
             OSError: it cannot be written.
         """
         path = self.folder / uuid4().hex
-        if not _OPEN_FOLDERS.is_dir() or not voxels.any():  # zarrs stores no shard of zeros, which would look lost
+        # zarrs stores no shard of zeros, which would look lost.
+        if not _OPEN_FOLDERS.is_dir() or self._array.metadata.zarr_format == 2 or not voxels.any():
             write_synced(path, encode_in_memory(self._array, voxels))
             return path
         encoder = self._encoder(voxels.shape)
@@ -110,6 +111,8 @@ def encode_in_memory(array: zarr.Array[Any], voxels: NDArray[Any]) -> bytes | by
 def _of_one_shard(array: zarr.Array[Any], shape: tuple[int, ...]) -> Any:
     """Metadata of an array of one shard, whose key is short."""
     metadata: Any = array.metadata
+    if metadata.zarr_format == 2:
+        return replace(metadata, shape=shape, dimension_separator=".")
     return replace(metadata, shape=shape, chunk_key_encoding=_KEY)
 
 

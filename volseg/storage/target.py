@@ -7,6 +7,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,9 +73,14 @@ class Target:
         return z, y, x
 
     @property
+    def leading(self) -> tuple[int, ...]:
+        """Lengths of the axes before z."""
+        return tuple(self._array.shape[:-3])
+
+    @property
     def channels(self) -> int:
-        """Length of the channel axis; 0 if there is none."""
-        return int(self._array.shape[0]) if len(self._array.shape) > 3 else 0
+        """Positions along the axes before z; 0 if there are none."""
+        return prod(self.leading) if self.leading else 0
 
     @property
     def form(self) -> dict[str, Any]:
@@ -134,12 +140,11 @@ class Target:
             voxels: of the box.
             written: receives the temporary path, and that which the shard is to have.
         """
-        position = dict(zip("czyx"[-len(shard) :], shard, strict=True))
         part = [
-            slice(position[axis] * n - a, min(b, (position[axis] + 1) * n) - a)
-            for axis, n, a, b in zip("zyx", self.shard, box.start, box.stop, strict=True)
+            slice(p * n - a, min(b, (p + 1) * n) - a)
+            for p, n, a, b in zip(shard[-3:], self.shard, box.start, box.stop, strict=True)
         ]
-        channel = [slice(position["c"], position["c"] + 1)] if self.channels else []
+        channel = [slice(p, p + 1) for p in shard[:-3]]
         partial = self._shard_files().write(np.ascontiguousarray(voxels[(*channel, *part)]))
         written[partial] = self._shard_file(shard)
         content = partial.read_bytes()
@@ -217,8 +222,8 @@ class Target:
             raise TargetError(f"box {box} is not made of whole shards {self.shard} of {self.path}")
 
     def _shards(self, box: Box) -> Iterator[tuple[int, ...]]:
-        """Positions of the shards of a box, (z, y, x) or (c, z, y, x), in units of shards."""
-        channels = [range(self.channels)] if self.channels else []
+        """Positions of the shards of a box, along all axes of the array, in units of shards."""
+        channels = [range(n) for n in self.leading]
         spans = (range(a // s, -(-b // s)) for a, b, s in zip(box.start, box.stop, self.shard, strict=True))
         return product(*channels, *spans)
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from volseg.errors import TargetError, TargetLostError
+from volseg.storage.checked_record import reason_of
 from volseg.storage.conversion_record import CONVERSION_KEY, ConversionRecord
 from volseg.storage.durable import sync_folder, write_synced
 from volseg.storage.journal import read_marks
@@ -68,8 +69,8 @@ def _is_published(folder: Path, path: Path) -> bool:
 
 def _damaged(path: Path, error: Exception) -> TargetError:
     return TargetError(
-        f"the record of the unfinished conversion in {work_folder(path)} cannot be read ({error}); start again with "
-        "--overwrite"
+        f"the record of the unfinished conversion in {work_folder(path)} cannot be read ({reason_of(error)}); "
+        "start again with --overwrite"
     )
 
 
