@@ -10,14 +10,15 @@ import numpy as np
 
 from volseg.blocks import Box, parse_roi
 from volseg.cluster import check_cluster
-from volseg.conversion.place import target_place
+from volseg.conversion.place import target_place, target_resampling
 from volseg.conversion.plan import block_shape
-from volseg.conversion.source import SectionSource, SourceRef, open_source
+from volseg.conversion.source import SectionSource, SourceRef, open_source, source_notes
 from volseg.errors import ConfigError, TargetError
 from volseg.ops import Rescale
 from volseg.storage import (
     MissingChunks,
     ReadOptions,
+    ResampledVolume,
     UnpackedStack,
     Volume,
     in_use,
@@ -26,7 +27,9 @@ from volseg.storage import (
     local_output,
     parse_axes,
     place_of,
+    read_bytes_per_voxel,
     refuse_overlap,
+    stored_volume,
 )
 from volseg.storage.conversion_record import ConversionRecord, OutputEntry
 from volseg.storage.paths import refuse_unwritable
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Zyx
     from volseg.config import ConvertConfig
+    from volseg.ops import Resampling
     from volseg.storage import Place, Readable
     from volseg.storage.writers.base import Format
 
@@ -60,6 +64,7 @@ class ConversionSpec:
         options: what the user states of it.
         voxel_size_given: whether the user stated the voxel size.
         roi: part of the source that is converted.
+        resampling: of that part to another voxel size; None if there is none.
         output: the volume to write.
         target: its path.
         overwrite: replace what is there.
@@ -74,6 +79,7 @@ class ConversionSpec:
     options: ReadOptions
     voxel_size_given: bool
     roi: Box
+    resampling: Resampling | None
     output: OutputEntry
     target: Path
     overwrite: bool
@@ -126,13 +132,19 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
         voxel_nm = recorded.source.voxel_nm
     place = target_place(config.source, place_of(volume), voxel_nm)
     roi = _region(config, volume.shape, recorded)
-    output, notes = _output(config, volume, place.moved(roi.start), roi, (name, dataset, target), before)
+    resampling = target_resampling(place, roi.shape, volume.dtype, config, recorded)
+    part = place.moved(roi.start), roi.shape
+    if resampling is not None:
+        part = part[0].resampled(resampling.target_nm), resampling.shape(roi.shape)
+    view = volume if resampling is None else ResampledVolume(volume, resampling, roi)
+    output, notes = _output(config, view, part, (name, dataset, target), before)
     return (
         ConversionSpec(
             volume=volume,
             options=options,
             voxel_size_given=voxel_nm is not None,
             roi=roi,
+            resampling=resampling,
             output=output,
             target=target,
             overwrite=config.overwrite or replaces,
@@ -140,7 +152,7 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
             cluster=config.cluster or ("serial" if output.grid.count <= _SERIAL_BLOCKS else "local"),
             workers=config.workers,
             tls=config.tls,
-            notes=(*notes, *_source_notes(volume)),
+            notes=(*([str(resampling)] if resampling else []), *notes, *source_notes(volume)),
         ),
         recorded,
     )
@@ -236,13 +248,12 @@ def _region(config: ConvertConfig, shape: Zyx, recorded: ConversionRecord | None
 def _output(
     config: ConvertConfig,
     volume: Readable,
-    place: Place,
-    roi: Box,
+    part: tuple[Place, Zyx],
     where: tuple[str, str, Path],
     before: OutputEntry | None,
 ) -> tuple[OutputEntry, tuple[str, ...]]:
     """The volume to write; a resumed conversion takes what is not requested from its record."""
-    name, dataset, target = where
+    (place, shape), (name, dataset, target) = part, where
     dtype = config.dtype or (before.dtype if before else volume.dtype)
     limits = config.range
     if limits is None and before is not None and before.dtype == dtype:
@@ -251,7 +262,7 @@ def _output(
     is_chunked = before is not None and name in ("hdf5", "tiff")
     kept = None if before is None or is_chunked else before
     request = LayoutRequest(
-        shape=roi.shape,
+        shape=shape,
         dtype=dtype,
         place=place,
         chunk=config.chunk or (kept.chunk if kept else None),
@@ -263,19 +274,19 @@ def _output(
     layout = FORMATS[name].layout(request)
     if config.levels and not layout.levels and name != _WITH_LEVELS:
         raise ConfigError(f"--levels {config.levels} does not apply to --format {name}; leave it out")
-    item = max(np.dtype(dtype).itemsize, np.dtype(volume.dtype).itemsize)
-    end = tuple(n + o for n, o in zip(roi.shape, layout.origin, strict=True))
+    item = max(np.dtype(dtype).itemsize, read_bytes_per_voxel(volume))
+    end = tuple(n + o for n, o in zip(shape, layout.origin, strict=True))
     entry = OutputEntry(
         format=name,
         dataset=dataset or (before.dataset if before else "") or (_DATASET if name == "hdf5" else ""),
-        shape=roi.shape,
+        shape=shape,
         dtype=dtype,
         limits=rescale.limits,
         shard=layout.shard,
         chunk=layout.chunk,
         levels=layout.levels,
         block=block_shape(
-            layout.unit, (end[0], end[1], end[2]), volume.chunk, item, sections=isinstance(volume, SectionSource)
+            layout.unit, (end[0], end[1], end[2]), volume.chunk, item, sections=isinstance(stored_volume(volume), SectionSource)
         ),
         origin=layout.origin,
         scale=layout.place.scale,
@@ -284,12 +295,3 @@ def _output(
     )
     scaled = (str(rescale),) if volume.dtype != dtype else ()
     return entry, (*scaled, *layout.notes)
-
-
-def _source_notes(volume: Readable) -> tuple[str, ...]:
-    if isinstance(volume, UnpackedStack):
-        return (
-            f"the sections of {volume.location} are too large to decode a slab of them at once, so each host decodes "
-            "all of them into a temporary file first",
-        )
-    return ()

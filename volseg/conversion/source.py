@@ -131,6 +131,16 @@ def open_source(location: str, options: ReadOptions, level: int | None = None) -
     return volume
 
 
+def source_notes(volume: Readable) -> tuple[str, ...]:
+    """What is assumed of a source, a line each."""
+    if isinstance(volume, UnpackedStack):
+        return (
+            f"the sections of {volume.location} are too large to decode a slab of them at once, so each host decodes "
+            "all of them into a temporary file first",
+        )
+    return ()
+
+
 def reads_sections(shape: Zyx, dtype: str) -> bool:
     """Whether a slab of whole sections of a stack fits a worker."""
     return _SLAB * prod(shape[1:]) * np.dtype(dtype).itemsize <= _MAX_SLAB_BYTES
