@@ -26,7 +26,8 @@ OPTIONS = {
     ],
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
-        "--axes", "--block", "--block-timeout", "--calibrate", "--channel", "--chunk", "--classes", "--cluster",
+        "--at-model-size", "--axes", "--block", "--block-timeout", "--calibrate", "--channel", "--chunk", "--classes",
+        "--cluster",
         "--device", "--dry-run", "--halo", "--halo-tolerance", "--ignore-voxel-size", "--json", "--levels", "--mask",
         "--max-failed", "--missing", "--missing-chunks", "--model", "--orientations", "--overwrite", "--precision",
         "--resume", "--roi", "--scale-level", "--shard", "--tile", "--tls", "--uncertainty", "--voxel-size",

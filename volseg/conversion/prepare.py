@@ -286,7 +286,11 @@ def _output(
         chunk=layout.chunk,
         levels=layout.levels,
         block=block_shape(
-            layout.unit, (end[0], end[1], end[2]), volume.chunk, item, sections=isinstance(stored_volume(volume), SectionSource)
+            layout.unit,
+            (end[0], end[1], end[2]),
+            volume.chunk,
+            item,
+            sections=isinstance(stored_volume(volume), SectionSource),
         ),
         origin=layout.origin,
         scale=layout.place.scale,

@@ -113,9 +113,7 @@ def mode_taps(ratio: Fraction, length: int, start: int, stop: int) -> Taps:
     return Taps(np.minimum(first, length - 1), np.ones((stop - start, 1), np.int64))
 
 
-def _divided(
-    step: int, offset: int, unit: int, start: int, stop: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _divided(step: int, offset: int, unit: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Quotients and rests of step * i + offset by a unit, for i of [start, stop)."""
     base = step * start + offset
     parts = base % unit + np.arange(stop - start, dtype=np.int64) * step
@@ -302,7 +300,7 @@ class Resampling:
         return Box(to_zyx(low for low, _ in spans), to_zyx(stop for _, stop in spans))
 
     def __str__(self) -> str:
-        ways = (("mean", "straight lines") if self.kind == "mean" else ("most frequent label", "nearest label"))
+        ways = ("mean", "straight lines") if self.kind == "mean" else ("most frequent label", "nearest label")
         used = dict.fromkeys(ways[ratio < 1] for ratio in self.ratios if ratio != 1)
         return f"voxels of {_nm(self.source_nm)} nm resampled to {_nm(self.target_nm)} nm ({' and '.join(used)})"
 

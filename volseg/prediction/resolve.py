@@ -21,6 +21,7 @@ from volseg.storage import (
     RunRecord,
     Settings,
     SourceEntry,
+    resampling_of,
     source_marks,
     volume_fingerprint,
 )
@@ -67,6 +68,7 @@ def resolve_run(
         marks=source_marks(volume.location),
         translation_nm=spec.place.translation_nm,
         voxel_size_given=spec.voxel_size_given,
+        resampling=resampling_of(volume),
         **census_fields(rule),
     )
     settings = _settings(spec, recorded, executor, workers)
