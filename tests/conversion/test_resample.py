@@ -95,9 +95,10 @@ def test_a_stopped_one_is_resumed_with_its_size_only(here: Path, monkeypatch: py
             raise KeyboardInterrupt
         return real(number, reference)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(run, "convert_block", stops)
-        volseg.convert(str(raw), target, resample=(30.0, 9.0, 9.0), **options)
+        with pytest.raises(KeyboardInterrupt):
+            volseg.convert(str(raw), target, resample=(30.0, 9.0, 9.0), **options)
     with pytest.raises(ResumeError, match="another resampling"):
         volseg.convert(str(raw), target, resample=(30.0, 12.0, 9.0), resume=True, **SERIAL)
     assert volseg.convert(str(raw), target, resume=True, **SERIAL).already_done >= 5

@@ -19,7 +19,6 @@ from volseg.storage import (
     MissingChunks,
     ReadOptions,
     ResampledVolume,
-    UnpackedStack,
     Volume,
     in_use,
     is_locked,
@@ -274,6 +273,7 @@ def _output(
     layout = FORMATS[name].layout(request)
     if config.levels and not layout.levels and name != _WITH_LEVELS:
         raise ConfigError(f"--levels {config.levels} does not apply to --format {name}; leave it out")
+    by_sections = isinstance(stored_volume(volume), SectionSource)
     item = max(np.dtype(dtype).itemsize, read_bytes_per_voxel(volume))
     end = tuple(n + o for n, o in zip(shape, layout.origin, strict=True))
     entry = OutputEntry(
@@ -285,13 +285,7 @@ def _output(
         shard=layout.shard,
         chunk=layout.chunk,
         levels=layout.levels,
-        block=block_shape(
-            layout.unit,
-            (end[0], end[1], end[2]),
-            volume.chunk,
-            item,
-            sections=isinstance(stored_volume(volume), SectionSource),
-        ),
+        block=block_shape(layout.unit, (end[0], end[1], end[2]), volume.chunk, item, sections=by_sections),
         origin=layout.origin,
         scale=layout.place.scale,
         translation=layout.place.translation,

@@ -1,4 +1,4 @@
-"""Another voxel size: the mean over the area of larger voxels, straight lines between smaller ones; for labels the mode.
+"""Another voxel size: means over larger voxels, straight lines between smaller ones; for labels the mode.
 
 Voxel i of the result covers [i * r, (i + 1) * r) of the source, in voxels of the source from the corner of its first
 one; r is the ratio of the sizes. Weights are whole numbers, so that sums are exact and no voxel depends on its box.
