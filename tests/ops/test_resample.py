@@ -113,4 +113,4 @@ def test_sizes_that_make_no_sense_are_refused(source, target, shape, message) ->
 
 
 def test_sizes_that_differ_by_rounding_are_whole_factors() -> None:
-    assert Resampling((0.1, 4.16, 5e-3 * 1000), (0.3, 8.32, 5)).ratios == (3, 2, 1)
+    assert Resampling((0.1, 4.16, 5e-3 * 1000), (0.3, 8.32, 5)).ratios == tuple(map(Fraction, (3, 2, 1)))

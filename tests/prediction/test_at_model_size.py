@@ -10,6 +10,7 @@ import pytest
 import volseg
 from volseg.config import PredictConfig
 from volseg.errors import ConfigError, ResumeError
+from volseg.ops import Resampling
 from volseg.prediction.dry_run import estimate_run
 from volseg.prediction.prepare import prepare
 from volseg.storage import open_volume, read_record
@@ -40,11 +41,9 @@ def test_it_is_the_map_of_the_volume_resampled_first_in_any_blocks(raw: Path, sm
         assert abs(read_volume(target) - expected).max() <= 1
         assert open_volume(str(target)).place == open_volume(str(raw.parent / "first.zarr")).place
     assert np.ptp(expected) > 8
-    source = read_record(target).source
-    assert (source.shape, source.voxel_nm) == ((2, 64, 120), size)
-    assert source.translation_nm == (400, 41, 88.5)
-    assert source.resampling is not None
-    assert (source.resampling.source_nm, source.resampling.target_nm) == (STORED, size)
+    source = read_record(raw.parent / "c.zarr").source
+    assert (source.shape, source.voxel_nm, source.translation_nm) == ((2, 64, 120), size, (400, 41, 88.5))
+    assert source.resampling == Resampling(STORED, size)
 
 
 def test_it_is_resumed_and_verified_from_its_record(raw: Path, small_model: Path) -> None:

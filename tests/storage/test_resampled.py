@@ -31,7 +31,8 @@ SIZES = [(30, 12, 12), (12, 15, 6), (75, 4, 9), (30, 6, 6.6)]
 
 def whole(voxels: Any, resampling: Resampling) -> Any:
     """All voxels at once, one axis after the other."""
-    values, area = voxels.astype(np.float64), np.float64(1)
+    values: Any = voxels.astype(np.float64)
+    area: Any = 1
     for axis, (ratio, n, count) in enumerate(
         zip(resampling.ratios, voxels.shape, resampling.shape(voxels.shape), strict=True)
     ):
@@ -74,8 +75,7 @@ def test_a_part_is_resampled_as_if_there_were_no_other(tmp_path: Path) -> None:
     part = ResampledVolume(volume, resampling, region)
     np.testing.assert_array_equal(part.read(Box.of_shape(part.shape)), whole(volume.read(region), resampling))
     # The corner of the first voxel stays, its centre moves by half the difference of the sizes.
-    assert part.voxel_nm == (30, 15, 4)
-    assert part.translation_nm == (60, 60 + 18 + 4.5, 600 + 30 - 1)
+    assert (part.voxel_nm, part.translation_nm) == ((30, 15, 4), (60, 60 + 18 + 4.5, 600 + 30 - 1))
 
 
 def test_what_touches_nan_or_infinity_is_nan_in_any_box(tmp_path: Path) -> None:

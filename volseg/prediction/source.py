@@ -117,9 +117,9 @@ def at_model_size(
         target_nm = before.target_nm
     else:
         target_nm = _models_size(volume, place, models)
-    resampling = Resampling(place.scale, target_nm)
-    resampling.check(volume.shape, "--at-model-size")
-    resampling = None if resampling.is_identity else resampling
+    wanted = Resampling(place.scale, target_nm)
+    wanted.check(volume.shape, "--at-model-size")
+    resampling = None if wanted.is_identity else wanted
     if recorded is not None and resampling != before:
         raise ResumeError(
             f"{config.target} was started with {before or 'voxels as they are stored'}, not {resampling or 'these'}; "
