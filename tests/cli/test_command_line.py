@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 OPTIONS = {
     "convert": [
         "--axes", "--channel", "--chunk", "--cluster", "--dry-run", "--dtype", "--format", "--json", "--levels",
-        "--missing", "--missing-chunks", "--no-shards", "--overwrite", "--range", "--resample", "--resume", "--roi", "--scale-level",
-        "--shard", "--tls", "--voxel-size", "--workers", "SOURCE", "TARGET",
+        "--missing", "--missing-chunks", "--no-shards", "--overwrite", "--range", "--resample", "--resume", "--roi",
+        "--scale-level", "--shard", "--tls", "--voxel-size", "--workers", "SOURCE", "TARGET",
     ],
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [

@@ -7,26 +7,21 @@ one; r is the ratio of the sizes. Weights are whole numbers, so that sums are ex
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volseg.blocks import Box, ZyxFloat, is_voxel_size, to_zyx
-from volseg.errors import ConfigError
+from volseg.blocks import to_zyx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from fractions import Fraction
 
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx
 
-_MAX_FACTOR = 64
-_MAX_VOXELS = 1 << 62
-_DENOMINATOR = 10**6
-"""Sizes and their ratios are rounded to fractions of at most this denominator."""
 _MAX_VOTES = 1 << 12
 """Votes of all voxels along an axis, so that those of a cell fit 64 bits."""
 _MAX_TAPS = 1 << 21
@@ -74,6 +69,7 @@ def mean_taps(ratio: Fraction, length: int, start: int, stop: int) -> Taps:
         start: first voxel of the result.
         stop: the one after its last.
 
+    >>> from fractions import Fraction
     >>> mean_taps(Fraction(5, 2), 6, 0, 3).weights.tolist()  # in halves of a voxel
     [[2, 2, 1], [1, 2, 2], [2, 0, 0]]
     >>> taps = mean_taps(Fraction(1, 2), 2, 0, 4)
@@ -101,6 +97,7 @@ def mode_taps(ratio: Fraction, length: int, start: int, stop: int) -> Taps:
         start: first voxel of the result.
         stop: the one after its last.
 
+    >>> from fractions import Fraction
     >>> mode_taps(Fraction(1, 2), 2, 0, 4).first.tolist()
     [0, 0, 1, 1]
     """
@@ -138,6 +135,7 @@ def resample_axis(values: NDArray[Any], taps: Taps, axis: int, low: int = 0) -> 
         axis: of the values.
         low: position of the first value in the source.
 
+    >>> from fractions import Fraction
     >>> resample_axis(np.uint8([1, 2, 5]), mean_taps(Fraction(2), 3, 0, 2), 0).tolist()
     [3.0, 5.0]
     """
@@ -182,6 +180,7 @@ def resample_mode(labels: NDArray[Any], taps: Sequence[Taps], low: Zyx) -> NDArr
         taps: of `mode_taps`, along z, y, x.
         low: position of the first label in the source.
 
+    >>> from fractions import Fraction
     >>> labels = np.array([[[5, 7, 7], [7, 9, 9]]])
     >>> taps = [mode_taps(Fraction(r), n, 0, 1) for r, n in ((1, 1), (2, 2), (2, 3))]
     >>> resample_mode(labels, taps, (0, 0, 0)).tolist()
@@ -222,92 +221,3 @@ def _modes(cells: NDArray[Any], votes: NDArray[np.int64]) -> NDArray[Any]:
     best = np.maximum.reduceat(keys, np.flatnonzero(runs % count == 0))
     result[mixed] = cells[np.arange(len(cells)), count - 1 - best % count]
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class Resampling:
-    """Another voxel size of a volume; its physical extent and the corner of its first voxel stay.
-
-    Attributes:
-        source_nm: voxel size (z, y, x) of the source in nanometres.
-        target_nm: of the result.
-        kind: `mean` for grey values: of the area, or along straight lines where voxels become smaller; `mode` for
-            labels: the most frequent, or the nearest.
-    """
-
-    source_nm: ZyxFloat
-    target_nm: ZyxFloat
-    kind: Literal["mean", "mode"] = "mean"
-
-    @property
-    def ratios(self) -> tuple[Fraction, Fraction, Fraction]:
-        """Sizes of the result's voxels over those of the source, along z, y, x."""
-        z, y, x = (
-            (_fraction(to) / _fraction(size)).limit_denominator(_DENOMINATOR)
-            for to, size in zip(self.target_nm, self.source_nm, strict=True)
-        )
-        return z, y, x
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether all sizes stay."""
-        return set(self.ratios) == {Fraction(1)}
-
-    def check(self, shape: Zyx, option: str) -> None:
-        """Refuse sizes that make no sense.
-
-        Args:
-            shape: of the source.
-            option: that states the size, for the message.
-
-        Raises:
-            ConfigError: a size below 0.1 nm, another one by a factor above 64, or above 2^62 voxels.
-        """
-        if not is_voxel_size(self.target_nm):
-            raise ConfigError(f"{option}: voxels of {_nm(self.target_nm)} nm are below 0.1 nm; give larger ones")
-        sizes = f"voxels of {_nm(self.source_nm)} nm as {_nm(self.target_nm)} nm"
-        if any(not Fraction(1, _MAX_FACTOR) <= ratio <= _MAX_FACTOR for ratio in self.ratios):
-            raise ConfigError(f"{option}: {sizes} change by a factor above {_MAX_FACTOR}; give sizes that are nearer")
-        if prod(self.shape(shape)) > _MAX_VOXELS:
-            raise ConfigError(f"{option}: {sizes} make {self.shape(shape)}, above 2^62 voxels; give larger ones")
-
-    def shape(self, shape: Zyx) -> Zyx:
-        """Voxels of the result: the last one along an axis may lie in the source in part only.
-
-        >>> Resampling((50, 4, 4), (50, 8, 3)).shape((10, 33, 30))
-        (10, 17, 40)
-        """
-        return to_zyx(-(-n * r.denominator // r.numerator) for n, r in zip(shape, self.ratios, strict=True))
-
-    def taps(self, shape: Zyx, box: Box) -> tuple[Taps, Taps, Taps]:
-        """Taps along z, y, x of a box of the result.
-
-        Args:
-            shape: of the source.
-            box: not empty, inside the result.
-        """
-        make = mean_taps if self.kind == "mean" else mode_taps
-        z, y, x = map(make, self.ratios, shape, box.start, box.stop)
-        return z, y, x
-
-    def source_box(self, shape: Zyx, box: Box) -> Box:
-        """Voxels of the source that a box of the result is made of.
-
-        >>> str(Resampling((50, 4, 4), (50, 8, 3)).source_box((10, 33, 30), Box((0, 1, 4), (1, 3, 8))))
-        '0:1,2:6,2:7'
-        """
-        spans = [taps.span for taps in self.taps(shape, box)]
-        return Box(to_zyx(low for low, _ in spans), to_zyx(stop for _, stop in spans))
-
-    def __str__(self) -> str:
-        ways = ("mean", "straight lines") if self.kind == "mean" else ("most frequent label", "nearest label")
-        used = dict.fromkeys(ways[ratio < 1] for ratio in self.ratios if ratio != 1)
-        return f"voxels of {_nm(self.source_nm)} nm resampled to {_nm(self.target_nm)} nm ({' and '.join(used)})"
-
-
-def _fraction(size: float) -> Fraction:
-    return Fraction(size).limit_denominator(_DENOMINATOR)
-
-
-def _nm(size: ZyxFloat) -> str:
-    return " x ".join(f"{length:g}" for length in size)

@@ -14,7 +14,6 @@ from volseg.storage.foreign import foreign_format
 from volseg.storage.hdf5 import is_hdf5, open_hdf5
 from volseg.storage.image_stack import is_stack, open_stack
 from volseg.storage.place import Place, place_of
-from volseg.storage.resampled import ResampledVolume
 from volseg.storage.unpacked_stack import UnpackedStack, open_unpacked
 from volseg.storage.zarr_volume import GREY, open_volume
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx, ZyxFloat
-    from volseg.ops import Resampling
     from volseg.storage.image_stack import Stack
 
 
@@ -108,26 +106,6 @@ class Sections:
     def read(self, first: int, stop: int) -> NDArray[Any]:
         """Sections [first, stop) as (z, y, x)."""
         return self.volume.read(Box((first, 0, 0), (stop, *self.shape[1:])))
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeRef:
-    """A volume that worker processes open again.
-
-    Attributes:
-        location: as the driver opened it: of the array, for a level of an OME-Zarr.
-        options: what the user states of it.
-        resampling: to another voxel size; None for its own.
-    """
-
-    location: str
-    options: ReadOptions = DEFAULT_OPTIONS
-    resampling: Resampling | None = None
-
-    def open(self) -> Readable:
-        """Open the volume, of grey values."""
-        volume = open_readable(self.location, options=self.options)
-        return volume if self.resampling is None else ResampledVolume(volume, self.resampling)
 
 
 class _StackReader:

@@ -11,13 +11,16 @@ import numpy as np
 from volseg.blocks import Box, floor_to, mirror_span, to_zyx
 from volseg.ops import reflect_gather
 from volseg.ops.resample import Taps, resample_axis, resample_mode, rounded
+from volseg.storage.axes import DEFAULT_OPTIONS
 from volseg.storage.place import Placed, place_of
+from volseg.storage.readers import open_readable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx
     from volseg.ops import Resampling
+    from volseg.storage.axes import ReadOptions
     from volseg.storage.place import Place
     from volseg.storage.readers import Readable
 
@@ -110,6 +113,26 @@ class ResampledVolume(Placed):
         else:
             _modes(sections, taps, result)
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRef:
+    """A volume that worker processes open again.
+
+    Attributes:
+        location: as the driver opened it: of the array, for a level of an OME-Zarr.
+        options: what the user states of it.
+        resampling: to another voxel size; None for its own.
+    """
+
+    location: str
+    options: ReadOptions = DEFAULT_OPTIONS
+    resampling: Resampling | None = None
+
+    def open(self) -> Readable:
+        """Open the volume, of grey values."""
+        volume = open_readable(self.location, options=self.options)
+        return volume if self.resampling is None else ResampledVolume(volume, self.resampling)
 
 
 def stored_volume(volume: Readable) -> Readable:
