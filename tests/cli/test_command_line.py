@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 OPTIONS = {
     "convert": [
         "--axes", "--channel", "--chunk", "--cluster", "--dry-run", "--dtype", "--format", "--json", "--levels",
-        "--missing", "--missing-chunks", "--no-shards", "--overwrite", "--range", "--resume", "--roi", "--scale-level",
-        "--shard", "--tls", "--voxel-size", "--workers", "SOURCE", "TARGET",
+        "--missing", "--missing-chunks", "--no-shards", "--overwrite", "--range", "--resample", "--resume", "--roi",
+        "--scale-level", "--shard", "--tls", "--voxel-size", "--workers", "SOURCE", "TARGET",
     ],
     "pyramid": [
         "--check", "--cluster", "--dry-run", "--json", "--labels", "--levels", "--missing-chunks", "--overwrite",
@@ -30,7 +30,8 @@ OPTIONS = {
     ],
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
-        "--axes", "--block", "--block-timeout", "--calibrate", "--channel", "--chunk", "--classes", "--cluster",
+        "--at-model-size", "--axes", "--block", "--block-timeout", "--calibrate", "--channel", "--chunk", "--classes",
+        "--cluster",
         "--device", "--dry-run", "--halo", "--halo-tolerance", "--ignore-voxel-size", "--json", "--levels", "--mask",
         "--max-failed", "--missing", "--missing-chunks", "--model", "--orientations", "--overwrite", "--precision",
         "--resume", "--roi", "--scale-level", "--shard", "--tile", "--tls", "--uncertainty", "--voxel-size",

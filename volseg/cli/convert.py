@@ -28,6 +28,9 @@ _TYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "flo
 @click.option("--missing-chunks", type=click.Choice(["fill", "refuse"]),
               help="For chunks that a Zarr lacks.  [default: fill; over http, exit code 3]")  # fmt: skip
 @click.option("--roi", metavar="z0:z1,y0:y1,x0:x1", help="Copy this region only; its place stays that in SOURCE.")
+@click.option("--resample", type=NanometresType(), metavar="Z,Y,X",
+              help="Voxel size of TARGET in nanometres: means of larger voxels, straight lines between smaller ones; "
+                   "of labels the most frequent, the nearest.  [default: that of SOURCE]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(_TYPES),
               help="Type of TARGET; grey values are scaled.  [default: that of SOURCE]")  # fmt: skip
 @click.option("--range", "range_", type=RangeType(), metavar="LOW,HIGH",
@@ -69,6 +72,7 @@ def convert(dry_run: bool, as_json: bool, range_: tuple[float, float] | None, **
       volseg convert sample_A.hdf:volumes/raw raw.zarr
       volseg convert raw.zarr raw8.zarr --dtype uint8 --range 2000,42000
       volseg convert raw.zarr corner.ome.tif --roi 0:16,:,:
+      volseg convert raw.zarr raw-8nm.zarr --resample 40,8,8
       volseg convert raw.zarr raw.precomputed --cluster tcp://head:8786
     """
     from volseg.cli.output import echo_json

@@ -64,6 +64,8 @@ _UNEXPLAINED = (
 @click.option("--voxel-size", type=NanometresType(),
               help="Voxel size of SOURCE in nanometres, if it states none or a wrong one.")  # fmt: skip
 @click.option("--ignore-voxel-size", is_flag=True, help="Accept a voxel size that the model was not trained for.")
+@click.option("--at-model-size", type=click.Choice(["model", "source"]),
+              help="Resample SOURCE to the model's voxel size; the map has that size.")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="Where the network runs. auto: on GPUs if there are any.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
@@ -100,6 +102,7 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
       volseg predict raw.zarr membrane.zarr --model model.safetensors --resume
       volseg predict raw.zarr membrane.zarr --model model.safetensors --dry-run --calibrate
       volseg predict raw.zarr corner.zarr --model model.safetensors --roi 0:16,:,:
+      volseg predict raw-4nm.zarr membrane-6nm.zarr --model model.safetensors --at-model-size model
       volseg predict raw.zarr membrane.zarr --model model.safetensors --mask tissue.zarr
       volseg predict raw.zarr mean.zarr --model a.safetensors --model b.safetensors --orientations all --uncertainty
       volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786

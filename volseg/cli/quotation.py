@@ -37,6 +37,7 @@ def _rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         [
             value_text(fields["source"]),
             f"{_by(fields['shape'])} voxels of {_nm(fields['voxel_nm'])}, {fields['dtype']}",
+            *([fields["resampled"]] if fields["resampled"] else []),
         ],
     )
     models = zip(fields["models"], fields["models_voxel_nm"], strict=True)

@@ -23,6 +23,7 @@ class ConvertOptions(TypedDict, total=False):
     missing_chunks: Literal["fill", "refuse"] | None
     scale_level: int | None
     roi: str | None
+    resample: ZyxFloat | None
     dtype: Dtype | None
     range: tuple[float, float] | None
     format: str | None
@@ -54,6 +55,8 @@ class ConvertConfig(FrozenModel):
     """What to do about chunks that a Zarr lacks; None: they are filled, and where the store does not list counted."""
     scale_level: int | None = Field(default=None, ge=0)
     roi: str | None = None
+    resample: ZyxFloat | None = None
+    """Voxel size (z, y, x) of the target in nanometres; None: that of the source."""
     dtype: Dtype | None = None
     """Type of the target; None: that of the source."""
     range: tuple[float, float] | None = None
@@ -79,7 +82,7 @@ class ConvertConfig(FrozenModel):
     def _path_as_text(cls, value: Any) -> Any:
         return fspath(value) if isinstance(value, PathLike) else value
 
-    @field_validator("voxel_size")
+    @field_validator("voxel_size", "resample")
     @classmethod
     def _at_least_an_angstrom(cls, value: ZyxFloat | None) -> ZyxFloat | None:
         if value is not None and not is_voxel_size(value):

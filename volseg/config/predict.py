@@ -34,6 +34,7 @@ class PredictOptions(TypedDict, total=False):
     mask: str | None
     voxel_size: ZyxFloat | None
     ignore_voxel_size: bool
+    at_model_size: Literal["model", "source"] | None
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     cluster: str
@@ -80,6 +81,8 @@ class PredictConfig(FrozenModel):
     voxel_size: ZyxFloat | None = None
     """(z, y, x) in nanometres; None: as the source states."""
     ignore_voxel_size: bool = False
+    at_model_size: Literal["model", "source"] | None = None
+    """Size of the map's voxels if the source is read at the model's; None: the source is read as it is."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     cluster: str = "local"

@@ -11,7 +11,7 @@ import numpy as np
 
 from volseg.blocks import Box, parse_roi
 from volseg.cluster import check_cluster
-from volseg.conversion.place import target_place
+from volseg.conversion.place import target_place, target_resampling
 from volseg.conversion.plan import block_shape
 from volseg.conversion.source import SectionSource, SourceRef, open_source, source_notes
 from volseg.errors import ConfigError, TargetError
@@ -20,13 +20,16 @@ from volseg.storage import (
     Chunked,
     MissingChunks,
     ReadOptions,
+    ResampledVolume,
     in_use,
     is_locked,
     journal_folder,
     local_output,
     parse_axes,
     place_of,
+    read_bytes_per_voxel,
     refuse_overlap,
+    stored_volume,
 )
 from volseg.storage.conversion_record import ConversionRecord, OutputEntry
 from volseg.storage.paths import refuse_unwritable
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Zyx
     from volseg.config import ConvertConfig
+    from volseg.ops import Resampling
     from volseg.storage import Place, Readable
     from volseg.storage.writers.base import Format
 
@@ -59,6 +63,7 @@ class ConversionSpec:
         options: what the user states of it.
         voxel_size_given: whether the user stated the voxel size.
         roi: part of the source that is converted.
+        resampling: of that part to another voxel size; None if there is none.
         output: the volume to write.
         target: its path.
         overwrite: replace what is there.
@@ -73,6 +78,7 @@ class ConversionSpec:
     options: ReadOptions
     voxel_size_given: bool
     roi: Box
+    resampling: Resampling | None
     output: OutputEntry
     target: Path
     overwrite: bool
@@ -127,13 +133,19 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
         voxel_nm = recorded.source.voxel_nm
     place = target_place(config.source, place_of(volume), voxel_nm)
     roi = _region(config, volume.shape, recorded)
-    output, notes = _output(config, volume, place.moved(roi.start), roi, (name, dataset, target), before)
+    resampling = target_resampling(place, roi.shape, volume.dtype, config, recorded)
+    part = place.moved(roi.start), roi.shape
+    if resampling is not None:
+        part = part[0].resampled(resampling.target_nm), resampling.shape(roi.shape)
+    view = volume if resampling is None else ResampledVolume(volume, resampling, roi)
+    output, notes = _output(config, view, part, (name, dataset, target), before)
     return (
         ConversionSpec(
             volume=volume,
             options=options,
             voxel_size_given=voxel_nm is not None,
             roi=roi,
+            resampling=resampling,
             output=output,
             target=target,
             overwrite=config.overwrite or replaces,
@@ -141,7 +153,7 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
             cluster=config.cluster or _cluster(config, output),
             workers=config.workers,
             tls=config.tls,
-            notes=(*notes, *source_notes(volume)),
+            notes=(*([str(resampling)] if resampling else []), *notes, *source_notes(volume)),
         ),
         recorded,
     )
@@ -237,13 +249,12 @@ def _region(config: ConvertConfig, shape: Zyx, recorded: ConversionRecord | None
 def _output(
     config: ConvertConfig,
     volume: Readable,
-    place: Place,
-    roi: Box,
+    part: tuple[Place, Zyx],
     where: tuple[str, str, Path],
     before: OutputEntry | None,
 ) -> tuple[OutputEntry, tuple[str, ...]]:
     """The volume to write; a resumed conversion takes what is not requested from its record."""
-    name, dataset, target = where
+    (place, shape), (name, dataset, target) = part, where
     dtype = config.dtype or (before.dtype if before else volume.dtype)
     limits = config.range
     if limits is None and before is not None and before.dtype == dtype:
@@ -252,7 +263,7 @@ def _output(
     is_chunked = before is not None and name in ("hdf5", "tiff")
     kept = None if before is None or is_chunked else before
     request = LayoutRequest(
-        shape=roi.shape,
+        shape=shape,
         dtype=dtype,
         place=place,
         chunk=config.chunk or (kept.chunk if kept else None),
@@ -264,20 +275,19 @@ def _output(
     layout = FORMATS[name].layout(request)
     if config.levels and name != "ome-zarr":
         raise ConfigError(f"--levels {config.levels} does not apply to --format {name}; leave it out")
-    item = max(np.dtype(dtype).itemsize, np.dtype(volume.dtype).itemsize)
-    end = tuple(n + o for n, o in zip(roi.shape, layout.origin, strict=True))
+    by_sections = isinstance(stored_volume(volume), SectionSource)
+    item = max(np.dtype(dtype).itemsize, read_bytes_per_voxel(volume))
+    end = tuple(n + o for n, o in zip(shape, layout.origin, strict=True))
     entry = OutputEntry(
         format=name,
         dataset=dataset or (before.dataset if before else "") or (_DATASET if name == "hdf5" else ""),
-        shape=roi.shape,
+        shape=shape,
         dtype=dtype,
         limits=rescale.limits,
         shard=layout.shard,
         chunk=layout.chunk,
         levels=layout.levels,
-        block=block_shape(
-            layout.unit, (end[0], end[1], end[2]), volume.chunk, item, sections=isinstance(volume, SectionSource)
-        ),
+        block=block_shape(layout.unit, (end[0], end[1], end[2]), volume.chunk, item, sections=by_sections),
         origin=layout.origin,
         scale=layout.place.scale,
         translation=layout.place.translation,

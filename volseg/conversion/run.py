@@ -139,19 +139,19 @@ def _chunk_rule(spec: ConversionSpec, recorded: ConversionRecord | None, folder:
 
 
 def _record(spec: ConversionSpec, rule: ChunkRule) -> ConversionRecord:
-    volume, output = spec.volume, spec.output
+    volume, output, resampling = spec.volume, spec.output, spec.resampling
     source = SourceEntry(
         location=volume.location,
         shape=volume.shape,
         dtype=volume.dtype,
-        voxel_nm=output.scale if output.is_nm else None,
+        voxel_nm=resampling.source_nm if resampling else output.scale if output.is_nm else None,
         identity=volume_fingerprint(volume),
         options=spec.options,
         marks=source_marks(volume.location),
         voxel_size_given=spec.voxel_size_given,
         **rule.fields,
     )
-    return ConversionRecord(source=source, roi=spec.roi, output=output, version=__version__)
+    return ConversionRecord(source=source, roi=spec.roi, output=output, resampling=resampling, version=__version__)
 
 
 def _run(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from volseg.errors import BlockError, TargetError, TargetLostError
 from volseg.pipeline import EMPTY, BlockReport
-from volseg.storage import CheckedSource, ChunkRule, MissingChunks, read_census, voxel_digest
+from volseg.storage import CheckedSource, ChunkRule, MissingChunks, ResampledVolume, read_census, voxel_digest
 from volseg.storage.unfinished import refuse_other_owner, unfinished, work_folder
 from volseg.storage.writers import FORMATS
 
@@ -79,7 +79,8 @@ def convert_block(number: int, reference: ConversionRef) -> BlockReport:
         )
     box = record.output.grid.box(number)
     source = CheckedSource(conversion.volume, conversion.rule)
-    voxels, clipped = _rescaled(source.read(record.source_box(box)), record.rescale, box, source.location)
+    read = source.read if record.resampling is None else ResampledVolume(source, record.resampling, record.roi).read
+    voxels, clipped = _rescaled(read(record.source_box(box)), record.rescale, box, source.location)
     written = writer.write(box, voxels, lambda: refuse_other_owner(Path(reference.target), reference.digest))
     if voxel_digest(writer.read(box)) != written.digest:
         raise TargetError(f"{box} of {reference.target} reads back other than it was written; check the disk")

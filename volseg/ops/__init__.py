@@ -13,6 +13,7 @@ from volseg.ops.normalize import (
     to_uint8,
 )
 from volseg.ops.pad import read_reflected, reflect_gather
+from volseg.ops.resampling import Resampling
 from volseg.ops.rescale import Rescale
 from volseg.ops.uniform import is_constant
 from volseg.ops.weight_map import weight_map
@@ -20,6 +21,7 @@ from volseg.ops.weight_map import weight_map
 __all__ = [
     "Grey",
     "Normalization",
+    "Resampling",
     "Rescale",
     "RunningMean",
     "Statistics",

@@ -9,10 +9,12 @@ from volseg.storage import (
     CheckedSource,
     Chunked,
     ChunkRule,
+    ResampledVolume,
     census_to_take,
     open_target,
     recorded_census,
     rule_of,
+    stored_volume,
 )
 
 if TYPE_CHECKING:
@@ -35,11 +37,13 @@ def chunk_rule(spec: RunSpec, recorded: RunRecord | None, progress: Progress) ->
         SourceError: chunks are missing and to be refused, or they cannot be listed.
         ResumeError: the census of the run to resume is lost, and the source lacks other chunks.
     """
-    volume = spec.volume
+    volume = stored_volume(spec.volume)
     if not isinstance(volume, Chunked):
         return ChunkRule()
     # The region with its halo, inside the volume.
-    box = spec.plan.grid.region.grow(spec.plan.halo).intersection(Box.of_shape(volume.shape))
+    box = spec.plan.grid.region.grow(spec.plan.halo).intersection(Box.of_shape(spec.volume.shape))
+    if isinstance(spec.volume, ResampledVolume):
+        box = spec.volume.source_box(box)
     if recorded is not None:
         census = recorded_census(volume, recorded.source, box, open_target(spec.target).journal)
         return rule_of(volume, census, spec.missing_chunks, lambda line: None)

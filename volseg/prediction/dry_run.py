@@ -17,7 +17,7 @@ from volseg.inference.memory.plan import block_bytes
 from volseg.prediction.autotune.tile import choose_tiles
 from volseg.prediction.autotune.tuner import largest_batch, tilings_of
 from volseg.prediction.resume import done_blocks
-from volseg.storage import open_target
+from volseg.storage import open_target, resampling_of, stored_volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ class RunEstimate:
         shape: of the volume (z, y, x).
         dtype: of the volume.
         voxel_nm: size of its voxels (z, y, x) in nanometres; None if not known.
+        resampled: from which voxels and how, if it is read at another size than it is stored.
         translation_nm: of its first voxel, likewise.
         target: path of the map.
         models: names.
@@ -72,6 +73,7 @@ class RunEstimate:
     shape: Zyx
     dtype: str
     voxel_nm: ZyxFloat | None
+    resampled: str | None
     translation_nm: ZyxFloat | None
     target: str
     models: tuple[str, ...]
@@ -141,6 +143,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         shape=volume.shape,
         dtype=volume.dtype,
         voxel_nm=spec.place.voxel_nm,
+        resampled=str(resampling) if (resampling := resampling_of(volume)) else None,
         translation_nm=spec.place.translation_nm,
         target=str(spec.target),
         models=tuple(model.card.name for model in spec.models),
@@ -165,7 +168,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         blocks_to_do=planned - done,
         read_amplification=round(read_amplification(grid, tilings, volume.chunk), 2),
         bytes_to_read=count_chunk_decodes(grid, tilings, volume.chunk)
-        * prod(volume.chunk)
+        * prod(stored_volume(volume).chunk)
         * np.dtype(volume.dtype).itemsize,
         bytes_to_write=grid.region.voxels * len(spec.classes) * (2 if spec.uncertainty else 1),
         bytes_of_blocks_in_flight=in_flight,

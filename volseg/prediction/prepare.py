@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from volseg.blocks import BlockSet, Box, PyramidGrid, format_zyx, parse_roi, pyramid_levels
 from volseg.cluster import check_cluster
 from volseg.config.tolerance import Tolerance
@@ -19,6 +17,7 @@ from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.prediction.resume import refuse_other_inputs
 from volseg.prediction.source import (
     MissingChunks,
+    at_model_size,
     given_voxel_size,
     missing_chunks,
     read_options,
@@ -30,6 +29,7 @@ from volseg.storage import (
     Place,
     Readable,
     ReadOptions,
+    ResampledVolume,
     RunRecord,
     VolumeRef,
     claim_target,
@@ -37,8 +37,10 @@ from volseg.storage import (
     open_mask,
     open_readable,
     place_of,
+    read_bytes_per_voxel,
     read_record,
     refuse_overlap,
+    resampling_of,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class RunSpec:
     @property
     def source(self) -> VolumeRef:
         """The source, for workers to open."""
-        return VolumeRef(self.volume.location, self.options)
+        return VolumeRef(self.volume.location, self.options, resampling_of(self.volume))
 
     @property
     def model_files(self) -> tuple[str, ...]:
@@ -136,7 +138,12 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     refuse_overlap("source", volume.location, target)
     given_nm = given_voxel_size(config, recorded, target)
     place = place_of(volume) if given_nm is None else place_of(volume).with_voxel_nm(given_nm)
-    models = _open_models(config, volume, place, target)
+    models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
+    warnings = source_warnings(volume, options, place)
+    volume = at_model_size(config, volume, place, models, recorded)
+    if isinstance(volume, ResampledVolume):
+        place = place.resampled(volume.resampling.target_nm)
+    _refuse_models(config, models, volume, place, target)
     classes = resolve_classes(models, config.classes)
     check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
     if recorded is not None:
@@ -148,7 +155,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     load = Load(
         batch=1,
         precision="float32",
-        source_item=int(np.dtype(volume.dtype).itemsize),
+        source_item=read_bytes_per_voxel(volume),
         slots=1,
         device="cpu",
         classes=len(classes),
@@ -163,7 +170,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         voxel_size_given=given_nm is not None,
         models=models,
         classes=classes,
-        plan=replace(plan, warnings=(*plan.warnings, *source_warnings(volume, options, place))),
+        plan=replace(plan, warnings=(*plan.warnings, *warnings)),
         mask=mask,
         target=target,
         overwrite=config.overwrite,
@@ -203,10 +210,11 @@ def _claim_target(config: PredictConfig) -> Path:
     return target
 
 
-def _open_models(config: PredictConfig, volume: Readable, place: Place, target: Path) -> tuple[ModelHeader, ...]:
-    """Read the models' cards, and refuse those that do not suit the volume."""
+def _refuse_models(
+    config: PredictConfig, models: tuple[ModelHeader, ...], volume: Readable, place: Place, target: Path
+) -> None:
+    """Refuse models that do not suit the volume."""
     levels_nm = getattr(volume, "levels_nm", ()) if place == place_of(volume) else ()
-    models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     for model in models:
         refuse_overlap("model", model.path, target)
         if not config.ignore_voxel_size:
@@ -214,7 +222,6 @@ def _open_models(config: PredictConfig, volume: Readable, place: Place, target: 
         refuse_dtype_mismatch(volume.dtype, model.card.normalization)
         if config.orientations == "all":
             refuse_uneven_rotation(model.card.footprint)
-    return models
 
 
 def planned_blocks(spec: RunSpec) -> BlockSet | None:

@@ -21,6 +21,7 @@ from volseg.storage import (
     RunRecord,
     Settings,
     SourceEntry,
+    resampling_of,
     source_marks,
     volume_fingerprint,
 )
@@ -68,6 +69,7 @@ def resolve_run(
         translation_nm=spec.place.translation_nm,
         place_without_unit=None if spec.place.is_nm else (spec.place.scale, spec.place.translation),
         voxel_size_given=spec.voxel_size_given,
+        resampling=resampling_of(volume),
         **census_fields(rule),
     )
     settings = _settings(spec, recorded, executor, workers)

@@ -9,17 +9,30 @@ import numpy as np
 
 from volseg.blocks import Box
 from volseg.errors import ConfigError, ResumeError
-from volseg.storage import Chunked, FolderStack, MissingChunks, ReadOptions, UnpackedStack, parse_axes, place_of
+from volseg.ops import Resampling
+from volseg.storage import (
+    Chunked,
+    FolderStack,
+    MissingChunks,
+    ReadOptions,
+    ResampledVolume,
+    UnpackedStack,
+    parse_axes,
+    place_of,
+    stored_volume,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.blocks import Zyx, ZyxFloat
     from volseg.config import PredictConfig
+    from volseg.models import ModelHeader
     from volseg.storage import Place, Readable, RunRecord
 
 __all__ = [
     "MissingChunks",
+    "at_model_size",
     "given_voxel_size",
     "missing_chunks",
     "read_options",
@@ -56,7 +69,8 @@ def given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target: 
     """
     if recorded is None:
         return config.voxel_size
-    was = recorded.source.voxel_nm
+    resampling = recorded.source.resampling
+    was = resampling.source_nm if resampling else recorded.source.voxel_nm
     if config.voxel_size in (None, was):
         return was if recorded.source.voxel_size_given else None
     raise ResumeError(
@@ -71,9 +85,69 @@ def missing_chunks(config: PredictConfig, volume: Readable, recorded: RunRecord 
     Raises:
         ConfigError: the source has no chunks of which some may be missing.
     """
-    if config.missing_chunks is not None and not isinstance(volume, Chunked):
+    if config.missing_chunks is not None and not isinstance(stored_volume(volume), Chunked):
         raise ConfigError(f"--missing-chunks does not apply to {volume.location}, which has no chunks; leave it out")
     return config.missing_chunks or (recorded.source.missing_chunks if recorded else None)
+
+
+def at_model_size(
+    config: PredictConfig,
+    volume: Readable,
+    place: Place,
+    models: tuple[ModelHeader, ...],
+    recorded: RunRecord | None,
+) -> Readable:
+    """The source as the models see it: resampled to their voxel size, if that is requested or was, where they look.
+
+    Along an axis on which no model looks beyond a voxel, such as z for sections, the voxels keep their size.
+
+    Raises:
+        ConfigError: the source's voxel size is not known, the models' sizes differ, or a size makes no sense.
+        ResumeError: the run to resume was started without it.
+    """
+    before = recorded.source.resampling if recorded else None
+    if config.at_model_size == "source":
+        raise ConfigError(
+            "--at-model-size source is not supported; give --at-model-size model, and bring the map to the source's "
+            "size with: volseg convert MAP TARGET --resample Z,Y,X"
+        )
+    if config.at_model_size is None:
+        if before is None:
+            return volume
+        target_nm = before.target_nm
+    else:
+        target_nm = _models_size(volume, place, models)
+    wanted = Resampling(place.scale, target_nm)
+    wanted.check(volume.shape, "--at-model-size")
+    resampling = None if wanted.is_identity else wanted
+    if recorded is not None and resampling != before:
+        raise ResumeError(
+            f"{config.target} was started with {before or 'voxels as they are stored'}, not {resampling or 'these'}; "
+            "leave out --at-model-size, or start again with --overwrite"
+        )
+    return volume if resampling is None else ResampledVolume(volume, resampling)
+
+
+def _models_size(volume: Readable, place: Place, models: tuple[ModelHeader, ...]) -> ZyxFloat:
+    if not place.is_nm:
+        raise ConfigError(
+            f"--at-model-size needs the voxel size of {volume.location}, which states none; give --voxel-size Z,Y,X "
+            "in nanometres"
+        )
+    sizes = []
+    for axis, size in enumerate(place.scale):
+        looking = {
+            model.card.voxel_nm[axis]
+            for model in models
+            if model.card.footprint.reach_before[axis] or model.card.footprint.reach_after[axis]
+        }
+        if len(looking) > 1:
+            raise ConfigError(
+                f"--at-model-size: the models were trained on voxels of {' and '.join(f'{s:g}' for s in looking)} nm "
+                f"along {'zyx'[axis]}; give models of one size"
+            )
+        sizes.append(looking.pop() if looking else size)
+    return sizes[0], sizes[1], sizes[2]
 
 
 def source_warnings(volume: Readable, options: ReadOptions, place: Place) -> tuple[str, ...]:
@@ -105,6 +179,10 @@ def refuse_undecodable(volume: Readable, first: Zyx) -> None:
     Raises:
         SourceError: it cannot be read.
     """
+    if isinstance(volume, ResampledVolume):
+        z, y, x = first
+        first = volume.source_box(Box(first, (z + 1, y + 1, x + 1))).start
+        volume = volume.source
     z, y, x = first
     if isinstance(volume, UnpackedStack):
         volume.stack.read(z, z + 1)

@@ -30,8 +30,9 @@ from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
 from volseg.storage.publish import claim_target
 from volseg.storage.pyramid import Pyramid, open_pyramid, outdated_blocks, volume_names
-from volseg.storage.readers import Readable, VolumeRef, is_zarr, open_readable, open_sections
+from volseg.storage.readers import Readable, is_zarr, open_readable, open_sections
 from volseg.storage.record_entries import ActivationEntry, HaloPoint, MaskEntry, ModelEntry, Settings, SourceEntry
+from volseg.storage.resampled import ResampledVolume, VolumeRef, read_bytes_per_voxel, resampling_of, stored_volume
 from volseg.storage.run_record import FORMAT, NUMERICS, RecordError, RunRecord, is_target, read_record
 from volseg.storage.section_folder import FolderStack
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
@@ -78,6 +79,7 @@ __all__ = [
     "ReadOptions",
     "Readable",
     "RecordError",
+    "ResampledVolume",
     "RunRecord",
     "Settings",
     "ShardCheck",
@@ -120,6 +122,7 @@ __all__ = [
     "outdated_blocks",
     "parse_axes",
     "place_of",
+    "read_bytes_per_voxel",
     "read_census",
     "read_failures",
     "read_mark_table",
@@ -130,11 +133,13 @@ __all__ = [
     "recorded_census",
     "refuse_overlap",
     "refuse_overwritten_inputs",
+    "resampling_of",
     "restore_metadata",
     "rule_of",
     "slab_statistics",
     "slabs",
     "source_marks",
+    "stored_volume",
     "table_digest",
     "table_of",
     "take_census",

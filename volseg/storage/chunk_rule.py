@@ -6,7 +6,7 @@ is a fault of the store, and the block that read it fails.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -14,6 +14,7 @@ from volseg.errors import ResumeError, SourceError, TargetError
 from volseg.ops import is_constant
 from volseg.storage.census import Census, read_census, take_census
 from volseg.storage.chunk_grid import Chunked
+from volseg.storage.resampled import ResampledVolume, stored_volume
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class ChunkRule:
         Raises:
             SourceError: names one of them.
         """
+        volume = stored_volume(volume)
         for number in absent:
             was_there = self.census is not None and self.census.had(number)
             if was_there or self.missing == "refuse":
@@ -97,6 +99,9 @@ class CheckedSource:
         self.voxel_nm, self.translation_nm = volume.voxel_nm, volume.translation_nm
         self.absent: set[Zyx] = set()
         """Numbers of the chunks that the source lacked in all reads."""
+        if isinstance(volume, ResampledVolume):
+            stored = CheckedSource(volume.source, rule)
+            self._volume, self.absent = replace(volume, source=stored), stored.absent
 
     def read(self, box: Box) -> NDArray[Any]:
         """Read a box.

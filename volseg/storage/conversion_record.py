@@ -5,7 +5,7 @@ from __future__ import annotations
 from volseg.blocks import BlockGrid, Box, PyramidGrid, Zyx, ZyxFloat, pyramid_levels
 from volseg.config.base import FrozenModel
 from volseg.errors import ResumeError
-from volseg.ops import Rescale
+from volseg.ops import Resampling, Rescale
 from volseg.storage.checked_record import CheckedRecord
 from volseg.storage.place import Place
 from volseg.storage.record_entries import SourceEntry
@@ -69,6 +69,8 @@ class ConversionRecord(CheckedRecord):
     roi: Box
     """Part of the source that is converted."""
     output: OutputEntry
+    resampling: Resampling | None = None
+    """Of that part to the voxels of the output; None if they are the same."""
     version: str
     """Of volseg."""
 
@@ -78,8 +80,9 @@ class ConversionRecord(CheckedRecord):
         return Rescale(self.source.dtype, self.output.dtype, self.output.limits)
 
     def source_box(self, box: Box) -> Box:
-        """The voxels of the source of a box of the stored array."""
-        shift = [origin - start for origin, start in zip(self.output.origin, self.roi.start, strict=True)]
+        """The voxels of the source, or of its resampled part, of a box of the stored array."""
+        first = (0, 0, 0) if self.resampling else self.roi.start
+        shift = [origin - start for origin, start in zip(self.output.origin, first, strict=True)]
         return box.relative_to((shift[0], shift[1], shift[2]))
 
 
@@ -100,6 +103,7 @@ def refuse_other_conversion(recorded: ConversionRecord, requested: ConversionRec
         where = f"{now.location} has changed since" if is_same_place else f"{was.location} recorded"
         raise _error("source", where, target)
     pairs += [("voxel size", was.voxel_nm, now.voxel_nm), ("region", recorded.roi, requested.roi)]
+    pairs += [("resampling", recorded.resampling, requested.resampling)]
     pairs += [
         (name, getattr(recorded.output, name), getattr(requested.output, name)) for name in OutputEntry.model_fields
     ]

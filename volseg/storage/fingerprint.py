@@ -16,6 +16,7 @@ from volseg.blocks import Box
 from volseg.errors import SourceError
 from volseg.storage.paths import local_input
 from volseg.storage.record_entries import SourceMarks
+from volseg.storage.resampled import stored_volume
 from volseg.storage.section_folder import is_pattern, section_files
 from volseg.storage.zarr_store import may_list, open_store
 
@@ -32,8 +33,10 @@ _WINDOW = (1, 64, 64)
 def volume_fingerprint(volume: Readable) -> str:
     """Return a digest of shape, data type and the voxels of sixteen windows spread over the volume.
 
-    It is fast for any size and independent of path and storage. Edits outside the windows do not change it.
+    It is fast for any size and independent of path and storage. Edits outside the windows do not change it. That of a
+    resampled volume is of the stored one.
     """
+    volume = stored_volume(volume)
     digest = blake2b(f"{volume.shape} {volume.dtype}".encode(), digest_size=16)
     starts = [
         sorted({(2 * k + 1) * n // (2 * count) for k in range(count)})

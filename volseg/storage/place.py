@@ -98,6 +98,15 @@ class Place:
         z, y, x = (start + size * n for start, size, n in zip(self.translation, self.scale, voxels, strict=True))
         return replace(self, translation=(z, y, x))
 
+    def resampled(self, voxel_nm: ZyxFloat) -> Place:
+        """Return the place of voxels of another size in nanometres whose first one begins at the same corner.
+
+        >>> Place((50, 4, 4), (0, 0, 100), is_nm=True).resampled((50, 8, 2)).translation
+        (0.0, 2.0, 99.0)
+        """
+        z, y, x = (t + (to - size) / 2 for t, to, size in zip(self.translation, voxel_nm, self.scale, strict=True))
+        return replace(self, scale=voxel_nm, translation=(z, y, x))
+
     def transposed(self, axes: Sequence[int]) -> Place:
         """Return the place with axis `axes[i]` of (z, y, x) as axis i, and what is wrong with it kept.
 

@@ -112,23 +112,6 @@ class Sections:
         return self.volume.read(Box((first, 0, 0), (stop, *self.shape[1:])))
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeRef:
-    """A volume that worker processes open again.
-
-    Attributes:
-        location: as the driver opened it: of the array, for a level of an OME-Zarr.
-        options: what the user states of it.
-    """
-
-    location: str
-    options: ReadOptions = DEFAULT_OPTIONS
-
-    def open(self) -> Readable:
-        """Open the volume, of grey values."""
-        return open_readable(self.location, options=self.options)
-
-
 READERS: Registry[Reader] = Registry("volseg.readers", "reader", dict(BUILT_IN))
 """Name -> volume format. Plug-ins are asked before built-ins, these in this order."""
 

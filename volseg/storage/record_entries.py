@@ -9,6 +9,7 @@ from pydantic import AfterValidator, model_validator
 from volseg.blocks import Box, Footprint, Tiling, Zyx, ZyxFloat
 from volseg.config.base import FrozenModel
 from volseg.errors import redact
+from volseg.ops import Resampling
 from volseg.registry import NORMALIZATIONS
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 
@@ -67,6 +68,9 @@ class SourceEntry(FrozenModel):
     """Digest of which chunks were there: a file beside the journal; empty if the store does not list."""
     missing_chunks: Literal["fill", "refuse"] | None = None
     """What the user stated of missing chunks."""
+    resampling: Resampling | None = None
+    """From the stored voxels to those that the run reads, whose shape, size and place are here; None if they are these.
+    """
 
 
 class MaskEntry(FrozenModel):

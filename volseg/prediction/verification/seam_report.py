@@ -32,7 +32,7 @@ def seams_of_run(config: VerifyConfig, path: Path, record: RunRecord, progress: 
     computed: OnePiece | str | None = None
     if config.seams:
         models = config.model or tuple(entry.location for entry in record.models)
-        source = VolumeRef(config.source or record.source.location, record.source.options)
+        source = VolumeRef(config.source or record.source.location, record.source.options, record.source.resampling)
         reference = RunRef(str(path), record.digest, source, models)
         with connect(config.cluster, config.workers, tls=config.tls) as executor, restored_heap(executor):
             if config.cluster != "serial":
