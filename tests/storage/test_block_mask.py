@@ -56,7 +56,7 @@ def test_a_block_is_in_the_mask_if_one_of_its_voxels_is(
     fine = coarse.repeat(factors[0], 0).repeat(factors[1], 1).repeat(factors[2], 2)
     expected = {number for number in grid.numbers() if fine[grid.box(number).slices].any()}
     volume: Any = RecordingMask(coarse, chunk)
-    mask = BlockMask(volume, grid, max_bytes)
+    mask = BlockMask(volume, grid, max_bytes=max_bytes)
     numbers = list(grid.numbers())
     assert {number for number in (reversed(numbers) if backwards else numbers) if number in mask} == expected
     assert mask.count == len(expected)

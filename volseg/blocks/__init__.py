@@ -3,7 +3,7 @@
 from volseg.blocks.blockset import BlockSet
 from volseg.blocks.box import Box, Zyx, ZyxFloat, ceil_to, floor_to, to_zyx, zip3
 from volseg.blocks.downsampling import LevelScale
-from volseg.blocks.footprint import Footprint
+from volseg.blocks.footprint import Footprint, common_stride
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
 from volseg.blocks.parse import format_zyx, is_voxel_size, parse_roi, parse_zyx
@@ -35,6 +35,7 @@ __all__ = [
     "ceil_to",
     "coarser_box",
     "coarser_place",
+    "common_stride",
     "count_chunk_decodes",
     "floor_to",
     "format_zyx",

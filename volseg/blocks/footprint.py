@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from math import lcm
+from typing import TYPE_CHECKING, Literal
 
 from volseg.blocks.box import Zyx, ceil_to, to_zyx, zip3
 from volseg.blocks.parse import format_zyx
 from volseg.errors import GridError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +97,8 @@ class Footprint:
             n + ceil_to(max(c + 2 * h - n, 0), s)
             for c, h, n, s in zip(core, halo, self.smallest, self.stride, strict=True)
         )
+
+
+def common_stride(footprints: Sequence[Footprint]) -> Zyx:
+    """Return the least common multiple of the networks' strides."""
+    return to_zyx(lcm(*steps) for steps in zip(*(footprint.stride for footprint in footprints), strict=True))

@@ -65,7 +65,7 @@ _UNEXPLAINED = (
               help="Voxel size of SOURCE in nanometres, if it states none or a wrong one.")  # fmt: skip
 @click.option("--ignore-voxel-size", is_flag=True, help="Accept a voxel size that the model was not trained for.")
 @click.option("--at-model-size", type=click.Choice(["model", "source"]),
-              help="Resample SOURCE to the model's voxel size; the map has that size.")  # fmt: skip
+              help="Resample SOURCE to the model's voxel size; the map has that size, or SOURCE's.")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="Where the network runs. auto: on GPUs if there are any.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",

@@ -11,9 +11,9 @@ import numpy as np
 
 from volseg.blocks import Box, parse_roi
 from volseg.cluster import check_cluster
+from volseg.conversion.output import output_entry
 from volseg.conversion.place import target_place, target_resampling
-from volseg.conversion.plan import block_shape
-from volseg.conversion.source import SectionSource, SourceRef, open_source, source_notes
+from volseg.conversion.source import SourceRef, open_source, source_notes
 from volseg.errors import ConfigError, TargetError
 from volseg.ops import Rescale
 from volseg.storage import (
@@ -27,16 +27,14 @@ from volseg.storage import (
     local_output,
     parse_axes,
     place_of,
-    read_bytes_per_voxel,
     refuse_overlap,
-    stored_volume,
 )
 from volseg.storage.conversion_record import ConversionRecord, OutputEntry
 from volseg.storage.paths import refuse_unwritable
 from volseg.storage.publish import settle
 from volseg.storage.unfinished import refuse_in_use, unfinished, work_folder
 from volseg.storage.writers import FORMATS, format_of_name
-from volseg.storage.writers.base import LayoutRequest, refuse_missing_extra
+from volseg.storage.writers.base import refuse_missing_extra
 from volseg.storage.writers.ome_zarr import recorded_conversion
 
 if TYPE_CHECKING:
@@ -45,11 +43,10 @@ if TYPE_CHECKING:
     from volseg.blocks import Zyx
     from volseg.config import ConvertConfig
     from volseg.ops import Resampling
-    from volseg.storage import Place, Readable
+    from volseg.storage import Readable
     from volseg.storage.writers.base import Format
 
 _HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf))(?::(?P<dataset>.+))?", re.IGNORECASE)
-_DATASET = "volumes/raw"
 _SERIAL_BYTES = 1 << 28
 """Voxels of so many bytes are copied before local workers have started."""
 
@@ -138,7 +135,7 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
     if resampling is not None:
         part = part[0].resampled(resampling.target_nm), resampling.shape(roi.shape)
     view = volume if resampling is None else ResampledVolume(volume, resampling, roi)
-    output, notes = _output(config, view, part, (name, dataset, target), before)
+    output, notes = output_entry(config, view, part, (name, dataset, target), before)
     return (
         ConversionSpec(
             volume=volume,
@@ -244,57 +241,6 @@ def _region(config: ConvertConfig, shape: Zyx, recorded: ConversionRecord | None
     if config.roi is not None:
         return parse_roi(config.roi, shape)
     return recorded.roi if recorded else Box.of_shape(shape)
-
-
-def _output(
-    config: ConvertConfig,
-    volume: Readable,
-    part: tuple[Place, Zyx],
-    where: tuple[str, str, Path],
-    before: OutputEntry | None,
-) -> tuple[OutputEntry, tuple[str, ...]]:
-    """The volume to write; a resumed conversion takes what is not requested from its record."""
-    (place, shape), (name, dataset, target) = part, where
-    dtype = config.dtype or (before.dtype if before else volume.dtype)
-    limits = config.range
-    if limits is None and before is not None and before.dtype == dtype:
-        limits = before.limits
-    rescale = Rescale.between(volume.dtype, dtype, limits)
-    is_chunked = before is not None and name in ("hdf5", "tiff")
-    kept = None if before is None or is_chunked else before
-    request = LayoutRequest(
-        shape=shape,
-        dtype=dtype,
-        place=place,
-        chunk=config.chunk or (kept.chunk if kept else None),
-        shard=config.shard or (kept.shard if kept and not config.no_shards else None),
-        levels=config.levels if config.levels is not None or kept is None else len(kept.levels),
-        sharded=not (config.no_shards or (kept is not None and kept.shard is None and config.shard is None)),
-        target=target,
-    )
-    layout = FORMATS[name].layout(request)
-    if config.levels and name != "ome-zarr":
-        raise ConfigError(f"--levels {config.levels} does not apply to --format {name}; leave it out")
-    by_sections = isinstance(stored_volume(volume), SectionSource)
-    item = max(np.dtype(dtype).itemsize, read_bytes_per_voxel(volume))
-    end = tuple(n + o for n, o in zip(shape, layout.origin, strict=True))
-    entry = OutputEntry(
-        format=name,
-        dataset=dataset or (before.dataset if before else "") or (_DATASET if name == "hdf5" else ""),
-        shape=shape,
-        dtype=dtype,
-        limits=rescale.limits,
-        shard=layout.shard,
-        chunk=layout.chunk,
-        levels=layout.levels,
-        block=block_shape(layout.unit, (end[0], end[1], end[2]), volume.chunk, item, sections=by_sections),
-        origin=layout.origin,
-        scale=layout.place.scale,
-        translation=layout.place.translation,
-        is_nm=layout.place.is_nm,
-    )
-    scaled = (str(rescale),) if volume.dtype != dtype else ()
-    return entry, (*scaled, *layout.notes)
 
 
 def _cluster(config: ConvertConfig, output: OutputEntry) -> str:

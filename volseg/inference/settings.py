@@ -46,6 +46,7 @@ class Load:
         classes: probability volumes that are written.
         estimates: of each class, which are averaged.
         with_std: compute the standard deviation of the estimates too.
+        enlargement: voxels that are written for each that a network sees.
     """
 
     batch: int
@@ -56,3 +57,4 @@ class Load:
     classes: int = 1
     estimates: int = 1
     with_std: bool = False
+    enlargement: float = 1.0

@@ -12,6 +12,7 @@ from volseg.ops.normalize import (
     to_probability,
     to_uint8,
 )
+from volseg.ops.output_resampling import OutputResampling
 from volseg.ops.pad import read_reflected, reflect_gather
 from volseg.ops.resampling import Resampling
 from volseg.ops.rescale import Rescale
@@ -21,6 +22,7 @@ from volseg.ops.weight_map import weight_map
 __all__ = [
     "Grey",
     "Normalization",
+    "OutputResampling",
     "Resampling",
     "Rescale",
     "RunningMean",

@@ -2,7 +2,8 @@
 
 read box from the source, mirrored beyond the volume
 -> for each network: predict with the run's frozen constants (tiles, device, normalise, network, crop)
--> mean, and standard deviation if requested -> uint8 (on the device if there is one estimate only)
+-> mean, and standard deviation if requested -> the map's voxels, if these are others -> uint8 (on the device if there
+is one estimate only, of the map's voxels)
 -> write whole shards -> report, which the driver's journal marks (last)
 
 A read box of a single grey value is empty: its block is not predicted and keeps the target's fill value.
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import BlockGrid, Tiling
-    from volseg.ops import Statistics
+    from volseg.ops import OutputResampling, Statistics
 
 
 INSPECTED_EVERY = 100
@@ -101,12 +102,13 @@ class BlockPipeline:
     """All that a worker needs to process any block of a run.
 
     Attributes:
-        grid: the run's blocks.
+        grid: the run's blocks, in voxels of the map.
         members: the networks, whose estimates are averaged.
         source: of the grey values.
         sink: of the probabilities.
         with_std: write the standard deviation of the estimates too.
         kind: of this worker, for its reports: device, instruction set, precision.
+        output: from the networks' voxels to those of the map; None if they are the same.
     """
 
     grid: BlockGrid
@@ -115,10 +117,15 @@ class BlockPipeline:
     sink: Sink
     with_std: bool = False
     kind: str = ""
+    output: OutputResampling | None = None
 
-    def read_box(self, write_box: Box) -> Box:
+    def network_box(self, write_box: Box) -> Box:
+        """A write box in the networks' voxels."""
+        return write_box if self.output is None else self.output.network_box(write_box)
+
+    def read_box(self, network_box: Box) -> Box:
         """The box that covers every network's read box."""
-        return union_read_box([member.tiling for member in self.members], write_box)
+        return union_read_box([member.tiling for member in self.members], network_box)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,22 +168,26 @@ def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
     """
     started = time.perf_counter()
     write_box = pipeline.grid.box(number)
-    read_box = pipeline.read_box(write_box)
+    network_box = pipeline.network_box(write_box)
+    read_box = pipeline.read_box(network_box)
     raw = pipeline.source.read(read_box)
     if is_constant(raw):
         pipeline.sink.clear(write_box)
         return BlockReport(number, 0, "", time.perf_counter() - started, 0.0, skipped=EMPTY, kind=pipeline.kind)
     try:
-        volumes, forward_seconds = _predict(raw, number, read_box, write_box, pipeline)
+        estimates, forward_seconds = _predict(raw, number, read_box, network_box, pipeline)
     except NotFiniteError as error:
         reason = f"; {error}" if str(error) else ""
         raise BlockError(
             f"block {number} ({write_box}): the network's output is not finite; its grey values lie between "
             f"{np.nanmin(raw):.3g} and {np.nanmax(raw):.3g}{reason}"
         ) from None
-    written = raw[write_box.relative_to(read_box.start).slices]
+    seen = raw[network_box.relative_to(read_box.start).slices]
     for member in pipeline.members:
-        erase_no_data(volumes, written, member.statistics, write_box.start[0])
+        erase_no_data(estimates, seen, member.statistics, network_box.start[0])
+    if pipeline.output is not None:
+        estimates = [pipeline.output.resample(estimate, write_box) for estimate in estimates]
+    volumes = [one if one.dtype == np.uint8 else to_uint8(one) for one in estimates]
     digest, stored, file_digest = pipeline.sink.write(write_box, volumes)
     seconds = time.perf_counter() - started
     fallbacks = (member.monitor.fallback for member in pipeline.members if member.monitor)
@@ -185,30 +196,27 @@ def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:
 
 
 def _predict(
-    raw: NDArray[Any], number: int, read_box: Box, write_box: Box, pipeline: BlockPipeline
-) -> tuple[list[NDArray[np.uint8]], float]:
-    """Volumes of bytes to write, and the seconds of all forward passes.
+    raw: NDArray[Any], number: int, read_box: Box, network_box: Box, pipeline: BlockPipeline
+) -> tuple[list[NDArray[Any]], float]:
+    """Probabilities and their standard deviation, or uint8 of a single estimate; and the seconds of all forward passes.
 
     Raises:
         NotFiniteError: a network's output, or an activation of it, is NaN or infinite.
     """
     estimates, seconds = RunningMean(with_std=pipeline.with_std), 0.0
     for member in pipeline.members:
-        box = member.tiling.read_box(write_box)
+        box = member.tiling.read_box(network_box)
         grey = Grey.of(raw[box.relative_to(read_box.start).slices], member.statistics, first_section=box.start[0])
         if member.monitor is not None and number % INSPECTED_EVERY == 0:
-            member.monitor.inspect(grey, write_box)
-        for probability, forward_seconds in member.predict(grey, write_box):
+            member.monitor.inspect(grey, network_box)
+        for probability, forward_seconds in member.predict(grey, network_box):
             seconds += forward_seconds
             if probability.dtype == np.uint8:
                 return [probability], seconds
             if not np.isfinite(probability).all():
                 raise NotFiniteError
             estimates.add(probability)
-    volumes = [to_uint8(estimates.mean())]
-    if pipeline.with_std:
-        volumes.append(to_uint8(estimates.std()))
-    return volumes, seconds
+    return [estimates.mean(), *([estimates.std()] if pipeline.with_std else [])], seconds
 
 
 def erase_no_data(

@@ -6,13 +6,26 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING, Literal
 
-from volseg.blocks import BlockGrid, Box, Tiling, Zyx, ZyxFloat, ceil_to, format_zyx, level_factors, to_zyx, zip3
+from volseg.blocks import (
+    BlockGrid,
+    Box,
+    Tiling,
+    Zyx,
+    ZyxFloat,
+    ceil_to,
+    common_stride,
+    format_zyx,
+    level_factors,
+    to_zyx,
+    zip3,
+)
 from volseg.errors import GridError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from volseg.blocks import Footprint
+    from volseg.ops import OutputResampling
 
 _BLOCK_YX = 1024
 _BLOCK_Z = 16
@@ -32,7 +45,8 @@ class PlanRequest:
         region: part of the volume to compute.
         tile: core of a tile.
         levels: number of coarser levels, or their factors in a resumed run.
-        voxel_nm: voxel size of the source; None if unknown.
+        voxel_nm: voxel size of the map; None if unknown.
+        output: from the networks' voxels to those of the map; None if they are the same.
     """
 
     block: Zyx | None = None
@@ -44,6 +58,7 @@ class PlanRequest:
     tile: Zyx | None = None
     levels: int | tuple[Zyx, ...] | None = None
     voxel_nm: ZyxFloat | None = None
+    output: OutputResampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,7 @@ class Plan:
     """The consistent sizes of a run.
 
     Attributes:
-        grid: the blocks.
+        grid: the blocks of the map.
         shard: the target's unit of storage.
         chunk: the target's inner chunk.
         footprints: footprint of each network.
@@ -59,6 +74,7 @@ class Plan:
         warnings: warnings for the user, a line each.
         tile: core of a tile, if it was requested.
         levels: factors of the coarser levels, each to the next finer one.
+        output: from the networks' voxels to those of the map; None if they are the same.
     """
 
     grid: BlockGrid
@@ -69,6 +85,13 @@ class Plan:
     warnings: tuple[str, ...]
     tile: Zyx | None = None
     levels: tuple[Zyx, ...] = ()
+    output: OutputResampling | None = None
+
+    @property
+    def network_grid(self) -> BlockGrid:
+        """The blocks in the networks' voxels."""
+        output = self.output
+        return self.grid if output is None else output.network_grid(self.grid, common_stride(self.footprints))
 
     @property
     def halo(self) -> Zyx:
@@ -87,7 +110,8 @@ class Plan:
             return
         sz, sy, sx = footprint.stride
         # No wider than the region: the rest of a block beyond it is never computed.
-        bz, by, bx = (min(b, n) for b, n in zip3(self.grid.block, self.grid.region.shape))
+        grid = self.network_grid
+        bz, by, bx = (min(b, n) for b, n in zip3(grid.block, grid.region.shape))
         # A tile of a 2-D network is one section.
         depths = {1} if footprint.dimensions == 2 else {ceil_to(-(-bz // parts), sz) for parts in _parts(bz, sz)}
         cores = {
@@ -101,7 +125,7 @@ class Plan:
 
 def _refuse_tile(core: Zyx, footprints: Sequence[Footprint]) -> None:
     """Refuse a tile that is not a multiple of the stride, or has several sections for a 2-D network."""
-    stride = _common_stride(footprints)
+    stride = common_stride(footprints)
     z, y, x = (ceil_to(c, s) for c, s in zip3(core, stride))
     is_2d = any(footprint.dimensions == 2 for footprint in footprints)
     valid = (1 if is_2d else z, y, x)
@@ -121,8 +145,8 @@ def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request:
     """Choose blocks, shards, chunks and halos that fit together.
 
     Args:
-        shape: shape of the source, in voxels.
-        chunk: the source's unit of decoding, in voxels.
+        shape: shape of the map, in voxels.
+        chunk: the source's unit of decoding, in voxels of the map.
         footprints: footprints of the networks whose estimates are averaged.
         request: sizes requested by the user.
 
@@ -146,7 +170,7 @@ def plan_run(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request:
     levels, chunk = request.levels, _inner_chunk(shard, request.chunk)
     if not isinstance(levels, tuple):
         levels = level_factors(shape, shard, request.voxel_nm, levels)
-    return Plan(grid, shard, chunk, footprints, halos, tuple(warnings), request.tile, levels)
+    return Plan(grid, shard, chunk, footprints, halos, tuple(warnings), request.tile, levels, request.output)
 
 
 def _halos(footprints: tuple[Footprint, ...], halo: Zyx | Literal["exact"]) -> tuple[Zyx, ...]:
@@ -160,13 +184,9 @@ def _halos(footprints: tuple[Footprint, ...], halo: Zyx | Literal["exact"]) -> t
         raise GridError(f"{error}; as the models differ, use --halo auto or exact, which gives each its own") from None
 
 
-def _common_stride(footprints: Sequence[Footprint]) -> Zyx:
-    """Return the least common multiple of the networks' strides."""
-    return to_zyx(lcm(*steps) for steps in zip(*(footprint.stride for footprint in footprints), strict=True))
-
-
 def _block(shape: Zyx, chunk: Zyx, footprints: tuple[Footprint, ...], request: PlanRequest) -> Zyx:
-    stride = _common_stride(footprints)
+    # Blocks of a map of other voxels need not fit the networks' poolings: what they are made of is widened.
+    stride = common_stride(footprints) if request.output is None else (1, 1, 1)
     if request.block is None:
         # A block of a 3-D network is at least as deep as its halo above and below, which is computed twice.
         halo_z = max(2 * footprint.exact_halo()[0] for footprint in footprints)

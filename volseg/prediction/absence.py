@@ -41,7 +41,7 @@ def chunk_rule(spec: RunSpec, recorded: RunRecord | None, progress: Progress) ->
     if not isinstance(volume, Chunked):
         return ChunkRule()
     # The region with its halo, inside the volume.
-    box = spec.plan.grid.region.grow(spec.plan.halo).intersection(Box.of_shape(spec.volume.shape))
+    box = spec.plan.network_grid.region.grow(spec.plan.halo).intersection(Box.of_shape(spec.volume.shape))
     if isinstance(spec.volume, ResampledVolume):
         box = spec.volume.source_box(box)
     if recorded is not None:

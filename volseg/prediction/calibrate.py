@@ -181,7 +181,10 @@ def measure_blocks(
         BlockError: all candidates are empty.
     """
     volume = source.open()
-    blocks = list(islice((number for number in numbers if _has_contrast(volume, record.grid.box(number))), load.slots))
+    output = record.output
+    boxes = ((n, record.grid.box(n)) for n in numbers)
+    seen = ((n, output.network_box(box) if output else box) for n, box in boxes)
+    blocks = list(islice((number for number, box in seen if _has_contrast(volume, box)), load.slots))
     if not blocks:
         raise BlockError(
             f"of {counted(len(numbers), 'block')} tried, each holds a single grey value; give --roi or --mask to "
@@ -192,7 +195,7 @@ def measure_blocks(
     if load.device == "cpu":
         retain_heap()
     members, with_std = ensemble_of(record, model_files, statistics), record.settings.uncertainty
-    pipeline = BlockPipeline(record.grid, members, volume, NullSink(), with_std=with_std)
+    pipeline = BlockPipeline(record.grid, members, volume, NullSink(), with_std=with_std, output=output)
     reset_peak_memory()
     started = time.perf_counter()
     with ThreadPoolExecutor(len(blocks)) as pool:
@@ -216,6 +219,6 @@ def _plans(record: RunRecord, model_files: tuple[str, ...], load: Load) -> list[
     networks: list[Any] = [load_shared_model(file).network for file in model_files]
     weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
     return [
-        plan_memory(network, record.grid, entry.tiling, replace(load, batch=entry.batch), weights)
+        plan_memory(network, record.network_grid, entry.tiling, replace(load, batch=entry.batch), weights)
         for network, entry in zip(networks, record.models, strict=True)
     ]

@@ -84,7 +84,7 @@ def run_constants(
     modes = sorted({one.mode for one in normalizations if one.scope != "training"})
     if not needs_pass(spec):
         return RunConstants(tuple(table_of([one.training]) for one in normalizations))
-    region = spec.plan.grid.region
+    region = spec.plan.network_grid.region
     ranges = _section_ranges(spec, samples)
     results = _measure(spec, executor, progress, ranges, modes, rule or ChunkRule())
     numbers = [z for first, stop in ranges for z in range(first, stop)]
@@ -174,7 +174,7 @@ def _agree(recorded: NDArray[np.float64], measured: NDArray[np.float64]) -> bool
 
 def _section_ranges(spec: RunSpec, samples: int | None) -> list[tuple[int, int]]:
     """Sections to read together: all that a tile of a block may see."""
-    shape, region = spec.volume.shape, spec.plan.grid.region
+    shape, region = spec.volume.shape, spec.plan.network_grid.region
     before, after = (max(sides) for sides in zip(*_sections_around(spec.plan), strict=True))
     first, stop = max(0, region.start[0] - before), min(shape[0], region.stop[0] + after)
     if samples is None or stop - first <= samples:
@@ -185,9 +185,10 @@ def _section_ranges(spec: RunSpec, samples: int | None) -> list[tuple[int, int]]
 
 def _sections_around(plan: Plan) -> Iterator[tuple[int, int]]:
     """Sections that the tiles of each network may see before and after the region: halo, alignment, the last tile."""
+    depth_of_block = plan.tile[0] if plan.tile else plan.network_grid.block[0]
     for footprint, halo in zip(plan.footprints, plan.halos, strict=True):
         stride = footprint.stride[0]
-        core = 1 if footprint.dimensions == 2 else ceil_to(plan.tile[0] if plan.tile else plan.grid.block[0], stride)
+        core = 1 if footprint.dimensions == 2 else ceil_to(depth_of_block, stride)
         depth = footprint.input_shape((core, *footprint.stride[1:]), halo)[0]
         yield halo[0] + stride - 1, depth - halo[0] - 1 + stride - 1
 
@@ -202,7 +203,7 @@ def _measure(
 ) -> list[SlabStatistics]:
     progress.stage("measuring grey values")
     mask = spec.mask
-    measure = partial(measure_slab, volume=spec.volume, modes=tuple(modes), region=spec.plan.grid.region)
+    measure = partial(measure_slab, volume=spec.volume, modes=tuple(modes), region=spec.plan.network_grid.region)
     slabs_and_blocks = ((sections, mask.kept_blocks(*sections) if mask else None) for sections in ranges)
     total = sum(stop - first for first, stop in ranges)
     advance = log_section_progress(progress, total)

@@ -37,9 +37,9 @@ class RunEstimate:
 
     Attributes:
         source: location of the volume.
-        shape: of the volume (z, y, x).
+        shape: of the map (z, y, x).
         dtype: of the volume.
-        voxel_nm: size of its voxels (z, y, x) in nanometres; None if not known.
+        voxel_nm: size of the map's voxels (z, y, x) in nanometres; None if not known.
         resampled: from which voxels and how, if it is read at another size than it is stored.
         translation_nm: of its first voxel, likewise.
         target: path of the map.
@@ -128,7 +128,8 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         tilings: how a worker cuts blocks for each network; by default those of the record, or one tile per block.
     """
     plan, mask, volume = spec.plan, spec.mask, spec.volume
-    grid, largest = plan.grid, plan.grid.largest_box
+    grid, seen = plan.grid, plan.network_grid
+    largest = seen.largest_box
     done = 0
     if recorded is not None:
         accepts = spec.missing_chunks == "fill" or bool(recorded.source.chunk_census)
@@ -137,14 +138,14 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
     planned = mask.count if mask else grid.count
     if not tilings:
         tilings = [options[0] for options in tilings_of(plan, recorded.models if recorded else None)]
-    in_flight = max(block_bytes(grid, tiling, spec.load)[0] for tiling in tilings) * _slots(spec)
+    in_flight = max(block_bytes(seen, tiling, spec.load)[0] for tiling in tilings) * _slots(spec)
     return RunEstimate(
         source=volume.location,
-        shape=volume.shape,
+        shape=grid.shape,
         dtype=volume.dtype,
-        voxel_nm=spec.place.voxel_nm,
-        resampled=str(resampling) if (resampling := resampling_of(volume)) else None,
-        translation_nm=spec.place.translation_nm,
+        voxel_nm=spec.map_place.voxel_nm,
+        resampled=_resampled(spec),
+        translation_nm=spec.map_place.translation_nm,
         target=str(spec.target),
         models=tuple(model.card.name for model in spec.models),
         models_voxel_nm=tuple(model.card.voxel_nm for model in spec.models),
@@ -156,7 +157,7 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         block=grid.block,
         shard=plan.shard,
         chunk=plan.chunk,
-        levels=tuple(level.scale for level in pyramid_levels(volume.shape, plan.shard, plan.chunk, plan.levels)),
+        levels=tuple(level.scale for level in pyramid_levels(grid.shape, plan.shard, plan.chunk, plan.levels)),
         halo=plan.halo,
         halo_is="an upper bound: measured on a worker when the run starts" if spec.measures_halo else "final",
         region=str(grid.region),
@@ -166,8 +167,8 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         blocks_outside_the_mask=grid.count - planned,
         blocks_done_before=done,
         blocks_to_do=planned - done,
-        read_amplification=round(read_amplification(grid, tilings, volume.chunk), 2),
-        bytes_to_read=count_chunk_decodes(grid, tilings, volume.chunk)
+        read_amplification=round(read_amplification(seen, tilings, volume.chunk), 2),
+        bytes_to_read=count_chunk_decodes(seen, tilings, volume.chunk)
         * prod(stored_volume(volume).chunk)
         * np.dtype(volume.dtype).itemsize,
         bytes_to_write=grid.region.voxels * len(spec.classes) * (2 if spec.uncertainty else 1),
@@ -188,7 +189,7 @@ def estimate_peak_memory(spec: RunSpec, recorded: RunRecord | None) -> PeakEstim
     device, precision, free = _local_worker(spec, recorded)
     load = replace(spec.load, precision=precision, device=device, slots=_slots(spec), batch=largest_batch(models))
     try:
-        tiles = choose_tiles(spec.model_files, spec.plan.grid, tilings_of(spec.plan, models), load, free)
+        tiles = choose_tiles(spec.model_files, spec.plan.network_grid, tilings_of(spec.plan, models), load, free)
     except MemoryPlanError as error:
         return PeakEstimate(None, None, None, f"too much for a worker on this machine: {error}")
     cores = " and ".join(sorted({format_zyx(tile.core) for tile in tiles}))
@@ -215,7 +216,13 @@ def flops_per_voxel(spec: RunSpec, tilings: Sequence[Tiling]) -> int:
     flops = 0.0
     for model, tiling in zip(spec.models, tilings, strict=True):
         flops += describe_network(model.card.network, model.card.arguments).flops_per_voxel * tiling.overhead
-    return round(flops * spec.load.estimates / len(spec.models))
+    return round(flops * spec.load.estimates / len(spec.models) / spec.load.enlargement)
+
+
+def _resampled(spec: RunSpec) -> str | None:
+    """How the source is read at another voxel size, and whether the map has the source's; None if it is not."""
+    resampling = resampling_of(spec.volume)
+    return f"{resampling}{', and the map back' if spec.map else ''}" if resampling else None
 
 
 def _local_worker(spec: RunSpec, recorded: RunRecord | None) -> tuple[Device, Precision, tuple[int, int]]:

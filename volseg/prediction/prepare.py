@@ -15,27 +15,18 @@ from volseg.models.compatibility import refuse_dtype_mismatch, refuse_uneven_rot
 from volseg.pipeline import Plan, PlanRequest, plan_run
 from volseg.prediction.autotune.halo_curve import candidate_halos
 from volseg.prediction.resume import refuse_other_inputs
-from volseg.prediction.source import (
-    MissingChunks,
-    at_model_size,
-    given_voxel_size,
-    missing_chunks,
-    read_options,
-    refuse_undecodable,
-    source_warnings,
-)
+from volseg.prediction.source import MissingChunks, RunSource, missing_chunks, open_run_source, refuse_undecodable
 from volseg.storage import (
     BlockMask,
+    MapEntry,
     Place,
     Readable,
     ReadOptions,
-    ResampledVolume,
     RunRecord,
     VolumeRef,
     claim_target,
     is_target,
     open_mask,
-    open_readable,
     place_of,
     read_bytes_per_voxel,
     read_record,
@@ -46,7 +37,6 @@ from volseg.storage import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volseg.blocks import BlockGrid, Zyx
     from volseg.config import PredictConfig
 
 
@@ -57,7 +47,8 @@ class RunSpec:
     Attributes:
         volume: the source.
         options: what the user states of it.
-        place: its voxel size and translation, which the target gets.
+        place: its voxel size and translation.
+        map: what the map is, if its voxels are not those of `volume`.
         voxel_size_given: whether the user stated the voxel size.
         models: the networks, whose estimates are averaged.
         classes: of the models, to write.
@@ -83,6 +74,7 @@ class RunSpec:
     volume: Readable
     options: ReadOptions
     place: Place
+    map: MapEntry | None
     voxel_size_given: bool
     models: tuple[ModelHeader, ...]
     classes: tuple[str, ...]
@@ -110,6 +102,11 @@ class RunSpec:
         return VolumeRef(self.volume.location, self.options, resampling_of(self.volume))
 
     @property
+    def map_place(self) -> Place:
+        """Voxel size and translation of the map."""
+        return Place.of_nm(self.map.voxel_nm, self.map.translation_nm) if self.map else self.place
+
+    @property
     def model_files(self) -> tuple[str, ...]:
         """Paths of the models, in their order."""
         return tuple(model.path for model in self.models)
@@ -133,25 +130,19 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     target = _claim_target(config)
     refuse_overlap("source", config.source, target)
     recorded = read_record(target) if config.resume and target.exists() else None
-    options = read_options(config, recorded, target)
-    volume = open_readable(config.source, options=options, level=config.scale_level)
-    refuse_overlap("source", volume.location, target)
-    given_nm = given_voxel_size(config, recorded, target)
-    place = place_of(volume) if given_nm is None else place_of(volume).with_voxel_nm(given_nm)
     models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
-    warnings = source_warnings(volume, options, place)
-    volume = at_model_size(config, volume, place, models, recorded)
-    if isinstance(volume, ResampledVolume):
-        place = place.resampled(volume.resampling.target_nm)
+    source = open_run_source(config, models, recorded, target)
+    volume, place = source.volume, source.place
     _refuse_models(config, models, volume, place, target)
     classes = resolve_classes(models, config.classes)
     check_ensemble(models, config.orientations, uncertainty=config.uncertainty)
     if recorded is not None:
         refuse_other_inputs(recorded, volume, models, str(target))
     footprints = tuple(model.card.footprint for model in models)
-    plan = plan_run(volume.shape, volume.chunk, footprints, _plan_request(config, volume.shape, place, recorded))
-    refuse_undecodable(volume, plan.grid.region.start)
-    mask = _open_mask(config, recorded, plan.grid, target)
+    written = source.map_volume
+    plan = plan_run(written.shape, written.chunk, footprints, _plan_request(config, source, recorded))
+    refuse_undecodable(volume, plan.network_grid.region.start)
+    mask = _open_mask(config, recorded, plan, target)
     load = Load(
         batch=1,
         precision="float32",
@@ -161,16 +152,18 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
         classes=len(classes),
         estimates=len(models) * len(ORIENTATIONS[config.orientations]),
         with_std=config.uncertainty,
+        enlargement=plan.output.enlargement if plan.output else 1.0,
     )
     has_choice = any(len(candidate_halos(footprint)) > 1 for footprint in footprints)
     spec = RunSpec(
         volume=volume,
-        options=options,
+        options=source.options,
         place=place,
-        voxel_size_given=given_nm is not None,
+        map=source.map,
+        voxel_size_given=source.voxel_size_given,
         models=models,
         classes=classes,
-        plan=replace(plan, warnings=(*plan.warnings, *warnings)),
+        plan=replace(plan, warnings=(*plan.warnings, *source.warnings)),
         mask=mask,
         target=target,
         overwrite=config.overwrite,
@@ -230,18 +223,18 @@ def planned_blocks(spec: RunSpec) -> BlockSet | None:
         return None
     plan = spec.plan
     planned = BlockSet(number for number in plan.grid.numbers() if number in spec.mask)
-    levels = pyramid_levels(spec.volume.shape, plan.shard, plan.chunk, plan.levels)
+    levels = pyramid_levels(plan.grid.shape, plan.shard, plan.chunk, plan.levels)
     for number in PyramidGrid(plan.grid, levels).above(planned):
         planned.add(number)
     return planned
 
 
-def _plan_request(config: PredictConfig, shape: Zyx, place: Place, recorded: RunRecord | None) -> PlanRequest:
+def _plan_request(config: PredictConfig, source: RunSource, recorded: RunRecord | None) -> PlanRequest:
     """What to plan; a resumed run takes what is not requested from its record."""
     settings = recorded.settings if recorded else None
     region: Box | None = settings.region if settings else None
     if config.roi is not None:
-        region = parse_roi(config.roi, shape)
+        region = parse_roi(config.roi, source.map_volume.shape)
     return PlanRequest(
         block=config.block or (settings.block if settings else None),
         shard=config.shard or (settings.shard if settings else None),
@@ -252,18 +245,19 @@ def _plan_request(config: PredictConfig, shape: Zyx, place: Place, recorded: Run
         region=region,
         tile=config.tile,
         levels=config.levels if settings is None or config.levels is not None else settings.levels,
-        voxel_nm=place.voxel_nm,
+        voxel_nm=source.map_place.voxel_nm,
+        output=source.output,
     )
 
 
-def _open_mask(config: PredictConfig, recorded: RunRecord | None, grid: BlockGrid, target: Path) -> BlockMask | None:
+def _open_mask(config: PredictConfig, recorded: RunRecord | None, plan: Plan, target: Path) -> BlockMask | None:
     """The mask that was requested, or else that of the record."""
     location = config.mask or (recorded.mask.location if recorded and recorded.mask else None)
     if location is None:
         return None
     if config.mask is None and REDACTED in location:
         raise ConfigError(f"the run's mask was {location}, and its credentials are not stored; give it with --mask")
-    mask = open_mask(location, grid)
+    mask = open_mask(location, plan.grid, plan.output)
     for path in (mask.volume.location, location):
         refuse_overlap("mask", path, target)
     return mask

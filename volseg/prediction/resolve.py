@@ -145,6 +145,7 @@ def _settings(spec: RunSpec, recorded: RunRecord | None, executor: Executor, wor
         classes=spec.classes,
         uncertainty=spec.uncertainty,
         levels=plan.levels,
+        map=spec.map,
         halo_tolerance=_tolerance(spec, earlier),
     )
 

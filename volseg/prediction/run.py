@@ -103,7 +103,7 @@ def execute(
         record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
         order = record.grid.numbers() if numbers is None else numbers
         if recorded is None:
-            owned.enter_context(new_target(spec.target, record, spec.place, overwrite=spec.overwrite))
+            owned.enter_context(new_target(spec.target, record, spec.map_place, overwrite=spec.overwrite))
             _save_halo_curves(spec, record, progress)
         else:
             owned.enter_context(lock_journal(journal_folder(spec.target)))
@@ -247,7 +247,7 @@ def _run(
         coarser_left=plan.left,
         voxels=marking.voxels,
         seconds=time.perf_counter() - started,
-        read_amplification=round(read_amplification(grid, tilings, spec.volume.chunk), 2),
+        read_amplification=round(read_amplification(record.network_grid, tilings, spec.volume.chunk), 2),
         workers=dict(marking.workers),
         busy={name: round(fraction, 3) for name, fraction in outcome.utilization.fractions().items()},
         peak_in_flight=outcome.peak_in_flight,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -9,16 +10,20 @@ import numpy as np
 
 from volseg.blocks import Box
 from volseg.errors import ConfigError, ResumeError
-from volseg.ops import Resampling
+from volseg.ops import OutputResampling, Resampling
 from volseg.storage import (
     Chunked,
     FolderStack,
+    MapEntry,
     MissingChunks,
     ReadOptions,
     ResampledVolume,
     UnpackedStack,
+    open_readable,
     parse_axes,
     place_of,
+    refuse_overlap,
+    resampling_of,
     stored_volume,
 )
 
@@ -30,18 +35,70 @@ if TYPE_CHECKING:
     from volseg.models import ModelHeader
     from volseg.storage import Place, Readable, RunRecord
 
-__all__ = [
-    "MissingChunks",
-    "at_model_size",
-    "given_voxel_size",
-    "missing_chunks",
-    "read_options",
-    "refuse_undecodable",
-    "source_warnings",
-]
+__all__ = ["MissingChunks", "RunSource", "missing_chunks", "open_run_source", "refuse_undecodable"]
 
 
-def read_options(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ReadOptions:
+@dataclass(frozen=True)
+class RunSource:
+    """The source of a run.
+
+    Attributes:
+        stored: the volume as it is stored.
+        stored_place: its voxel size and translation.
+        volume: as the networks see it; the stored one, or a resampled one.
+        place: voxel size and translation of that.
+        map: what the map is, if its voxels are not those of `volume`.
+        options: what the user states of it.
+        voxel_size_given: whether the user stated its voxel size.
+        warnings: what is assumed of it, a line each.
+    """
+
+    stored: Readable
+    stored_place: Place
+    volume: Readable
+    place: Place
+    map: MapEntry | None
+    options: ReadOptions
+    voxel_size_given: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def output(self) -> OutputResampling | None:
+        """From the networks' voxels to those of the map; None if they are the same."""
+        return OutputResampling(self.map.resampling, self.volume.shape, self.map.shape) if self.map else None
+
+    @property
+    def map_volume(self) -> Readable:
+        """The volume that has the map's voxels."""
+        return self.stored if self.map else self.volume
+
+    @property
+    def map_place(self) -> Place:
+        """Voxel size and translation of the map."""
+        return self.stored_place if self.map else self.place
+
+
+def open_run_source(
+    config: PredictConfig, models: tuple[ModelHeader, ...], recorded: RunRecord | None, target: Path
+) -> RunSource:
+    """Open the source, as the user states it, or stated when the run to resume was started.
+
+    Raises:
+        VolsegError: it cannot be read, or is not what is stated.
+    """
+    options = _read_options(config, recorded, target)
+    stored = open_readable(config.source, options=options, level=config.scale_level)
+    refuse_overlap("source", stored.location, target)
+    given_nm = _given_voxel_size(config, recorded, target)
+    place = place_of(stored) if given_nm is None else place_of(stored).with_voxel_nm(given_nm)
+    volume = _at_model_size(config, stored, place, models, recorded)
+    seen = place.resampled(volume.resampling.target_nm) if isinstance(volume, ResampledVolume) else place
+    written = _map_entry(config, stored, place, volume, recorded)
+    warnings = _source_warnings(stored, options, place)
+    return RunSource(stored, place, volume, seen, written, options, given_nm is not None, warnings)
+
+
+def _read_options(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ReadOptions:
     """What the user states of the source's axes, channel and missing sections, or stated when the run was started.
 
     Raises:
@@ -61,7 +118,7 @@ def read_options(config: PredictConfig, recorded: RunRecord | None, target: Path
     return options
 
 
-def given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ZyxFloat | None:
+def _given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ZyxFloat | None:
     """The voxel size that the user states, or stated when the run to resume was started; None if there is none.
 
     Raises:
@@ -90,7 +147,7 @@ def missing_chunks(config: PredictConfig, volume: Readable, recorded: RunRecord 
     return config.missing_chunks or (recorded.source.missing_chunks if recorded else None)
 
 
-def at_model_size(
+def _at_model_size(
     config: PredictConfig,
     volume: Readable,
     place: Place,
@@ -106,11 +163,6 @@ def at_model_size(
         ResumeError: the run to resume was started without it.
     """
     before = recorded.source.resampling if recorded else None
-    if config.at_model_size == "source":
-        raise ConfigError(
-            "--at-model-size source is not supported; give --at-model-size model, and bring the map to the source's "
-            "size with: volseg convert MAP TARGET --resample Z,Y,X"
-        )
     if config.at_model_size is None:
         if before is None:
             return volume
@@ -126,6 +178,35 @@ def at_model_size(
             "leave out --at-model-size, or start again with --overwrite"
         )
     return volume if resampling is None else ResampledVolume(volume, resampling)
+
+
+def _map_entry(
+    config: PredictConfig, stored: Readable, place: Place, volume: Readable, recorded: RunRecord | None
+) -> MapEntry | None:
+    """The map of a resampled source whose voxels are to be those that are stored; None if it has those of `volume`.
+
+    Args:
+        config: the options.
+        stored: the source.
+        place: its voxel size and translation.
+        volume: as the networks see it.
+        recorded: of the run to resume.
+
+    Raises:
+        ResumeError: the run to resume writes the other ones.
+    """
+    before = recorded.settings.map if recorded else None
+    asked = config.at_model_size
+    if recorded is not None and asked is not None and (asked == "source") != (before is not None):
+        raise ResumeError(
+            f"{config.target} was started with the voxels of the {'source' if before else 'model'}, not of the "
+            f"{asked}; leave out --at-model-size, or start again with --overwrite"
+        )
+    resampling = resampling_of(volume)
+    if resampling is None or not (asked == "source" or before):
+        return None
+    back = Resampling(resampling.target_nm, resampling.source_nm)
+    return MapEntry(shape=stored.shape, voxel_nm=place.scale, translation_nm=place.translation, resampling=back)
 
 
 def _models_size(volume: Readable, place: Place, models: tuple[ModelHeader, ...]) -> ZyxFloat:
@@ -150,7 +231,7 @@ def _models_size(volume: Readable, place: Place, models: tuple[ModelHeader, ...]
     return sizes[0], sizes[1], sizes[2]
 
 
-def source_warnings(volume: Readable, options: ReadOptions, place: Place) -> tuple[str, ...]:
+def _source_warnings(volume: Readable, options: ReadOptions, place: Place) -> tuple[str, ...]:
     """What is assumed of a source, in a line each.
 
     Args:

@@ -143,7 +143,8 @@ def open_pipeline(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule
     digest = record.source.chunk_census
     rule = ChunkRule(read_census(targets[0].journal, digest) if digest else None, reference.missing_chunks)
     volume, kind = reference.source.open(), worker_kind(engine_of(record))
-    return BlockPipeline(record.grid, members, volume, sink, with_std=with_std, kind=kind), volume, rule
+    pipeline = BlockPipeline(record.grid, members, volume, sink, with_std=with_std, kind=kind, output=record.output)
+    return pipeline, volume, rule
 
 
 def check_kind(record: RunRecord, reference: RunRef, statistics: Sequence[Statistics]) -> None:
@@ -161,7 +162,7 @@ def check_kind(record: RunRecord, reference: RunRef, statistics: Sequence[Statis
         probe = ProbeSpec(
             reference.source, file, entry.digest, entry.footprint, constants, engine, record.settings.classes, load
         )
-        check = check_on_sample(probe, record.grid)
+        check = check_on_sample(probe, record.network_grid)
         fault = check.fault(file) if check is not None else None
         if fault is not None:
             raise fault
@@ -181,6 +182,7 @@ def ensemble_of(
 
     engine, settings = engine_of(record), record.settings
     single = len(record.models) == 1 and settings.orientations == "one" and not settings.uncertainty
+    is_final = single and settings.map is None
     predictors = [
         open_predictor(
             file,
@@ -188,7 +190,7 @@ def ensemble_of(
             entry.tiling,
             replace(engine, batch=entry.batch, compiled=entry.compiled),
             settings.classes,
-            as_bytes=single,
+            as_bytes=is_final,
         )
         for entry, file in zip(record.models, model_files, strict=True)
     ]

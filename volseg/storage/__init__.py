@@ -31,7 +31,15 @@ from volseg.storage.presence import NO_SHARDS, ShardCheck
 from volseg.storage.publish import claim_target
 from volseg.storage.pyramid import Pyramid, open_pyramid, outdated_blocks, volume_names
 from volseg.storage.readers import Readable, is_zarr, open_readable, open_sections
-from volseg.storage.record_entries import ActivationEntry, HaloPoint, MaskEntry, ModelEntry, Settings, SourceEntry
+from volseg.storage.record_entries import (
+    ActivationEntry,
+    HaloPoint,
+    MapEntry,
+    MaskEntry,
+    ModelEntry,
+    Settings,
+    SourceEntry,
+)
 from volseg.storage.resampled import ResampledVolume, VolumeRef, read_bytes_per_voxel, resampling_of, stored_volume
 from volseg.storage.run_record import FORMAT, NUMERICS, RecordError, RunRecord, is_target, read_record
 from volseg.storage.section_folder import FolderStack
@@ -67,6 +75,7 @@ __all__ = [
     "HaloPoint",
     "Journal",
     "KeptBlocks",
+    "MapEntry",
     "Mark",
     "MarkTable",
     "MaskEntry",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volseg.blocks import Box, LevelScale, boxes_along
+from volseg.blocks import Box, LevelScale, boxes_along, to_zyx
 from volseg.errors import ConfigError, GridError, SourceError
 from volseg.storage.fingerprint import volume_fingerprint
 from volseg.storage.readers import open_readable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import BlockGrid
+    from volseg.ops import OutputResampling
     from volseg.storage.readers import Readable
 
 OUTSIDE = "outside the mask"
@@ -38,10 +39,12 @@ class VoxelMask:
     Attributes:
         volume: the mask.
         scale: of its level.
+        output: from the run's voxels to those of its map; None if they are the same.
     """
 
     volume: Readable
     scale: LevelScale
+    output: OutputResampling | None = None
 
     def read(self, box: Box) -> NDArray[np.bool_]:
         """Whether the mask keeps each voxel of a box of the run's volume (z, y, x); as the coarser voxel over it says.
@@ -49,10 +52,11 @@ class VoxelMask:
         Raises:
             SourceError: the mask cannot be read.
         """
-        coarse = self.scale.box(box)
+        axes = [map_places(self.output, axis, box.start[axis], box.stop[axis]) for axis in range(3)]
+        start, stop = (to_zyx(int(places[at]) for places in axes) for at in (0, -1))
+        coarse = self.scale.box(Box(start, to_zyx(n + 1 for n in stop)))
         kept: NDArray[np.bool_] = self.volume.read(coarse) != 0
-        for axis in range(3):
-            places = np.arange(box.start[axis], box.stop[axis])
+        for axis, places in enumerate(axes):
             last = self.scale.shape[axis] - 1
             low = np.minimum(places // self.scale.max_factor[axis], last) - coarse.start[axis]
             high = np.minimum(places // self.scale.min_factor[axis], last) - coarse.start[axis]
@@ -67,7 +71,7 @@ class KeptBlocks:
     """The blocks of a run in some sections that a mask contains, to send to a worker.
 
     Attributes:
-        grid: the run's blocks.
+        grid: the run's blocks, in voxels of the map.
         first_row: row of blocks along z at which `kept` begins.
         kept: whether the mask contains each block, (rows along z, y, x).
         voxels: the mask by voxels.
@@ -82,7 +86,8 @@ class KeptBlocks:
         """Whether each voxel of a box (z, y, x) is written by such a block; sections beyond are as the nearest."""
         result = self.kept
         for axis in range(3):
-            blocks = np.arange(box.start[axis], box.stop[axis]) // self.grid.block[axis] - self.grid.offset[axis]
+            places = map_places(self.voxels.output, axis, box.start[axis], box.stop[axis])
+            blocks = places // self.grid.block[axis] - self.grid.offset[axis]
             blocks -= self.first_row if axis == 0 else 0
             result = result.take(np.clip(blocks, 0, self.kept.shape[axis] - 1), axis)
         return result
@@ -98,12 +103,19 @@ class BlockMask:
                . . . # . .                        |     |     |  #  |     |
     """
 
-    def __init__(self, volume: Readable, grid: BlockGrid, max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(
+        self,
+        volume: Readable,
+        grid: BlockGrid,
+        output: OutputResampling | None = None,
+        max_bytes: int = _MAX_BYTES,
+    ) -> None:
         """Compare the shapes; no voxel is read.
 
         Args:
             volume: the mask.
-            grid: the run's blocks.
+            grid: the run's blocks, in voxels of the map.
+            output: from the run's voxels to those of its map; None if they are the same.
             max_bytes: maximum size of one read of the mask, unless a single block needs more.
 
         Raises:
@@ -118,7 +130,7 @@ class BlockMask:
             ) from None
         self.volume = volume
         self._scale = scale
-        self._grid = grid
+        self._grid, self._output = grid, output
         self._spans = tuple(
             [scale.span(axis, box.start[axis], box.stop[axis]) for box in boxes_along(grid, axis)] for axis in range(3)
         )
@@ -155,10 +167,13 @@ class BlockMask:
             SourceError: the mask cannot be read.
         """
         nz, ny, nx = self._grid.counts
-        row, last = (min(max(z // self._grid.block[0] - self._grid.offset[0], 0), nz - 1) for z in (first, stop - 1))
+        places = map_places(self._output, 0, first, stop)
+        row, last = (
+            min(max(int(z) // self._grid.block[0] - self._grid.offset[0], 0), nz - 1) for z in (places[0], places[-1])
+        )
         numbers = range(row * ny * nx, (last + 1) * ny * nx)
         kept = np.fromiter((number in self for number in numbers), bool, len(numbers)).reshape(-1, ny, nx)
-        return KeptBlocks(self._grid, row, kept, VoxelMask(self.volume, self._scale))
+        return KeptBlocks(self._grid, row, kept, VoxelMask(self.volume, self._scale, self._output))
 
     @cached_property
     def count(self) -> int:
@@ -214,12 +229,18 @@ def any_in_boxes(
     return values
 
 
-def open_mask(location: str, grid: BlockGrid) -> BlockMask:
+def map_places(output: OutputResampling | None, axis: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Voxels of the map at the run's voxels [start, stop) along an axis."""
+    return np.arange(start, stop) if output is None else output.positions(axis, start, stop)
+
+
+def open_mask(location: str, grid: BlockGrid, output: OutputResampling | None = None) -> BlockMask:
     """Open the mask of a run.
 
     Args:
         location: of a volume of any format; the finest level of an OME-Zarr group is used.
-        grid: the run's blocks.
+        grid: the run's blocks, in voxels of the map.
+        output: from the run's voxels to those of its map; None if they are the same.
 
     Raises:
         SourceError: the mask cannot be read.
@@ -230,7 +251,7 @@ def open_mask(location: str, grid: BlockGrid) -> BlockMask:
         volume = open_readable(location, _TYPES)
     except SourceError as error:
         raise SourceError(f"the mask cannot be opened: {error}") from error
-    mask = BlockMask(volume, grid)
+    mask = BlockMask(volume, grid, output)
     if not mask.count:
         raise ConfigError(
             f"mask {mask.volume.location} is zero everywhere in {grid.region}, so there is nothing to compute; check "

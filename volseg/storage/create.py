@@ -86,7 +86,7 @@ def create_volume(  # noqa: PLR0913 - properties of a volume
 
 @contextmanager
 def new_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool = False) -> Iterator[Target]:
-    """Create the target of a run with its record, at the place of its source, and hold the lock of its journal.
+    """Create the target of a run with its record, and hold the lock of its journal.
 
     It is created beside its path, locked and then renamed: a kill leaves either the old or the new volume, and no
     other run can write into the new one, or replace it, from the moment that it appears.
@@ -94,7 +94,7 @@ def new_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool =
     Args:
         path: path of the new group.
         record: of the run.
-        place: voxel size and translation of the source.
+        place: voxel size and translation.
         overwrite: replace a Zarr that is there.
 
     Raises:
@@ -108,7 +108,7 @@ def new_target(path: Path, record: RunRecord, place: Place, *, overwrite: bool =
             for volume_path, image_name in volumes.items():
                 create_volume(
                     volume_path,
-                    shape=record.source.shape,
+                    shape=record.shape,
                     shard=settings.shard,
                     chunk=settings.chunk,
                     dtype="uint8",

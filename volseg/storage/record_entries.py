@@ -73,6 +73,16 @@ class SourceEntry(FrozenModel):
     """
 
 
+class MapEntry(FrozenModel):
+    """A map whose voxels are not those that the networks see."""
+
+    shape: Zyx
+    voxel_nm: ZyxFloat
+    translation_nm: ZyxFloat
+    resampling: Resampling
+    """From the networks' voxels to these."""
+
+
 class MaskEntry(FrozenModel):
     """The mask of the blocks to compute."""
 
@@ -163,6 +173,8 @@ class Settings(FrozenModel):
     """Whether the standard deviation of the estimates is written too."""
     levels: tuple[Zyx, ...] = ()
     """Factors of the coarser levels, each to the next finer one."""
+    map: MapEntry | None = None
+    """None if the map has the voxels that the networks see; else block, shard, chunk and region are in its voxels."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Settings:

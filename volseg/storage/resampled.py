@@ -10,7 +10,7 @@ import numpy as np
 
 from volseg.blocks import Box, floor_to, mirror_span, to_zyx
 from volseg.ops import reflect_gather
-from volseg.ops.resample import Taps, resample_axis, resample_mode, rounded
+from volseg.ops.resample_sections import resample_means, resample_modes
 from volseg.storage.axes import DEFAULT_OPTIONS
 from volseg.storage.place import Placed, place_of
 from volseg.storage.readers import open_readable
@@ -109,9 +109,9 @@ class ResampledVolume(Placed):
         sections = _Sections(self.source, self.source_box(box), self.part.start[0])
         result = np.empty(box.shape, self.dtype)
         if self.resampling.kind == "mean":
-            _means(sections, taps, result)
+            resample_means(sections, taps, result)
         else:
-            _modes(sections, taps, result)
+            resample_modes(sections, taps, result)
         return result
 
 
@@ -183,42 +183,3 @@ class _Sections:
         """Let sections below a number go."""
         for z in [z for z in self._held if z < below + self._first]:
             del self._held[z]
-
-
-def _means(sections: _Sections, taps: tuple[Taps, Taps, Taps], result: NDArray[Any]) -> None:
-    """Write means, a section at a time."""
-    along_z, along_y, along_x = taps
-    low_y, low_x = along_y.span[0], along_x.span[0]
-    area = along_y.total[:, None] * along_x.total.astype(np.float64)
-    starts = along_z.first.tolist()
-    sums: dict[int, NDArray[np.float64]] = {}
-    for into, first, following, weights in zip(result, starts, [*starts[1:], None], along_z.weights, strict=True):
-        sections.forget(first)
-        total = np.zeros(area.shape)
-        for z in range(first, first + int(np.count_nonzero(weights))):
-            plane = sums.pop(z, None)
-            if plane is None:
-                section = resample_axis(_finite(sections[z]), along_y, 0, low_y)
-                plane = resample_axis(section, along_x, 1, low_x)
-            if following is not None and z >= following:
-                sums[z] = plane
-            total += plane * float(weights[z - first])
-        into[:] = rounded(total / (area * float(weights.sum())), result.dtype.name)
-
-
-def _finite(section: NDArray[Any]) -> NDArray[Any]:
-    """A section with NaN for infinity, so that what touches it is NaN whatever the order of sums."""
-    if section.dtype.kind != "f" or np.isfinite(section).all():
-        return section
-    return np.where(np.isfinite(section), section, section.dtype.type(np.nan))
-
-
-def _modes(sections: _Sections, taps: tuple[Taps, Taps, Taps], result: NDArray[Any]) -> None:
-    """Write most frequent labels, a section at a time."""
-    along_z, along_y, along_x = taps
-    low_y, low_x = along_y.span[0], along_x.span[0]
-    for number, (into, first) in enumerate(zip(result, along_z.first.tolist(), strict=True)):
-        sections.forget(first)
-        one = Taps(along_z.first[number : number + 1], along_z.weights[number : number + 1])
-        labels = np.stack([sections[z] for z in range(*one.span)])
-        into[:] = resample_mode(labels, (one, along_y, along_x), (first, low_y, low_x))[0]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from volseg.blocks import BlockGrid, Level, PyramidGrid, pyramid_levels
+from volseg.blocks import BlockGrid, Level, PyramidGrid, common_stride, pyramid_levels
 from volseg.errors import TargetError
+from volseg.ops import OutputResampling
 from volseg.storage.checked_record import CHECKSUM, CheckedRecord, reason_of
 from volseg.storage.journal import journal_runs
 from volseg.storage.metadata_file import read_metadata
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from volseg.blocks import Zyx
+
 _FIRST_WITH_CHECKSUM = 3
-FORMAT = 4
+FORMAT = 5
 """Of the record's fields; raised if a change keeps older readers from reading it."""
 NUMERICS = 2
 """Of the bytes that a run writes under one record; raised with any change of them."""
@@ -52,14 +55,31 @@ class RunRecord(CheckedRecord):
     """Blocks outside it are not part of the run."""
 
     @property
+    def shape(self) -> Zyx:
+        """Voxels of the map."""
+        return self.settings.map.shape if self.settings.map else self.source.shape
+
+    @property
+    def output(self) -> OutputResampling | None:
+        """From the networks' voxels to those of the map; None if they are the same."""
+        written = self.settings.map
+        return OutputResampling(written.resampling, self.source.shape, written.shape) if written else None
+
+    @property
     def grid(self) -> BlockGrid:
-        """The run's blocks."""
-        return BlockGrid(self.source.shape, self.settings.block, self.settings.region)
+        """The run's blocks, in voxels of the map."""
+        return BlockGrid(self.shape, self.settings.block, self.settings.region)
+
+    @property
+    def network_grid(self) -> BlockGrid:
+        """The run's blocks, in the networks' voxels."""
+        stride = common_stride([entry.footprint for entry in self.models])
+        return self.grid if self.output is None else self.output.network_grid(self.grid, stride)
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """The coarser levels."""
-        return pyramid_levels(self.source.shape, self.settings.shard, self.settings.chunk, self.settings.levels)
+        return pyramid_levels(self.shape, self.settings.shard, self.settings.chunk, self.settings.levels)
 
     @property
     def pyramid(self) -> PyramidGrid:
@@ -78,8 +98,10 @@ class RunRecord(CheckedRecord):
 
     @property
     def place(self) -> Place:
-        """Voxel size and translation of the source, which the target gets."""
-        source = self.source
+        """Voxel size and translation of the map."""
+        source, written = self.source, self.settings.map
+        if written is not None:
+            return Place.of_nm(written.voxel_nm, written.translation_nm)
         if source.voxel_nm is None and source.place_without_unit is not None:
             return Place(*source.place_without_unit)
         return Place.of_nm(source.voxel_nm, source.translation_nm)
@@ -87,7 +109,7 @@ class RunRecord(CheckedRecord):
     def form(self, level: int = 0) -> dict[str, Any]:
         """Shape, type, shards and chunks of the array of a level, with a channel axis for several classes."""
         settings, classes = self.settings, len(self.settings.classes)
-        sizes = (self.source.shape, settings.shard, settings.chunk)
+        sizes = (self.shape, settings.shard, settings.chunk)
         if level:
             sizes = (self.levels[level - 1].shape, self.levels[level - 1].shard, self.levels[level - 1].chunk)
         channels, ones = ((classes,), (1,)) if classes > 1 else ((), ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from math import prod
+from math import ceil, prod
 from typing import TYPE_CHECKING, NoReturn
 
 import psutil
@@ -74,7 +74,7 @@ class MemoryPlan:
 def block_bytes(grid: BlockGrid, tiling: Tiling, load: Load) -> tuple[int, int]:
     """Peak memory of one block's voxels, and their memory while its network runs, in bytes."""
     whole = grid.largest_box
-    read, write = tiling.read_box(whole).voxels, whole.voxels * load.classes
+    read, write = tiling.read_box(whole).voxels, ceil(whole.voxels * max(1.0, load.enlargement)) * load.classes
     # Beside the running mean: two float32 arrays while the next estimate is added, three more for the deviation.
     sums = (8 if load.estimates > 1 else 0) + (12 if load.with_std else 0)
     # The grey values and their mirrored copy; later the grey values, probabilities, their scaled copy, and uint8.

@@ -80,7 +80,7 @@ class Tuner:
         precision, lower = probes[0].engine.precision, partial(self._in_next_precision, probes)
         may_lower = may_lower and self.recorded is None and precision != "float32"
         self.progress.stage("checking networks")
-        guarded = guard(probes, self.plan.grid, self.executor)
+        guarded = guard(probes, self.plan.network_grid, self.executor)
         if fault := next((fault for each in guarded if (fault := each.fault)), None):
             if not may_lower or isinstance(fault, ModelError):
                 raise fault
@@ -103,7 +103,7 @@ class Tuner:
         if self.recorded is not None:
             return [PrecisionLoss(*e.precision_loss) if e.precision_loss else None for e in self.recorded]
         self.progress.stage("measuring precision")
-        return measure_precision(probes, self.plan.grid, self.identity, self.executor, self.progress)
+        return measure_precision(probes, self.plan.network_grid, self.identity, self.executor, self.progress)
 
     def _in_next_precision(self, probes: Sequence[ProbeSpec]) -> list[TunedNetwork]:
         precision = next_precision(probes[0].engine.precision)
@@ -151,7 +151,7 @@ class Tuner:
         load = replace(first.load, batch=largest_batch(self.recorded)) if self.recorded else first.load
         engine = None if self.recorded else first.engine
         tiles: tuple[TileConfig, ...] = self.executor.run_on_one(
-            choose_tiles, files, plan.grid, tilings_of(plan, self.recorded), load, first.free, engine
+            choose_tiles, files, plan.network_grid, tilings_of(plan, self.recorded), load, first.free, engine
         )
         if self.recorded is None:
             return tiles
@@ -168,7 +168,7 @@ class Tuner:
         self.progress.stage("measuring halo")
         cores = [next(plan.tilings(member)).core for member in range(len(probes))]
         samples = [
-            measure_halo(probe, plan.grid, core, self.identity, self.executor, self.progress)
+            measure_halo(probe, plan.network_grid, core, self.identity, self.executor, self.progress)
             for probe, core in zip(probes, cores, strict=True)
         ]
         for _ in range(_MAX_ROUNDS):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volseg.blocks import BlockGrid, Box, ceil_to, floor_to, format_zyx, to_zyx, zip3
+from volseg.blocks import BlockGrid, Box, ceil_to, common_stride, floor_to, format_zyx, to_zyx, zip3
 from volseg.errors import VolsegError
 from volseg.pipeline import BlockPipeline, process_block
 from volseg.prediction.resume import done_blocks
@@ -224,17 +224,18 @@ def _sees(record: RunRecord, axis: int) -> bool:
 
 
 def _stride(record: RunRecord) -> Zyx:
-    return to_zyx(int(np.lcm.reduce(steps)) for steps in zip(*(e.footprint.stride for e in record.models), strict=True))
+    return common_stride([entry.footprint for entry in record.models])
 
 
 def compare_place(box: Box, reference: RunRef) -> tuple[Box, Differences]:
     """Compute a place in one piece and compare it with the map, in the calling process."""
     record = read_own_record(Path(reference.target), reference.digest)
     sink = _KeptSink()
-    grid = BlockGrid(record.source.shape, record.source.shape, box)
+    grid = BlockGrid(record.shape, record.shape, box)
     members = _members(reference)
     volume = reference.source.open()
-    process_block(0, BlockPipeline(grid, members, volume, sink, with_std=record.settings.uncertainty))
+    with_std, output = record.settings.uncertainty, record.output
+    process_block(0, BlockPipeline(grid, members, volume, sink, with_std=with_std, output=output))
     if not sink.volumes:
         return box, NO_DIFFERENCES
     classes = len(record.settings.classes)
