@@ -15,6 +15,7 @@ from volseg.conversion import pyramid
 from volseg.errors import TargetError
 from volseg.storage.lock import locked
 from volseg.storage.target import Target
+from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ def test_lost_and_changed_files_are_made_again(tmp_path: Path, kind: str) -> Non
         file.unlink()
     else:
         file.write_bytes(content[:-9] if kind == "cut" else bytes([content[0] ^ 1]) + content[1:])
-    done = volseg.pyramid(path, resume=True, check=kind == "changed", cluster="serial")
+    progress = NoteRecorder()
+    done = volseg.pyramid(path, resume=True, check=kind == "changed", cluster="serial", progress=progress)
     assert done.complete
+    assert (progress.done, progress.planned) == (done.done, done.done)
     assert done.done == {"coarse": 1}.get(kind, 3)
     assert {name: content for name, content in tree(path).items() if ".volseg" not in name} == before
     assert volseg.pyramid(path, resume=True, check=True, cluster="serial").done == 0

@@ -188,7 +188,7 @@ class PyramidGrid:
             yield self._firsts[at - 1] + (z * fine.counts[1] + y) * fine.counts[2] + x
 
     def above(self, numbers: Iterable[int]) -> BlockSet:
-        """Blocks of coarser levels that are made of some blocks of level 0, directly or not."""
+        """Blocks of coarser levels that are made of some blocks, directly or not."""
         found, finer = BlockSet(), numbers
         for _ in self.grids[1:]:
             coarser = BlockSet(parent for number in finer if (parent := self.parent(number)) is not None)

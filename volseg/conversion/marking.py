@@ -93,6 +93,7 @@ class DoneBefore:
         self._done = entries["state"] != UNMARKED
         if not accepts_missing:
             self._done &= ~entries["lacking"]
+        self._pyramid = pyramid
         self._sizes, self._digests, self._grid = marks["bytes"].astype(np.int64), marks["files"], grid
         self.numbers: list[int] = np.flatnonzero(self._done).tolist()
         self.coarser = BlockSet((grid.count + np.flatnonzero(marks["state"][grid.count :] != UNMARKED)).tolist())
@@ -131,7 +132,8 @@ class DoneBefore:
         if lost:
             blocks = "1 block that was" if len(lost) == 1 else f"{len(lost)} blocks that were"
             progress.note(f"{blocks} done lost files, or they changed; making them again")
-            progress.begin(planned + len(lost))
+            again = {*lost, *(above for above in self._pyramid.above(lost) if above in self.coarser)}
+            progress.begin(planned + len(again))
         for number in lost:
             self.coarser.discard(number)
         self.lost = [number for number in lost if number < self._grid.count]

@@ -163,13 +163,14 @@ def _done_before(
 
 
 def _lost_blocks(
-    check: ShardCheck, done: DoneBlocks, lost: list[int], progress: Progress, planned: int
+    check: ShardCheck, done: DoneBlocks, pyramid: PyramidGrid, lost: list[int], progress: Progress, planned: int
 ) -> Iterator[int]:
     """Blocks that were done and whose shards are gone: the end of the plan, which waits for their check.
 
     Args:
         check: finds them.
         done: what was done; loses those of coarser levels.
+        pyramid: the blocks of all levels.
         lost: receives those of level 0.
         progress: receives a note of them.
         planned: blocks that the plan holds without them.
@@ -178,7 +179,8 @@ def _lost_blocks(
     if found:
         blocks = "1 block that was" if len(found) == 1 else f"{len(found)} blocks that were"
         progress.note(f"{blocks} done lost shards, or they changed in size; computing them again")
-        progress.begin(planned + len(found))
+        again = {*found, *(above for above in pyramid.above(found) if above in done.coarser)}
+        progress.begin(planned + len(again))
     lost.extend(number for number in found if number in done.blocks)
     for number in found:
         done.coarser.discard(number)
@@ -222,7 +224,7 @@ def _run(
             if number < grid.count and number not in done.blocks and (mask is None or number in mask)
         )
         with ShardCheck(pyramid, done.sizes) as check:
-            finest = chain(todo, _lost_blocks(check, done, lost, progress, left))
+            finest = chain(todo, _lost_blocks(check, done, pyramid.grid, lost, progress, left))
             plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, planned_blocks(spec))
             outcome = run_blocks(
                 executor, plan, partial(compute_block, reference=reference), plan.tracking(marking), progress,

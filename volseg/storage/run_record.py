@@ -162,7 +162,10 @@ def _parse_record(path: Path) -> RunRecord:
         attributes = parse_object(read_metadata(path / "zarr.json"))["attributes"]
         return RunRecord.from_attributes(attributes["volseg"])
     except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RecordError(f"{path} has no run record; name the target of a `volseg predict`") from error
+        raise RecordError(
+            f"{path} has no run record; name the target of a `volseg predict` (levels of another image are compared "
+            f"with their marks by `volseg pyramid {path} --resume --check`, copies by `volseg convert --resume`)"
+        ) from error
     except ValidationError as error:
         raise TargetError(
             f"the run record in {path} cannot be read ({reason_of(error)}); "

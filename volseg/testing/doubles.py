@@ -116,10 +116,17 @@ class MarkRecorder:
 
 
 class NoteRecorder(NullProgress):
-    """Records the notes that a user would see."""
+    """Records the notes that a user would see, the number of blocks that was planned last, and that of those done."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.planned = self.done = 0
+
+    def begin(self, total: int) -> None:
+        self.planned = total
+
+    def advance(self, voxels: int, busy: float | None = None) -> None:
+        self.done += 1
 
     def note(self, line: str) -> None:
         self.lines.append(line)
@@ -133,6 +140,7 @@ class ActAfter(NoteRecorder):
         self.left, self.action = blocks, action
 
     def advance(self, voxels: int, busy: float | None = None) -> None:
+        super().advance(voxels, busy)
         self.left -= 1
         if self.left == 0:
             self.action()
