@@ -270,7 +270,13 @@ def test_every_network_is_among_them() -> None:
     assert {kind for kind, _ in (NETWORKS | OTHERS).values()} == set(registry.NETWORKS)
 
 
-@pytest.mark.parametrize("name", list(OTHERS))
+_LONG = ("fcn16s", "deconvnet", "fusionnet_chain")
+"""Networks of whose kind another one is quick."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in _LONG else ()) for name in OTHERS]
+)
 def test_every_network_leaves_no_seam(name: str, tmp_path: Path) -> None:
     kind, arguments = OTHERS[name]
     raw = blobs((5, 41, 43) if "3d" in name else (2, 70, 131))
