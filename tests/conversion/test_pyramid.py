@@ -6,6 +6,7 @@ import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -172,7 +173,7 @@ def test_maps_that_are_not_complete_or_have_levels_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_images_of_ngff_zarr(tmp_path: Path, version: str) -> None:
     ngff = pytest.importorskip("ngff_zarr")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):  # not a client of another test
         warnings.simplefilter("ignore")
         one = ngff.to_ngff_image(blobs(SHAPE), dims=("z", "y", "x"), scale={"z": 30.0, "y": 6.0, "x": 6.0})
         ngff.to_ngff_zarr(str(tmp_path / "i.zarr"), ngff.to_multiscales(one, scale_factors=[]), version=version)

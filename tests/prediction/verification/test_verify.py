@@ -15,7 +15,7 @@ from volseg.cluster import SerialExecutor
 from volseg.errors import ConfigError, SourceError, TargetError
 from volseg.prediction.verification import shards, survey
 from volseg.prediction.verification.report import EXAMPLES, Fault, Faults, NullVerifyProgress
-from volseg.storage import MARK_ENTRY, Journal, Mark, MarkTable, open_target, read_record
+from volseg.storage import FORMAT, MARK_ENTRY, Journal, Mark, MarkTable, open_target, read_record
 from volseg.storage.marks import digest_of
 from volseg.testing.doubles import NoteRecorder
 from volseg.testing.journals import keep_marks
@@ -261,7 +261,7 @@ def test_a_damaged_record_is_damage_and_not_repaired(target: Path) -> None:
     text = (target / "zarr.json").read_text()
     for damaged in (
         text.replace('"threads": 1', '"threads": 2'),
-        text.replace('"format": 4', '"format": 3'),
+        text.replace(f'"format": {FORMAT}', f'"format": {FORMAT - 1}'),
         text[:99],
     ):
         (target / "zarr.json").write_text(damaged)
