@@ -23,9 +23,9 @@ from benchmarks.record import record
 from benchmarks.tables import write_tables
 from volseg.blocks import Tiling, Zyx
 from volseg.inference.hardware import worker_info
-from volseg.inference.memory.malloc import retain_heap
 from volseg.inference.optimize.crop_halo import crop_halo
 from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
+from volseg.malloc import retain_heap
 from volseg.models.model import load_model_file
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from volseg.inference.executor import forward_executor
-from volseg.inference.memory.malloc import retain_heap
 from volseg.inference.optimize.optimize import DTYPES, optimize, specialized
+from volseg.malloc import retain_heap
 from volseg.models.model import Model, load_model_file, load_shared_model
 from volseg.pipeline import BlockReport
 from volseg.storage import read_record

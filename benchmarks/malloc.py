@@ -25,8 +25,8 @@ from benchmarks.record import record
 from volseg.blocks import BlockGrid, Box, Tiling
 from volseg.inference import Engine, Load, open_predictor, peak_memory
 from volseg.inference.memory.activations import activation_bytes, meta_network
-from volseg.inference.memory.malloc import retain_heap
 from volseg.inference.memory.plan import plan_memory
+from volseg.malloc import retain_heap
 from volseg.models import packaged_models, read_card
 from volseg.models.model import load_shared_model
 from volseg.ops import Grey

@@ -22,7 +22,7 @@ from tests.faults.hostile import (
     state_files,
 )
 from tests.laws.fuzzing import damaged, outcome, targets_in
-from volseg.cli import convert, evaluate, models, models_import, predict, status, train, verify
+from volseg.cli import convert, evaluate, models, models_import, predict, pyramid, status, train, verify
 from volseg.cli.main import main
 from volseg.evaluation import evaluate as scores
 from volseg.models.interop import import_weights
@@ -39,7 +39,8 @@ CASES = 8
 DAMAGES = 40
 """Of one file, which are read in one copy of this process."""
 IMPORTED = (
-    convert, evaluate, models, models_import, predict, status, train, verify, scores, import_weights, run, worker,
+    convert, evaluate, models, models_import, predict, pyramid, status, train, verify, scores, import_weights, run,
+    worker,
     verification,
 )  # fmt: skip
 """Before the forks."""

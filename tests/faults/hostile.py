@@ -62,7 +62,7 @@ NEW = ("new.zarr", "new.safetensors", "a/b/c.zarr", "raw.zarr/new.zarr", "done.z
 """Places to write to, all inside the folder."""
 MARK_FIELDS = ((0, 1), (1, 1), (2, 2), (4, 4), (8, 8), (16, 8), (24, 4), (28, 4), (32, 16), (48, 16))
 """Where the fields of a mark lie, and their bytes."""
-COMMANDS = ("predict", "convert", "evaluate", "status", "verify", "models", "models import", "train")
+COMMANDS = ("predict", "convert", "pyramid", "evaluate", "status", "verify", "models", "models import", "train")
 
 
 def make_folder(folder: Path, *, computed: bool = True) -> None:
@@ -269,7 +269,9 @@ def input_command(name: str, rng: random.Random) -> list[str]:
         ["predict", name, "new.zarr", "--model", "net.safetensors", "--dry-run", *QUICK],
         ["predict", "raw.zarr", "new.zarr", "--model", "net.safetensors", "--mask", name, "--dry-run", *QUICK],
         ["predict", name, "new.zarr", "--model", "net.safetensors", *QUICK],
+        ["predict", name, "new.zarr", "--model", "net.safetensors", "--at-model-size", "source", *QUICK],
         ["convert", name, "new.zarr", "--voxel-size", "30,6,6"], ["convert", name, "new.zarr"],
+        ["convert", name, "new.zarr", "--resample", "30,9,9"], ["pyramid", name, "--levels", "1", "--dry-run"],
         ["evaluate", "image.zarr", name], ["evaluate", name, "labels.tif"],
         ["verify", name, "--seams", "--cluster", "serial"],
     ])  # fmt: skip

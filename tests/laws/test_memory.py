@@ -37,7 +37,7 @@ from pathlib import Path
 import distributed, torch
 from volseg.blocks import BlockGrid, Tiling
 from volseg.inference import Engine, Load, open_predictor
-from volseg.inference.memory.malloc import retain_heap
+from volseg.malloc import retain_heap
 from volseg.inference.memory.plan import plan_memory
 from volseg.models import read_card
 from volseg.models.model import load_model_file

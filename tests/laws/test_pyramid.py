@@ -143,7 +143,7 @@ def test_empty_blocks_have_no_shard_at_any_level_and_a_mark_at_each(finished: Pa
     assert not (finished / "2" / "c" / "0" / "0" / "0").exists()
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 9))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 30))])
 def test_a_run_that_is_killed_and_resumed_gives_equal_bytes(
     inputs: tuple[Path, Path], finished: Path, tmp_path: Path, seed: int
 ) -> None:

@@ -7,6 +7,7 @@ from volseg.blocks.footprint import Footprint, common_stride
 from volseg.blocks.grid import BlockGrid
 from volseg.blocks.mirror import mirror_index, mirror_span
 from volseg.blocks.parse import format_zyx, is_voxel_size, parse_roi, parse_zyx
+from volseg.blocks.part import Part, parse_part
 from volseg.blocks.pyramid import (
     MAX_LEVELS,
     Level,
@@ -27,6 +28,7 @@ __all__ = [
     "Footprint",
     "Level",
     "LevelScale",
+    "Part",
     "PyramidGrid",
     "Tiling",
     "Zyx",
@@ -43,6 +45,7 @@ __all__ = [
     "level_factors",
     "mirror_index",
     "mirror_span",
+    "parse_part",
     "parse_roi",
     "parse_zyx",
     "pyramid_levels",

@@ -45,7 +45,7 @@ _LOCAL_CONFIG = {
     # Fifty checks a second whether each process still answers, and two of its load: 4 % of two cores.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
-    # One heap for all threads of a worker: see volseg.inference.memory.malloc.
+    # One heap for all threads of a worker: see volseg.malloc.
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": "1",
 }
 

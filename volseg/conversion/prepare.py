@@ -22,7 +22,7 @@ from volseg.storage import (
     ReadOptions,
     ResampledVolume,
     in_use,
-    is_locked,
+    is_running,
     journal_folder,
     local_output,
     parse_axes,
@@ -198,7 +198,7 @@ def _refuse_taken(
     settle(target)
     refuse_missing_extra(config.format or format_of_name(target), fmt.extra)
     refuse_in_use(target)
-    if is_locked(journal_folder(target) / "lock"):
+    if is_running(journal_folder(target)):
         raise TargetError(in_use(target))
     if not (config.overwrite or config.resume) and unfinished(target) is not None:
         raise TargetError(

@@ -16,6 +16,7 @@ import numpy as np
 from volseg.blocks import coarser_box
 from volseg.conversion.worker import make_coarser
 from volseg.errors import TargetError
+from volseg.malloc import release_heap, retain_heap
 from volseg.pipeline import EMPTY, BlockReport
 from volseg.storage import CheckedSource, ChunkRule, MissingChunks, Target, open_target, read_census, voxel_digest
 from volseg.storage.pyramid import CoarserPyramid
@@ -158,14 +159,16 @@ def pyramid_of_reference(reference: PyramidRef) -> OpenPyramid:
         if reference not in _open:
             while len(_open) >= _CACHED:
                 _open.pop(next(iter(_open)))
+            retain_heap()  # else each block's memory is returned to the system, which clears it again
             _open[reference] = _opened(reference)
         return _open[reference]
 
 
 def forget(reference: PyramidRef) -> None:
-    """Close what a serial run has opened in this process."""
+    """Close what a serial run has opened in this process, which is the user's, and restore malloc."""
     with _opening:
-        _open.pop(reference, None)
+        if _open.pop(reference, None) is not None:
+            release_heap()
 
 
 def _opened(reference: PyramidRef) -> OpenPyramid:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.errors import BlockError, TargetError, TargetLostError
+from volseg.malloc import release_heap, retain_heap
 from volseg.pipeline import EMPTY, BlockReport
 from volseg.storage import CheckedSource, ChunkRule, MissingChunks, ResampledVolume, read_census, voxel_digest
 from volseg.storage.unfinished import refuse_other_owner, unfinished, work_folder
@@ -142,14 +143,16 @@ def conversion_of(reference: ConversionRef) -> OpenConversion:
         if reference not in _open:
             while len(_open) >= _CACHED:
                 _open.pop(next(iter(_open)))
+            retain_heap()  # else each block's memory is returned to the system, which clears it again
             _open[reference] = _opened(reference)
         return _open[reference]
 
 
 def forget(reference: ConversionRef) -> None:
-    """Close what a serial conversion has opened in this process."""
+    """Close what a serial run has opened in this process, which is the user's, and restore malloc."""
     with _opening:
-        _open.pop(reference, None)
+        if _open.pop(reference, None) is not None:
+            release_heap()
 
 
 def _opened(reference: ConversionRef) -> OpenConversion:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from volseg.errors import ConfigError
-from volseg.inference.memory.malloc import trim
+from volseg.malloc import trim
 from volseg.system import UNLIMITED, available_cpus, free_in_control_groups, free_of_own_limits
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ import torch
 from volseg.blocks import format_zyx
 from volseg.inference.executor import forward_executor
 from volseg.inference.finite import read_activations
-from volseg.inference.memory.malloc import mmap_large_blocks
 from volseg.inference.network_check import not_finite
 from volseg.inference.oom import is_out_of_memory, oom_warning, reduce_tiling, split_core
 from volseg.inference.optimize.optimize import DTYPES, specialized
 from volseg.inference.orientations import ORIENTATIONS, Orientation
 from volseg.inference.passes import DeviceResult, OrientedBlock, Pass, PassConfig
 from volseg.inference.transfer import device_transfer
+from volseg.malloc import mmap_large_blocks
 from volseg.models.receptive_field import EXCLUSIVE, traced
 from volseg.pipeline import FALLBACK, Estimate
 

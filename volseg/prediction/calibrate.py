@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from volseg.cluster import Progress, connect, refuse_other_versions, visible_gpus
 from volseg.errors import BlockError
 from volseg.inference import Device, Load, Precision, peak_memory, reset_peak_memory
-from volseg.inference.memory.malloc import release_heap, retain_heap
 from volseg.inference.memory.plan import MemoryPlan, plan_memory
+from volseg.malloc import release_heap, retain_heap
 from volseg.pipeline import BlockPipeline, process_block
 from volseg.prediction.dry_run import RunEstimate, estimate_run, flops_per_voxel
 from volseg.prediction.resolve import resolve_run
@@ -192,8 +192,7 @@ def measure_blocks(
         )
     plans = _plans(record, model_files, load)
     release_heap()  # as `open_pipeline` does
-    if load.device == "cpu":
-        retain_heap()
+    retain_heap()
     members, with_std = ensemble_of(record, model_files, statistics), record.settings.uncertainty
     pipeline = BlockPipeline(record.grid, members, volume, NullSink(), with_std=with_std, output=output)
     reset_peak_memory()

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from volseg.prediction.resume import done_blocks
-from volseg.storage import FailedBlock, is_locked, journal_changed, open_target, read_failures, read_marks, read_record
+from volseg.storage import FailedBlock, is_running, journal_changed, open_target, read_failures, read_marks, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ def run_status(path: Path) -> RunStatus:
         TargetError: there is no run, or its record cannot be read.
     """
     record, folder = read_record(path), open_target(path).journal
-    is_running = is_locked(folder / "lock")
+    running = is_running(folder)
     done = done_blocks(folder, record.pyramid)
     seconds, computed, retried, kinds = 0.0, 0, 0, Counter[str]()
     for mark in read_marks(folder):
@@ -93,7 +93,7 @@ def run_status(path: Path) -> RunStatus:
     changed = journal_changed(folder)
     return RunStatus(
         target=str(path),
-        state="running" if is_running else "complete" if len(done.blocks) >= blocks and not coarser_left else "stopped",
+        state="running" if running else "complete" if len(done.blocks) >= blocks and not coarser_left else "stopped",
         source=record.source.location,
         models=tuple(entry.name for entry in record.models),
         version=record.version,

@@ -18,7 +18,7 @@ import numpy as np
 from volseg.cluster import Executor, SerialExecutor
 from volseg.errors import MemoryPlanError, VolsegError
 from volseg.inference import Engine, Load, open_predictor, worker_kind
-from volseg.inference.memory.malloc import release_heap, retain_heap, trim
+from volseg.malloc import release_heap, retain_heap, trim
 from volseg.pipeline import EMPTY, BlockPipeline, BlockReport, EnsembleMember, process_block
 from volseg.prediction.absence import CheckedSource, ChunkRule
 from volseg.prediction.autotune.guard import check_on_sample
@@ -132,8 +132,7 @@ def open_pipeline(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule
     path = Path(reference.target)
     record = read_own_record(path, reference.digest)
     release_heap()  # fragments that measurements left
-    if record.settings.device == "cpu":
-        retain_heap()
+    retain_heap()
     with_std = record.settings.uncertainty
     targets = open_pyramid(path, record).finest
     sink = FencedSink(VolumeSink(targets), path, reference.digest)

@@ -25,6 +25,7 @@ from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, M
 from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.part_lock import creation_turn, is_running, lock_part
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
 from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
@@ -105,9 +106,11 @@ __all__ = [
     "census_to_take",
     "claim_target",
     "create_target",
+    "creation_turn",
     "expected_pyramid",
     "in_use",
     "is_locked",
+    "is_running",
     "is_stack",
     "is_target",
     "is_zarr",
@@ -117,6 +120,7 @@ __all__ = [
     "journal_state",
     "local_output",
     "lock_journal",
+    "lock_part",
     "locked",
     "metadata_faults",
     "moments_in_order",

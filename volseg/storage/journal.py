@@ -3,6 +3,7 @@
     0/.volseg/journal-0001.marks      one segment per start of the run
     0/.volseg/journal-0002.marks
     0/.volseg/lock                    locked while a driver writes
+    0/.volseg/lock-part-2-of-8        locked while the driver of a part writes
 
 A mark is written when the shards of its block are on the disk: their files are synced by the worker that wrote them,
 their folders and then the segment by the driver, for all marks of a quarter of a second together. A record that
@@ -14,12 +15,13 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder
-from volseg.storage.lock import in_use, lock_file
+from volseg.storage.lock import in_use, is_at, lock_file
 from volseg.storage.marks import JOURNAL_FORMAT, RECORD_BYTES, MarkDecoder, MarkEncoder, run_of_header
+from volseg.storage.part_lock import parts_running
 from volseg.system import held_signals
 
 if TYPE_CHECKING:
@@ -59,15 +61,12 @@ def lock_journal(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise TargetError(f"cannot write the journal in {folder}: {error.strerror}") from error
     with file:
-        if not _is_at(path, file):  # the target was exchanged between the opening of the file and its lock
+        if not is_at(path, file):  # the target was exchanged between the opening of the file and its lock
             raise TargetError(f"{target} was replaced by another run before this one began; rerun it elsewhere")
+        if parts := parts_running(folder):
+            number, count = parts[0]
+            raise TargetError(f"part {number}/{count} of {target} is being computed; wait for it to end, or stop it")
         yield
-
-
-def _is_at(path: Path, file: TextIO) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    return False
 
 
 class Journal:
@@ -93,8 +92,7 @@ class Journal:
         self._error: OSError | None = None
         self._known = {folder.parent, folder.parent.parent, *known}  # folders that were there before the first block
         try:
-            last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
-            self._segment = (folder / f"journal-{last + 1:04d}.marks").open("xb")
+            self._segment = _new_segment(folder)
             self._encoder = MarkEncoder()
             self._append(self._encoder.header(run))
             sync_folder(folder)
@@ -198,6 +196,14 @@ class Journal:
 
 def _segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("journal-*.marks"))
+
+
+def _new_segment(folder: Path) -> BinaryIO:
+    """Create the next segment; drivers of several parts may do so at once."""
+    while True:
+        last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
+        with suppress(FileExistsError):
+            return (folder / f"journal-{last + 1:04d}.marks").open("xb")
 
 
 def read_marks(folder: Path, on_damage: Callable[[Path, int], None] = lambda segment, records: None) -> Iterator[Mark]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from volseg.errors import TargetError
@@ -81,6 +82,13 @@ def is_locked(path: Path) -> bool:
         return True
     except (OSError, ImportError):
         return False
+    return False
+
+
+def is_at(path: Path, file: TextIO) -> bool:
+    """Whether an open file is the one at a path."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     return False
 
 

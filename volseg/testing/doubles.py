@@ -13,7 +13,7 @@ from volseg.cluster import NullProgress
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.errors import BlockError, SourceError
 from volseg.inference.executor import forward_executor
-from volseg.inference.memory.malloc import retain_heap
+from volseg.malloc import retain_heap
 from volseg.pipeline import BlockPipeline, BlockReport, EnsembleMember, Estimate, process_block
 from volseg.prediction.sink import VolumeSink
 from volseg.storage import open_target, open_volume

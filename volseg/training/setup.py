@@ -9,9 +9,9 @@ import torch
 
 from volseg.errors import ConfigError, TrainingError
 from volseg.inference.hardware import choose_precision, worker_info
-from volseg.inference.memory.malloc import retain_heap
 from volseg.inference.predictor import disable_tf32
 from volseg.inference.settings import Engine
+from volseg.malloc import retain_heap
 from volseg.models.interop.initial_weights import InitialWeights, load_initial_weights
 from volseg.models.model import Model, build_card
 from volseg.models.registry import build_network

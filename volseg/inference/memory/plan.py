@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 import psutil
 
 from volseg.errors import MemoryPlanError
-from volseg.inference.memory.malloc import trim
 from volseg.inference.settings import ITEM_BYTES, Load
+from volseg.malloc import trim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

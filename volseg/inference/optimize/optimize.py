@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from volseg.inference.memory.malloc import mmap_large_blocks
 from volseg.inference.optimize.compile import CompiledNetwork
 from volseg.inference.optimize.crop_halo import crop_halo
 from volseg.inference.optimize.fold_batch_norm import fold_batch_norm
 from volseg.inference.optimize.onednn import PackedConvolution, can_pack, pack_convolutions
 from volseg.inference.optimize.round_weights import round_weights
+from volseg.malloc import mmap_large_blocks
 from volseg.models.receptive_field import dimensions
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import numpy as np
 
 from volseg.blocks import Box
 from volseg.inference.hardware import device_name
-from volseg.inference.memory.malloc import retain_heap
 from volseg.inference.memory.plan import MemoryPlan, fits_in_memory, plan_memory, refuse_too_large
+from volseg.malloc import retain_heap
 from volseg.ops import Grey
 from volseg.storage import cached
 

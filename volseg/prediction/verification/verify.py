@@ -24,7 +24,7 @@ from volseg.storage import (
     SKIPPED,
     RecordError,
     in_use,
-    is_locked,
+    is_running,
     is_target,
     journal_state,
     local_output,
@@ -76,7 +76,7 @@ def _verify_run(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
         )
     if config.repair:
         return _repair(config, path, record, progress)
-    running = is_locked(path / "0" / ".volseg" / "lock")
+    running = is_running(path / "0" / ".volseg")
     if running:
         progress.note(f"a run is writing into {path}; what it has marked so far is verified")
     progress.stage("reading marks and folders")

@@ -32,7 +32,7 @@ import numpy as np
 import psutil
 import torch
 from volseg.inference import worker_info
-from volseg.inference.memory.malloc import release_heap, retain_heap
+from volseg.malloc import release_heap, retain_heap
 
 def faults(size=64 << 20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -64,7 +64,7 @@ def test_freed_memory_is_reused_until_it_is_released() -> None:
 RESIDENT = """
 import json
 import psutil
-from volseg.inference.memory.malloc import mmap_large_blocks, release_heap, retain_heap
+from volseg.malloc import mmap_large_blocks, release_heap, retain_heap
 
 SIZE = 64 << 20
 
