@@ -17,7 +17,8 @@ from tests.interop.files import Check, load_checks, load_files, save
 from tests.interop.table import formats_table
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "formats.md"
+ROOT = HERE.parents[1]
+PAGE = ROOT / "docs" / "formats.md"
 
 
 def install(folder: Path) -> Path:
@@ -47,8 +48,8 @@ def exchange(python: Path, folder: Path) -> tuple[list[Check], list[Check]]:
         (folder / name).mkdir(parents=True)
     files, found, written = (folder / f"{name}.json" for name in ("ours", "found", "theirs"))
     save(files, ours.write_all(folder / "ours"))
-    subprocess.run([python, HERE / "read_with_others.py", files, found], check=True)
-    subprocess.run([python, HERE / "write_with_others.py", folder / "theirs", written], check=True)
+    for name, arguments in (("read", [files, found]), ("write", [folder / "theirs", written])):
+        subprocess.run([python, "-m", f"tests.interop.{name}_with_others", *arguments], check=True, cwd=ROOT)
     return load_checks(found), [ours.read(file) for file in load_files(written)]
 
 

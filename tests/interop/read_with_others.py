@@ -1,4 +1,4 @@
-"""Reads volumes with the programs of others, in their environment: `read_with_others.py FILES.json CHECKS.json`."""
+"""Reads volumes with the programs of others, in their environment: `-m tests.interop.read_with_others FILES.json CHECKS.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[2])]
 from tests.interop.files import Check, File, check, load_files, save
 
 if TYPE_CHECKING:

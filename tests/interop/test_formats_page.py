@@ -48,7 +48,8 @@ def test_programs_of_others_read_what_volseg_writes_and_write_what_it_reads(tmp_
     try:
         python = install(tmp_path / "environment")
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"the programs of tests/interop/requirements.txt cannot be installed: {error.stderr.strip()}")
+        reason = " ".join(error.stderr.split())
+        pytest.skip(f"the programs of tests/interop/requirements.txt cannot be installed: {reason}")
     by_others, by_volseg = exchange(python, tmp_path / "run")
     assert wrong(by_others, by_volseg) == []
     page = PAGE.read_text()

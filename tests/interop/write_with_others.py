@@ -1,26 +1,28 @@
-"""Writes volumes with the programs of others, in their environment: `write_with_others.py FOLDER FILES.json`."""
+"""Writes volumes with the programs of others, in their environment: `-m tests.interop.write_with_others FOLDER FILES.json`."""
 
 from __future__ import annotations
 
 import json
 import sys
 import warnings
+from dataclasses import dataclass, field
 from importlib import import_module, metadata
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[2])]
 from tests.interop.files import FIRST, SHAPE, SIZE, START, TYPES, File, pattern, save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
 XYZ_SIZE, XYZ_FIRST, XYZ_SHAPE = SIZE[::-1], FIRST[::-1], SHAPE[::-1]
 NUMBERS = tuple(dtype for dtype in TYPES if dtype != "bool")
+BLOSC: dict[str, Any] = {"cname": "lz4", "clevel": 5, "shuffle": 1}
 SHARDING = {
     "@type": "neuroglancer_uint64_sharded_v1", "hash": "identity", "preshift_bits": 2, "minishard_bits": 3,
     "shard_bits": 0, "minishard_index_encoding": "gzip", "data_encoding": "gzip",
@@ -150,66 +152,83 @@ def nifti(path: str, xyz: NDArray[Any]) -> None:
     import_module("nibabel").save(image, path)
 
 
-class Collection:
-    """Writes volumes into a folder, and lists them."""
+@dataclass(frozen=True)
+class Kind:
+    """Volumes that a program writes.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.files: list[File] = []
+    Attributes:
+        format: as in the table.
+        program: that writes them.
+        types: one volume is written of each.
+        write: takes a path, the voxels and `options`.
+        variant: of the format.
+        options: of the program.
+        suffix: of the names.
+        axes: in which `write` takes the voxels.
+        size: whether the format states the voxel size.
+        start: whether it states the place.
+    """
 
-    def add(
-        self, format: str, program: str, types: tuple[str, ...], write: Callable[..., None], *,
-        name: str = "{}", variant: str = "", axes: str = "zyx", size: bool = True, start: bool = True, **options: Any,
-    ) -> None:  # fmt: skip
-        """Write a volume of each type."""
-        for dtype in types:
-            path = self._folder / name.format(f"{len(self.files)}-{dtype}")
-            voxels = pattern(dtype) if axes == "zyx" else pattern(dtype).transpose(2, 1, 0)
-            write(str(path), voxels, **options)
-            version = f"{program} {metadata.version(program)}"
-            self.files.append(File(format, str(path), dtype, version, variant, size, start))
+    format: str
+    program: str
+    types: tuple[str, ...]
+    write: Callable[..., None]
+    variant: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+    axes: str = "zyx"
+    size: bool = True
+    start: bool = True
+
+    def written(self, folder: Path) -> list[File]:
+        """Write the volumes into a new folder."""
+        folder.mkdir()
+        program, files = f"{self.program} {metadata.version(self.program)}", []
+        for dtype in self.types:
+            path = str(folder / f"{dtype}{self.suffix}")
+            voxels = pattern(dtype) if self.axes == "zyx" else pattern(dtype).transpose(2, 1, 0)
+            self.write(path, voxels, **self.options)
+            files.append(File(self.format, path, dtype, program, self.variant, self.size, self.start))
+        return files
 
 
-def write_all(folder: Path) -> list[File]:
-    """Write volumes of all formats, variants and types."""
-    to = Collection(folder)
+def kinds() -> Iterator[Kind]:
+    """All formats, variants and types."""
+    options: dict[str, Any]
     for version in ("0.4", "0.5"):
-        to.add("ome-zarr", "ome-zarr", TYPES, ome_zarr, variant=version, version=version)
-        to.add("ome-zarr", "ngff-zarr", NUMBERS, ngff_zarr, variant=version, version=version)
-    to.add("ome-zarr", "ngff-zarr", NUMBERS, ngff_zarr, variant="0.5 sharded", version="0.5", chunks_per_shard=2)
-    to.add("zarr", "zarr", TYPES, zarr, variant="2", zarr_format=2)
-    to.add("zarr", "zarr", TYPES, zarr, variant="3")
-    to.add("zarr", "zarr", TYPES, zarr, variant="3 sharded", shards=(8, 32, 32))
-    to.add("zarr", "zarr", TYPES, zipped, variant="3 in a zip file", name="{}.zarr.zip")
-    raw = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "float32")
-    labels: dict[str, Any] = {"encoding": "compressed_segmentation", "axes": "xyz"}
-    for program, write in (("tensorstore", precomputed), ("cloud-volume", cloud_volume)):
-        to.add("precomputed", program, raw, write, variant="raw", axes="xyz")
-        to.add("precomputed", program, raw, write, variant="raw sharded", axes="xyz", shard=True)
-        to.add("precomputed", program, ("uint32", "uint64"), write, variant="compressed_segmentation", **labels)
-        to.add("precomputed", program, ("uint32", "uint64"), write, variant="compressed_segmentation sharded",
-               shard=True, **labels)  # fmt: skip
-    to.add("precomputed", "cloud-volume", raw, cloud_volume, variant="raw with gzip", axes="xyz", gzip=True)
-    for compression in ("raw", "gzip", "bzip2", "xz", "blosc", "zstd"):
-        few = NUMBERS if compression == "gzip" else ("uint8",)
-        more: dict[str, Any] = {"cname": "lz4", "clevel": 5, "shuffle": 1} if compression == "blosc" else {}
-        to.add("n5", "tensorstore", few, n5, variant=compression, axes="xyz",
-               compression=compression, **more)  # fmt: skip
-    to.add("hdf5", "h5py", TYPES, h5py, name="{}.h5", variant="gzip")
-    to.add("imagej", "tifffile", ("uint8", "uint16", "float32"), imagej, name="{}.tif", start=False)
-    to.add("ome-tiff", "tifffile", NUMBERS[:3] + NUMBERS[4:6] + ("float32",), ome_tiff, name="{}.ome.tif", start=False)
-    to.add("sections", "pillow", ("uint8", "uint16"), png, variant="PNG", size=False, start=False)
-    to.add("mrc", "mrcfile", ("uint16", "int16", "float32"), mrc, name="{}.mrc")
-    to.add("nrrd", "pynrrd", NUMBERS, nrrd, name="{}.nrrd", variant="raw", axes="xyz", encoding="raw")
-    to.add("nrrd", "pynrrd", NUMBERS, nrrd, name="{}.nrrd", variant="gzip", axes="xyz", encoding="gzip")
+        yield Kind("ome-zarr", "ome-zarr", TYPES, ome_zarr, version, {"version": version})
+        yield Kind("ome-zarr", "ngff-zarr", NUMBERS, ngff_zarr, version, {"version": version})
+    yield Kind("ome-zarr", "ngff-zarr", NUMBERS, ngff_zarr, "0.5 sharded", {"version": "0.5", "chunks_per_shard": 2})
+    yield Kind("zarr", "zarr", TYPES, zarr, "2", {"zarr_format": 2})
+    yield Kind("zarr", "zarr", TYPES, zarr, "3")
+    yield Kind("zarr", "zarr", TYPES, zarr, "3 sharded", {"shards": (8, 32, 32)})
+    yield Kind("zarr", "zarr", TYPES, zipped, "3 in a zip file", suffix=".zarr.zip")
+    raw, labels = (*NUMBERS[:6], "float32"), ("uint32", "uint64")
+    writers: dict[str, Callable[..., None]] = {"tensorstore": precomputed, "cloud-volume": cloud_volume}
+    for program, write in writers.items():
+        for (types, encoding), shard in product(((raw, "raw"), (labels, "compressed_segmentation")), (False, True)):
+            variant, options = f"{encoding} sharded" if shard else encoding, {"encoding": encoding, "shard": shard}
+            yield Kind("precomputed", program, types, write, variant, options, axes="xyz")
+    yield Kind("precomputed", "cloud-volume", raw, cloud_volume, "raw with gzip", {"gzip": True}, axes="xyz")
+    yield Kind("n5", "tensorstore", NUMBERS, n5, "gzip", {"compression": "gzip"}, axes="xyz")
+    for compression in ("raw", "bzip2", "xz", "blosc", "zstd"):
+        options = {"compression": compression} | (BLOSC if compression == "blosc" else {})
+        yield Kind("n5", "tensorstore", ("uint8",), n5, compression, options, axes="xyz")
+    yield Kind("hdf5", "h5py", TYPES, h5py, "gzip", suffix=".h5")
+    yield Kind("imagej", "tifffile", ("uint8", "uint16", "float32"), imagej, suffix=".tif", start=False)
+    narrow = tuple(dtype for dtype in NUMBERS if not dtype.endswith("int64"))
+    yield Kind("ome-tiff", "tifffile", narrow, ome_tiff, suffix=".ome.tif", start=False)
+    yield Kind("sections", "pillow", ("uint8", "uint16"), png, "PNG", size=False, start=False)
+    yield Kind("mrc", "mrcfile", ("uint16", "int16", "float32"), mrc, suffix=".mrc")
+    for encoding in ("raw", "gzip"):
+        yield Kind("nrrd", "pynrrd", NUMBERS, nrrd, encoding, {"encoding": encoding}, ".nrrd", "xyz")
     for suffix in (".nii", ".nii.gz"):
-        whole = tuple(dtype for dtype in NUMBERS if not dtype.endswith("int64"))
-        to.add("nifti", "nibabel", whole, nifti, name="{}" + suffix, variant=suffix, axes="xyz")
+        yield Kind("nifti", "nibabel", narrow, nifti, suffix, suffix=suffix, axes="xyz")
     for kind in ("zarr3", "zarr", "wkw"):
-        to.add("webknossos", "webknossos", NUMBERS, webknossos, variant=kind, axes="xyz", kind=kind)
-    return to.files
+        yield Kind("webknossos", "webknossos", NUMBERS, webknossos, kind, {"kind": kind}, axes="xyz")
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    save(Path(sys.argv[2]), write_all(Path(sys.argv[1])))
+    folder = Path(sys.argv[1])
+    save(Path(sys.argv[2]), [file for n, kind in enumerate(kinds()) for file in kind.written(folder / str(n))])

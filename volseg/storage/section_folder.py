@@ -141,8 +141,8 @@ def _no_section(pattern: Path) -> str:
         return f"nothing in {pattern.parent} is named {pattern.name}; check the pattern"
     more = ", .." if len(names) > _LISTED else ""
     return (
-        f"{pattern} matches {', '.join(names[:_LISTED])}{more}, and no .tif, .tiff, .png, .jpg or .bmp section; a pattern "
-        "is of the sections of one volume: name a volume of another format by itself"
+        f"{pattern} matches {', '.join(names[:_LISTED])}{more}, and no .tif, .tiff, .png, .jpg or .bmp section; a "
+        "pattern is of the sections of one volume: name a volume of another format by itself"
     )
 
 
