@@ -1,4 +1,7 @@
-"""Reads volumes with the programs of others, in their environment: `-m tests.interop.read_with_others FILES.json CHECKS.json`."""
+"""Reads volumes with the programs of others, in their environment.
+
+python -m tests.interop.read_with_others FILES.json CHECKS.json
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ def ngff_zarr(path: str) -> Read:
     image = import_module("ngff_zarr").from_ngff_zarr(path).images[0]
     assert image.dims == ("z", "y", "x")
     assert set(image.axes_units.values()) == {"nanometer"}
-    return np.asarray(image.data), *([values[name] for name in "zyx"] for values in (image.scale, image.translation))
+    size, start = ([values[name] for name in "zyx"] for values in (image.scale, image.translation))
+    return np.asarray(image.data), size, start
 
 
 def ome_zarr(path: str) -> Read:

@@ -1,4 +1,7 @@
-"""Writes volumes with the programs of others, in their environment: `-m tests.interop.write_with_others FOLDER FILES.json`."""
+"""Writes volumes with the programs of others, in their environment.
+
+python -m tests.interop.write_with_others FOLDER FILES.json
+"""
 
 from __future__ import annotations
 
