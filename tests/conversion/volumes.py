@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volseg.blocks import ZyxFloat
+
 NAMES = {
     "ome-zarr": "v.zarr",
     "unsharded": "flat.zarr",
@@ -86,7 +88,10 @@ def _n5(path: Path) -> Found:
     document = json.loads((path / "attributes.json").read_bytes())
     assert document["axes"] == ["x", "y", "z"]
     voxels = np.asarray(store.read().result()).transpose(2, 1, 0)
-    return Found(voxels, tuple(document["resolution"][::-1]), tuple(document["transform"]["translate"][::-1]))
+    transform = document["transform"]  # of COSEM
+    assert transform["axes"] == ["z", "y", "x"]
+    assert transform["scale"] == document["resolution"][::-1]
+    return Found(voxels, tuple(document["resolution"][::-1]), tuple(transform["translate"]))
 
 
 def _precomputed(path: Path) -> Found:
@@ -109,6 +114,49 @@ def _webknossos(path: Path) -> Found:
     voxels = np.asarray(stored[0, x : x + box["width"], y : y + box["height"], z : z + box["depth"]])
     size = tuple(properties["scale"]["factor"][::-1])
     return Found(voxels.transpose(2, 1, 0), size, tuple(n * s for n, s in zip((z, y, x), size, strict=True)))
+
+
+def _zip(folder: Path, voxels: NDArray[Any], scale: ZyxFloat, start: ZyxFloat) -> str:
+    with zarr.storage.ZipStore(folder / "v.zarr.zip", mode="w") as store:
+        zarr.create_array(store, data=voxels, chunks=(8, 32, 32), attributes={"resolution": scale, "offset": start})
+    return str(folder / "v.zarr.zip")
+
+
+def _mrc(folder: Path, voxels: NDArray[Any], scale: ZyxFloat, start: ZyxFloat) -> str:
+    import mrcfile
+
+    with mrcfile.new(folder / "v.mrc") as file:
+        file.set_data(voxels.astype("uint16"))
+        file.voxel_size = tuple(size * 10 for size in scale[::-1])  # in angstrom
+        first = (round(at / size) for at, size in zip(start, scale, strict=True))
+        file.header.nzstart, file.header.nystart, file.header.nxstart = first
+    return str(folder / "v.mrc")
+
+
+def _nrrd(folder: Path, voxels: NDArray[Any], scale: ZyxFloat, start: ZyxFloat) -> str:
+    import nrrd
+
+    header = {
+        "space directions": np.diag(scale[::-1]), "space origin": start[::-1], "space dimension": 3,
+        "space units": ["nm"] * 3,
+    }  # fmt: skip
+    nrrd.write(str(folder / "v.nrrd"), voxels.transpose(2, 1, 0), header)
+    return str(folder / "v.nrrd")
+
+
+def _nifti(folder: Path, voxels: NDArray[Any], scale: ZyxFloat, start: ZyxFloat) -> str:
+    import nibabel
+
+    affine = np.diag([*(size / 1000 for size in scale[::-1]), 1.0])
+    affine[:3, 3] = [at / 1000 for at in start[::-1]]
+    image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, str(folder / "v.nii"))
+    return str(folder / "v.nii")
+
+
+LIBRARIES = {"zip": _zip, "mrc": _mrc, "nrrd": _nrrd, "nifti": _nifti}
+"""What writes a volume of a format that a conversion reads only, into a folder; returns its path."""
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -46,6 +46,19 @@ def test_missing_numbers_are_named_and_filled_on_demand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(folder, ReadOptions(missing="blank")), blank)
 
 
+def test_a_pattern_of_volumes_is_refused_with_what_it_matches(tmp_path: Path) -> None:
+    for name in ("a.mrc", "b.mrc"):
+        (tmp_path / name).touch()
+    (tmp_path / "c.n5").mkdir()
+    for pattern, message in (
+        ("*.mrc", r"matches a.mrc, b.mrc, and no .tif, .* name a volume of another format by itself"),
+        ("?.n5", r"matches c.n5, and no .tif"),
+        ("z*.tif", r"nothing in .* is named z\*.tif; check the pattern"),
+    ):
+        with pytest.raises(SourceError, match=message):
+            open_readable(str(tmp_path / pattern))
+
+
 @pytest.mark.parametrize("numbers", [[7], [3, 4, 5], [0, 2, 4], [10, 20, 30], [90013, 101502, 120001]])
 def test_numbers_that_lack_none(tmp_path: Path, numbers: list[int]) -> None:
     assert open_stack(write(tmp_path / "s", numbers)).shape[0] == len(numbers)

@@ -13,6 +13,7 @@ import pytest
 import zarr
 from PIL import Image
 
+import volseg
 from volseg.view import open_viewer
 
 pytest.importorskip("neuroglancer", reason='needs neuroglancer: pip install "volseg[view]"')
@@ -40,6 +41,19 @@ def zipped(path):
     return str(path / "raw.zarr.zip")
 
 
+def n5(path):
+    return convert(hdf5(path), path / "raw.n5")
+
+
+def precomputed(path):
+    return convert(hdf5(path), path / "raw.precomputed")
+
+
+def convert(source, target):
+    pytest.importorskip("tensorstore", reason='needs tensorstore: pip install "volseg[formats]"')
+    return volseg.convert(source, target, cluster="serial").target
+
+
 def chunk(session, layer, start, stop, factor=(1, 1, 1)):
     """A chunk (z, y, x) as the browser asks for it."""
     url = session.viewer.shared_state.raw_state["layers"][layer]["source"]["url"]
@@ -50,15 +64,16 @@ def chunk(session, layer, start, stop, factor=(1, 1, 1)):
         return np.load(io.BytesIO(zlib.decompress(answer.read())))
 
 
-@pytest.mark.parametrize("write", [hdf5, sections, zipped])
+@pytest.mark.parametrize("write", [hdf5, sections, zipped, n5, precomputed])
 def test_the_voxels_of_any_format_are_served(write, tmp_path):
     with open_viewer([write(tmp_path)]) as session:
         read = chunk(session, 0, (1, 8, 0), (3, 24, 40))
     np.testing.assert_array_equal(read, VOXELS[1:3, 8:24])
 
 
-def test_a_volume_lies_where_its_metadata_say(tmp_path):
-    with open_viewer([hdf5(tmp_path)]) as session:
+@pytest.mark.parametrize("write", [hdf5, n5, precomputed])
+def test_a_volume_lies_where_its_metadata_say(write, tmp_path):
+    with open_viewer([write(tmp_path)]) as session:
         state = session.viewer.shared_state.raw_state
     transform = state["layers"][0]["source"]["transform"]
     assert transform["outputDimensions"] == {"z": [50.0, "nm"], "y": [4.0, "nm"], "x": [6.0, "nm"]}

@@ -96,6 +96,8 @@ def open_folder(path: Path, options: ReadOptions, values: Values) -> FolderStack
         SourceError: no images, images that are not grey sections, or sections that are missing or there twice.
     """
     files = section_files(path)
+    if not files and is_pattern(path):
+        raise SourceError(_no_section(path))
     if not files:
         raise SourceError(
             foreign_format(str(path))
@@ -130,6 +132,18 @@ def section_files(path: Path) -> list[Path]:
     folder, pattern = (path.parent, path.name) if is_pattern(path) else (path, "*")
     found = (f for f in folder.iterdir() if f.suffix.lower() in _IMAGES and not f.name.startswith("."))
     return sorted((f for f in found if fnmatchcase(f.name, pattern) and not f.is_dir()), key=_natural)
+
+
+def _no_section(pattern: Path) -> str:
+    """The refusal of a pattern that no section has."""
+    names = sorted(entry.name for entry in pattern.parent.iterdir() if fnmatchcase(entry.name, pattern.name))
+    if not names:
+        return f"nothing in {pattern.parent} is named {pattern.name}; check the pattern"
+    more = ", .." if len(names) > _LISTED else ""
+    return (
+        f"{pattern} matches {', '.join(names[:_LISTED])}{more}, and no .tif, .tiff, .png, .jpg or .bmp section; a "
+        "pattern is of the sections of one volume: name a volume of another format by itself"
+    )
 
 
 def _with_missing(folder: Path, files: list[Path], missing: str) -> tuple[list[Path | None], str]:

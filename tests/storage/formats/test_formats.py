@@ -67,6 +67,12 @@ def n5_cosem(path: Path) -> str:
     return str(path)
 
 
+def n5_named(path: Path, **transform: Any) -> str:
+    """A transform along the stored axes, x, y, z."""
+    placed = {"axes": ["x", "y", "z"], "units": ["nm"] * 3, "scale": list(NM[::-1]), "translate": list(AT[::-1])}
+    return n5(path, extra={"transform": placed | transform} | ({} if transform else {"axes": ["x", "y", "z"]}))
+
+
 def n5_viewer(path: Path) -> str:
     n5(path / "s0")
     resolution = {"unit": "um", "dimensions": [0.006, 0.004, 0.05]}
@@ -206,6 +212,8 @@ CASES = {
     "n5": Case(n5, None, None),
     "n5 units": Case(n5_units),
     "n5 COSEM": Case(n5_cosem, translation_nm=AT),
+    "n5 transform by name": Case(n5_named, translation_nm=AT),
+    "n5 transform in F order": Case(lambda path: n5_named(path, order="F"), translation_nm=AT),
     "n5 viewer": Case(n5_viewer),
     "precomputed": Case(precomputed, translation_nm=AT),
     "precomputed sharded": Case(lambda path: precomputed(path, sharded=True), translation_nm=AT),

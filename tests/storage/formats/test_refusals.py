@@ -200,7 +200,7 @@ REFUSED: dict[str, tuple[Callable[[Path], str], str]] = {
         lambda path: text(lambda _: "", "a.nii", "x" * 99)(path.parent) or str(path.parent / "a.nii"),
         "NIfTI",
     ),
-    "no match": (lambda path: f"{bmp(path)}/*.png", "holds no .tif"),
+    "no match": (lambda path: f"{bmp(path)}/*.png", "nothing in .* is named"),
 }
 
 

@@ -18,8 +18,9 @@ _XYZ = ("x", "y", "z")
 def n5_axes(attributes: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """Names of the stored axes, the fastest first; x, y, z if three have no names, else empty."""
     transform = attributes.get("transform")
-    reversed_names = list(transform.get("axes") or [])[::-1] if isinstance(transform, dict) else None
-    names = named_axes(count, attributes.get("axes"), reversed_names)
+    step = _step(transform) if isinstance(transform, dict) else 1
+    stored_names = list(transform.get("axes") or [])[::step] if isinstance(transform, dict) else None
+    names = named_axes(count, attributes.get("axes"), stored_names)
     return names or (_XYZ if count == 3 else ())
 
 
@@ -45,10 +46,17 @@ def _transform_place(attributes: Mapping[str, Any], layout: AxisLayout) -> Place
     transform = attributes.get("transform")
     if not isinstance(transform, dict) or not transform.get("scale"):
         return None
-    # Of three axes without names or more with names, those of the array in reversed order.
-    values = [list(transform.get(key) or [])[::-1] for key in ("scale", "translate", "units")]
+    values = [list(transform.get(key) or []) for key in ("scale", "translate", "units")]
     scale, start, units = (value or [0.0] * len(values[0]) for value in values)
-    return Place.stated(layout.zyx(scale), layout.zyx(start), layout.zyx(units))
+    names, stored = list(transform.get("axes") or []), n5_axes(attributes, len(scale))
+    is_named = bool(names) and sorted(names) == sorted(stored)
+    order = [names.index(name) for name in stored] if is_named else list(range(len(scale)))[:: _step(transform)]
+    return Place.stated(*(layout.zyx([value[axis] for axis in order]) for value in (scale, start, units)))
+
+
+def _step(transform: Mapping[str, Any]) -> int:
+    """-1 if a transform lists its axes in C order, the slowest first, as most do; else 1."""
+    return 1 if transform.get("order") == "F" else -1
 
 
 def _resolution_place(

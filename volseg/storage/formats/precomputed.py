@@ -170,7 +170,10 @@ def _open_scale(
     refuse_dtype(location, dtype, dtypes)
     if scale.encoding in ("jpeg", "jxl") and "float32" not in dtypes and "uint64" in dtypes:
         raise SourceError(f"{location} is compressed as JPEG, whose values are not exact; store labels otherwise")
-    layout = axis_layout(location, (*scale.size, *channels), _NAMES, options.axes)
+    # The user may leave the channel out.
+    stated = None if options.axes is None else (*options.axes, *_NAMES[len(options.axes) :])
+    layout = axis_layout(location, (*scale.size, *channels), _NAMES, stated)
+    order = [_NAMES.index("z") - axis for axis in layout.axes]  # of z, y, x in a place along the stored z, y, x
     layout = at_channel(layout, location, options.channel)
     spec = {"driver": "neuroglancer_precomputed", "kvstore": kvstore(base), "scale_index": number}
     array, suffix = TensorArray(location, spec), "" if scale.is_sharded else compressed_suffix(location)
@@ -179,14 +182,14 @@ def _open_scale(
         stored = GzipArray(location, info, number, scale.name, (*scale.chunk, *channels))
     return ChunkedVolume(
         location,
-        scale.place(scales[0].resolution),
+        scale.place(scales[0].resolution).transposed(order),
         layout,
         dtype,
         stored,
         layout.zyx((*scale.chunk, *channels)),
         open_precomputed,
         options,
-        tuple(one.place(one.resolution).voxel_nm for one in scales),
+        tuple(one.place(one.resolution).transposed(order).voxel_nm for one in scales),
         _watch=MetadataWatch(open_store(base), base, (METADATA,)),
         grid=_grid(location, scale, layout, channels, array, suffix),
     )

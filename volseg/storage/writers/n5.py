@@ -46,7 +46,12 @@ class N5Format:
         file = path / "attributes.json"
         document = json.loads(file.read_bytes())
         document |= {"n5": "2.0.0", "name": name, "offset": start, CONVERSION_KEY: attributes}
-        document["transform"] = {"axes": ["x", "y", "z"], "scale": scale, "translate": start, "units": ["nm"] * 3}
+        document["transform"] = {  # in C order, as COSEM has it
+            "axes": ["z", "y", "x"],
+            "scale": scale[::-1],
+            "translate": start[::-1],
+            "units": ["nm"] * 3,
+        }
         file.write_text(json.dumps(document, indent=2))
 
     def open(self, path: Path, output: OutputEntry) -> TensorStoreWriter:

@@ -1,0 +1,1 @@
+"""Formats that volseg reads and writes, against programs of others: `python -m tests.interop FOLDER`."""
