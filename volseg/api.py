@@ -44,8 +44,8 @@ def predict(
         progress: receives the progress; nothing is shown by default.
         options: block, halo, shard, chunk (voxels along z, y, x), halo_tolerance, tile, orientations, classes,
             uncertainty, roi, mask, scale_level, axes, channel, missing, missing_chunks, voxel_size (nanometres),
-            ignore_voxel_size, device, precision, cluster, workers, max_failed, block_timeout, resume, overwrite. As on
-            the command line.
+            ignore_voxel_size, at_model_size, device, precision, cluster, workers, part, max_failed, block_timeout,
+            resume, overwrite. As on the command line.
 
     Returns:
         The result, with the reason of each failed block.
@@ -55,12 +55,13 @@ def predict(
     """
     from volseg.cluster import NullProgress
     from volseg.config import PredictConfig, validate
-    from volseg.prediction.prepare import prepare
+    from volseg.prediction.parts import WAITING_FOR_TARGET, prepared
     from volseg.prediction.run import execute
 
     values: dict[str, Any] = {"source": source, "target": target, "model": model, **options}
-    spec, recorded = prepare(validate(PredictConfig, values, "predict"))
-    return execute(spec, recorded, progress or NullProgress())
+    config, shown = validate(PredictConfig, values, "predict"), progress or NullProgress()
+    with prepared(config, lambda: shown.stage(WAITING_FOR_TARGET)) as (spec, recorded, on_ready):
+        return execute(spec, recorded, shown, part=config.part, on_ready=on_ready)
 
 
 def verify(target: str, *, progress: VerifyProgress | None = None, **options: Unpack[VerifyOptions]) -> VerifyReport:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from volseg.blocks import MAX_LEVELS, Zyx, ZyxFloat, is_voxel_size, parse_zyx
+from volseg.blocks import MAX_LEVELS, Part, Zyx, ZyxFloat, is_voxel_size, parse_part, parse_zyx
 from volseg.config.tolerance import Tolerance
 from volseg.config.toml import parse_toml
 from volseg.errors import ConfigError
@@ -63,6 +63,19 @@ class LevelsType(click.ParamType[Any]):
         if not 0 <= count <= MAX_LEVELS:
             self.fail(f"{value}: the number of coarser levels is 0 to {MAX_LEVELS}", param, ctx)
         return count
+
+
+class PartType(click.ParamType[Any]):
+    """A part of a run, K/N."""
+
+    name = "K/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Part:
+        """Parse the text."""
+        try:
+            return parse_part(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 class ToleranceType(click.ParamType[Any]):

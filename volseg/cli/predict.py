@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from volseg.cli.options import HaloType, LevelsType, NanometresType, ToleranceType, ZyxType, reading_options
+from volseg.cli.options import HaloType, LevelsType, NanometresType, PartType, ToleranceType, ZyxType, reading_options
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ _UNEXPLAINED = (
 )
 @click.option("--tls", metavar="FOLDER",
               help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
+@click.option("--part", type=PartType(), metavar="K/N",
+              help="Compute part K of N; other drivers, such as jobs of an array, compute the others.")  # fmt: skip
 @click.option("--max-failed", type=click.IntRange(min=0), metavar="N",
               help="End the run if more blocks fail.  [default: 16, or 1 % of the blocks]")  # fmt: skip
 @click.option("--block-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
@@ -107,30 +109,40 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
       volseg predict raw.zarr mean.zarr --model a.safetensors --model b.safetensors --orientations all --uncertainty
       volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786
     """
-    from volseg.cli.output import echo_json
     from volseg.cli.progress import PredictionBar
     from volseg.config import PredictConfig, validate
     from volseg.errors import ConfigError
-    from volseg.prediction.prepare import prepare
+    from volseg.prediction.parts import WAITING_FOR_TARGET, prepared
     from volseg.prediction.run import execute
 
-    if calibrate and not dry_run:
-        raise ConfigError("--calibrate needs --dry-run; give both, or leave it out")
-    spec, recorded = prepare(validate(PredictConfig, options, "predict"))
-    for warning in spec.plan.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    if dry_run:
-        _print_plan(spec, recorded, calibrated=calibrate, as_json=as_json)
-        return
+    config = validate(PredictConfig, options, "predict")
+    if (calibrate and not dry_run) or (dry_run and config.part is not None):
+        raise ConfigError(
+            "--dry-run plans the whole run; leave --part out"
+            if dry_run
+            else "--calibrate needs --dry-run; give both, or leave it out"
+        )
     try:
-        with PredictionBar() as bar:
-            summary = execute(spec, recorded, bar)
+        with prepared(config, lambda: click.echo(WAITING_FOR_TARGET, err=True)) as (spec, recorded, on_ready):
+            for warning in spec.plan.warnings:
+                click.echo(f"Warning: {warning}", err=True)
+            if dry_run:
+                _print_plan(spec, recorded, calibrated=calibrate, as_json=as_json)
+                return
+            with PredictionBar() as bar:
+                summary = execute(spec, recorded, bar, part=config.part, on_ready=on_ready)
     except KeyboardInterrupt:
         click.echo(
             f"Stopped. To finish {options['target']}, rerun the command with --resume (and without --overwrite).",
             err=True,
         )
         raise SystemExit(1) from None
+    _tell(summary, as_json=as_json)
+
+
+def _tell(summary: Summary, *, as_json: bool) -> NoReturn:
+    from volseg.cli.output import echo_json
+
     if as_json:
         echo_json(asdict(summary))
     else:
@@ -163,6 +175,13 @@ def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, 
     click.echo(quotation(fields))
 
 
+def _others(summary: Summary) -> str:
+    """What is left of the parts of a run when one has ended."""
+    if summary.left:
+        return f"{counted(summary.left, 'block')} of other parts are not done"
+    return "all parts are done" if not summary.coarser_left else "all parts are done but for the coarser levels"
+
+
 def _print_summary(summary: Summary) -> None:
     skipped = ", ".join(f"{count} {reason}" for reason, count in summary.skipped.items() if count)
     skipped_text = f" (skipped: {skipped})" if skipped else ""
@@ -182,6 +201,8 @@ def _print_summary(summary: Summary) -> None:
         f"{summary.voxels / 1e6:.1f} Mvoxel in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, "
         f"read amplification {summary.read_amplification:.2f}{busy}"
     )
+    if summary.part is not None:
+        click.echo(f"part {summary.part}: {_others(summary)}")
     for number, reason in summary.failed.items():
         click.echo(f"failed: {reason if f'block {number}' in reason else f'block {number}: {reason}'}", err=True)
     if summary.failed:

@@ -37,7 +37,7 @@ class BlockOrder:
             pyramid: all blocks.
             done: blocks of level 0 that are done before.
             coarser: blocks of coarser levels that are; loses those that are made again.
-            planned: the blocks of all levels that are part of the run; None for all.
+            planned: the blocks of all levels to compute; None for all.
         """
         self._finest, self._pyramid, self._planned = iter(numbers), pyramid, planned
         self._before, self._coarser = done, coarser
@@ -75,7 +75,7 @@ class BlockOrder:
             return
         self._now.add(number)
         parent = self._pyramid.parent(number)
-        if parent is None:
+        if parent is None or not self._is_planned(parent):
             return
         self._now.discard(parent)
         self._coarser.discard(parent)

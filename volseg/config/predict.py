@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import Field, field_validator
 
-from volseg.blocks import MAX_LEVELS, Zyx, ZyxFloat, is_voxel_size
+from volseg.blocks import MAX_LEVELS, Part, Zyx, ZyxFloat, is_voxel_size, parse_part
 from volseg.config.base import FrozenModel
 from volseg.config.tolerance import Tolerance
 
@@ -40,6 +40,7 @@ class PredictOptions(TypedDict, total=False):
     cluster: str
     workers: int | None
     tls: str | None
+    part: str | Part | None
     max_failed: int | None
     block_timeout: float | None
     resume: bool
@@ -89,6 +90,8 @@ class PredictConfig(FrozenModel):
     workers: int | None = Field(default=None, ge=1, le=4096)
     tls: str | None = None
     """Folder of `ca.pem`, `cert.pem` and `key.pem`, for a `tls://` address."""
+    part: Part | None = None
+    """The part of the blocks that this driver computes; None: all."""
     max_failed: int | None = Field(default=None, ge=0)
     """Blocks that may fail before the run ends; None: 16, or 1 % of the blocks."""
     block_timeout: float | None = Field(default=None, gt=0, le=1e6)
@@ -100,6 +103,11 @@ class PredictConfig(FrozenModel):
     @classmethod
     def _path_as_text(cls, value: Any) -> Any:
         return fspath(value) if isinstance(value, PathLike) else value
+
+    @field_validator("part", mode="before")
+    @classmethod
+    def _part_of_text(cls, value: Any) -> Any:
+        return parse_part(value) if isinstance(value, str) else value
 
     @field_validator("levels", mode="before")
     @classmethod

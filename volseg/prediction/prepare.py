@@ -129,7 +129,8 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     _refuse_options(config)
     target = _claim_target(config)
     refuse_overlap("source", config.source, target)
-    recorded = read_record(target) if config.resume and target.exists() else None
+    resumes = config.resume or config.part is not None
+    recorded = read_record(target) if resumes and target.exists() else None
     models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     source = open_run_source(config, models, recorded, target)
     volume, place = source.volume, source.place
@@ -193,12 +194,15 @@ def _refuse_options(config: PredictConfig) -> None:
         raise ConfigError(f"--halo-tolerance needs --halo auto; leave it out with --halo {halo}")
     if config.resume and config.overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; give one of them")
+    if config.part is not None and config.overwrite:
+        raise ConfigError("--part with --overwrite would replace what other parts wrote; delete the target instead")
 
 
 def _claim_target(config: PredictConfig) -> Path:
     """Path of the target, which is free, or may be replaced or resumed."""
-    target = claim_target(config.target, overwrite=config.overwrite, resume=config.resume)
-    if target.exists() and config.resume and not is_target(target):
+    resumes = config.resume or config.part is not None
+    target = claim_target(config.target, overwrite=config.overwrite, resume=resumes)
+    if target.exists() and resumes and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
     return target
 

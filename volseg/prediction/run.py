@@ -7,12 +7,13 @@ specification -> cluster -> run record (every `auto` resolved on the workers) ->
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from volseg.blocks import Tiling, read_amplification
+from volseg.blocks import read_amplification
 from volseg.cluster import (
     MIN_FAILED,
     BlockOrder,
@@ -27,15 +28,14 @@ from volseg.cluster import (
 )
 from volseg.errors import TargetError
 from volseg.pipeline import EMPTY
-from volseg.plots.curves import plot_halo_curve
 from volseg.prediction.absence import chunk_rule
-from volseg.prediction.autotune.halo import halo_lines
 from volseg.prediction.failed import FailureWatch
 from volseg.prediction.marking import MarkWriter
-from volseg.prediction.prepare import planned_blocks
+from volseg.prediction.parts import share_of
 from volseg.prediction.resolve import resolve_run
-from volseg.prediction.resume import done_blocks, refuse_edited_metadata
+from volseg.prediction.resume import done_blocks
 from volseg.prediction.summary import Summary
+from volseg.prediction.targets import create_own, remove_partials, take_over
 from volseg.prediction.worker import RunRef, compute_block, restored_heap
 from volseg.storage import (
     OUTSIDE,
@@ -45,24 +45,34 @@ from volseg.storage import (
     ShardCheck,
     journal_folder,
     lock_journal,
-    new_target,
+    lock_part,
     open_pyramid,
-    open_target,
-    read_record,
     write_table,
 )
 from volseg.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from volseg.blocks import BlockSet, PyramidGrid
+    from volseg.blocks import BlockSet, Part, PyramidGrid
     from volseg.prediction.absence import ChunkRule
     from volseg.prediction.constants import RunConstants
+    from volseg.prediction.parts import Share
     from volseg.prediction.prepare import RunSpec
     from volseg.prediction.resume import DoneBlocks
-    from volseg.storage import Pyramid
+
+
+class _Begun(NamedTuple):
+    """A run whose record is made."""
+
+    spec: RunSpec
+    record: RunRecord
+    constants: RunConstants
+    rule: ChunkRule
+    executor: Executor
+    progress: Progress
+    on_ready: Callable[[], None]
 
 
 class _Order(NamedTuple):
@@ -78,6 +88,9 @@ def execute(
     progress: Progress,
     numbers: Iterable[int] | None = None,
     again: BlockSet | None = None,
+    *,
+    part: Part | None = None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Run to the end.
 
@@ -87,6 +100,8 @@ def execute(
         progress: receives the progress.
         numbers: order of the blocks; ascending by default.
         again: blocks to compute whether they are done or not, and no others; None for all that are not done.
+        part: of the blocks to compute; None for all.
+        on_ready: called when the target and all that its record names are there.
 
     Raises:
         VolsegError: the cluster, the memory or the target refused, or the recorded run was another.
@@ -101,52 +116,42 @@ def execute(
         refuse_other_versions(executor, progress)
         rule = chunk_rule(spec, recorded, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
-        order = record.grid.numbers() if numbers is None else numbers
+        share = share_of(spec, record, part)
+        order = share.numbers(record.grid.count) if numbers is None else numbers
         if recorded is None:
-            owned.enter_context(new_target(spec.target, record, spec.map_place, overwrite=spec.overwrite))
-            _save_halo_curves(spec, record, progress)
+            create_own(spec, record, owned, progress, part)
         else:
-            owned.enter_context(lock_journal(journal_folder(spec.target)))
-        owned.callback(_remove_partials, _take_over(spec, record), spec, record)
-        return _run(spec, record, constants, rule, executor, progress, _Order(order if again is None else again, again))
+            folder = journal_folder(spec.target)
+            owned.enter_context(lock_journal(folder) if part is None else lock_part(folder, part))
+        owned.callback(remove_partials, take_over(spec, record), spec, record)
+        begun = _Begun(spec, record, constants, rule, executor, progress, on_ready)
+        summary = _run(begun, share, _Order(order if again is None else again, again))
+        if part is None or summary.failed:
+            return summary
+        owned.close()  # of two drivers that end at once at least one is alone afterwards
+        return _finish(begun, summary)
 
 
-def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> None:
-    """Show the measurements of each measured halo, as a table and as a picture in the target."""
-    for number, entry in enumerate(record.models):
-        if not entry.halo_curve:
-            continue
-        progress.note("\n".join(halo_lines(entry)))
-        picture = open_target(spec.target).journal / f"halo-{number}.png"
-        picture.parent.mkdir(exist_ok=True)
-        costs = [Tiling(entry.footprint, entry.tile, point.halo).overhead for point in entry.halo_curve]
-        rows = [(p.halo, p.max_error, p.fraction, cost) for p, cost in zip(entry.halo_curve, costs, strict=True)]
-        plot_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
-        progress.note(f"the curve is drawn in {picture}")
+def _finish(begun: _Begun, summary: Summary) -> Summary:
+    """Make the coarser blocks that are made of several parts' blocks, if all parts are done and nobody else does.
 
-
-def _take_over(spec: RunSpec, record: RunRecord) -> Pyramid:
-    """The volumes of a run, to write into, with the journal's lock held.
-
-    Raises:
-        TargetError: the target is another run's.
+    Args:
+        begun: the run.
+        summary: of a part.
     """
-    path = spec.target
-    if read_record(path).digest != record.digest:
-        raise TargetError(f"{path} was replaced by another run before this one began; rerun it elsewhere")
-    pyramid = open_pyramid(path, record)
-    for target in pyramid.targets:
-        refuse_edited_metadata(target, record)
-        target.remove_partials()
-    return pyramid
-
-
-def _remove_partials(pyramid: Pyramid, spec: RunSpec, record: RunRecord) -> None:
-    """Delete half-written shards at the end, unless the target is another run's by then."""
-    with suppress(TargetError):
-        if read_record(spec.target).digest == record.digest:
-            for target in pyramid.targets:
-                target.remove_partials()
+    record, folder = begun.record, journal_folder(begun.spec.target)
+    done = done_blocks(folder, record.pyramid, accepts_missing=begun.rule.explains)
+    left = record.planned - len(done.blocks)
+    summary = replace(summary, left=left, coarser_left=record.planned_coarser - len(done.coarser))
+    if left or not summary.coarser_left:
+        return summary
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock_journal(folder))
+        except TargetError:  # another part has ended at the same time
+            return summary
+        whole = _run(begun, share_of(begun.spec, record, None), _Order(record.grid.numbers(), None))
+    return replace(summary, coarser_left=whole.coarser_left, failed=whole.failed)
 
 
 def _done_before(
@@ -192,40 +197,33 @@ def _max_failed(spec: RunSpec, blocks: int) -> int:
     return max(MIN_FAILED, blocks // 100) if spec.max_failed is None else spec.max_failed
 
 
-def _run(
-    spec: RunSpec,
-    record: RunRecord,
-    constants: RunConstants,
-    rule: ChunkRule,
-    executor: Executor,
-    progress: Progress,
-    order: _Order,
-) -> Summary:
-    pyramid, grid, mask = open_pyramid(spec.target, record), record.grid, spec.mask
+def _run(begun: _Begun, share: Share, order: _Order) -> Summary:
+    spec, record, constants, rule, executor, progress, on_ready = begun
+    pyramid, grid = open_pyramid(spec.target, record), record.grid
     folder = pyramid.finest[0].journal
-    planned = record.planned
     reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files, spec.missing_chunks)
     with Journal(folder, run=record.digest, is_locked=True) as journal:
         for table in constants.tables:
             write_table(folder, table)
         if rule.census is not None:
             rule.census.write(folder)
+        on_ready()
         done = _done_before(folder, pyramid.grid, rule, order.again, progress)
-        coarser = record.planned_coarser - len(done.coarser)
-        left = planned - len(done.blocks) + coarser if order.again is None else len(order.again)
+        share.restrict(done)
+        done_of_level_0 = share.count_done(done.blocks)
+        left = share.blocks - done_of_level_0 + share.coarser - share.count_done(done.coarser)
+        left = left if order.again is None else len(order.again)
         marking, lost = MarkWriter(journal, pyramid, done.empty, done.lacking, progress), list[int]()
         watch = FailureWatch(spec.target, record.digest, spec.volume, FailureLog(folder))
-        policy = FailurePolicy(max_failed=_max_failed(spec, planned))
+        policy = FailurePolicy(max_failed=_max_failed(spec, share.blocks))
         progress.begin(left)
         started = time.perf_counter()
         todo = (
-            number
-            for number in order.numbers
-            if number < grid.count and number not in done.blocks and (mask is None or number in mask)
+            number for number in order.numbers if number < grid.count and number not in done.blocks and number in share
         )
         with ShardCheck(pyramid, done.sizes) as check:
             finest = chain(todo, _lost_blocks(check, done, pyramid.grid, lost, progress, left))
-            plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, planned_blocks(spec))
+            plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, share.planned)
             outcome = run_blocks(
                 executor, plan, partial(compute_block, reference=reference), plan.tracking(marking), progress,
                 on_failed=plan.tracking_failures(watch), policy=policy, deadline=Deadline(spec.block_timeout),
@@ -234,10 +232,10 @@ def _run(
     tilings = [entry.tiling for entry in record.models]
     return Summary(
         target=str(spec.target),
-        blocks=grid.count,
-        already_done=len(done.blocks) - len(lost),
+        blocks=share.blocks + share.outside,
+        already_done=done_of_level_0 - len(lost),
         done=outcome.done - marking.coarser,
-        skipped={EMPTY: marking.empty, OUTSIDE: grid.count - planned},
+        skipped={EMPTY: marking.empty, OUTSIDE: share.outside},
         failed=outcome.failed,
         chunks=record.source.chunks,
         chunks_checked=record.source.chunks_checked,
@@ -253,4 +251,5 @@ def _run(
         workers=dict(marking.workers),
         busy={name: round(fraction, 3) for name, fraction in outcome.utilization.fractions().items()},
         peak_in_flight=outcome.peak_in_flight,
+        part=None if share.part is None else str(share.part),
     )

@@ -31,6 +31,8 @@ class Summary:
         workers: number of blocks that each worker did.
         busy: fraction of its time that each worker spent in forward passes, from its first finished block on.
         peak_in_flight: maximum number of blocks sent and not completed.
+        part: of the run, K/N, of which the counts of blocks are; None for the whole.
+        left: blocks of other parts that are not done.
     """
 
     target: str
@@ -53,3 +55,5 @@ class Summary:
     workers: dict[str, int]
     busy: dict[str, float]
     peak_in_flight: int
+    part: str | None = None
+    left: int = 0

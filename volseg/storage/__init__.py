@@ -25,7 +25,7 @@ from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, M
 from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.metadata_file import read_metadata
-from volseg.storage.part_lock import creation_turn, is_running, lock_part
+from volseg.storage.part_lock import creation_turn, is_running, lock_part, parts_running
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
 from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
@@ -134,6 +134,7 @@ __all__ = [
     "open_volume",
     "outdated_blocks",
     "parse_axes",
+    "parts_running",
     "place_of",
     "read_bytes_per_voxel",
     "read_census",

@@ -18,7 +18,7 @@ from volseg.errors import TargetError
 from volseg.storage.lock import NoLocksError, in_use, is_at, is_locked, lock_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from volseg.blocks import Part
@@ -66,6 +66,8 @@ def lock_part(folder: Path, part: Part) -> Iterator[None]:
     try:
         file = lock_file(folder / f"lock-part-{part.number}-of-{part.count}", f"another driver computes part {part} of "
                          f"{target}; wait for it to end, or stop it")  # fmt: skip
+    except TargetError:
+        raise
     except OSError as error:
         raise TargetError(f"cannot write the journal in {folder}: {error.strerror}") from error
     with file:
@@ -81,16 +83,17 @@ def lock_part(folder: Path, part: Part) -> Iterator[None]:
 
 
 @contextmanager
-def creation_turn(target: Path) -> Iterator[None]:
+def creation_turn(target: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Wait until no driver of another part is about to create a target, and keep the others from it.
 
     Args:
         target: path of the target, which may not exist.
+        waiting: called once if another driver has the turn.
 
     Raises:
         TargetError: the folder cannot be written, or has no locks.
     """
-    path = target.with_name(f".{target.name}.parts")
+    path, said = target.with_name(f".{target.name}.parts"), False
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +101,9 @@ def creation_turn(target: Path) -> Iterator[None]:
         except NoLocksError:
             raise
         except TargetError:
+            if not said:
+                waiting()
+                said = True
             time.sleep(_TURN_SECONDS)
             continue
         except OSError as error:
