@@ -106,6 +106,10 @@ def test_a_part_beside_itself_the_whole_or_another_cut_is_refused(
             volseg.predict(str(raw), str(whole), part="1/4", **options)
         with pytest.raises(TargetError, match="part 2/3 of .* is being computed; wait"):
             volseg.predict(str(raw), str(whole), resume=True, **options)
+        with pytest.raises(TargetError, match="another run is writing"):
+            volseg.predict(str(raw), str(whole), overwrite=True, **options)
+        with pytest.raises(TargetError, match="another run is writing"):
+            volseg.pyramid(whole, overwrite=True)
         assert volseg.predict(str(raw), str(whole), part="1/3", **options).already_done == 12
     with lock_journal(folder), pytest.raises(TargetError, match="another run is writing"):
         volseg.predict(str(raw), str(whole), part="1/3", **options)

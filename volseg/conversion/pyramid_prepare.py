@@ -21,7 +21,7 @@ from volseg.storage import (
     Volume,
     census_to_take,
     in_use,
-    is_locked,
+    is_running,
     is_target,
     journal_folder,
     local_output,
@@ -141,8 +141,7 @@ def _refuse_options(config: PyramidConfig) -> None:
 
 def _refuse_in_use(group: LevelGroup, recorded: list[Recorded]) -> None:
     """Refuse an image into which another process is writing, or which cannot be written."""
-    locks = [journal_folder(group.path) / "lock", *(one.folder / "lock" for one in recorded)]
-    if any(is_locked(lock) for lock in locks):
+    if any(is_running(folder) for folder in (journal_folder(group.path), *(one.folder for one in recorded))):
         raise TargetError(in_use(group.path))
     if not os.access(group.path, os.W_OK) or not os.access(group.metadata_file, os.W_OK):
         raise TargetError(f"{group.path} is read-only; copy it first, with volseg convert")

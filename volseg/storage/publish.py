@@ -27,6 +27,7 @@ from uuid import uuid4
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_file, sync_folder, sync_tree
 from volseg.storage.lock import NoLocksError, in_use, locked
+from volseg.storage.part_lock import parts_running
 from volseg.storage.paths import local_output, refuse_other_content, refuse_unwritable
 from volseg.system import held_signals
 
@@ -170,8 +171,11 @@ def _link(new: Path, path: Path) -> None:
 @contextmanager
 def _unused(path: Path) -> Iterator[None]:
     """Hold the lock of a target's journal, if it has one: no run is writing into it, and none begins."""
-    lock = path / "0" / ".volseg" / "lock"
+    folder = path / "0" / ".volseg"
+    lock = folder / "lock"
     with locked(lock, in_use(path)) if lock.is_file() else nullcontext():
+        if parts_running(folder):
+            raise TargetError(in_use(path))
         yield
 
 
