@@ -142,9 +142,9 @@ def test_freed_memory_of_an_earlier_run_counts_as_free_if_memory_is_scarce(
 ) -> None:
     calls: list[str] = []
     monkeypatch.setattr(hardware, "trim", lambda: calls.append("trim"))
-    monkeypatch.setattr(hardware, "free_in_control_groups", lambda: free + len(calls))
+    monkeypatch.setattr(hardware, "free_in_job", lambda: free + len(calls))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 60))
-    assert worker_info("cpu").memory == free + trimmed
+    assert worker_info("cpu").job_memory == free + trimmed
     assert bool(calls) == trimmed
 
 

@@ -218,7 +218,7 @@ def test_a_target_on_a_read_only_mount_is_refused(refused: Refused, here: Path, 
 
 
 def test_an_unreachable_scheduler_is_refused_within_seconds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("volseg.cluster.dask_cluster"), "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(import_module("volseg.cluster.joined"), "CONNECT_SECONDS", 1)
     started = time.monotonic()
     done = predicted(here / "raw.zarr", here / "out.zarr", "--cluster", "tcp://127.0.0.1:9")
     assert done.exit_code == 1
