@@ -69,8 +69,7 @@ class ConversionSpec:
         overwrite: replace what is there.
         missing_chunks: what the user states of chunks that a Zarr lacks.
         cluster: as for `connect`.
-        workers: of a local cluster, or jobs; None for the default.
-        tls: folder of the certificates for a scheduler's `tls://` address.
+        workers, tls: as for `connect`.
         notes: what is assumed, a line each.
     """
 
