@@ -87,8 +87,8 @@ def _parse(words: list[str]) -> None:
     if command is None:
         raise click.UsageError(f"there is no command {words[0]!r}")
     context, given = click.Context(command, parent=context), words[1:]
-    if isinstance(command, ModelsGroup):
-        name, *given = command.with_default(given, context)
+    if isinstance(command, click.Group):
+        name, *given = command.with_default(given, context) if isinstance(command, ModelsGroup) else given
         command = command.get_command(context, name)
         assert command is not None
     _, left, _ = command.make_parser(click.Context(command, parent=context)).parse_args(given)

@@ -137,3 +137,34 @@ def test_the_own_limits_of_a_process_leave_what_they_say() -> None:
 
 def test_there_is_a_core() -> None:
     assert len(available_cpus()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "limit"),
+    [
+        ({}, UNLIMITED),
+        ({"SLURM_MEM_PER_NODE": "16000"}, 16000 << 20),
+        ({"SLURM_MEM_PER_CPU": "1000", "SLURM_CPUS_ON_NODE": "4"}, 4000 << 20),
+        ({"SLURM_MEM_PER_NODE": "0"}, UNLIMITED),
+    ],
+)
+def test_memory_that_slurm_states_limits_a_job(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], limit: int
+) -> None:
+    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    free = system.free_in_job()
+    assert free == limit if limit == UNLIMITED else limit - (8 << 30) < free < limit
+    tree.name("0::/job")
+    tree.add(V2, "job", 1000, 400)
+    assert system.free_in_job() == 600
+
+
+def test_a_job_limits_the_cores_and_names_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert len(available_cpus()) == 1
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "3"}.items():
+        monkeypatch.setenv(name, value)
+    assert system.batch_job() == ("7", "7.0.3")

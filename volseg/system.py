@@ -14,20 +14,46 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Ctrl-C, a batch system's request to end, and a terminal that is closed; Windows lacks the last."""
+_STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+STOP_SIGNALS = tuple(getattr(signal, name) for name in _STOPS if hasattr(signal, name))
+"""Ctrl-C, a batch system's request to end (by any of several signals), and a terminal that is closed."""
 UNLIMITED = 1 << 62
 _CGROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
+_CPUS = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "LSB_DJOB_NUMPROC", "NSLOTS", "NCPUS")
+"""Cores of a job of Slurm (of a task, or of all on the node), LSF, Grid Engine and PBS."""
+_JOBS = ("SLURM_JOB_ID", "LSB_JOBID", "PBS_JOBID", "JOB_ID")
 _V1_NO_LIMIT = 1 << 60
 """A memory limit of version 1 from here on is none: it states the largest multiple of a page."""
 
 
 def available_cpus() -> frozenset[int]:
-    """Cores that this process may use; without a CPU affinity, as on macOS, all of the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
+    """Cores that this process may use, at most as many as its job asked for; all, where there is no CPU affinity."""
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    asked = next((int(value) for value in map(os.environ.get, _CPUS) if value and value.isdecimal()), 0)
+    return frozenset(sorted(affinity)[: asked or None])
+
+
+def batch_job() -> tuple[str, str]:
+    """The job of a batch system that this process is part of, and its task in that; empty outside of one."""
+    job = next((value for value in map(os.environ.get, _JOBS) if value), "")
+    return job, f"{job}.{os.environ.get('SLURM_STEP_ID', '')}.{os.environ.get('SLURM_PROCID', '')}" if job else ""
+
+
+def free_in_job() -> int:
+    """Free memory below the limit of this process's job, in bytes; 2**62 without a limit.
+
+    The limit is that of its control groups, and what Slurm states (`--mem` or `--mem-per-cpu`, in MiB), which a site
+    may enforce without them.
+    """
+    stated = UNLIMITED
+    if (node := os.environ.get("SLURM_MEM_PER_NODE", "")).isdecimal() and int(node):
+        stated = int(node) << 20
+    elif (core := os.environ.get("SLURM_MEM_PER_CPU", "")).isdecimal() and int(core):
+        cores = os.environ.get("SLURM_CPUS_ON_NODE", "")
+        stated = (int(core) << 20) * (int(cores) if cores.isdecimal() else len(available_cpus()))
+    used = psutil.Process().memory_info().rss if stated < UNLIMITED else 0
+    return max(0, min(free_in_control_groups(), stated - used))
 
 
 def free_in_control_groups() -> int:
@@ -138,3 +164,34 @@ def held_signals() -> Iterator[None]:
             signal.signal(number, handler)
     if received:
         signal.raise_signal(received[0])
+
+
+class LastBlocks:
+    """A request to begin no more blocks and to end with those that run; accepted only while blocks are computed."""
+
+    def __init__(self) -> None:
+        self._accepts = self.requested = False
+
+    def request(self) -> bool:
+        """Ask for it; False if no blocks are computed now, so that the caller has to stop in another way."""
+        self.requested = self._accepts
+        return self._accepts
+
+    @contextmanager
+    def accepted(self) -> Iterator[None]:
+        """Accept requests.
+
+        Raises:
+            KeyboardInterrupt: at the end, if there was one.
+        """
+        self._accepts, self.requested = True, False
+        try:
+            yield
+            if self.requested:
+                raise KeyboardInterrupt
+        finally:
+            self._accepts = self.requested = False
+
+
+last_blocks = LastBlocks()
+"""Of this process."""

@@ -18,31 +18,31 @@ from volseg.models import NETWORKS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+JOB = ["--account", "--cores", "--gpus", "--memory", "--queue", "--walltime"]
+CLUSTER = [*JOB, "--adapt", "--cluster", "--tls", "--workers"]
 OPTIONS = {
     "convert": [
-        "--axes", "--channel", "--chunk", "--cluster", "--dry-run", "--dtype", "--format", "--json", "--levels",
+        *CLUSTER, "--axes", "--channel", "--chunk", "--dry-run", "--dtype", "--format", "--json", "--levels",
         "--missing", "--missing-chunks", "--no-shards", "--overwrite", "--range", "--resample", "--resume", "--roi",
-        "--scale-level", "--shard", "--tls", "--voxel-size", "--workers", "SOURCE", "TARGET",
+        "--scale-level", "--shard", "--voxel-size", "SOURCE", "TARGET",
     ],
     "pyramid": [
-        "--check", "--cluster", "--dry-run", "--json", "--labels", "--levels", "--missing-chunks", "--overwrite",
-        "--resume", "--tls", "--workers", "TARGET",
+        *CLUSTER, "--check", "--dry-run", "--json", "--labels", "--levels", "--missing-chunks", "--overwrite",
+        "--resume", "TARGET",
     ],
     "train": ["--print-config", "--resume", "--set", "RUN"],
     "predict": [
-        "--at-model-size", "--axes", "--block", "--block-timeout", "--calibrate", "--channel", "--chunk", "--classes",
-        "--cluster",
+        *CLUSTER, "--at-model-size", "--axes", "--block", "--block-timeout", "--calibrate", "--channel", "--chunk",
+        "--classes",
         "--device", "--dry-run", "--halo", "--halo-tolerance", "--ignore-voxel-size", "--json", "--levels", "--mask",
         "--max-failed", "--missing", "--missing-chunks", "--model", "--orientations", "--overwrite", "--part",
-        "--precision",
-        "--resume", "--roi", "--scale-level", "--shard", "--tile", "--tls", "--uncertainty", "--voxel-size",
-        "--workers",
+        "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--uncertainty", "--voxel-size",
         "SOURCE", "TARGET",
     ],
     "status": ["--json", "--traceback", "TARGET"],
     "verify": [
-        "--block", "--cluster", "--deep", "--json", "--mask", "--model", "--repair", "--resume",
-        "--seams", "--source", "--tls", "--workers", "TARGET",
+        *CLUSTER, "--block", "--deep", "--json", "--mask", "--model", "--repair", "--resume", "--seams", "--source",
+        "TARGET",
     ],
     "evaluate": [
         "--channel", "--ignore", "--ignore-place", "--json", "--kind", "--membrane", "--output", "--pixels-only",
@@ -55,6 +55,7 @@ OPTIONS = {
     ],
     "models export": ["--author", "--format", "--license", "MODEL", "OUTPUT"],
     "view": ["--bind", "--host", "--no-browser", "--port", "SOURCES"],
+    "cluster check": [*JOB, "--json", "--read", "--tls", "--write", "NAME"],
     "demo": ["--overwrite", "--steps", "FOLDER"],
 }  # fmt: skip
 
@@ -71,15 +72,15 @@ def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.
         assert command is not None
         if isinstance(command, click.Group):
             shown = command.get_command(context, "show")
-            assert shown is not None
-            yield f"{prefix}{name}", shown
+            if shown is not None:
+                yield f"{prefix}{name}", shown
             yield from commands(command, f"{name} ")
         else:
             yield f"{prefix}{name}", command
 
 
 def test_commands_and_options_are_those_of_the_list() -> None:
-    assert {name: options_of(command) for name, command in commands(main)} == OPTIONS
+    assert {name: options_of(command) for name, command in commands(main)} == {n: sorted(o) for n, o in OPTIONS.items()}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *[[*name.split(), "--help"] for name in OPTIONS]])

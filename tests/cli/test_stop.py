@@ -13,7 +13,7 @@ import pytest
 from distributed import CancelledError
 from distributed.comm.core import CommClosedError
 
-from volseg.cluster.dask_cluster import _closed_in_order
+from volseg.cluster.dask_cluster import closed_in_order
 from volseg.errors import ClusterError
 from volseg.storage import Journal, Mark, read_marks
 from volseg.system import STOP_SIGNALS, held_signals
@@ -39,12 +39,40 @@ run()
 """
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_a_signal_stops_a_command_in_one_line_and_leaves_nothing(tmp_path: Path, raw: Path, name: str) -> None:
     command = [sys.executable, "-c", STOPPED.format(name=name)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert (done.returncode, done.stderr.strip()) == (1, "Stopped.")
+    assert (done.returncode, done.stderr.strip()) == (4, "Stopped.")
     assert [path.name for path in tmp_path.iterdir()] == [raw.name]
+
+
+AHEAD = """
+import os, signal
+from volseg.cli.stop import interrupt_once
+from volseg.cluster import NullProgress, SerialExecutor, run_blocks
+from volseg.testing.doubles import MarkRecorder, report
+
+interrupt_once()
+marks = MarkRecorder()
+
+def compute(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return report(number)
+
+try:
+    run_blocks(SerialExecutor(), range(10), compute, marks, NullProgress())
+except KeyboardInterrupt:
+    print(sorted(marks.done))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_ahead_of_the_end_lets_the_block_that_runs_be_marked_and_begins_no_more() -> None:
+    done = subprocess.run([sys.executable, "-c", AHEAD], capture_output=True, text=True, check=False)
+    assert done.stdout == "[0, 1, 2, 3]\n"
+    assert done.stderr.strip().endswith("Interrupted")  # outside of a run it stops at once
 
 
 ONCE = """
@@ -129,7 +157,7 @@ def test_a_cluster_is_closed_in_full_and_silently_if_a_signal_comes_meanwhile(ra
         os.kill(os.getpid(), signal.SIGTERM)
         steps.append("closed" if not logger.isEnabledFor(logging.CRITICAL) else "loud")
 
-    with pytest.raises(KeyboardInterrupt), _closed_in_order() as stack:
+    with pytest.raises(KeyboardInterrupt), closed_in_order() as stack:
         stack.callback(close)
     assert steps == ["closed"]
     assert logger.level == level
@@ -137,7 +165,7 @@ def test_a_cluster_is_closed_in_full_and_silently_if_a_signal_comes_meanwhile(ra
 
 @pytest.mark.parametrize("lost", [CommClosedError("in <TCP (closed)>"), CancelledError("lost")])
 def test_a_scheduler_that_is_lost_while_something_is_asked_is_one_error(lost: Exception) -> None:
-    with pytest.raises(ClusterError, match="the scheduler was lost; .*--resume"), _closed_in_order():
+    with pytest.raises(ClusterError, match="the scheduler was lost; .*--resume"), closed_in_order():
         raise lost
 
 

@@ -106,7 +106,7 @@ def test_debug_prints_the_traceback_without_credentials_and_writes_no_log(
 
 def test_an_interrupt_is_no_error(failing: Callable[..., Result]) -> None:
     result = failing(KeyboardInterrupt())
-    assert (result.exit_code, result.stderr.strip()) == (1, "Stopped.")
+    assert (result.exit_code, result.stderr.strip()) == (4, "Stopped.")
     assert isinstance(failing(BrokenPipeError(32, "closed")).exception, SystemExit)
 
 

@@ -18,6 +18,7 @@ from volseg.inference import (
     WorkerInfo,
     choose_precision,
     hardware,
+    memory_of_each,
     peak_memory,
     reset_peak_memory,
     threads_per_worker,
@@ -142,9 +143,9 @@ def test_freed_memory_of_an_earlier_run_counts_as_free_if_memory_is_scarce(
 ) -> None:
     calls: list[str] = []
     monkeypatch.setattr(hardware, "trim", lambda: calls.append("trim"))
-    monkeypatch.setattr(hardware, "free_in_control_groups", lambda: free + len(calls))
+    monkeypatch.setattr(hardware, "free_in_job", lambda: free + len(calls))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 60))
-    assert worker_info("cpu").memory == free + trimmed
+    assert worker_info("cpu").job_memory == free + trimmed
     assert bool(calls) == trimmed
 
 
@@ -171,3 +172,15 @@ def test_a_platform_without_affinity_proc_and_mallopt_falls_back(
     with malloc.mmap_large_blocks():
         pass
     malloc.release_heap()
+
+
+def test_workers_share_the_memory_of_their_host_and_that_of_their_job() -> None:
+    def worker(job: str, job_memory: int) -> WorkerInfo:
+        cpus = frozenset({0})
+        return WorkerInfo("n1", cpus, 96, "cpu", "", 0, False, job_memory=job_memory, job=job, task=f"{job}.0.0")
+
+    assert memory_of_each([worker("1", 32), worker("2", 32)]) == 32
+    assert memory_of_each([worker("1", 32), worker("1", 32), worker("2", 40)]) == 16
+    assert memory_of_each([worker("1", 90), worker("2", 90), worker("3", 90)]) == 32
+    # Two jobs of one core each on one host: each computes with its own.
+    assert threads_per_worker([worker("1", 32), worker("2", 32)]) == 1

@@ -149,7 +149,7 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["raw.zarr", "out.zarr", "--roi", "0:4"], 2, "--roi '0:4' is not a region"),
     (["raw.zarr", "out.zarr", "--workers", "0"], 2, "Invalid value for '--workers'"),
     (["raw.zarr", "out.zarr", "--precision", "int8"], 2, "'int8' is not one of"),
-    (["raw.zarr", "out.zarr", "--cluster", "slurm"], 2, "--cluster 'slurm' .*serial"),
+    (["raw.zarr", "out.zarr", "--cluster", "slurm"], 2, "the memory of a job is not stated; give --memory 32GB"),
     (["raw.zarr", "out.zarr", "--halo-tolerance", "99.9"], 2, "'99.9' is not two numbers; write PERCENT,LEVELS"),
     (["raw.zarr", "out.zarr", "--halo-tolerance", "0,8"], 2, "tolerance 0,8 .*such as 99.9,8"),
     (["raw.zarr", "out.zarr", "--halo-tolerance", "99,8", "--halo", "exact"], 2, "--halo-tolerance .*--halo auto"),
@@ -218,7 +218,7 @@ def test_a_target_on_a_read_only_mount_is_refused(refused: Refused, here: Path, 
 
 
 def test_an_unreachable_scheduler_is_refused_within_seconds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("volseg.cluster.dask_cluster"), "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(import_module("volseg.cluster.joined"), "CONNECT_SECONDS", 1)
     started = time.monotonic()
     done = predicted(here / "raw.zarr", here / "out.zarr", "--cluster", "tcp://127.0.0.1:9")
     assert done.exit_code == 1

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volseg.cli.cluster_options import cluster_options
 from volseg.cli.options import LevelsType, NanometresType, RangeType, ZyxType, reading_options
+from volseg.cli.stop import STOPPED
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -43,12 +45,7 @@ _TYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "flo
 @click.option("--levels", type=LevelsType(), metavar="auto|N", default="auto", show_default=True,
               help="Coarser levels of an OME-Zarr, for viewers. auto: down to 512 voxels; 0: none.")  # fmt: skip
 @click.option("--no-shards", is_flag=True, help="One file for each chunk, for readers that know no shards.")
-@click.option("--cluster", metavar="serial|local|tcp://..|tls://..",
-              help="This process, local worker processes, or a Dask scheduler.  [default: local; serial if small]",
-              )  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Local worker processes.  [default: two]")
-@click.option("--tls", metavar="FOLDER",
-              help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
+@cluster_options(default=None)
 @click.option("--resume", is_flag=True, help="Finish a conversion that was stopped; start one if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
 @click.option("--dry-run", is_flag=True, help="Print what would be read and written, and exit.")
@@ -97,7 +94,7 @@ def convert(dry_run: bool, as_json: bool, range_: tuple[float, float] | None, **
             f"Stopped. To finish {options['target']}, rerun the command with --resume (and without --overwrite).",
             err=True,
         )
-        raise SystemExit(1) from None
+        raise SystemExit(STOPPED) from None
     if as_json:
         echo_json(asdict(done))
     else:
@@ -127,7 +124,7 @@ def _print_plan(spec: ConversionSpec, *, as_json: bool) -> None:
         "blocks": output.grid.count,
         "bytes_of_voxels": prod(output.shape) * item,
         "bytes_of_a_block": prod(output.grid.largest_box.shape) * item,
-        "cluster": spec.cluster,
+        "cluster": str(spec.cluster),
         "notes": spec.notes,
     }
     if as_json:

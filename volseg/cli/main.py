@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
-from volseg.cli.stop import ignore_stops, interrupt_once
+from volseg.cli.stop import STOPPED, ignore_stops, interrupt_once
 from volseg.errors import MemoryPlanError, VolsegError
 from volseg.system import UNLIMITED, address_space_limit, free_of_own_limits
 from volseg.text import did_you_mean
 from volseg.version import __version__
 
-COMMANDS = ("convert", "pyramid", "train", "predict", "status", "verify", "evaluate", "models", "view", "demo")
+COMMANDS = (
+    "convert", "pyramid", "train", "predict", "status", "verify", "evaluate", "models", "view", "cluster", "demo"
+)  # fmt: skip
 
 _DEBUG = "volseg.debug"
 _MIN_ADDRESS_SPACE = 1792 << 20
@@ -52,7 +54,7 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
-            raise SystemExit(1) from None
+            raise SystemExit(STOPPED) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -115,7 +117,7 @@ def main() -> None:
       volseg demo
 
     Exit codes: 0 done, 1 error, 2 wrong use of options, 3 finished with failed blocks,
-    or verified a map that is damaged or incomplete.
+    or verified a map that is damaged or incomplete, 4 stopped by a signal (--resume goes on).
     """
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from volseg.cli.cluster_options import cluster_options
 from volseg.cli.options import HaloType, LevelsType, NanometresType, PartType, ToleranceType, ZyxType, reading_options
+from volseg.cli.stop import STOPPED
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -71,13 +73,7 @@ _UNEXPLAINED = (
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
               show_default=True, help="auto: float16 on GPUs, bfloat16 on CPUs with hardware support, else float32; "
                                       "a higher one if the measured error is too large.")  # fmt: skip
-@click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://..|tls://..",
-              help="This process, local worker processes, or a Dask scheduler.")  # fmt: skip
-@click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Local worker processes.  [default: one per GPU, or two]"
-)
-@click.option("--tls", metavar="FOLDER",
-              help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
+@cluster_options(workers="one per GPU, or two")
 @click.option("--part", type=PartType(), metavar="K/N",
               help="Compute part K of N; other drivers, such as jobs of an array, compute the others.")  # fmt: skip
 @click.option("--max-failed", type=click.IntRange(min=0), metavar="N",
@@ -136,7 +132,7 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
             f"Stopped. To finish {options['target']}, rerun the command with --resume (and without --overwrite).",
             err=True,
         )
-        raise SystemExit(1) from None
+        raise SystemExit(STOPPED) from None
     _tell(summary, as_json=as_json)
 
 

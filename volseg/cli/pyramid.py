@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volseg.cli.cluster_options import cluster_options
 from volseg.cli.options import LevelsType
+from volseg.cli.stop import STOPPED
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -22,12 +24,7 @@ if TYPE_CHECKING:
               help="Take the most frequent voxel, not the mean.  [default: by type and metadata]")  # fmt: skip
 @click.option("--missing-chunks", type=click.Choice(["fill", "refuse"]),
               help="For chunks that TARGET lacks.  [default: fill]")  # fmt: skip
-@click.option("--cluster", metavar="serial|local|tcp://..|tls://..",
-              help="This process, local worker processes, or a Dask scheduler.  [default: local; serial if small]",
-              )  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Local worker processes.  [default: two]")
-@click.option("--tls", metavar="FOLDER",
-              help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
+@cluster_options(default=None)
 @click.option("--resume", is_flag=True, help="Finish levels, and make those blocks again that lost files.")
 @click.option("--check", is_flag=True, help="With --resume: read all files of the levels for changes.")
 @click.option("--overwrite", is_flag=True, help="Replace the coarser levels of TARGET.")
@@ -57,7 +54,7 @@ def pyramid(dry_run: bool, as_json: bool, **options: Any) -> None:
 
     spec = prepare_pyramid(validate(PyramidConfig, options, "pyramid"))
     if dry_run:
-        plan = asdict(summary_of(spec)) | {"cluster": spec.cluster, "notes": spec.notes}
+        plan = asdict(summary_of(spec)) | {"cluster": str(spec.cluster), "notes": spec.notes}
         names = ("target", "levels", "shapes", "method", "place", "blocks", "chunks", "chunks_absent")
         fields = {name: plan[name] for name in (*names, "cluster", "notes")}
         if as_json:
@@ -70,7 +67,7 @@ def pyramid(dry_run: bool, as_json: bool, **options: Any) -> None:
             done = execute_pyramid(spec, bar)
     except KeyboardInterrupt:
         click.echo(f"Stopped. To finish the levels of {options['target']}, rerun with --resume.", err=True)
-        raise SystemExit(1) from None
+        raise SystemExit(STOPPED) from None
     if as_json:
         echo_json(asdict(done))
     else:

@@ -1,11 +1,18 @@
-"""Ctrl-C, SIGTERM and SIGHUP: one interruption, and what is open is closed in order."""
+"""Ctrl-C, SIGTERM and the like: one interruption, and what is open is closed in order."""
 
 from __future__ import annotations
 
 import atexit
 import signal
 
-from volseg.system import STOP_SIGNALS
+from volseg.system import STOP_SIGNALS, last_blocks
+
+_AHEAD = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+"""Signals that come some time before the end: blocks that run are ended, and no more begun."""
+
+
+STOPPED = 4
+"""Exit code of a command that a signal stopped; with --resume it goes on."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -21,7 +28,7 @@ def interrupt_once() -> None:
     atexit.register(_ignore_to_the_end)
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+            signal.signal(number, _last_blocks if number in _AHEAD else _interrupt)
 
 
 def ignore_stops() -> None:
@@ -38,6 +45,11 @@ def _ignore_to_the_end() -> None:
 
 def _ignore(number: int, frame: object) -> None:
     pass
+
+
+def _last_blocks(number: int, frame: object) -> None:
+    if not last_blocks.request():
+        _interrupt(number, frame)
 
 
 def _interrupt(number: int, frame: object) -> None:

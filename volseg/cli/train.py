@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from volseg.cli.stop import ignore_stops
+from volseg.cli.stop import STOPPED, ignore_stops
 from volseg.system import STOP_SIGNALS
 
 
@@ -62,7 +62,7 @@ def train(run: Path, assignments: tuple[str, ...], resume: bool, print_config: b
     if not result.finished:
         if is_rank_zero():
             click.echo(f"Stopped after {result.steps} steps. To continue: volseg train {run} --resume", err=True)
-        raise SystemExit(1)
+        raise SystemExit(STOPPED)
     if not is_rank_zero():
         return
     name = config.validation.score

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volseg.cli.cluster_options import cluster_options
 from volseg.cli.options import ZyxType
+from volseg.cli.stop import STOPPED
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -26,11 +28,7 @@ _SHOWN = 5
 @click.option("--model", multiple=True, metavar="MODEL",
               help="For --repair: the run's model, if it has moved; repeat it for several.")  # fmt: skip
 @click.option("--mask", metavar="PATH", help="For --repair: the run's mask, if it has moved or needs a password.")
-@click.option("--cluster", default="local", show_default=True, metavar="serial|local|tcp://..|tls://..",
-              help="This process, local worker processes, or a Dask scheduler.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Local worker processes.  [default: two]")
-@click.option("--tls", metavar="FOLDER",
-              help="Certificates for --cluster tls://HOST:PORT: ca.pem, cert.pem and key.pem.")  # fmt: skip
+@cluster_options()
 @click.option("--resume", is_flag=True, help="Go on after a verification that was stopped.")
 @click.option("--seams/--no-seams", default=None,
               help="Compute places across block faces in one piece too; or do not look for seams.")  # fmt: skip
@@ -67,7 +65,7 @@ def verify(as_json: bool, **options: Any) -> None:
             report = run_verification(config, bar)
     except KeyboardInterrupt:
         click.echo(f"Stopped. To go on with {options['target']}, rerun the command with --resume.", err=True)
-        raise SystemExit(1) from None
+        raise SystemExit(STOPPED) from None
     if as_json:
         echo_json(report.to_json())
     else:

@@ -11,7 +11,7 @@ from volseg.cluster.policy import MIN_FAILED, Deadline, FailurePolicy
 from volseg.cluster.progress import NullProgress, Progress
 from volseg.cluster.run import Outcome, run_blocks
 from volseg.cluster.serial import SerialExecutor
-from volseg.cluster.versions import refuse_other_versions
+from volseg.cluster.versions import package_versions, refuse_other_versions
 
 __all__ = [
     "MIN_FAILED",
@@ -30,6 +30,7 @@ __all__ = [
     "check_cluster",
     "connect",
     "mark_of",
+    "package_versions",
     "refuse_other_versions",
     "run_blocks",
     "take_failure",

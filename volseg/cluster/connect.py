@@ -1,4 +1,4 @@
-"""The cluster of a run, by name: `serial`, `local`, a plug-in, or a scheduler's address."""
+"""The cluster of a run: `serial`, `local`, a plug-in, a scheduler's address, a batch system, or an object of Dask."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
+from volseg.config.cluster import SYSTEMS, BatchConfig, Cluster, read_cluster
 from volseg.errors import ConfigError
 from volseg.registry import Registry
 from volseg.text import did_you_mean
@@ -30,21 +31,46 @@ _PROTOCOLS = ("tcp", "tls", "ws", "wss", "ucx", "inproc")
 _PROTOCOL_GROUP = "distributed.comm.backends"
 
 
-def check_cluster(name: str) -> None:
-    """Refuse what names no cluster, without connecting to it or loading Dask.
+def check_cluster(cluster: Cluster, workers: int | None = None) -> None:
+    """Refuse what is no cluster, without connecting to it or loading Dask.
+
+    Args:
+        cluster: as for `connect`.
+        workers: number of processes or jobs that is given.
 
     Raises:
-        ConfigError: an unknown name, one that is declared twice, or an address that is not `tcp://host:port`.
+        ConfigError: an unknown name, one that is declared twice, an address that is not `tcp://host:port`, a batch
+            system that cannot be used from here, or a number of workers for a cluster that has its own.
     """
+    cluster = read_cluster(cluster)
+    if isinstance(cluster, BatchConfig):
+        from volseg.cluster.batch import check_batch  # noqa: PLC0415 - loads a part of Dask
+
+        check_batch(cluster)
+        return
+    if not isinstance(cluster, str):
+        from volseg.cluster.joined import check_object  # noqa: PLC0415 - likewise
+
+        check_object(cluster)
+    else:
+        _check_name(cluster)
+    if workers is not None and cluster != "local":
+        raise ConfigError(
+            f"--workers {workers} needs --cluster local or a batch system; leave it out with {cluster!s:.80}"
+        )
+
+
+def _check_name(name: str) -> None:
     protocol, is_address, _ = name.partition("://")
     if is_address:
         _check_address(name, protocol)
     elif name in CLUSTERS:
         CLUSTERS.check(name)
     else:
+        names = (*CLUSTERS, *SYSTEMS)
         raise ConfigError(
-            f"--cluster {name!r} is not one of {', '.join(CLUSTERS)}{did_you_mean(name, CLUSTERS)}, or a scheduler's "
-            "tcp://HOST:PORT"
+            f"--cluster {name!r} is not one of {', '.join(names)}{did_you_mean(name, names)}, a FILE.toml, or a "
+            "scheduler's tcp://HOST:PORT"
         )
 
 
@@ -67,29 +93,45 @@ def _check_address(address: str, protocol: str) -> None:
 
 
 @contextmanager
-def connect(name: str, workers: int | None, gpus: tuple[str, ...] = (), tls: str | None = None) -> Iterator[Executor]:
+def connect(
+    cluster: Cluster,
+    workers: int | None,
+    gpus: tuple[str, ...] = (),
+    tls: str | None = None,
+    note: Callable[[str], None] = lambda line: None,
+) -> Iterator[Executor]:
     """Start or join a cluster; one that was started here ends with the context.
 
     Args:
-        name: `serial`, `local`, a plug-in of the group `volseg.clusters`, or a scheduler's address (`tcp://host:port`,
-            `tls://host:port`).
-        workers: processes of a `local` cluster; by default one per GPU, or two on a machine without GPUs (one if it
-            has a single core).
+        cluster: `serial`, `local`, a plug-in of the group `volseg.clusters`, a scheduler's address (`tcp://host:port`,
+            `tls://host:port`), a batch system (its name, FILE.toml or a `BatchConfig`), or a Dask client or cluster.
+        workers: processes of a `local` cluster, by default one per GPU, or two on a machine without GPUs (one if it
+            has a single core); or number of jobs.
         gpus: CUDA_VISIBLE_DEVICES of each GPU that may be used.
-        tls: folder of `ca.pem`, `cert.pem` and `key.pem`, for a scheduler's `tls://` address.
+        tls: folder of `ca.pem`, `cert.pem` and `key.pem`, for a scheduler's `tls://` address, or for a batch system.
+        note: receives what is asked of a batch system, and what is assumed of a cluster that others started.
 
     Raises:
         ConfigError: as `check_cluster`, or TLS files that are missing or not used.
-        ClusterError: the scheduler does not answer within 5 s, or no worker has the resource `slot`.
+        ClusterError: the scheduler does not answer within 5 s, there are no workers, or jobs were refused.
     """
-    check_cluster(name)
-    if tls is not None and not name.startswith("tls://"):
-        raise ConfigError(f"--tls {tls} needs a scheduler's address, --cluster tls://HOST:PORT, not {name}")
-    if "://" in name:
-        from volseg.cluster.dask_cluster import joined_cluster  # noqa: PLC0415 - a serial run needs no Dask
+    cluster = read_cluster(cluster)
+    check_cluster(cluster)
+    if isinstance(cluster, BatchConfig):
+        from volseg.cluster.batch import batch_cluster  # noqa: PLC0415 - a serial run needs no Dask
 
-        with joined_cluster(name, tls) as executor:
-            yield executor
-        return
-    with CLUSTERS[name](workers, gpus) as executor:
+        opened: AbstractContextManager[Executor] = batch_cluster(cluster, workers, tls, note)
+    elif tls is not None and not str(cluster).startswith("tls://"):
+        raise ConfigError(f"--tls {tls} needs a scheduler's address, --cluster tls://HOST:PORT, not {cluster!s:.80}")
+    elif not isinstance(cluster, str):
+        from volseg.cluster.joined import joined_object  # noqa: PLC0415 - likewise
+
+        opened = joined_object(cluster, note)
+    elif "://" in cluster:
+        from volseg.cluster.joined import joined_cluster  # noqa: PLC0415 - likewise
+
+        opened = joined_cluster(cluster, tls, note)
+    else:
+        opened = CLUSTERS[cluster](workers, gpus)
+    with opened as executor:
         yield executor

@@ -1,4 +1,4 @@
-"""Dask clusters: worker processes of this machine, or a scheduler's address."""
+"""Dask clusters of this process: worker processes of this machine, and what all clusters are opened and closed with."""
 
 from __future__ import annotations
 
@@ -7,25 +7,19 @@ import logging
 import signal
 import time
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.executor import SLOTS
 from volseg.cluster.submission import SLOT
-from volseg.errors import ClusterError, ConfigError
+from volseg.errors import ClusterError
 from volseg.system import STOP_SIGNALS, available_cpus, held_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from distributed import Client, SpecCluster
-    from distributed.security import Security
 
-
-CONNECT_SECONDS = 5
-WORKER_SECONDS = 10
-"""A joined scheduler may be without workers for so long: in a batch job they start beside the driver."""
 _START_SECONDS = 120
 _RESTART_LOST_SECONDS = 15.0
 _LOGGERS = ("distributed", "tornado", "asyncio")
@@ -48,6 +42,12 @@ _LOCAL_CONFIG = {
     # One heap for all threads of a worker: see volseg.malloc.
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": "1",
 }
+BATCH_CONFIG = {
+    **{key: value for key, value in _LOCAL_CONFIG.items() if "nanny" not in key},
+    # A worker that its nanny starts again, from a slow file system, keeps its job.
+    "distributed.deploy.lost-worker-timeout": "60s",
+}
+"""Of Dask, for a scheduler of this process whose workers are jobs."""
 
 
 def default_workers(gpus: tuple[str, ...]) -> int:
@@ -89,7 +89,7 @@ def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskEx
     # Port 0 for the dashboard too: several runs may share a machine.
     address = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     scheduler = {"cls": Scheduler, "options": address}
-    with dask.config.set(_LOCAL_CONFIG), _closed_in_order() as stack:
+    with dask.config.set(_LOCAL_CONFIG), closed_in_order() as stack:
         with held_signals():
             started = _start_processes(
                 SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="volseg"
@@ -98,7 +98,7 @@ def local_cluster(workers: int | None, gpus: tuple[str, ...]) -> Iterator[DaskEx
             client = stack.enter_context(Client(cluster, timeout=60))
         restart_lost = _LostWorkers(cluster, count)
         _wait_for_workers(client, count, restart_lost)
-        yield _executor(client, "the local cluster", is_local=True, restart_lost=restart_lost)
+        yield DaskExecutor(client, "the local cluster", is_local=True, restart_lost=restart_lost)
 
 
 class _LostWorkers:
@@ -144,7 +144,7 @@ def _wait_for_workers(client: Client, count: int, restart_lost: _LostWorkers) ->
 
 
 @contextlib.contextmanager
-def _closed_in_order() -> Iterator[contextlib.ExitStack]:
+def closed_in_order() -> Iterator[contextlib.ExitStack]:
     """A stack that is closed whatever signals come meanwhile, and without what Dask logs of lost connections.
 
     Raises:
@@ -173,6 +173,21 @@ def _closed_in_order() -> Iterator[contextlib.ExitStack]:
 
 
 @contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Let threads and processes that start meanwhile never receive Ctrl-C and the like.
+
+    A terminal or a batch system sends them to all: the driver stops the others in order.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        resource_tracker.ensure_running()  # its start unblocks some again
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
 def _start_processes(kind: Callable[..., Any], **options: Any) -> Iterator[Any]:
     """Start worker processes.
 
@@ -180,15 +195,8 @@ def _start_processes(kind: Callable[..., Any], **options: Any) -> Iterator[Any]:
         ClusterError: they did not start.
     """
     try:
-        # Threads and processes started here never receive Ctrl-C and the like, which a terminal or a batch system sends
-        # to all: the driver stops them in order. The tracker starts first, because its start unblocks some again.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            resource_tracker.ensure_running()
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        with signals_blocked():
             cluster = kind(**options)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     except RuntimeError as error:
         raise ClusterError(
             f"the local worker processes did not start ({error}); in a script, call volseg under "
@@ -200,76 +208,3 @@ def _start_processes(kind: Callable[..., Any], **options: Any) -> Iterator[Any]:
 
 def _worker_environment(number: int, gpus: tuple[str, ...]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
-
-
-@contextlib.contextmanager
-def joined_cluster(address: str, tls: str | None = None) -> Iterator[DaskExecutor]:
-    """Join the cluster of a scheduler, and leave it as it was.
-
-    Args:
-        address: `tcp://host:port` or `tls://host:port`.
-        tls: folder of the certificate authority `ca.pem`, and of this client's `cert.pem` and `key.pem`; by default
-            Dask's own configuration is used.
-
-    Raises:
-        ConfigError: a file of `tls` is missing.
-        ClusterError: the scheduler does not answer, or no worker has the resource `slot`.
-    """
-    import dask  # noqa: PLC0415 - a serial run needs no Dask
-    from distributed import Client  # noqa: PLC0415 - likewise
-
-    security = _security(tls)
-    with dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}), _closed_in_order() as stack:
-        try:
-            with held_signals():
-                client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS, security=security))
-        except (OSError, ValueError, TimeoutError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ClusterError(
-                f"no scheduler answers at {address} within {CONNECT_SECONDS} s ({reason}); "
-                "check the address, or start one with: dask scheduler"
-            ) from None
-        except TypeError as error:
-            raise ClusterError(
-                f"{address} needs certificates, which Dask's configuration does not name; give --tls FOLDER"
-            ) from error
-        yield _executor(client, address)
-
-
-def _security(tls: str | None) -> Security | None:
-    """The TLS settings of a folder of certificates.
-
-    Raises:
-        ConfigError: a file is missing.
-    """
-    if tls is None:
-        return None
-    from distributed.security import Security  # noqa: PLC0415 - a serial run needs no Dask
-
-    files = {name: Path(tls) / f"{name}.pem" for name in ("ca", "cert", "key")}
-    if missing := [path.name for path in files.values() if not path.is_file()]:
-        raise ConfigError(f"--tls {tls} has no {', '.join(missing)}; it is a folder of ca.pem, cert.pem and key.pem")
-    return Security(
-        require_encryption=True,
-        tls_ca_file=str(files["ca"]),
-        tls_client_cert=str(files["cert"]),
-        tls_client_key=str(files["key"]),
-    )
-
-
-def _executor(client: Client, where: str, **options: Any) -> DaskExecutor:
-    """Wait a little for the first worker.
-
-    Raises:
-        ClusterError: no worker has the resource `slot`.
-    """
-    deadline = time.monotonic() + WORKER_SECONDS
-    while not (count := len(client.scheduler_info(n_workers=-1)["workers"])) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    executor = DaskExecutor(client, where, **options)
-    if not executor.slots:
-        raise ClusterError(
-            f"{where} has {count} workers, none with the resource {SLOT!r}, so that tasks would wait for ever; "
-            f"start workers with: dask worker ADDRESS --nthreads {SLOTS} --resources {SLOT}={SLOTS} --memory-limit 0"
-        )
-    return executor

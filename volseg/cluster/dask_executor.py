@@ -1,4 +1,4 @@
-"""The executor of a Dask cluster: the workers that have slots, looked up as they come and go."""
+"""The executor of a Dask cluster: its workers and their slots, looked up as they come and go."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from volseg.cluster.ending import ENDS
 from volseg.cluster.mapping import map_items
 from volseg.cluster.submission import SLOT, SubmissionWindow
 from volseg.errors import ClusterError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 5.0
 _RESTART_SECONDS = 30.0
+_NO_SLOTS_SECONDS = 0.5
 _ANSWER_SECONDS = 300.0
 """A short call may take so long: it may import torch from a slow file system."""
 _HEARTBEAT_SECONDS = 15.0
@@ -32,7 +34,12 @@ _HEARTBEAT_SECONDS = 15.0
 
 
 class DaskExecutor:
-    """Runs functions on the workers of a Dask cluster that have the resource `slot`."""
+    """Runs functions on the workers of a Dask cluster that have the resource `slot`; on all if none has it.
+
+    Attributes:
+        resources: of Dask, that a call takes on a worker.
+        patient: whether a run waits without end for workers, which are queued jobs.
+    """
 
     def __init__(
         self,
@@ -41,6 +48,7 @@ class DaskExecutor:
         *,
         is_local: bool = False,
         restart_lost: Callable[[int], object] = lambda present: None,
+        patient: bool = False,
     ) -> None:
         """Look up the workers.
 
@@ -49,6 +57,7 @@ class DaskExecutor:
             where: name for messages.
             is_local: whether the workers are processes of this one's control group.
             restart_lost: starts workers again that are lost; called with the number of connected ones.
+            patient: whether to wait without end for workers.
         """
         self.client = client
         self.where = where
@@ -57,6 +66,9 @@ class DaskExecutor:
         self._slots: dict[str, int] = {}
         self._names: dict[str, str] = {}
         self._left_out: set[str] = set()
+        self._ending: set[str] = set()
+        self.patient = patient
+        self.resources: dict[str, int] = {}
         self._to_replace: list[str] = []
         self._refreshed = 0.0
         self.refresh(force=True)
@@ -75,9 +87,10 @@ class DaskExecutor:
 
     def refresh(self, *, force: bool = False) -> None:
         """Look up the workers again, at most every few seconds unless forced; the last ones stay if all are gone."""
-        if force or time.monotonic() - self._refreshed >= _REFRESH_SECONDS:
+        if force or not self._slots or time.monotonic() - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = time.monotonic()
-            self._slots = self._query() or self._slots
+            last = {worker: count for worker, count in self._slots.items() if worker not in self._ending}
+            self._slots = self._query() or last
 
     def has_workers(self) -> bool:
         """Whether any worker has slots now."""
@@ -89,20 +102,25 @@ class DaskExecutor:
         return [worker for worker in self.workers if worker not in names]
 
     def _query(self) -> dict[str, int]:
-        """Slots of each worker that has some, without those that are left out as long as there are others."""
+        """Slots of each worker that does not end, without those that are left out as long as there are others."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         self._restart_lost(len(workers))
         self._names = {address: str(worker.get("name", address)) for address, worker in workers.items()}
-        slots = {address: int(worker["resources"].get(SLOT, 0)) for address, worker in workers.items()}
-        slots = {address: count for address, count in slots.items() if count}
+        self._ending &= {*workers}
+        stated = {address: int(worker["resources"].get(SLOT, 0)) for address, worker in workers.items()}
+        if workers:
+            self.resources = {SLOT: 1} if any(stated.values()) else {}
+        if not self.resources:
+            stated = {address: int(worker["nthreads"]) for address, worker in workers.items()}
+        slots = {address: count for address, count in stated.items() if count and address not in self._ending}
         return {a: count for a, count in slots.items() if self._names[a] not in self._left_out} or slots
 
     def name_of(self, worker: str) -> str:
         return self._names.get(worker, worker)
 
     def preferred(self) -> list[str] | None:
-        """Workers for new blocks, if some are left out."""
-        return list(self.workers) if self._left_out else None
+        """Workers for new blocks, if some are left out or end."""
+        return list(self.workers) if self._left_out or self._ending else None
 
     def leave_out(self, worker: str) -> bool:
         name = self.name_of(worker)
@@ -199,7 +217,7 @@ class DaskExecutor:
             VolsegError: the first that the function raised.
             ClusterError: the workers that tried an item died, or did not end it.
         """
-        return map_items(self, self.client, call, items, {SLOT: 1}, len(self.workers))
+        return map_items(self, self.client, call, items, self.resources, len(self.workers))
 
     def attempts(
         self, queue: BlockQueue, compute: Callable[[int], BlockReport], progress: Progress, deadline: Deadline
@@ -207,7 +225,13 @@ class DaskExecutor:
         with SubmissionWindow(self, self.client, compute) as window:
             window.fill(queue)
             while len(window) or queue.pause is not None:
-                for task, attempt in window.wait(progress, deadline, queue.pause):
+                pause = queue.pause
+                if pause is not None and not self.slots:  # all workers end: others are waited for
+                    pause = max(pause, _NO_SLOTS_SECONDS)
+                for task, attempt in window.wait(progress, deadline, pause):
+                    if attempt.result == ENDS:
+                        self._ending.add(attempt.worker)
+                        self.refresh(force=True)
                     queue.completed(task)
                     yield task, attempt
                 window.fill(queue)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
+from volseg.system import last_blocks
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -59,6 +61,8 @@ class BlockQueue:
         return task
 
     def _next(self) -> BlockTask | None:
+        if last_blocks.requested:
+            return None
         if self.pause == 0.0:
             return heapq.heappop(self._retries)[2]
         if self._isolated and self._running_alone is None:
@@ -72,7 +76,9 @@ class BlockQueue:
     @property
     def pause(self) -> float | None:
         """Seconds until a failed block may be tried again; None if none waits for its time."""
-        return max(0.0, self._retries[0][0] - time.monotonic()) if self._retries else None
+        if not self._retries or last_blocks.requested:
+            return None
+        return max(0.0, self._retries[0][0] - time.monotonic())
 
     def completed(self, task: BlockTask) -> None:
         """An attempt has ended, well or badly; the next isolated block may run."""

@@ -15,6 +15,7 @@ from volseg.cluster.policy import Deadline, FailurePolicy
 from volseg.cluster.utilization import Utilization
 from volseg.cluster.worker_health import WorkerHealth
 from volseg.pipeline import BlockReport
+from volseg.system import last_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,11 +68,12 @@ def run_blocks(  # noqa: PLR0913 - what a run consists of
     Raises:
         RunAbortedError: an error that concerns the whole run, or more failures than the policy allows.
         ClusterError: the workers are gone.
+        KeyboardInterrupt: the last blocks were asked for, and are done.
     """
     queue, deadline = BlockQueue(numbers), deadline or Deadline()
     run = _Run(executor, queue, on_done, on_failed, progress, policy or FailurePolicy(), deadline)
     try:
-        with closing(executor.attempts(queue, compute, progress, deadline)) as attempts:
+        with last_blocks.accepted(), closing(executor.attempts(queue, compute, progress, deadline)) as attempts:
             for task, attempt in attempts:
                 run.take(task, attempt)
     finally:

@@ -21,9 +21,11 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import uuid4
 
-from volseg.cluster.attempt import Attempt, Failure, attempted, pack, unpack
+from volseg.cluster.attempt import Attempt, Failure, pack, unpack
+from volseg.cluster.ending import attempt_before_end
 from volseg.cluster.error_classes import DIED, classify
 from volseg.cluster.lateness import DISPLACED, LateBlocks, Sent
+from volseg.cluster.worker_watch import WorkerWatch
 from volseg.errors import ClusterError, redact
 from volseg.pipeline import BlockReport
 
@@ -51,8 +53,6 @@ _FUTURES_SECONDS = 1.0
 """Interval of that look while events arrive."""
 _FORGET_SECONDS = 30.0
 """Interval at which the scheduler drops the metadata it keeps of every message."""
-_LIVENESS_SECONDS, _NO_WORKERS_SECONDS = 5.0, 300.0
-"""Interval of looks for workers while no block completes, and how long there may be none."""
 
 
 class WorkerPool(Protocol):
@@ -63,6 +63,12 @@ class WorkerPool(Protocol):
 
     @property
     def slots(self) -> int: ...
+
+    @property
+    def resources(self) -> dict[str, int]: ...
+
+    @property
+    def patient(self) -> bool: ...
 
     def refresh(self) -> None: ...
 
@@ -99,7 +105,7 @@ class SubmissionWindow:
         # A scheduler takes tasks of one key for one task, whoever sends them: two runs must never share a key.
         self._prefix = f"volseg-{uuid4().hex[:12]}-"
         self._sent: dict[str, Sent] = {}
-        self._late = LateBlocks(BLOCKS_PER_SLOT, pool.holders)
+        self._late, self._watch = LateBlocks(BLOCKS_PER_SLOT, pool.holders), WorkerWatch(pool)
         self._events: SimpleQueue[Sequence[Any]] = SimpleQueue()
         self._checked = self._forgot = time.monotonic()
 
@@ -149,17 +155,20 @@ class SubmissionWindow:
         Raises:
             ClusterError: the scheduler is gone, or there were no workers for minutes.
         """
-        liveness, until = _WorkerWatch(self._pool, progress), time.monotonic() + (math.inf if pause is None else pause)
+        until = time.monotonic() + (math.inf if pause is None else pause)
         while True:
             completed = self._replaced(deadline)
             completed += self._from_events(min(_SILENT_SECONDS, max(0.0, until - time.monotonic())))
             if not completed or time.monotonic() - self._checked > _FUTURES_SECONDS:
                 completed += self._from_futures()
-            if completed or time.monotonic() >= until:
+            if completed:
+                self._watch.reset()
                 return completed
+            self._watch.check(progress)
+            if time.monotonic() >= until:
+                return []
             if not self._sent:
                 time.sleep(max(0.0, min(_SILENT_SECONDS, until - time.monotonic())))
-            liveness.check()
 
     def _replaced(self, deadline: Deadline) -> list[tuple[BlockTask, Attempt]]:
         """Replace the workers that hold late blocks or are to be replaced; returns the blocks that they held."""
@@ -180,7 +189,7 @@ class SubmissionWindow:
             [task.number for task in tasks],
             key=keys,
             pure=False,
-            resources={SLOT: 1},
+            resources=self._pool.resources,
             # A preference: if the other workers are gone, the one on which it failed may try again.
             workers=workers or None,
             allow_other_workers=bool(workers),
@@ -232,7 +241,7 @@ def attempt_on_worker(number: int, compute: Callable[[int], BlockReport]) -> Att
     from distributed import get_worker  # noqa: PLC0415 - this runs on a worker
 
     worker = get_worker()
-    attempt = attempted(number, compute, str(worker.address))
+    attempt = attempt_before_end(number, compute, str(worker.address))
     with contextlib.suppress(TypeError):  # the driver fetches a result that no message can carry
         worker.log_event(TOPIC, [worker.get_current_task(), *pack(attempt)])
     return attempt
@@ -264,35 +273,3 @@ def _result(sent: Sent, pool: WorkerPool) -> Attempt:
         return Attempt(sent.task.number, address, Failure.of(DIED, f"the worker died: {pool.cause_of_death()}"))
     message = redact(f"{type(error).__name__}: {error}".splitlines()[0])
     return Attempt(sent.task.number, "a worker", Failure.of(classify(error), message))
-
-
-class _WorkerWatch:
-    """Checks whether there are workers while no block completes."""
-
-    def __init__(self, pool: WorkerPool, progress: Progress) -> None:
-        self._pool = pool
-        self._progress = progress
-        self._checked = time.monotonic()
-        self._absent_since: float | None = None
-
-    def check(self) -> None:
-        """Say once that there are no workers, and give up after minutes.
-
-        Raises:
-            ClusterError: there were no workers for minutes.
-        """
-        now = time.monotonic()
-        if now - self._checked < _LIVENESS_SECONDS:
-            return
-        self._checked = now
-        if self._pool.has_workers():
-            self._absent_since = None
-            return
-        if self._absent_since is None:
-            self._absent_since = now
-            self._progress.note(f"{self._pool.where} has no workers left; waiting for new ones")
-        if now - self._absent_since > _NO_WORKERS_SECONDS:
-            raise ClusterError(
-                f"{self._pool.where} has had no workers for {_NO_WORKERS_SECONDS / 60:g} minutes; start some, "
-                "then rerun with --resume instead of --overwrite"
-            )

@@ -1,5 +1,6 @@
 """Options of a prediction and of a verification, and run files of a training, validated; unknown keys are refused."""
 
+from volseg.config.cluster import BatchConfig, Cluster, read_cluster
 from volseg.config.convert import ConvertConfig, ConvertOptions
 from volseg.config.predict import PredictConfig, PredictOptions
 from volseg.config.pyramid import PyramidConfig, PyramidOptions
@@ -8,6 +9,8 @@ from volseg.config.train import OutputConfig, TrainConfig
 from volseg.config.verify import VerifyConfig, VerifyOptions
 
 __all__ = [
+    "BatchConfig",
+    "Cluster",
     "ConvertConfig",
     "ConvertOptions",
     "OutputConfig",
@@ -20,6 +23,7 @@ __all__ = [
     "VerifyOptions",
     "as_toml",
     "override",
+    "read_cluster",
     "read_toml",
     "validate",
 ]

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from volseg.blocks import MAX_LEVELS, Zyx, ZyxFloat, is_voxel_size
 from volseg.config.base import FrozenModel
+from volseg.config.cluster import Cluster, ClusterField
 
 Dtype = Literal["uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "float32", "bool"]
 
@@ -31,7 +32,7 @@ class ConvertOptions(TypedDict, total=False):
     shard: Zyx | None
     levels: int | Literal["auto"] | None
     no_shards: bool
-    cluster: str | None
+    cluster: Cluster
     workers: int | None
     tls: str | None
     resume: bool
@@ -69,7 +70,7 @@ class ConvertConfig(FrozenModel):
     """A file for each chunk, for readers that know no shards."""
     levels: int | None = Field(default=None, ge=0, le=MAX_LEVELS)
     """Number of coarser levels; None: until the coarsest has at most 512 voxels along each axis."""
-    cluster: str | None = None
+    cluster: ClusterField = None
     """None: local workers, or this process for a small volume."""
     workers: int | None = Field(default=None, ge=1, le=4096)
     tls: str | None = None

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from volseg.blocks import MAX_LEVELS, Part, Zyx, ZyxFloat, is_voxel_size, parse_part
 from volseg.config.base import FrozenModel
+from volseg.config.cluster import Cluster, ClusterField
 from volseg.config.tolerance import Tolerance
 
 
@@ -37,7 +38,7 @@ class PredictOptions(TypedDict, total=False):
     at_model_size: Literal["model", "source"] | None
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
-    cluster: str
+    cluster: Cluster
     workers: int | None
     tls: str | None
     part: str | Part | None
@@ -86,7 +87,7 @@ class PredictConfig(FrozenModel):
     """Size of the map's voxels if the source is read at the model's; None: the source is read as it is."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    cluster: str = "local"
+    cluster: ClusterField = "local"
     workers: int | None = Field(default=None, ge=1, le=4096)
     tls: str | None = None
     """Folder of `ca.pem`, `cert.pem` and `key.pem`, for a `tls://` address."""

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from volseg.blocks import MAX_LEVELS
 from volseg.config.base import FrozenModel
+from volseg.config.cluster import Cluster, ClusterField
 
 
 class PyramidOptions(TypedDict, total=False):
@@ -17,7 +18,7 @@ class PyramidOptions(TypedDict, total=False):
     levels: int | Literal["auto"] | None
     labels: bool
     missing_chunks: Literal["fill", "refuse"] | None
-    cluster: str | None
+    cluster: Cluster
     workers: int | None
     tls: str | None
     resume: bool
@@ -35,7 +36,7 @@ class PyramidConfig(FrozenModel):
     """Take the most frequent voxel, whatever type and metadata say."""
     missing_chunks: Literal["fill", "refuse"] | None = None
     """What to do about chunks that level 0 lacks; None: they are filled."""
-    cluster: str | None = None
+    cluster: ClusterField = None
     """None: local workers, or this process for a few blocks."""
     workers: int | None = Field(default=None, ge=1, le=4096)
     tls: str | None = None

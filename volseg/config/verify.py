@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from volseg.blocks import Zyx
 from volseg.config.base import FrozenModel
+from volseg.config.cluster import Cluster, ClusterField
 
 
 class VerifyOptions(TypedDict, total=False):
@@ -19,7 +20,7 @@ class VerifyOptions(TypedDict, total=False):
     source: str | None
     model: tuple[str, ...]
     mask: str | None
-    cluster: str
+    cluster: Cluster
     workers: int | None
     tls: str | None
     resume: bool
@@ -40,7 +41,7 @@ class VerifyConfig(FrozenModel):
     """For a repair: where the run's models lie, in their order; empty: as recorded."""
     mask: str | None = None
     """For a repair: where the run's mask lies; None: as recorded."""
-    cluster: str = "local"
+    cluster: ClusterField = "local"
     workers: int | None = Field(default=None, ge=1, le=4096)
     tls: str | None = None
     """Folder of `ca.pem`, `cert.pem` and `key.pem`, for a `tls://` address."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.blocks import Zyx
-    from volseg.config import ConvertConfig
+    from volseg.config import Cluster, ConvertConfig
     from volseg.ops import Resampling
     from volseg.storage import Readable
     from volseg.storage.writers.base import Format
@@ -65,9 +65,8 @@ class ConversionSpec:
         target: its path.
         overwrite: replace what is there.
         missing_chunks: what the user states of chunks that a Zarr lacks.
-        cluster: name or address.
-        workers: of a local cluster; None for the default.
-        tls: folder of the certificates for a scheduler's `tls://` address.
+        cluster: as for `connect`.
+        workers, tls: as for `connect`.
         notes: what is assumed, a line each.
     """
 
@@ -80,7 +79,7 @@ class ConversionSpec:
     target: Path
     overwrite: bool
     missing_chunks: MissingChunks
-    cluster: str
+    cluster: Cluster
     workers: int | None
     tls: str | None
     notes: tuple[str, ...]
@@ -147,7 +146,7 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
             target=target,
             overwrite=config.overwrite or replaces,
             missing_chunks=config.missing_chunks or (recorded.source.missing_chunks if recorded else None),
-            cluster=config.cluster or _cluster(config, output),
+            cluster=_cluster(config, output) if config.cluster is None else config.cluster,
             workers=config.workers,
             tls=config.tls,
             notes=(*([str(resampling)] if resampling else []), *notes, *source_notes(volume)),
@@ -167,9 +166,7 @@ def complete_conversion(target: Path) -> ConversionRecord | None:
 
 def _refuse_options(config: ConvertConfig) -> None:
     if config.cluster is not None:
-        check_cluster(config.cluster)
-    if config.workers is not None and config.cluster not in (None, "local"):
-        raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
+        check_cluster(config.cluster, config.workers)
     if config.resume and config.overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; give one of them")
     if config.range is not None and config.dtype is None and not config.resume:

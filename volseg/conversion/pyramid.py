@@ -96,7 +96,7 @@ def execute_pyramid(spec: PyramidSpec, progress: Progress) -> PyramidSummary:
                 rule.census.write(folder)
         if spec.cluster != "serial":
             progress.stage("waiting for workers")
-        with connect(spec.cluster, spec.config.workers, (), spec.config.tls) as executor:
+        with connect(spec.cluster, spec.config.workers, (), spec.config.tls, progress.note) as executor:
             refuse_other_versions(executor, progress)
             return _run(spec, record, folder, executor, progress)
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.blocks import Zyx
-    from volseg.config import PyramidConfig
+    from volseg.config import Cluster, PyramidConfig
     from volseg.storage import ChunkRule
 
 _SERIAL_BLOCKS = 4
@@ -88,10 +88,10 @@ class PyramidSpec:
         )
 
     @property
-    def cluster(self) -> str:
-        """Name or address."""
+    def cluster(self) -> Cluster:
+        """As for `connect`."""
         few = self.record is None or self.record.pyramid.base.count <= _SERIAL_BLOCKS
-        return self.config.cluster or ("serial" if few else "local")
+        return ("serial" if few else "local") if self.config.cluster is None else self.config.cluster
 
 
 def prepare_pyramid(config: PyramidConfig) -> PyramidSpec:
@@ -130,9 +130,7 @@ def prepare_pyramid(config: PyramidConfig) -> PyramidSpec:
 
 def _refuse_options(config: PyramidConfig) -> None:
     if config.cluster is not None:
-        check_cluster(config.cluster)
-    if config.workers is not None and config.cluster not in (None, "local"):
-        raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
+        check_cluster(config.cluster, config.workers)
     if config.resume and config.overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; give one of them")
     if config.check and not config.resume:

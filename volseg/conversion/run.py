@@ -109,7 +109,7 @@ def execute(spec: ConversionSpec, recorded: ConversionRecord | None, progress: P
     """
     if spec.cluster != "serial":
         progress.stage("waiting for workers")
-    with held(spec.target) as folder, connect(spec.cluster, spec.workers, (), spec.tls) as executor:
+    with held(spec.target) as folder, connect(spec.cluster, spec.workers, (), spec.tls, progress.note) as executor:
         refuse_other_versions(executor, progress)
         rule = _chunk_rule(spec, recorded, folder, progress)
         record = _record(spec, rule)

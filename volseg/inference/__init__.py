@@ -3,7 +3,14 @@
 Importing these names does not load torch; calling some of them does.
 """
 
-from volseg.inference.hardware import WorkerInfo, choose_precision, threads_per_worker, worker_info, worker_kind
+from volseg.inference.hardware import (
+    WorkerInfo,
+    choose_precision,
+    memory_of_each,
+    threads_per_worker,
+    worker_info,
+    worker_kind,
+)
 from volseg.inference.memory.peak import peak_memory, reset_peak_memory
 from volseg.inference.memory.plan import MemoryPlan
 from volseg.inference.orientations import ORIENTATIONS
@@ -20,6 +27,7 @@ __all__ = [
     "Precision",
     "WorkerInfo",
     "choose_precision",
+    "memory_of_each",
     "open_predictor",
     "open_predictors",
     "peak_memory",

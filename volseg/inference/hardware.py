@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,7 @@ import psutil
 
 from volseg.errors import ConfigError
 from volseg.malloc import trim
-from volseg.system import UNLIMITED, available_cpus, free_in_control_groups, free_of_own_limits
+from volseg.system import UNLIMITED, available_cpus, batch_job, free_in_job, free_of_own_limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +37,16 @@ class WorkerInfo:
     Attributes:
         host: its name.
         cpus: cores that the process may use.
-        memory: free bytes, on the machine and in the process's control group.
+        memory: free bytes on the machine.
         device: `cuda` if a GPU is visible.
         gpu: its UUID; empty on a CPU.
         device_memory: free bytes on the GPU; 0 on a CPU.
         fast_bfloat16: the hardware computes in bfloat16.
         torch: version.
         own_memory: free bytes below the process's own limits (`ulimit -v`), which it shares with no other.
+        job_memory: free bytes below the limits of the process's control group and of its job.
+        job: of a batch system, whose processes on a host share its limits; empty outside of one.
+        task: of that job, whose processes share its cores.
     """
 
     host: str
@@ -54,6 +58,9 @@ class WorkerInfo:
     fast_bfloat16: bool
     torch: str = ""
     own_memory: int = UNLIMITED
+    job_memory: int = UNLIMITED
+    job: str = ""
+    task: str = ""
 
 
 def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
@@ -69,36 +76,51 @@ def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
         torch.cuda.empty_cache()  # unused memory of an earlier run is free
     if device == "cuda" and not gpu:
         raise ConfigError(f"device cuda: no CUDA device is visible on {socket.gethostname()}; use device cpu")
+    memory, job_memory = _free_memory()
+    job, task = batch_job()
     return WorkerInfo(
         host=socket.gethostname(),
         cpus=available_cpus(),
-        memory=_free_memory(),
+        memory=memory,
         device="cuda" if gpu else "cpu",
         gpu=str(torch.cuda.get_device_properties(0).uuid) if gpu else "",
         device_memory=torch.cuda.mem_get_info()[0] if gpu else 0,
         fast_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bfloat16(),
         torch=str(torch.__version__),
         own_memory=free_of_own_limits(),
+        job_memory=job_memory,
+        job=job,
+        task=task,
     )
 
 
-def _free_memory() -> int:
-    """Free memory for this process, in bytes; memory that it has freed but kept counts if memory is scarce."""
-    if _available() <= _SCARCE_FACTOR * psutil.Process().memory_info().rss:
+def _free_memory() -> tuple[int, int]:
+    """Free bytes of machine and job; memory that this process has freed but kept counts if memory is scarce."""
+    if min(_available()) <= _SCARCE_FACTOR * psutil.Process().memory_info().rss:
         trim()
     return _available()
 
 
-def _available() -> int:
-    available: int = psutil.virtual_memory().available
-    return min(available, free_in_control_groups())
+def _available() -> tuple[int, int]:
+    return int(psutil.virtual_memory().available), free_in_job()
+
+
+def memory_of_each(workers: Sequence[WorkerInfo]) -> int:
+    """Bytes of main memory that each worker may use: its share of its host's, and of its job's on that host."""
+    on_host = Counter(worker.host for worker in workers)
+    in_job = Counter((worker.host, worker.job) for worker in workers)
+    shares = (
+        min(one.memory // on_host[one.host], one.job_memory // in_job[one.host, one.job], one.own_memory)
+        for one in workers
+    )
+    return min(shares)
 
 
 def threads_per_worker(workers: Sequence[WorkerInfo]) -> int:
-    """Threads of a forward pass, so that the workers of each host together use at most its cores."""
-    hosts: dict[str, list[WorkerInfo]] = {}
+    """Threads of a forward pass, so that the workers of each host, or task of a job, together use at most its cores."""
+    hosts: dict[tuple[str, str], list[WorkerInfo]] = {}
     for worker in workers:
-        hosts.setdefault(worker.host, []).append(worker)
+        hosts.setdefault((worker.host, worker.task), []).append(worker)
     return max(1, min(len(frozenset().union(*(w.cpus for w in group))) // len(group) for group in hosts.values()))
 
 

@@ -109,7 +109,8 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
     """
     if spec.cluster != "serial":
         progress.stage("waiting for workers")
-    with connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor, restored_heap(executor):
+    gpus = visible_gpus(spec.device)
+    with connect(spec.cluster, spec.workers, gpus, spec.tls, progress.note) as executor, restored_heap(executor):
         refuse_other_versions(executor, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, samples=_SECTIONS)
         settings, entries = record.settings, record.models

@@ -11,6 +11,7 @@ import numpy as np
 from volseg.blocks import Zyx, ZyxFloat, count_chunk_decodes, format_zyx, pyramid_levels, read_amplification
 from volseg.cluster import SLOTS, visible_gpus
 from volseg.cluster.dask_cluster import default_workers
+from volseg.config.cluster import BatchConfig
 from volseg.errors import MemoryPlanError
 from volseg.inference import choose_precision, worker_info
 from volseg.inference.memory.plan import block_bytes
@@ -237,11 +238,15 @@ def _local_worker(spec: RunSpec, recorded: RunRecord | None) -> tuple[Device, Pr
     if requested == "cuda" and not gpus and spec.cluster not in ("serial", "local"):
         return "cuda", "float16" if precision == "auto" else precision, _UNLIMITED
     worker = worker_info(requested)
-    count = {"serial": 1, "local": spec.workers or default_workers(gpus)}.get(spec.cluster)
+    is_name = isinstance(spec.cluster, str)
+    count = {"serial": 1, "local": spec.workers or default_workers(gpus)}.get(spec.cluster) if is_name else None
     precision = choose_precision(precision, [worker], on_gpus="float16")
+    if isinstance(spec.cluster, BatchConfig):
+        job = spec.cluster
+        return worker.device, precision, (job.memory // max(1, job.gpus), _UNLIMITED[1])
     if count is None:
         return worker.device, precision, _UNLIMITED
-    host = min(worker.memory // count, worker.own_memory)
+    host = min(worker.memory // count, worker.job_memory // count, worker.own_memory)
     return worker.device, precision, (host, worker.device_memory // ceil(count / max(1, len(gpus))))
 
 

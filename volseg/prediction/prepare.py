@@ -37,7 +37,7 @@ from volseg.storage import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volseg.config import PredictConfig
+    from volseg.config import Cluster, PredictConfig
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class RunSpec:
         mask: of the blocks to compute; None for all.
         target: path of the map.
         overwrite: replace a Zarr at that path.
-        cluster: name or address.
-        workers: of a local cluster; None for the default.
+        cluster: as for `connect`.
+        workers: of a local cluster, or jobs; None for the default.
         tls: folder of the certificates for a scheduler's `tls://` address.
         device: requested.
         precision: requested.
@@ -82,7 +82,7 @@ class RunSpec:
     mask: BlockMask | None
     target: Path
     overwrite: bool
-    cluster: str
+    cluster: Cluster
     workers: int | None
     tls: str | None
     device: Literal["auto", "cpu", "cuda"]
@@ -186,9 +186,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
 
 
 def _refuse_options(config: PredictConfig) -> None:
-    check_cluster(config.cluster)
-    if config.workers is not None and config.cluster != "local":
-        raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
+    check_cluster(config.cluster, config.workers)
     if config.halo_tolerance is not None and config.halo != "auto":
         halo = config.halo if isinstance(config.halo, str) else format_zyx(config.halo)
         raise ConfigError(f"--halo-tolerance needs --halo auto; leave it out with --halo {halo}")

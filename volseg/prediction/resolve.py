@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from volseg.errors import ClusterError
-from volseg.inference import Engine, WorkerInfo, choose_precision, threads_per_worker, worker_info
+from volseg.inference import (
+    Engine,
+    WorkerInfo,
+    choose_precision,
+    memory_of_each,
+    threads_per_worker,
+    worker_info,
+)
 from volseg.prediction.absence import ChunkRule, census_fields
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.autotune.tuner import Tuner
@@ -184,7 +191,5 @@ def _probes(
 
 def _free_bytes(workers: list[WorkerInfo]) -> tuple[int, int]:
     """Bytes that each worker may use of its host's memory and of its GPU's, which it shares with others."""
-    per_host = max(Counter(worker.host for worker in workers).values())
     per_gpu = max(Counter((worker.host, worker.gpu) for worker in workers).values())
-    host = min(min(worker.memory for worker in workers) // per_host, *(worker.own_memory for worker in workers))
-    return host, min(w.device_memory for w in workers) // per_gpu
+    return memory_of_each(workers), min(w.device_memory for w in workers) // per_gpu

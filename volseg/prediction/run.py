@@ -110,7 +110,7 @@ def execute(
         progress.stage("waiting for workers")
     with (
         ExitStack() as owned,  # closed when the workers have stopped
-        connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls) as executor,
+        connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls, progress.note) as executor,
         restored_heap(executor),
     ):
         refuse_other_versions(executor, progress)

@@ -209,5 +209,5 @@ def _tiling(model: Model, raw: NDArray[Any], engine: Engine, worker: WorkerInfo)
         estimates=len(ORIENTATIONS[engine.orientations]),
     )
     plans = ((tiling, plan_memory(model.network, plan.grid, tiling, load)) for tiling in plan.tilings())
-    tiling, _ = largest_that_fits(plans, worker.memory, worker.device_memory)
+    tiling, _ = largest_that_fits(plans, min(worker.memory, worker.job_memory), worker.device_memory)
     return tiling

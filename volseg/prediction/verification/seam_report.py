@@ -34,7 +34,10 @@ def seams_of_run(config: VerifyConfig, path: Path, record: RunRecord, progress: 
         models = config.model or tuple(entry.location for entry in record.models)
         source = VolumeRef(config.source or record.source.location, record.source.options, record.source.resampling)
         reference = RunRef(str(path), record.digest, source, models)
-        with connect(config.cluster, config.workers, tls=config.tls) as executor, restored_heap(executor):
+        with (
+            connect(config.cluster, config.workers, tls=config.tls, note=progress.note) as executor,
+            restored_heap(executor),
+        ):
             if config.cluster != "serial":
                 refuse_other_versions(executor, progress)
             computed = compare_faces(record, reference, executor, progress)

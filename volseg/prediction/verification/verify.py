@@ -89,9 +89,7 @@ def _verify_run(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
 
 
 def _refuse_options(config: VerifyConfig) -> None:
-    check_cluster(config.cluster)
-    if config.workers is not None and config.cluster != "local":
-        raise ConfigError(f"--workers {config.workers} needs --cluster local; leave it out with {config.cluster}")
+    check_cluster(config.cluster, config.workers)
     for name, value in (("source", config.source), ("model", config.model), ("mask", config.mask)):
         needs = "--repair" if name == "mask" else "--repair or --seams"
         if value and not (config.repair or (config.seams and name != "mask")):
@@ -121,7 +119,7 @@ def _check_shards(
     if config.cluster != "serial":
         progress.stage("waiting for workers")
     try:
-        with connect(config.cluster, config.workers, tls=config.tls) as executor:
+        with connect(config.cluster, config.workers, tls=config.tls, note=progress.note) as executor:
             if config.cluster != "serial":
                 refuse_other_versions(executor, progress)
             check_shards(path, record, found, executor, progress, deep=config.deep, sound=sound, only=only)
