@@ -233,6 +233,7 @@ def test_plain_copy_equals_the_volume(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_volume(tmp_path / "copy.zarr"), read_volume(source))
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_worker_is_measured_and_predicted(raw: NDArray[np.uint8], tmp_path: Path) -> None:
     source = make_volume(tmp_path / "raw.zarr", (2, 128, 128), voxels=raw, chunk=(1, 128, 128))
     case = Case("tiny", "fusionnet", {"width": 4, "depth": 2}, precision="float32")

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import volseg.inference.optimize.optimize
+from volseg import malloc
 from volseg.blocks import Box, Tiling
 from volseg.inference import Engine, open_predictor
-from volseg.inference.memory import malloc
 from volseg.models import read_card
 from volseg.ops import Grey
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from volseg import system
+from volseg import malloc, system
 from volseg.errors import ConfigError
 from volseg.inference import (
     Engine,
@@ -24,7 +24,7 @@ from volseg.inference import (
     threads_per_worker,
     worker_info,
 )
-from volseg.inference.memory import malloc, peak
+from volseg.inference.memory import peak
 
 if TYPE_CHECKING:
     from pathlib import Path

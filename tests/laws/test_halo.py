@@ -102,7 +102,9 @@ def test_one_cut_sample_shows_what_a_block_with_any_halo_would_hold(raw_path, mo
         assert np.abs(kept - predicted(inner, (0, depth, depth))).max() <= allowed
 
 
-@pytest.mark.parametrize(("block", "roi"), [(BLOCK, None), ((1, 32, 32), "0:1,:,:")])
+@pytest.mark.parametrize(
+    ("block", "roi"), [(BLOCK, None), pytest.param((1, 32, 32), "0:1,:,:", marks=pytest.mark.slow)]
+)
 def test_the_chosen_halo_holds_over_the_whole_volume(raw_path, model_file, tmp_path, block, roi) -> None:
     """Of large tiles, and of small ones, which are mostly border."""
     notes = NoteRecorder()

@@ -270,7 +270,7 @@ def test_every_network_is_among_them() -> None:
     assert {kind for kind, _ in (NETWORKS | OTHERS).values()} == set(registry.NETWORKS)
 
 
-_LONG = ("fcn16s", "deconvnet", "fusionnet_chain")
+_LONG = ("fcn16s", "deconvnet", "fusionnet_chain", "fusionnet-3d")
 """Networks of whose kind another one is quick."""
 
 

@@ -80,10 +80,10 @@ def assert_levels(group: Path, factors: tuple[tuple[int, int, int], ...]) -> Non
     "options",
     [
         {},
-        {"roi": "0:2,20:79,33:80"},
         *(
             pytest.param(options, marks=pytest.mark.slow)
             for options in (
+                {"roi": "0:2,20:79,33:80"},
                 {"shard": (2, 8, 16)},
                 {"block": (1, 48, 16), "shard": (1, 16, 16)},
                 {"uncertainty": True, "orientations": "flips"},

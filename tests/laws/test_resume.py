@@ -97,7 +97,9 @@ def never_killed(raw: Path, small_model: Path, tmp_path_factory: pytest.TempPath
     return target
 
 
-@pytest.mark.parametrize(("cluster", "after"), [("serial", 0), ("serial", 7), ("local", 5)])
+@pytest.mark.parametrize(
+    ("cluster", "after"), [("serial", 0), pytest.param("serial", 7, marks=pytest.mark.slow), ("local", 5)]
+)
 def test_a_run_killed_and_resumed_gives_the_bytes_of_one_never_killed(
     raw: Path, small_model: Path, tmp_path: Path, never_killed: Path, cluster: str, after: int
 ) -> None:

@@ -126,6 +126,7 @@ def test_raw_is_grey_membranes_are_tinted_and_the_threshold_moves_them(raw, memb
     assert {url.hostname for url in urls if url.scheme.startswith("http")} == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_affinities_are_the_colours_of_one_image_under_the_raw(raw, make_volume, page, tmp_path):
     """From left to right all hold, z does not, only y does, and only x does."""
     affinities = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]], np.uint8) * 255
