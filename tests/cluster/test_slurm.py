@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 from tests.cluster import slurm as daemons
+from volseg.cli.main import main
 from volseg.cluster import connect, run_blocks
 from volseg.config import read_cluster
 from volseg.testing.doubles import ActAfter, MarkRecorder, sleep_and_report
@@ -77,19 +79,16 @@ def test_predict_on_a_file_ends_with_the_bytes_of_a_local_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = ["--model", str(small_model), "--block", "2,32,32", "--halo", "0,8,8", "--tile", "1,32,32",
-               "--precision", "float32"]  # fmt: skip
-    for cluster in ("serial", str(write_toml(tmp_path / "slurm.toml", gpus=1))):
-        target = f"{Path(cluster).stem}.zarr"
-        command = ["predict", str(raw), target, *options, "--cluster", cluster, *(["--device", "cpu"])]
-        command += ["--workers", "2"] if cluster != "serial" else []
-        process = subprocess.Popen(
-            [sys.executable, "-m", "volseg", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        if cluster != "serial":
-            cancelled: list[str] = []
-            threading.Timer(0, cancel_when_written, [tmp_path / target, cancelled]).start()
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+               "--precision", "float32", "--device", "cpu"]  # fmt: skip
+    serial = CliRunner().invoke(main, ["predict", str(raw), "serial.zarr", *options, "--cluster", "serial"])
+    assert serial.exit_code == 0, serial.output
+    jobs = ["--cluster", str(write_toml(tmp_path / "slurm.toml", gpus=1)), "--workers", "2"]
+    command = [sys.executable, "-m", "volseg", "predict", str(raw), "slurm.zarr", *options, *jobs]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    cancelled: list[str] = []
+    threading.Timer(0, cancel_when_written, [tmp_path / "slurm.zarr", cancelled]).start()
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
     assert len(cancelled) == 1
     assert "27 of 27 blocks" in said, said
     assert (read_volume(tmp_path / "slurm.zarr") == read_volume(tmp_path / "serial.zarr")).all()
@@ -162,3 +161,15 @@ def test_the_workflow_requeues_itself_after_a_signal_and_ends_quietly(
 def written(target: Path) -> int:
     """Shards that are written."""
     return sum(path.is_file() for path in (target / "0" / "c").rglob("*"))
+
+
+@pytest.mark.slow
+def test_a_check_starts_one_job_and_cancels_it(slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_toml(tmp_path / "slurm.toml", cores=2)
+    done = CliRunner().invoke(main, ["cluster", "check", str(path), "--write", "map.zarr", "--json"])
+    assert done.exit_code == 0, done.output
+    (worker,) = json.loads(done.stdout)["workers"]
+    assert (worker["cores"], worker["write"]) == (2, {"map.zarr": "writable"})
+    assert worker["memory"] <= 2 << 30
+    assert daemons.jobs() == {} or "RUNNING" not in daemons.jobs().values()

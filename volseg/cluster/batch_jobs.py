@@ -24,7 +24,7 @@ _UNKNOWN = ("Invalid job id",)
 """What Slurm says if it knows none of the jobs."""
 
 
-def job_states(system: str, identifiers: Iterable[str]) -> dict[str, str] | None:
+def job_states(system: str, identifiers: Iterable[str | None]) -> dict[str, str] | None:
     """State of each job that waits or runs, in the words of the batch system; None if it does not answer.
 
     Args:

@@ -60,7 +60,8 @@ def parse_memory(text: Any) -> int:
     match = _SIZE.fullmatch(str(text).strip())
     if match is None or float(match[1]) == 0:
         raise ValueError(f"{text!r} is not a size of memory; write 32GB or 900MB")
-    return ceil(float(match[1]) * 1024 ** (1 + "KMGT".index(match[2].upper())))
+    unit: int = 1024 ** (1 + "KMGT".index(match[2].upper()))
+    return ceil(float(match[1]) * unit)
 
 
 class BatchConfig(FrozenModel):
