@@ -12,6 +12,7 @@ import volseg
 from tests.conversion.images import SHAPE, datasets, image, levels
 from tests.conversion.volumes import tree
 from volseg.conversion import pyramid
+from volseg.conversion.pyramid_worker import LevelsWriter
 from volseg.errors import TargetError
 from volseg.storage.lock import locked
 from volseg.storage.target import Target
@@ -20,6 +21,10 @@ from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from volseg.blocks import Box
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -84,6 +89,21 @@ def test_lost_and_changed_files_are_made_again(tmp_path: Path, kind: str) -> Non
     assert done.done == {"coarse": 1}.get(kind, 3)
     assert {name: content for name, content in tree(path).items() if ".volseg" not in name} == before
     assert volseg.pyramid(path, resume=True, check=True, cluster="serial").done == 0
+
+
+def test_what_is_read_back_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read, wrong = image(tmp_path / "i.zarr", blobs(SHAPE)), LevelsWriter.read, [True]
+
+    def once(self: LevelsWriter, box: Box) -> NDArray[Any]:
+        voxels = read(self, box).copy()
+        if wrong and wrong.pop():
+            voxels[0, 0, 0] += 1
+        return voxels
+
+    monkeypatch.setattr(LevelsWriter, "read", once)
+    notes = NoteRecorder()
+    assert volseg.pyramid(path, levels=2, cluster="serial", progress=notes).complete
+    assert "reads back other than it was written" in notes.lines[0]
 
 
 KILLED = """

@@ -84,7 +84,7 @@ def test_a_mask_and_a_region_are_those_of_the_map(raw: Path, small_model: Path) 
 def test_it_is_resumed_and_verified_from_its_record(raw: Path, small_model: Path, size: str) -> None:
     target, options = raw.parent / "map.zarr", {"model": str(small_model), **FAST}
     volseg.predict(str(raw), str(target), at_model_size=size, block=(1, 32, 48), **options)
-    before = read_volume(target)
+    before, place = read_volume(target), open_volume(str(target)).place
     shard = next(path for path in (target / "0" / "c").rglob("*") if path.is_file())
     shard.unlink()
     assert volseg.predict(str(raw), str(target), resume=True, **options).done == 1
@@ -92,6 +92,11 @@ def test_it_is_resumed_and_verified_from_its_record(raw: Path, small_model: Path
     report = volseg.verify(str(target), repair=True, cluster="serial")
     assert report.repaired is not None
     assert report.repaired.blocks == 1
+    assert report.repaired.metadata == ()
+    (target / "0" / "zarr.json").unlink()
+    (target / "zarr.json").write_text((target / "zarr.json").read_text().replace('"translation"', '"translated"', 1))
+    assert volseg.verify(str(target), repair=True, cluster="serial").sound
+    assert open_volume(str(target)).place == place
     np.testing.assert_array_equal(read_volume(target), before)
     report = volseg.verify(str(target), seams=True, cluster="serial")
     assert report.seams is not None
