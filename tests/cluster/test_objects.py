@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OPTIONS: Any = {"block": (2, 32, 32), "halo": (0, 8, 8), "tile": (1, 32, 32), "precision": "float32"}
 
 
+@pytest.mark.slow
 def test_a_client_serves_every_function_and_stays_open(
     two_workers: DaskExecutor, raw: Path, small_model: Path, tmp_path: Path
 ) -> None:
