@@ -106,6 +106,9 @@ def test_sharded_levels_and_consolidated_metadata(tmp_path: Path) -> None:
     assert sorted(group.array_keys()) == ["s0", "s1", "s2"]
     assert (group["s1"].shards, group["s2"].shards) == ((4, 32, 32), (4, 64, 64))
     assert_chain(path, 2, "mean")
+    volseg.pyramid(path, levels=1, overwrite=True, cluster="serial")
+    group = zarr.open_group(path, mode="r", use_consolidated=True)
+    assert sorted(group.array_keys()) == ["s0", "s3"]
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
