@@ -2,9 +2,9 @@
 
     driver                     scheduler                  worker
       |  numbers of many blocks    |                         |
-      |--------------------------->|   a task for each       |
-      |                            |------------------------>|  compute
-      |        its result, and that the task has ended       |
+      |--------------------------->|   a task for some       |
+      |                            |------------------------>|  compute one after the other
+      |      their results, and that the task has ended      |
       |<---------------------------|<------------------------|
 
 Fetching a result takes a round trip from driver to worker. So the worker reports it in an event, which precedes the
@@ -17,14 +17,17 @@ import contextlib
 import math
 import time
 from functools import partial
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import uuid4
 
-from volseg.cluster.attempt import Attempt, Failure, attempted, pack, unpack
-from volseg.cluster.error_classes import DIED, classify
+from volseg.cluster.attempt import Attempt, Failure, unpack
+from volseg.cluster.batch_task import TOPIC, attempt_on_worker, forget_messages
+from volseg.cluster.batching import BatchSize, take_batch
+from volseg.cluster.ended_task import result_of, unfinished
 from volseg.cluster.lateness import DISPLACED, LateBlocks, Sent
-from volseg.errors import ClusterError, redact
+from volseg.errors import ClusterError
 from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
@@ -39,12 +42,12 @@ if TYPE_CHECKING:
 
 SLOT = "slot"
 """The Dask resource that counts the blocks a worker may hold at once."""
-BLOCKS_PER_SLOT = 2
-"""Blocks in the window per slot: one runs and one waits, so that no worker waits for the driver."""
-TOPIC = "volseg-blocks"
-"""Of the workers' events. One for all runs, because a scheduler keeps the last events of every topic."""
+TASKS_PER_SLOT = 2
+"""Tasks in the window per slot: one runs and one waits, so that no worker waits for the driver."""
 _GATHER_SECONDS = 0.002
 """After a completed block the driver waits so long for more, to send their successors in one message."""
+_REPORT_SECONDS = 0.1
+"""For which a worker gathers reports, at least."""
 _SILENT_SECONDS = 0.2
 """Without events for so long, the driver looks for tasks that ended without one: their workers died."""
 _FUTURES_SECONDS = 1.0
@@ -95,12 +98,13 @@ class SubmissionWindow:
     def __init__(self, pool: WorkerPool, client: Client, compute: Callable[[int], BlockReport]) -> None:
         self._pool = pool
         self._client = client
-        self._task = partial(attempt_on_worker, compute=compute)
+        self._compute, self._size = compute, BatchSize()
         # A scheduler takes tasks of one key for one task, whoever sends them: two runs must never share a key.
         self._prefix = f"volseg-{uuid4().hex[:12]}-"
         self._sent: dict[str, Sent] = {}
-        self._late = LateBlocks(BLOCKS_PER_SLOT, pool.holders)
+        self._late = LateBlocks(TASKS_PER_SLOT, pool.holders)
         self._events: SimpleQueue[Sequence[Any]] = SimpleQueue()
+        self._count = count()
         self._checked = self._forgot = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -126,15 +130,19 @@ class SubmissionWindow:
         if time.monotonic() - self._forgot > _FORGET_SECONDS:
             self._forgot = time.monotonic()
             with contextlib.suppress(OSError):  # `wait` notices a scheduler that is gone
-                self._client.run_on_scheduler(_forget_messages())
-        new: list[BlockTask] = []
-        while len(self._sent) + len(new) < BLOCKS_PER_SLOT * self._pool.slots and (task := queue.take()) is not None:
-            if task.failed_on:
-                self._send([task], self._pool.workers_except(task.failed_on))
+                self._client.run_on_scheduler(forget_messages())
+        new: list[list[BlockTask]] = []
+        slots = self._pool.slots
+        while len(self._sent) + len(new) < TASKS_PER_SLOT * slots:
+            batch = take_batch(queue, self._size.blocks(slots, queue.remaining))
+            if not batch:
+                break
+            if batch[0].failed_on:
+                self._send([batch], slots, self._pool.workers_except(batch[0].failed_on))
             else:
-                new.append(task)
+                new.append(batch)
         if new:
-            self._send(new, self._pool.preferred())
+            self._send(new, slots, self._pool.preferred())
 
     def wait(
         self, progress: Progress, deadline: Deadline, pause: float | None = None
@@ -163,21 +171,24 @@ class SubmissionWindow:
 
     def _replaced(self, deadline: Deadline) -> list[tuple[BlockTask, Attempt]]:
         """Replace the workers that hold late blocks or are to be replaced; returns the blocks that they held."""
-        workers = self._late.find(self._sent, deadline)
+        workers = self._late.find(self._sent, deadline, self._size.limit(self._pool.slots))
         for worker in self._pool.to_replace():
             workers.setdefault(worker, {key: DISPLACED for key, at in self._pool.holders().items() if at == worker})
-        completed = []
+        completed: list[tuple[BlockTask, Attempt]] = []
         for worker, failures in workers.items():
-            held = [(self._pop(key), failure) for key, failure in failures.items() if key in self._sent]
-            completed += [(task, Attempt(task.number, worker, failure)) for task, failure in held]
+            for key, failure in failures.items():
+                if key in self._sent:
+                    completed += unfinished(self._pop(key), worker, failure)
             self._pool.restart(worker)
         return completed
 
-    def _send(self, tasks: list[BlockTask], workers: list[str] | None = None) -> None:
-        keys = [f"{self._prefix}{task.number}-{task.attempt}" for task in tasks]
+    def _send(self, batches: list[list[BlockTask]], slots: int, workers: list[str] | None = None) -> None:
+        # A block may be sent again as the same attempt: the count keeps keys apart.
+        keys = [f"{self._prefix}{batch[0].number}-{next(self._count)}" for batch in batches]
+        gather = max(_REPORT_SECONDS, self._size.seconds(slots) / 4)
         futures = self._client.map(
-            self._task,
-            [task.number for task in tasks],
+            partial(attempt_on_worker, compute=self._compute, limit=self._size.limit(slots), gather=gather),
+            [[task.number for task in batch] for batch in batches],
             key=keys,
             pure=False,
             resources={SLOT: 1},
@@ -185,7 +196,8 @@ class SubmissionWindow:
             workers=workers or None,
             allow_other_workers=bool(workers),
         )
-        self._sent.update(zip(keys, map(Sent, futures, tasks), strict=True))
+        for key, future, batch in zip(keys, futures, batches, strict=True):
+            self._sent[key] = Sent(future, {task.number: task for task in batch})
 
     def _on_event(self, event: tuple[float, Sequence[Any]]) -> None:
         """Queue an event of this run, in Dask's thread; other runs of the scheduler share the topic."""
@@ -198,16 +210,29 @@ class SubmissionWindow:
         until = 0.0
         while self._sent:
             try:
-                key, *values = self._events.get(timeout=timeout)
+                key, reports = self._events.get(timeout=timeout)
             except Empty:
                 break
             if key in self._sent:  # else a task that Dask ran twice, or a late one
-                attempt = unpack(values)
-                completed.append((self._pop(key), attempt))
-                if isinstance(attempt.result, BlockReport):
-                    self._late.warm(attempt.worker)
+                completed += self._take(key, [unpack(values) for values in reports])
             until = until or time.monotonic() + _GATHER_SECONDS
             timeout = max(0.0, until - time.monotonic())
+        return completed
+
+    def _take(self, key: str, attempts: list[Attempt]) -> list[tuple[BlockTask, Attempt]]:
+        """Remove the blocks of some attempts at a task from the window, and the task if they are its last."""
+        completed: list[tuple[BlockTask, Attempt]] = []
+        sent = self._sent[key]
+        for attempt in attempts:
+            task = sent.tasks.pop(attempt.number, None)
+            if task is not None:  # else it was reported before
+                completed.append((task, attempt))
+                if isinstance(attempt.result, BlockReport):
+                    self._late.warm(attempt.worker)
+                    self._size.add(attempt.result.seconds)
+        sent.time = time.monotonic()
+        if not sent.tasks:
+            self._pop(key)
         return completed
 
     def _from_futures(self) -> list[tuple[BlockTask, Attempt]]:
@@ -217,53 +242,18 @@ class SubmissionWindow:
         completed = self._from_events(0.0)
         for key in ended:
             if key in self._sent:
-                attempt = _result(self._sent[key], self._pool)
-                completed.append((self._pop(key), attempt))
+                found = result_of(self._sent[key], self._pool.cause_of_death)
+                if isinstance(found, Attempt):
+                    assert isinstance(found.result, Failure)
+                    completed += unfinished(self._pop(key), found.worker, found.result)
+                else:
+                    completed += self._take(key, found)
         return completed
 
-    def _pop(self, key: str) -> BlockTask:
+    def _pop(self, key: str) -> Sent:
         sent = self._sent.pop(key)
         sent.future.release()
-        return sent.task
-
-
-def attempt_on_worker(number: int, compute: Callable[[int], BlockReport]) -> Attempt:
-    """Attempt a block in a Dask task, and report it in an event."""
-    from distributed import get_worker  # noqa: PLC0415 - this runs on a worker
-
-    worker = get_worker()
-    attempt = attempted(number, compute, str(worker.address))
-    with contextlib.suppress(TypeError):  # the driver fetches a result that no message can carry
-        worker.log_event(TOPIC, [worker.get_current_task(), *pack(attempt)])
-    return attempt
-
-
-def _forget_messages() -> Callable[[Any], None]:
-    """A function that makes a scheduler drop its metadata of messages, 300 bytes each, kept for diagnostics."""
-
-    def forget(dask_scheduler: Any) -> None:  # pickled by value: a scheduler need not have volseg
-        spans = getattr(dask_scheduler.extensions.get("spans"), "spans", {})
-        for span in spans.values():
-            collections = (span.metadata or {}).get("collections", [])
-            collections[:] = [entry for entry in collections if entry != {"type": "Future"}]
-
-    return forget
-
-
-def _result(sent: Sent, pool: WorkerPool) -> Attempt:
-    """The attempt of a future, or the failure that Dask reports; ClusterError if the scheduler is gone."""
-    from distributed import KilledWorker  # noqa: PLC0415 - a serial run needs no Dask
-
-    if sent.future.cancelled():
-        raise ClusterError("the scheduler was lost; start it again, then rerun with --resume instead of --overwrite")
-    error = sent.future.exception()
-    if error is None:
-        return sent.future.result()
-    if isinstance(error, KilledWorker):
-        address = getattr(error.last_worker, "address", "a worker")
-        return Attempt(sent.task.number, address, Failure.of(DIED, f"the worker died: {pool.cause_of_death()}"))
-    message = redact(f"{type(error).__name__}: {error}".splitlines()[0])
-    return Attempt(sent.task.number, "a worker", Failure.of(classify(error), message))
+        return sent
 
 
 class _WorkerWatch:
