@@ -134,9 +134,7 @@ def test_thousands_of_blocks_hold_a_bounded_number_of_futures(
 
     outcome = run_blocks(two_workers, range(blocks), compute, on_done, NullProgress())
     took, grown = time.perf_counter() - started, driver.memory_info().rss - before
-    figures = (
-        f"peak futures {max(futures)}, driver +{grown / 2**20:.1f} MiB, {1000 * took / blocks:.2f} ms a block"
-    )
+    figures = f"peak futures {max(futures)}, driver +{grown / 2**20:.1f} MiB, {1000 * took / blocks:.2f} ms a block"
     assert outcome.done == blocks, figures
     assert max(futures) <= 2 * 2 * SLOTS, figures
     assert outcome.peak_in_flight <= 2 * 2 * SLOTS * MAX_BATCH, figures

@@ -46,14 +46,15 @@ class BlockSet:
                 found._count += count
         return found
 
-    def to_bits(self, stop: int) -> bytes:
-        """A bitmap of the numbers 0 to `stop`, the lowest of a byte first; zeros fill the last byte.
+    def to_bits(self, start: int, stop: int) -> bytes:
+        """A bitmap of the numbers from `start`, a multiple of 8, to `stop`; the lowest of a byte first.
 
-        >>> BlockSet([0, 9, 10]).to_bits(10)
-        b'\\x01\\x02'
+        >>> BlockSet([0, 9, 10]).to_bits(0, 10), BlockSet([70_000]).to_bits(70_000, 70_001)
+        (b'\\x01\\x02', b'\\x01')
         """
-        none, pages = bytes(_PAGE_BITS // 8), range(-(-stop // _PAGE_BITS))
-        bits = bytearray().join(self._pages.get(page, none) for page in pages)[: -(-stop // 8)]
+        none, pages = bytes(_PAGE_BITS // 8), range(start // _PAGE_BITS, -(-stop // _PAGE_BITS))
+        bits = bytearray().join(self._pages.get(page, none) for page in pages)
+        bits = bits[start % _PAGE_BITS // 8 :][: -(-(stop - start) // 8)]
         if stop % 8:
             bits[-1] &= (1 << stop % 8) - 1
         return bytes(bits)

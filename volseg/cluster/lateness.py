@@ -36,11 +36,13 @@ class Sent:
         future: of the task.
         tasks: attempts at blocks that it has not reported, by the block's number, in their order.
         time: monotonic seconds at which it was sent, or last reported a block.
+        prefers: whether it was sent to some workers rather than to others.
     """
 
     future: Future[list[Attempt]]
     tasks: dict[int, BlockTask]
     time: float = field(default_factory=time.monotonic)
+    prefers: bool = False
 
 
 class LateBlocks:

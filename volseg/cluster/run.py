@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from volseg.cluster.budget import FailureBudget
@@ -136,7 +136,7 @@ class _Run:
         if failure.kind == DIED.name and task.attempt > 1:
             self._queue.isolate(task)
         elif failure.kind == DIED.name:
-            self._queue.retry(task, attempt.worker)
+            self._queue.put_back(replace(task, attempt=task.attempt + 1))
         else:
             pause = self._policy.backoff(task.attempt, all_fail=self._budget.holds_new)
             self._queue.retry(task, attempt.worker, pause)

@@ -52,6 +52,8 @@ _SILENT_SECONDS = 0.2
 """Without events for so long, the driver looks for tasks that ended without one: their workers died."""
 _FUTURES_SECONDS = 1.0
 """Interval of that look while events arrive."""
+_STRANDED_SECONDS = 10.0
+"""After which a task that prefers some workers is looked for on them."""
 _FORGET_SECONDS = 30.0
 """Interval at which the scheduler drops the metadata it keeps of every message."""
 _LIVENESS_SECONDS, _NO_WORKERS_SECONDS = 5.0, 300.0
@@ -197,7 +199,7 @@ class SubmissionWindow:
             allow_other_workers=bool(workers),
         )
         for key, future, batch in zip(keys, futures, batches, strict=True):
-            self._sent[key] = Sent(future, {task.number: task for task in batch})
+            self._sent[key] = Sent(future, {task.number: task for task in batch}, prefers=bool(workers))
 
     def _on_event(self, event: tuple[float, Sequence[Any]]) -> None:
         """Queue an event of this run, in Dask's thread; other runs of the scheduler share the topic."""
@@ -248,6 +250,16 @@ class SubmissionWindow:
                     completed += unfinished(self._pop(key), found.worker, found.result)
                 else:
                     completed += self._take(key, found)
+        return completed or self._stranded()
+
+    def _stranded(self) -> list[tuple[BlockTask, Attempt]]:
+        """Blocks that wait for a worker that is gone: Dask, which was asked to prefer it, gives them to no new one."""
+        now, completed = time.monotonic(), list[tuple[Any, Attempt]]()
+        waiting = [k for k, sent in self._sent.items() if sent.prefers and now - sent.time > _STRANDED_SECONDS]
+        holders = self._pool.holders() if waiting else {}
+        for key in waiting:
+            if key not in holders:
+                completed += unfinished(self._pop(key), "no worker", DISPLACED)
         return completed
 
     def _pop(self, key: str) -> Sent:

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 class _Order(NamedTuple):
     """Blocks to compute in their order, and those of them that count as not done; None for those without a mark."""
 
-    numbers: Iterable[int]
+    numbers: Iterable[int] | None
     again: BlockSet | None
 
 
@@ -101,14 +101,15 @@ def execute(
         refuse_other_versions(executor, progress)
         rule = chunk_rule(spec, recorded, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
-        order = record.grid.numbers() if numbers is None else numbers
         if recorded is None:
             owned.enter_context(new_target(spec.target, record, spec.map_place, overwrite=spec.overwrite))
             _save_halo_curves(spec, record, progress)
         else:
             owned.enter_context(lock_journal(journal_folder(spec.target)))
         owned.callback(_remove_partials, _take_over(spec, record), spec, record)
-        return _run(spec, record, constants, rule, executor, progress, _Order(order if again is None else again, again))
+        return _run(
+            spec, record, constants, rule, executor, progress, _Order(numbers if again is None else again, again)
+        )
 
 
 def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> None:
@@ -218,14 +219,13 @@ def _run(
         policy = FailurePolicy(max_failed=_max_failed(spec, planned))
         progress.begin(left)
         started = time.perf_counter()
-        todo = (
-            number
-            for number in order.numbers
-            if number < grid.count and number not in done.blocks and (mask is None or number in mask)
-        )
+        undone = done.blocks.missing(grid.count)
+        if order.numbers is not None:
+            undone = (number for number in order.numbers if number < grid.count and number not in done.blocks)
+        todo = undone if mask is None else (number for number in undone if number in mask)
         with ShardCheck(pyramid, done.sizes) as check:
             finest = chain(todo, _lost_blocks(check, done, pyramid.grid, lost, progress, left))
-            plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, planned_blocks(spec))
+            plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, planned_blocks(spec), count=left)
             outcome = run_blocks(
                 executor, plan, partial(compute_block, reference=reference), plan.tracking(marking), progress,
                 on_failed=plan.tracking_failures(watch), policy=policy, deadline=Deadline(spec.block_timeout),
