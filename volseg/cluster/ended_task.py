@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def unfinished(sent: Sent, worker: str, failure: Failure) -> list[tuple[BlockTask, Attempt]]:
     """The blocks that a task did not report: the first was running, unless the worker's last reports are lost."""
     blocks = list(sent.tasks.values())
-    if len(blocks) == 1:
-        return [(blocks[0], Attempt(blocks[0].number, worker, failure))]
+    if len(blocks) <= 1:
+        return [(task, Attempt(task.number, worker, failure)) for task in blocks]
     most = max(1, len(blocks) // SPLIT) if failure != DISPLACED else blocks[0].most
     # Of a worker that died any of them may be the cause: they are sent again in smaller tasks, until one is alone.
     uncounted = replace(failure, counts=False) if failure.kind == DIED.name else DISPLACED

@@ -37,12 +37,14 @@ class Sent:
         tasks: attempts at blocks that it has not reported, by the block's number, in their order.
         time: monotonic seconds at which it was sent, or last reported a block.
         prefers: whether it was sent to some workers rather than to others.
+        twin: key of the other copy of a task that was sent twice.
     """
 
     future: Future[list[Attempt]]
     tasks: dict[int, BlockTask]
-    time: float = field(default_factory=time.monotonic)
+    time: float = field(default_factory=lambda: time.monotonic())
     prefers: bool = False
+    twin: str = ""
 
 
 class LateBlocks:

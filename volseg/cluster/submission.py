@@ -27,11 +27,12 @@ from volseg.cluster.batch_task import TOPIC, attempt_on_worker, forget_messages
 from volseg.cluster.batching import BatchSize, take_batch
 from volseg.cluster.ended_task import result_of, unfinished
 from volseg.cluster.lateness import DISPLACED, LateBlocks, Sent
-from volseg.errors import ClusterError
+from volseg.cluster.stragglers import Stragglers
+from volseg.cluster.worker_watch import WorkerWatch
 from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from distributed import Client
@@ -56,8 +57,6 @@ _STRANDED_SECONDS = 10.0
 """After which a task that prefers some workers is looked for on them."""
 _FORGET_SECONDS = 30.0
 """Interval at which the scheduler drops the metadata it keeps of every message."""
-_LIVENESS_SECONDS, _NO_WORKERS_SECONDS = 5.0, 300.0
-"""Interval of looks for workers while no block completes, and how long there may be none."""
 
 
 class WorkerPool(Protocol):
@@ -78,6 +77,8 @@ class WorkerPool(Protocol):
     def preferred(self) -> list[str] | None: ...
 
     def holders(self) -> dict[str, str]: ...
+
+    def free(self, holders: Mapping[str, str]) -> list[str]: ...
 
     def to_replace(self) -> list[str]: ...
 
@@ -105,6 +106,7 @@ class SubmissionWindow:
         self._prefix = f"volseg-{uuid4().hex[:12]}-"
         self._sent: dict[str, Sent] = {}
         self._late = LateBlocks(TASKS_PER_SLOT, pool.holders)
+        self._stragglers, self._is_drained = Stragglers(pool.holders, pool.free), False
         self._events: SimpleQueue[Sequence[Any]] = SimpleQueue()
         self._count = count()
         self._checked = self._forgot = time.monotonic()
@@ -137,6 +139,7 @@ class SubmissionWindow:
         slots = self._pool.slots
         while len(self._sent) + len(new) < TASKS_PER_SLOT * slots:
             batch = take_batch(queue, self._size.blocks(slots, queue.remaining))
+            self._is_drained = not batch
             if not batch:
                 break
             if batch[0].failed_on:
@@ -159,9 +162,11 @@ class SubmissionWindow:
         Raises:
             ClusterError: the scheduler is gone, or there were no workers for minutes.
         """
-        liveness, until = _WorkerWatch(self._pool, progress), time.monotonic() + (math.inf if pause is None else pause)
+        liveness, until = WorkerWatch(self._pool, progress), time.monotonic() + (math.inf if pause is None else pause)
         while True:
             completed = self._replaced(deadline)
+            if self._is_drained and len(self._sent) < self._pool.slots:
+                self._double()
             completed += self._from_events(min(_SILENT_SECONDS, max(0.0, until - time.monotonic())))
             if not completed or time.monotonic() - self._checked > _FUTURES_SECONDS:
                 completed += self._from_futures()
@@ -180,11 +185,17 @@ class SubmissionWindow:
         for worker, failures in workers.items():
             for key, failure in failures.items():
                 if key in self._sent:
-                    completed += unfinished(self._pop(key), worker, failure)
+                    completed += self._fail(key, worker, failure)
             self._pool.restart(worker)
         return completed
 
-    def _send(self, batches: list[list[BlockTask]], slots: int, workers: list[str] | None = None) -> None:
+    def _double(self) -> None:
+        """Send late tasks a second time."""
+        for key, worker in self._stragglers.find(self._sent):
+            (twin,) = self._send([list(self._sent[key].tasks.values())], self._pool.slots, [worker])
+            self._sent[key].twin, self._sent[twin].twin = twin, key
+
+    def _send(self, batches: list[list[BlockTask]], slots: int, workers: list[str] | None = None) -> list[str]:
         # A block may be sent again as the same attempt: the count keeps keys apart.
         keys = [f"{self._prefix}{batch[0].number}-{next(self._count)}" for batch in batches]
         gather = max(_REPORT_SECONDS, self._size.seconds(slots) / 4)
@@ -200,6 +211,7 @@ class SubmissionWindow:
         )
         for key, future, batch in zip(keys, futures, batches, strict=True):
             self._sent[key] = Sent(future, {task.number: task for task in batch}, prefers=bool(workers))
+        return keys
 
     def _on_event(self, event: tuple[float, Sequence[Any]]) -> None:
         """Queue an event of this run, in Dask's thread; other runs of the scheduler share the topic."""
@@ -227,15 +239,33 @@ class SubmissionWindow:
         sent = self._sent[key]
         for attempt in attempts:
             task = sent.tasks.pop(attempt.number, None)
-            if task is not None:  # else it was reported before
-                completed.append((task, attempt))
-                if isinstance(attempt.result, BlockReport):
-                    self._late.warm(attempt.worker)
-                    self._size.add(attempt.result.seconds)
+            if task is None:  # it was reported before
+                continue
+            if isinstance(attempt.result, BlockReport):
+                self._late.warm(attempt.worker)
+                self._size.add(attempt.result.seconds)
+                self._stragglers.add(attempt)
+                if twin := self._sent.get(sent.twin):
+                    twin.tasks.pop(attempt.number, None)
+            elif attempt.number in self._twin_tasks(sent):
+                continue  # the other copy may succeed
+            completed.append((task, attempt))
         sent.time = time.monotonic()
-        if not sent.tasks:
-            self._pop(key)
+        for name in (key, sent.twin):
+            if name in self._sent and not self._sent[name].tasks:
+                self._pop(name)
         return completed
+
+    def _twin_tasks(self, sent: Sent) -> Mapping[int, BlockTask]:
+        """Attempts of the other copy of a task that are not reported."""
+        return self._sent[sent.twin].tasks if sent.twin in self._sent else {}
+
+    def _fail(self, key: str, worker: str, failure: Failure) -> list[tuple[BlockTask, Attempt]]:
+        """Remove a task that ended without reports from the window; its blocks, but those of its other copy."""
+        sent = self._pop(key)
+        for number in self._twin_tasks(sent):
+            sent.tasks.pop(number, None)
+        return unfinished(sent, worker, failure)
 
     def _from_futures(self) -> list[tuple[BlockTask, Attempt]]:
         """Attempts that ended without an event, after all that were reported."""
@@ -247,7 +277,7 @@ class SubmissionWindow:
                 found = result_of(self._sent[key], self._pool.cause_of_death)
                 if isinstance(found, Attempt):
                     assert isinstance(found.result, Failure)
-                    completed += unfinished(self._pop(key), found.worker, found.result)
+                    completed += self._fail(key, found.worker, found.result)
                 else:
                     completed += self._take(key, found)
         return completed or self._stranded()
@@ -259,42 +289,10 @@ class SubmissionWindow:
         holders = self._pool.holders() if waiting else {}
         for key in waiting:
             if key not in holders:
-                completed += unfinished(self._pop(key), "no worker", DISPLACED)
+                completed += self._fail(key, "no worker", DISPLACED)
         return completed
 
     def _pop(self, key: str) -> Sent:
         sent = self._sent.pop(key)
         sent.future.release()
         return sent
-
-
-class _WorkerWatch:
-    """Checks whether there are workers while no block completes."""
-
-    def __init__(self, pool: WorkerPool, progress: Progress) -> None:
-        self._pool = pool
-        self._progress = progress
-        self._checked = time.monotonic()
-        self._absent_since: float | None = None
-
-    def check(self) -> None:
-        """Say once that there are no workers, and give up after minutes.
-
-        Raises:
-            ClusterError: there were no workers for minutes.
-        """
-        now = time.monotonic()
-        if now - self._checked < _LIVENESS_SECONDS:
-            return
-        self._checked = now
-        if self._pool.has_workers():
-            self._absent_since = None
-            return
-        if self._absent_since is None:
-            self._absent_since = now
-            self._progress.note(f"{self._pool.where} has no workers left; waiting for new ones")
-        if now - self._absent_since > _NO_WORKERS_SECONDS:
-            raise ClusterError(
-                f"{self._pool.where} has had no workers for {_NO_WORKERS_SECONDS / 60:g} minutes; start some, "
-                "then rerun with --resume instead of --overwrite"
-            )
