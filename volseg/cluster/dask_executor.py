@@ -213,7 +213,8 @@ class DaskExecutor:
         with SubmissionWindow(self, self.client, compute) as window:
             window.fill(queue)
             while len(window) or queue.pause is not None:
-                for task, attempt in window.wait(progress, deadline, queue.pause):
+                pause = queue.pause if window.has_room else None
+                for task, attempt in window.wait(progress, deadline, pause):
                     queue.completed(task)
                     yield task, attempt
                 window.fill(queue)

@@ -33,7 +33,6 @@ from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from distributed import Client
 
@@ -115,9 +114,7 @@ class SubmissionWindow:
         self._client.subscribe_topic(TOPIC, self._on_event)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for key in list(self._sent):
             self._pop(key)
         from distributed.client import ClosedClientError  # noqa: PLC0415 - a serial run needs no Dask
@@ -127,6 +124,11 @@ class SubmissionWindow:
 
     def __len__(self) -> int:
         return len(self._sent)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another task fits."""
+        return len(self._sent) < TASKS_PER_SLOT * self._pool.slots
 
     def fill(self, queue: BlockQueue) -> None:
         """Send as many blocks as fit; new ones in one message."""

@@ -9,7 +9,7 @@ from volseg.blocks import BlockSet
 from volseg.errors import ResumeError, TargetError
 from volseg.models import ModelHeader
 from volseg.pipeline import EMPTY
-from volseg.storage import LACKING, MARKED, NO_SHARDS, WAS_EMPTY, BlockStates, read_mark_batches, size_table
+from volseg.storage import LACKING, MARKED, NO_SHARDS, WAS_EMPTY, BlockStates, size_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,9 +58,8 @@ def done_blocks(journal: Path, pyramid: PyramidGrid, *, accepts_missing: bool = 
         pyramid: blocks of the run.
         accepts_missing: whether a block is done whose chunks the source lacked in part.
     """
-    found, sizes, damaged = BlockStates(pyramid, EMPTY), size_table(pyramid.count), list[int]()
-    for batch in read_mark_batches(journal, lambda _, records: damaged.append(records)):
-        found.add(batch, sizes)
+    found, sizes = BlockStates(pyramid, EMPTY), size_table(pyramid.count)
+    found.read(journal, sizes)
     sizes[found.settle()] = NO_SHARDS
     if not accepts_missing:
         undone = ((found.states & LACKING) > 0).nonzero()[0]
@@ -71,7 +70,7 @@ def done_blocks(journal: Path, pyramid: PyramidGrid, *, accepts_missing: bool = 
         blocks=found.finest(MARKED),
         empty=found.count(WAS_EMPTY),
         sizes=sizes,
-        damaged=sum(damaged),
+        damaged=found.damaged,
         lacking=found.finest(LACKING),
         coarser=found.coarser(),
     )

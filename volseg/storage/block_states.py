@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from volseg.blocks import BlockSet
+from volseg.storage.journal import read_mark_batches
 from volseg.storage.mark_turns import MarkTurns
-from volseg.storage.size_table import NO_SHARDS
+from volseg.storage.size_table import NO_SHARDS, release_pages
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from volseg.blocks import PyramidGrid
@@ -68,6 +71,19 @@ class BlockStates:
         self.tally, self.damaged = Tally(), 0
         self._turns = MarkTurns(pyramid)
 
+    def read(self, folder: Path, sizes: NDArray[np.int64] | None = None) -> None:
+        """Take the marks of a journal; `sizes` as of `add`.
+
+        Raises:
+            TargetError: another version of volseg wrote it.
+        """
+        damaged: list[int] = []
+        for turn, batch in enumerate(read_mark_batches(folder, lambda _, records: damaged.append(records))):
+            self.add(batch, sizes)
+            if sizes is not None and turn % 64 == 0:
+                release_pages(sizes)
+        self.damaged += sum(damaged)
+
     def add(self, batch: MarkBatch, sizes: NDArray[np.int64] | None = None) -> None:
         """Take some marks; those of no block of the run say nothing.
 
@@ -93,11 +109,6 @@ class BlockStates:
         outdated = self._turns.outdated()
         self.states[outdated] = 0
         return outdated
-
-    def restore(self, states: NDArray[np.uint8]) -> None:
-        """Begin with the settled states of earlier marks."""
-        self.states[:] = states
-        self._turns.add(np.arange(self.pyramid.base.count, self.pyramid.count)[states[self.pyramid.base.count :] > 0])
 
     def finest(self, flag: int) -> BlockSet:
         """Blocks of level 0 that have a mark and a flag."""
