@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def sent(*times: float) -> dict[str, Any]:
-    return {f"k{i}": Sent(SimpleNamespace(), BlockTask(i), at) for i, at in enumerate(times)}
+    return {f"k{i}": Sent(SimpleNamespace(), {i: BlockTask(i)}, at) for i, at in enumerate(times)}
 
 
 def test_only_a_worker_that_holds_a_late_block_gives_its_blocks_back() -> None:
@@ -91,9 +91,12 @@ def test_a_block_that_hangs_is_done_elsewhere_and_its_worker_is_replaced(tmp_pat
         after = cluster.client.run(os.getpid)
     assert not outcome.failed
     assert sorted(marks.done) == list(range(60))
-    assert marks.done[HANGS][0] == 2
+    late = [number for number, (attempt, _) in marks.done.items() if attempt == 2]
+    # A process that stops takes the reports of a tenth of a second with it: any block of its tasks may be the cause.
+    assert HANGS in late if how == "hang" else late
+    assert max(attempt for attempt, _ in marks.done.values()) == 2
     text = "\n".join(notes.lines)
-    assert f"block {HANGS}: attempt 1 failed on tcp://" in text
+    assert any(f"block {number}: attempt 1 failed on tcp://" in text for number in late)
     assert "did not end within 1 s" in text
     assert len(set(before.values()) & set(after.values())) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,13 @@ import pytest
 
 from volseg.cluster import Attempt, Failure, SerialExecutor, dask_executor, run_blocks
 from volseg.cluster.attempt import pack, unpack
+from volseg.cluster.batch_task import forget_messages
 from volseg.cluster.dask_executor import DaskExecutor
 from volseg.cluster.error_classes import Scope, classify
 from volseg.cluster.job_queue import BlockQueue, BlockTask
 from volseg.cluster.lateness import DISPLACED
 from volseg.cluster.policy import Deadline
-from volseg.cluster.submission import BLOCKS_PER_SLOT, SubmissionWindow, _forget_messages
+from volseg.cluster.submission import TASKS_PER_SLOT, SubmissionWindow
 from volseg.errors import ClusterError
 from volseg.testing.doubles import MarkRecorder, NoteRecorder, report
 
@@ -32,8 +34,8 @@ WORKER = "tcp://node:1"
 class FakeFuture:
     """A future that ends when a test says so."""
 
-    def __init__(self, number: int) -> None:
-        self.number, self.status, self.released, self.fetched = number, "pending", False, False
+    def __init__(self, numbers: list[int]) -> None:
+        self.numbers, self.status, self.released, self.fetched = numbers, "pending", False, False
 
     def release(self) -> None:
         self.released = True
@@ -44,9 +46,9 @@ class FakeFuture:
     def exception(self) -> Exception | None:
         return RuntimeError("the worker died") if self.status == "error" else None
 
-    def result(self) -> Attempt:
+    def result(self) -> list[Attempt]:
         self.fetched = True
-        return Attempt(self.number, WORKER, report(self.number))
+        return [done(number) for number in self.numbers]
 
 
 class FakeClient:
@@ -54,6 +56,7 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.groups: list[tuple[list[int], list[str] | None]] = []
+        self.batches: list[list[int]] = []
         self.futures: dict[str, FakeFuture] = {}
         self.handlers: dict[str, Callable[[Any], None]] = {}
         self.held: dict[str, list[str]] = {}
@@ -71,9 +74,10 @@ class FakeClient:
         if self.forgotten > 2:
             raise OSError("the scheduler is gone")
 
-    def map(self, call: Any, numbers: list[int], *, key: list[str], workers: Any, **_: Any) -> list[FakeFuture]:
-        self.groups.append((numbers, workers))
-        futures = [FakeFuture(number) for number in numbers]
+    def map(self, call: Any, batches: list[list[int]], *, key: list[str], workers: Any, **_: Any) -> list[FakeFuture]:
+        self.groups.append(([number for batch in batches for number in batch], workers))
+        self.batches += batches
+        futures = [FakeFuture(batch) for batch in batches]
         self.futures.update(zip(key, futures, strict=True))
         return futures
 
@@ -86,12 +90,12 @@ class FakeClient:
     def unsubscribe_topic(self, topic: str) -> None:
         del self.handlers[topic]
 
-    def send_event(self, key: str, attempt: Attempt) -> None:
+    def send_event(self, key: str, *attempts: Attempt) -> None:
         for handler in self.handlers.values():
-            handler((0.0, (key, *pack(attempt))))
+            handler((0.0, (key, [pack(attempt) for attempt in attempts])))
 
     def key(self, number: int) -> str:
-        return next(key for key, future in self.futures.items() if future.number == number)
+        return next(key for key in reversed(self.futures) if number in self.futures[key].numbers)
 
 
 @pytest.fixture
@@ -105,20 +109,20 @@ def window(client: FakeClient) -> Iterator[SubmissionWindow]:
         yield window
 
 
-def done(number: int) -> Attempt:
-    return Attempt(number, WORKER, report(number))
+def done(number: int, seconds: float = 0.0) -> Attempt:
+    return Attempt(number, WORKER, replace(report(number), seconds=seconds))
 
 
 def test_new_blocks_go_as_one_message(window: SubmissionWindow, client: FakeClient) -> None:
     queue = BlockQueue(range(100))
     window.fill(queue)
-    assert client.groups == [(list(range(BLOCKS_PER_SLOT * SLOTS)), None)]
+    assert client.groups == [(list(range(TASKS_PER_SLOT * SLOTS)), None)]
     for number in (3, 0, 5):
         client.send_event(client.key(number), done(number))
     assert [task.number for task, _ in window.wait(NoteRecorder(), Deadline())] == [3, 0, 5]
     window.fill(queue)
     assert client.groups[1:] == [([8, 9, 10], None)]
-    assert len(window) == BLOCKS_PER_SLOT * SLOTS
+    assert len(window) == TASKS_PER_SLOT * SLOTS
 
 
 def test_reported_results_are_not_fetched(window: SubmissionWindow, client: FakeClient) -> None:
@@ -164,9 +168,9 @@ def test_forgetting_messages_leaves_other_metadata() -> None:
         "a": SimpleNamespace(metadata={"collections": [future, array, future]}),
         "b": SimpleNamespace(metadata=None),
     }
-    _forget_messages()(SimpleNamespace(extensions={"spans": SimpleNamespace(spans=spans)}))
+    forget_messages()(SimpleNamespace(extensions={"spans": SimpleNamespace(spans=spans)}))
     assert spans["a"].metadata == {"collections": [array]}
-    _forget_messages()(SimpleNamespace(extensions={}))
+    forget_messages()(SimpleNamespace(extensions={}))
 
 
 def test_events_of_other_runs_are_ignored(window: SubmissionWindow, client: FakeClient) -> None:
@@ -235,7 +239,7 @@ def test_a_worker_that_is_left_out_gets_no_new_blocks(client: FakeClient) -> Non
     assert not executor.leave_out("tcp://node:2")
     with SubmissionWindow(executor, client, report) as window:
         window.fill(BlockQueue(range(100)))
-    assert client.groups == [(list(range(BLOCKS_PER_SLOT * SLOTS // 2)), ["tcp://node:2"])]
+    assert client.groups == [(list(range(TASKS_PER_SLOT * SLOTS // 2)), ["tcp://node:2"])]
 
 
 def test_a_pause_ends_the_wait(window: SubmissionWindow) -> None:

@@ -11,8 +11,9 @@ from volseg.blocks import BlockGrid, Box, PyramidGrid
 from volseg.storage import presence
 from volseg.storage.create import create_volume
 from volseg.storage.place import Place
-from volseg.storage.presence import NO_SHARDS, UNKNOWN_SIZE, ShardCheck
+from volseg.storage.presence import ShardCheck
 from volseg.storage.pyramid import Pyramid
+from volseg.storage.size_table import NO_SHARDS, UNKNOWN_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _PAGE_BITS = 1 << 16
+_FULL = b"\xff" * (_PAGE_BITS // 8)
 
 
 class BlockSet:
@@ -23,6 +24,56 @@ class BlockSet:
         self._count = 0
         for number in numbers:
             self.add(number)
+
+    @classmethod
+    def from_bits(cls, bits: bytes, first: int = 0) -> Self:
+        """The set of a bitmap.
+
+        Args:
+            bits: a bit for each number, the lowest of a byte first.
+            first: number of the first bit, a multiple of 8.
+
+        >>> list(BlockSet.from_bits(bytes([0, 3]), first=16))
+        [24, 25]
+        """
+        found, size = cls(), _PAGE_BITS // 8
+        begin, stop = first // 8, first // 8 + len(bits)
+        for page in range(begin // size, -(-stop // size)):
+            low, high = max(begin, page * size), min(stop, (page + 1) * size)
+            part = bits[low - begin : high - begin]
+            if count := int.from_bytes(part, "little").bit_count():
+                found._pages[page] = bytearray(part.rjust(high - page * size, b"\0").ljust(size, b"\0"))
+                found._count += count
+        return found
+
+    def to_bits(self, start: int, stop: int) -> bytes:
+        """A bitmap of the numbers from `start`, a multiple of 8, to `stop`; the lowest of a byte first.
+
+        >>> BlockSet([0, 9, 10]).to_bits(0, 10), BlockSet([70_000]).to_bits(70_000, 70_001)
+        (b'\\x01\\x02', b'\\x01')
+        """
+        none, pages = bytes(_PAGE_BITS // 8), range(start // _PAGE_BITS, -(-stop // _PAGE_BITS))
+        bits = bytearray().join(self._pages.get(page, none) for page in pages)
+        bits = bits[start % _PAGE_BITS // 8 :][: -(-(stop - start) // 8)]
+        if stop % 8:
+            bits[-1] &= (1 << stop % 8) - 1
+        return bytes(bits)
+
+    def missing(self, stop: int) -> Iterator[int]:
+        """Iterate over the numbers below `stop` that are not in the set, in order.
+
+        >>> list(BlockSet([0, 1, 3, 70_000]).missing(6))
+        [2, 4, 5]
+        """
+        for first in range(0, stop, _PAGE_BITS):
+            bits, last = self._pages.get(first // _PAGE_BITS), min(stop, first + _PAGE_BITS)
+            if bits is None:
+                yield from range(first, last)
+            elif bits != _FULL:
+                for start in range(first, last, 8):
+                    byte = bits[(start - first) >> 3]
+                    if byte != 255:
+                        yield from (n for n in range(start, min(start + 8, last)) if not byte >> (n & 7) & 1)
 
     def add(self, number: int) -> None:
         """Add a number; a number that is already in the set changes nothing."""

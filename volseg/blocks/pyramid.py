@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise, product
 from math import gcd, lcm, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from volseg.blocks.blockset import BlockSet
 from volseg.blocks.box import Box, Zyx, ZyxFloat, to_zyx, zip3
@@ -166,12 +166,30 @@ class PyramidGrid:
     def parent(self, number: int) -> int | None:
         """The block of the next coarser grid that is made of a block, among others; None for those of the last."""
         at = self.grid_of(number)
-        if at + 1 == len(self.grids):
-            return None
-        fine, coarse = self.grids[at], self.grids[at + 1]
-        position = zip(_position(fine, number - self._firsts[at]), self.ratio(at), coarse.offset, strict=True)
-        z, y, x = (p // r - o for p, r, o in position)
-        return self._firsts[at + 1] + (z * coarse.counts[1] + y) * coarse.counts[2] + x
+        return None if at + 1 == len(self.grids) else self.parents(at, number)
+
+    def parents(self, grid: int, numbers: Any) -> Any:
+        """The blocks of the next coarser grid that are made of blocks of a grid of `grids`, which is not the last.
+
+        Args:
+            grid: index in `grids`.
+            numbers: one, or an array of integers.
+        """
+        first, fine, offset, ratio, origin, coarse, target = self._steps[grid]
+        own = numbers - first
+        z = (own // (fine[1] * fine[2]) + offset[0]) // ratio[0] - origin[0]
+        y = (own // fine[2] % fine[1] + offset[1]) // ratio[1] - origin[1]
+        x = (own % fine[2] + offset[2]) // ratio[2] - origin[2]
+        return target + (z * coarse[1] + y) * coarse[2] + x
+
+    @cached_property
+    def _steps(self) -> tuple[tuple[int, Zyx, Zyx, Zyx, Zyx, Zyx, int], ...]:
+        """For each grid but the last what `parents` needs: computed once, because a run asks once a block."""
+        return tuple(
+            (self._firsts[at], fine.counts, fine.offset, self.ratio(at), coarse.offset, coarse.counts,
+             self._firsts[at + 1])
+            for at, (fine, coarse) in enumerate(pairwise(self.grids))
+        )  # fmt: skip
 
     def children(self, number: int) -> Iterator[int]:
         """Blocks of the next finer grid that a block is made of; none for those of level 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from volseg.errors import ClusterError
 from volseg.system import out_of_memory_kills
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from distributed import Client
 
@@ -143,6 +144,11 @@ class DaskExecutor:
         processing: dict[str, Iterable[str]] = self.client.processing()
         return {str(key): worker for worker, keys in processing.items() for key in keys}
 
+    def free(self, holders: Mapping[str, str]) -> list[str]:
+        """Workers with a slot that no task takes, once for each such slot."""
+        held = Counter(holders.values())
+        return [worker for worker, slots in self._slots.items() for _ in range(slots - held[worker])]
+
     def restart(self, worker: str) -> None:
         """Let a worker's nanny start it anew; without a nanny it is removed, for the batch system to replace."""
         # Dask raises errors of many kinds, and the worker may be gone; whether it comes back is seen later.
@@ -225,7 +231,7 @@ class DaskExecutor:
         with SubmissionWindow(self, self.client, compute) as window:
             window.fill(queue)
             while len(window) or queue.pause is not None:
-                pause = queue.pause
+                pause = queue.pause if window.has_room or not self.slots else None
                 if pause is not None and not self.slots:  # all workers end: others are waited for
                     pause = max(pause, _NO_SLOTS_SECONDS)
                 for task, attempt in window.wait(progress, deadline, pause):

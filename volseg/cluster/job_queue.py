@@ -7,6 +7,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 from itertools import count
+from operator import length_hint
 from typing import TYPE_CHECKING
 
 from volseg.system import last_blocks
@@ -23,17 +24,19 @@ class BlockTask:
         number: of the block.
         attempt: 1 for the first.
         failed_on: workers on which it failed.
+        most: blocks of the task in which it may be sent, after its worker died; 0 for any number.
     """
 
     number: int
     attempt: int = 1
     failed_on: tuple[str, ...] = ()
+    most: int = 0
 
 
 class BlockQueue:
     """Blocks to start.
 
-    A block whose worker died is isolated: such blocks run one at a time, so that the one that kills workers is
+    A block whose worker died twice is isolated: such blocks run one at a time, so that the one that kills workers is
     identified, and not those that ran beside it.
 
     Attributes:
@@ -59,6 +62,20 @@ class BlockQueue:
             self._in_flight += 1
             self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
         return task
+
+    def take_like(self, first: BlockTask) -> BlockTask | None:
+        """The next task, if it is a first attempt and may be sent with another; None if not."""
+        if self._retries:
+            waiting = self._retries[0][2]
+            if self._retries[0][0] <= time.monotonic():
+                return self.take() if (waiting.attempt, waiting.most) == (1, first.most) else None
+        is_new = not (first.most or self.holds_new or (self._isolated and self._running_alone is None))
+        return self.take() if is_new else None
+
+    @property
+    def remaining(self) -> int:
+        """New blocks that are left, as far as their iterator tells; 0 if it does not."""
+        return length_hint(self._new)
 
     def _next(self) -> BlockTask | None:
         if last_blocks.requested:

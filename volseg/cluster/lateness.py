@@ -1,7 +1,8 @@
 """Blocks that exceed their deadline, and the workers that hold them.
 
-The driver knows when it sent a block, not when a worker began it: of the blocks that a worker holds for each slot, one
-runs and the others wait. So a block is late if it was sent more than that many deadlines ago.
+The driver knows when it sent a task, not when a worker began it: of the tasks that a worker holds for each slot, one
+runs and the others wait. So a block is late if its task was sent more than that many deadlines ago, and the time for
+which a task of several blocks goes on; reports of its other blocks start the clock anew.
 """
 
 from __future__ import annotations
@@ -29,24 +30,28 @@ _MAX_INTERVAL = 5.0
 
 @dataclass(slots=True)
 class Sent:
-    """A block in flight.
+    """A task in flight.
 
     Attributes:
-        future: of its task.
-        task: the attempt.
-        time: monotonic seconds at which it was sent.
+        future: of the task.
+        tasks: attempts at blocks that it has not reported, by the block's number, in their order.
+        time: monotonic seconds at which it was sent, or last reported a block.
+        prefers: whether it was sent to some workers rather than to others.
+        twin: key of the other copy of a task that was sent twice.
     """
 
-    future: Future[Attempt]
-    task: BlockTask
-    time: float = field(default_factory=time.monotonic)
+    future: Future[list[Attempt]]
+    tasks: dict[int, BlockTask]
+    time: float = field(default_factory=lambda: time.monotonic())
+    prefers: bool = False
+    twin: str = ""
 
 
 class LateBlocks:
     """Finds late blocks.
 
     Args:
-        per_slot: blocks that a worker holds for each slot.
+        per_slot: tasks that a worker holds for each slot.
         holders: the worker of each key; keys that wait for a worker are left out.
     """
 
@@ -59,18 +64,21 @@ class LateBlocks:
         """A worker has done a block."""
         self._warm.add(worker)
 
-    def find(self, sent: Mapping[str, Sent], deadline: Deadline) -> dict[str, dict[str, Failure]]:
+    def find(self, sent: Mapping[str, Sent], deadline: Deadline, limit: float = 0.0) -> dict[str, dict[str, Failure]]:
         """Workers that hold late blocks, with the failure of each key that they hold.
 
         Args:
-            sent: blocks in flight by key, oldest first; those that wait for a worker count anew.
+            sent: tasks in flight by key; those that wait for a worker count anew.
             deadline: of a block.
+            limit: seconds for which a task of several blocks goes on, at most.
         """
-        now, allowed = time.monotonic(), self._per_slot * deadline.seconds(warm=True)
-        oldest = next(iter(sent.values()), None)
-        if oldest is None or now < self._next or now - oldest.time < allowed:
+        now = time.monotonic()
+        if now < self._next or not sent:
             return {}
+        allowed = self._per_slot * deadline.seconds(warm=True) + limit
         self._next = now + min(_MAX_INTERVAL, allowed / 4)
+        if now - min(task.time for task in sent.values()) < allowed:
+            return {}
         holders = self._holders()
         late: dict[str, dict[str, Failure]] = {}
         for key, block in sent.items():
@@ -79,7 +87,7 @@ class LateBlocks:
                 block.time = now
                 continue
             seconds = deadline.seconds(warm=worker in self._warm)
-            if now - block.time >= self._per_slot * seconds:
+            if now - block.time >= self._per_slot * seconds + limit:
                 message = f"it did not end within {seconds:.3g} s ({deadline}); its worker is replaced"
                 late.setdefault(worker, {})[key] = Failure.of(LATE, message)
         return {worker: self._all_of(worker, failures, sent, holders) for worker, failures in late.items()}

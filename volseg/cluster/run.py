@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from volseg.cluster.budget import FailureBudget
@@ -109,6 +109,8 @@ class _Run:
         elif attempt.result.counts:
             self._fail(task, attempt, attempt.result)
         else:
+            if attempt.result.kind == DIED.name:
+                self.notes.add(f"block {task.number}: {attempt.result.message}; it is sent again", attempt.result)
             self._queue.put_back(task)
         self._queue.holds_new = self._budget.holds_new
 
@@ -133,8 +135,10 @@ class _Run:
             self._treat_worker(attempt.worker, failure)
         if gives_up:
             return
-        if failure.kind == DIED.name:
+        if failure.kind == DIED.name and task.attempt > 1:
             self._queue.isolate(task)
+        elif failure.kind == DIED.name:
+            self._queue.put_back(replace(task, attempt=task.attempt + 1))
         else:
             pause = self._policy.backoff(task.attempt, all_fail=self._budget.holds_new)
             self._queue.retry(task, attempt.worker, pause)

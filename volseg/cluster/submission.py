@@ -2,9 +2,9 @@
 
     driver                     scheduler                  worker
       |  numbers of many blocks    |                         |
-      |--------------------------->|   a task for each       |
-      |                            |------------------------>|  compute
-      |        its result, and that the task has ended       |
+      |--------------------------->|   a task for some       |
+      |                            |------------------------>|  compute one after the other
+      |      their results, and that the task has ended      |
       |<---------------------------|<------------------------|
 
 Fetching a result takes a round trip from driver to worker. So the worker reports it in an event, which precedes the
@@ -17,21 +17,22 @@ import contextlib
 import math
 import time
 from functools import partial
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import uuid4
 
-from volseg.cluster.attempt import Attempt, Failure, pack, unpack
-from volseg.cluster.ending import attempt_before_end
-from volseg.cluster.error_classes import DIED, classify
+from volseg.cluster.attempt import Attempt, Failure, unpack
+from volseg.cluster.batch_task import TOPIC, attempt_on_worker, forget_messages
+from volseg.cluster.batching import BatchSize, take_batch
+from volseg.cluster.ended_task import result_of, unfinished
 from volseg.cluster.lateness import DISPLACED, LateBlocks, Sent
+from volseg.cluster.stragglers import Stragglers
 from volseg.cluster.worker_watch import WorkerWatch
-from volseg.errors import ClusterError, redact
 from volseg.pipeline import BlockReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Mapping, Sequence
 
     from distributed import Client
 
@@ -41,16 +42,18 @@ if TYPE_CHECKING:
 
 SLOT = "slot"
 """The Dask resource that counts the blocks a worker may hold at once."""
-BLOCKS_PER_SLOT = 2
-"""Blocks in the window per slot: one runs and one waits, so that no worker waits for the driver."""
-TOPIC = "volseg-blocks"
-"""Of the workers' events. One for all runs, because a scheduler keeps the last events of every topic."""
+TASKS_PER_SLOT = 2
+"""Tasks in the window per slot: one runs and one waits, so that no worker waits for the driver."""
 _GATHER_SECONDS = 0.002
 """After a completed block the driver waits so long for more, to send their successors in one message."""
+_REPORT_SECONDS = 0.1
+"""For which a worker gathers reports, at least."""
 _SILENT_SECONDS = 0.2
 """Without events for so long, the driver looks for tasks that ended without one: their workers died."""
 _FUTURES_SECONDS = 1.0
 """Interval of that look while events arrive."""
+_STRANDED_SECONDS = 10.0
+"""After which a task that prefers some workers is looked for on them."""
 _FORGET_SECONDS = 30.0
 """Interval at which the scheduler drops the metadata it keeps of every message."""
 
@@ -80,6 +83,8 @@ class WorkerPool(Protocol):
 
     def holders(self) -> dict[str, str]: ...
 
+    def free(self, holders: Mapping[str, str]) -> list[str]: ...
+
     def to_replace(self) -> list[str]: ...
 
     def restart(self, worker: str) -> None: ...
@@ -101,21 +106,21 @@ class SubmissionWindow:
     def __init__(self, pool: WorkerPool, client: Client, compute: Callable[[int], BlockReport]) -> None:
         self._pool = pool
         self._client = client
-        self._task = partial(attempt_on_worker, compute=compute)
+        self._compute, self._size = compute, BatchSize()
         # A scheduler takes tasks of one key for one task, whoever sends them: two runs must never share a key.
         self._prefix = f"volseg-{uuid4().hex[:12]}-"
         self._sent: dict[str, Sent] = {}
-        self._late, self._watch = LateBlocks(BLOCKS_PER_SLOT, pool.holders), WorkerWatch(pool)
+        self._late, self._watch = LateBlocks(TASKS_PER_SLOT, pool.holders), WorkerWatch(pool)
+        self._stragglers, self._is_drained = Stragglers(pool.holders, pool.free), False
         self._events: SimpleQueue[Sequence[Any]] = SimpleQueue()
+        self._count = count()
         self._checked = self._forgot = time.monotonic()
 
     def __enter__(self) -> Self:
         self._client.subscribe_topic(TOPIC, self._on_event)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for key in list(self._sent):
             self._pop(key)
         from distributed.client import ClosedClientError  # noqa: PLC0415 - a serial run needs no Dask
@@ -126,21 +131,31 @@ class SubmissionWindow:
     def __len__(self) -> int:
         return len(self._sent)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether another task fits."""
+        return len(self._sent) < TASKS_PER_SLOT * self._pool.slots
+
     def fill(self, queue: BlockQueue) -> None:
         """Send as many blocks as fit; new ones in one message."""
         self._pool.refresh()
         if time.monotonic() - self._forgot > _FORGET_SECONDS:
             self._forgot = time.monotonic()
             with contextlib.suppress(OSError):  # `wait` notices a scheduler that is gone
-                self._client.run_on_scheduler(_forget_messages())
-        new: list[BlockTask] = []
-        while len(self._sent) + len(new) < BLOCKS_PER_SLOT * self._pool.slots and (task := queue.take()) is not None:
-            if task.failed_on:
-                self._send([task], self._pool.workers_except(task.failed_on))
+                self._client.run_on_scheduler(forget_messages())
+        new: list[list[BlockTask]] = []
+        slots = self._pool.slots
+        while len(self._sent) + len(new) < TASKS_PER_SLOT * slots:
+            batch = take_batch(queue, self._size.blocks(slots, queue.remaining))
+            self._is_drained = not batch
+            if not batch:
+                break
+            if batch[0].failed_on:
+                self._send([batch], slots, self._pool.workers_except(batch[0].failed_on))
             else:
-                new.append(task)
+                new.append(batch)
         if new:
-            self._send(new, self._pool.preferred())
+            self._send(new, slots, self._pool.preferred())
 
     def wait(
         self, progress: Progress, deadline: Deadline, pause: float | None = None
@@ -158,6 +173,8 @@ class SubmissionWindow:
         until = time.monotonic() + (math.inf if pause is None else pause)
         while True:
             completed = self._replaced(deadline)
+            if self._is_drained and len(self._sent) < self._pool.slots:
+                self._double()
             completed += self._from_events(min(_SILENT_SECONDS, max(0.0, until - time.monotonic())))
             if not completed or time.monotonic() - self._checked > _FUTURES_SECONDS:
                 completed += self._from_futures()
@@ -172,21 +189,30 @@ class SubmissionWindow:
 
     def _replaced(self, deadline: Deadline) -> list[tuple[BlockTask, Attempt]]:
         """Replace the workers that hold late blocks or are to be replaced; returns the blocks that they held."""
-        workers = self._late.find(self._sent, deadline)
+        workers = self._late.find(self._sent, deadline, self._size.limit(self._pool.slots))
         for worker in self._pool.to_replace():
             workers.setdefault(worker, {key: DISPLACED for key, at in self._pool.holders().items() if at == worker})
-        completed = []
+        completed: list[tuple[BlockTask, Attempt]] = []
         for worker, failures in workers.items():
-            held = [(self._pop(key), failure) for key, failure in failures.items() if key in self._sent]
-            completed += [(task, Attempt(task.number, worker, failure)) for task, failure in held]
+            for key, failure in failures.items():
+                if key in self._sent:
+                    completed += self._fail(key, worker, failure)
             self._pool.restart(worker)
         return completed
 
-    def _send(self, tasks: list[BlockTask], workers: list[str] | None = None) -> None:
-        keys = [f"{self._prefix}{task.number}-{task.attempt}" for task in tasks]
+    def _double(self) -> None:
+        """Send late tasks a second time."""
+        for key, worker in self._stragglers.find(self._sent):
+            (twin,) = self._send([list(self._sent[key].tasks.values())], self._pool.slots, [worker])
+            self._sent[key].twin, self._sent[twin].twin = twin, key
+
+    def _send(self, batches: list[list[BlockTask]], slots: int, workers: list[str] | None = None) -> list[str]:
+        # A block may be sent again as the same attempt: the count keeps keys apart.
+        keys = [f"{self._prefix}{batch[0].number}-{next(self._count)}" for batch in batches]
+        gather = max(_REPORT_SECONDS, self._size.seconds(slots) / 4)
         futures = self._client.map(
-            self._task,
-            [task.number for task in tasks],
+            partial(attempt_on_worker, compute=self._compute, limit=self._size.limit(slots), gather=gather),
+            [[task.number for task in batch] for batch in batches],
             key=keys,
             pure=False,
             resources=self._pool.resources,
@@ -194,7 +220,9 @@ class SubmissionWindow:
             workers=workers or None,
             allow_other_workers=bool(workers),
         )
-        self._sent.update(zip(keys, map(Sent, futures, tasks), strict=True))
+        for key, future, batch in zip(keys, futures, batches, strict=True):
+            self._sent[key] = Sent(future, {task.number: task for task in batch}, prefers=bool(workers))
+        return keys
 
     def _on_event(self, event: tuple[float, Sequence[Any]]) -> None:
         """Queue an event of this run, in Dask's thread; other runs of the scheduler share the topic."""
@@ -207,17 +235,48 @@ class SubmissionWindow:
         until = 0.0
         while self._sent:
             try:
-                key, *values = self._events.get(timeout=timeout)
+                key, reports = self._events.get(timeout=timeout)
             except Empty:
                 break
             if key in self._sent:  # else a task that Dask ran twice, or a late one
-                attempt = unpack(values)
-                completed.append((self._pop(key), attempt))
-                if isinstance(attempt.result, BlockReport):
-                    self._late.warm(attempt.worker)
+                completed += self._take(key, [unpack(values) for values in reports])
             until = until or time.monotonic() + _GATHER_SECONDS
             timeout = max(0.0, until - time.monotonic())
         return completed
+
+    def _take(self, key: str, attempts: list[Attempt]) -> list[tuple[BlockTask, Attempt]]:
+        """Remove the blocks of some attempts at a task from the window, and the task if they are its last."""
+        completed: list[tuple[BlockTask, Attempt]] = []
+        sent = self._sent[key]
+        for attempt in attempts:
+            task = sent.tasks.pop(attempt.number, None)
+            if task is None:  # it was reported before
+                continue
+            if isinstance(attempt.result, BlockReport):
+                self._late.warm(attempt.worker)
+                self._size.add(attempt.result.seconds)
+                self._stragglers.add(attempt)
+                if twin := self._sent.get(sent.twin):
+                    twin.tasks.pop(attempt.number, None)
+            elif attempt.number in self._twin_tasks(sent):
+                continue  # the other copy may succeed
+            completed.append((task, attempt))
+        sent.time = time.monotonic()
+        for name in (key, sent.twin):
+            if name in self._sent and not self._sent[name].tasks:
+                self._pop(name)
+        return completed
+
+    def _twin_tasks(self, sent: Sent) -> Mapping[int, BlockTask]:
+        """Attempts of the other copy of a task that are not reported."""
+        return self._sent[sent.twin].tasks if sent.twin in self._sent else {}
+
+    def _fail(self, key: str, worker: str, failure: Failure) -> list[tuple[BlockTask, Attempt]]:
+        """Remove a task that ended without reports from the window; its blocks, but those of its other copy."""
+        sent = self._pop(key)
+        for number in self._twin_tasks(sent):
+            sent.tasks.pop(number, None)
+        return unfinished(sent, worker, failure)
 
     def _from_futures(self) -> list[tuple[BlockTask, Attempt]]:
         """Attempts that ended without an event, after all that were reported."""
@@ -226,50 +285,25 @@ class SubmissionWindow:
         completed = self._from_events(0.0)
         for key in ended:
             if key in self._sent:
-                attempt = _result(self._sent[key], self._pool)
-                completed.append((self._pop(key), attempt))
+                found = result_of(self._sent[key], self._pool.cause_of_death)
+                if isinstance(found, Attempt):
+                    assert isinstance(found.result, Failure)
+                    completed += self._fail(key, found.worker, found.result)
+                else:
+                    completed += self._take(key, found)
+        return completed or self._stranded()
+
+    def _stranded(self) -> list[tuple[BlockTask, Attempt]]:
+        """Blocks that wait for a worker that is gone: Dask, which was asked to prefer it, gives them to no new one."""
+        now, completed = time.monotonic(), list[tuple[Any, Attempt]]()
+        waiting = [k for k, sent in self._sent.items() if sent.prefers and now - sent.time > _STRANDED_SECONDS]
+        holders = self._pool.holders() if waiting else {}
+        for key in waiting:
+            if key not in holders:
+                completed += self._fail(key, "no worker", DISPLACED)
         return completed
 
-    def _pop(self, key: str) -> BlockTask:
+    def _pop(self, key: str) -> Sent:
         sent = self._sent.pop(key)
         sent.future.release()
-        return sent.task
-
-
-def attempt_on_worker(number: int, compute: Callable[[int], BlockReport]) -> Attempt:
-    """Attempt a block in a Dask task, and report it in an event."""
-    from distributed import get_worker  # noqa: PLC0415 - this runs on a worker
-
-    worker = get_worker()
-    attempt = attempt_before_end(number, compute, str(worker.address))
-    with contextlib.suppress(TypeError):  # the driver fetches a result that no message can carry
-        worker.log_event(TOPIC, [worker.get_current_task(), *pack(attempt)])
-    return attempt
-
-
-def _forget_messages() -> Callable[[Any], None]:
-    """A function that makes a scheduler drop its metadata of messages, 300 bytes each, kept for diagnostics."""
-
-    def forget(dask_scheduler: Any) -> None:  # pickled by value: a scheduler need not have volseg
-        spans = getattr(dask_scheduler.extensions.get("spans"), "spans", {})
-        for span in spans.values():
-            collections = (span.metadata or {}).get("collections", [])
-            collections[:] = [entry for entry in collections if entry != {"type": "Future"}]
-
-    return forget
-
-
-def _result(sent: Sent, pool: WorkerPool) -> Attempt:
-    """The attempt of a future, or the failure that Dask reports; ClusterError if the scheduler is gone."""
-    from distributed import KilledWorker  # noqa: PLC0415 - a serial run needs no Dask
-
-    if sent.future.cancelled():
-        raise ClusterError("the scheduler was lost; start it again, then rerun with --resume instead of --overwrite")
-    error = sent.future.exception()
-    if error is None:
-        return sent.future.result()
-    if isinstance(error, KilledWorker):
-        address = getattr(error.last_worker, "address", "a worker")
-        return Attempt(sent.task.number, address, Failure.of(DIED, f"the worker died: {pool.cause_of_death()}"))
-    message = redact(f"{type(error).__name__}: {error}".splitlines()[0])
-    return Attempt(sent.task.number, "a worker", Failure.of(classify(error), message))
+        return sent

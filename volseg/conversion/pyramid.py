@@ -115,7 +115,7 @@ def _run(
             planned = len(before.others) + pyramid.count - pyramid.base.count - coarser
             progress.begin(planned)
             finest = chain(before.others, before.find_lost(writer, progress, planned, reads=spec.config.check))
-            order = BlockOrder(finest, pyramid, BlockSet(before.numbers), before.coarser)
+            order = BlockOrder(finest, pyramid, BlockSet(before.numbers), before.coarser, count=planned)
             started = time.perf_counter()
             outcome = run_blocks(
                 executor,

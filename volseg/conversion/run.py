@@ -169,7 +169,7 @@ def _run(
             planned = len(before.others) + pyramid.count - grid.count - len(before.coarser)
             progress.begin(planned)
             finest = chain(before.others, before.find_lost(writer, progress, planned))
-            order = BlockOrder(finest, pyramid, BlockSet(before.numbers), before.coarser)
+            order = BlockOrder(finest, pyramid, BlockSet(before.numbers), before.coarser, count=planned)
             started = time.perf_counter()
             outcome = run_blocks(
                 executor,

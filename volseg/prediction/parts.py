@@ -53,6 +53,18 @@ class Share:
         """
         return range(count) if self.part is None else self.part.numbers(count)
 
+    def undone(self, done: BlockSet, count: int) -> Iterator[int]:
+        """Its blocks of level 0 that are not done, in their order.
+
+        Args:
+            done: blocks of the run.
+            count: blocks of the run.
+        """
+        if self.part is None:
+            undone = done.missing(count)
+            return undone if self.planned is None else (number for number in undone if number in self)
+        return (number for number in self.numbers(count) if number not in done and number in self)
+
     def count_done(self, done: BlockSet) -> int:
         """How many blocks of a set are its own."""
         return len(done) if self.part is None else sum(number in self for number in done)

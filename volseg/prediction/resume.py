@@ -5,24 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from volseg.blocks import BlockSet
 from volseg.errors import ResumeError, TargetError
 from volseg.models import ModelHeader
 from volseg.pipeline import EMPTY
-from volseg.storage import NO_SHARDS, outdated_blocks, read_marks
+from volseg.storage import LACKING, MARKED, NO_SHARDS, WAS_EMPTY, BlockStates, size_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from volseg.blocks import PyramidGrid
     from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry, Target
-
-_MAX_BYTES = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +58,22 @@ def done_blocks(journal: Path, pyramid: PyramidGrid, *, accepts_missing: bool = 
         pyramid: blocks of the run.
         accepts_missing: whether a block is done whose chunks the source lacked in part.
     """
-    done, empty, lacking, coarser = BlockSet(), BlockSet(), BlockSet(), BlockSet()
-    sizes, turns = np.full(pyramid.count, NO_SHARDS, np.int64), np.zeros(pyramid.count, np.int64)
-    damaged: list[int] = []
-    finest = pyramid.base.count
-    for turn, mark in enumerate(read_marks(journal, lambda _, records: damaged.append(records)), 1):
-        if not 0 <= mark.block < pyramid.count:
-            continue
-        turns[mark.block] = turn
-        if mark.block >= finest:
-            coarser.add(mark.block)
-            sizes[mark.block] = NO_SHARDS if mark.skipped else min(mark.bytes, _MAX_BYTES)
-            continue
-        is_done = accepts_missing or not mark.absent
-        states = ((done, is_done), (empty, is_done and mark.skipped == EMPTY), (lacking, is_done and mark.absent > 0))
-        for blocks, holds in states:
-            (blocks.add if holds else blocks.discard)(mark.block)
-        sizes[mark.block] = NO_SHARDS if mark.skipped or not is_done else min(mark.bytes, _MAX_BYTES)
-    found = DoneBlocks(done, len(empty), sizes, sum(damaged), lacking, coarser)
-    found.forget(outdated_blocks(pyramid, turns))
-    return found
+    found, sizes = BlockStates(pyramid, EMPTY), size_table(pyramid.count)
+    found.read(journal, sizes)
+    sizes[found.settle()] = NO_SHARDS
+    if not accepts_missing:
+        undone = ((found.states & LACKING) > 0).nonzero()[0]
+        undone = undone[undone < pyramid.base.count]
+        found.states[undone] = 0
+        sizes[undone] = NO_SHARDS
+    return DoneBlocks(
+        blocks=found.finest(MARKED),
+        empty=found.count(WAS_EMPTY),
+        sizes=sizes,
+        damaged=found.damaged,
+        lacking=found.finest(LACKING),
+        coarser=found.coarser(),
+    )
 
 
 def refuse_edited_metadata(target: Target, record: RunRecord) -> None:

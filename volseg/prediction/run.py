@@ -78,7 +78,7 @@ class _Begun(NamedTuple):
 class _Order(NamedTuple):
     """Blocks to compute in their order, and those of them that count as not done; None for those without a mark."""
 
-    numbers: Iterable[int]
+    numbers: Iterable[int] | None
     again: BlockSet | None
 
 
@@ -117,7 +117,6 @@ def execute(
         rule = chunk_rule(spec, recorded, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
         share = share_of(spec, record, part)
-        order = share.numbers(record.grid.count) if numbers is None else numbers
         if recorded is None:
             create_own(spec, record, owned, progress, part)
         else:
@@ -125,7 +124,7 @@ def execute(
             owned.enter_context(lock_journal(folder) if part is None else lock_part(folder, part))
         owned.callback(remove_partials, take_over(spec, record), spec, record)
         begun = _Begun(spec, record, constants, rule, executor, progress, on_ready)
-        summary = _run(begun, share, _Order(order if again is None else again, again))
+        summary = _run(begun, share, _Order(numbers if again is None else again, again))
         if part is None or summary.failed:
             return summary
         owned.close()  # of two drivers that end at once at least one is alone afterwards
@@ -150,7 +149,7 @@ def _finish(begun: _Begun, summary: Summary) -> Summary:
             held.enter_context(lock_journal(folder))
         except TargetError:  # another part has ended at the same time
             return summary
-        whole = _run(begun, share_of(begun.spec, record, None), _Order(record.grid.numbers(), None))
+        whole = _run(begun, share_of(begun.spec, record, None), _Order(None, None))
     return replace(summary, coarser_left=whole.coarser_left, failed=whole.failed)
 
 
@@ -218,12 +217,12 @@ def _run(begun: _Begun, share: Share, order: _Order) -> Summary:
         policy = FailurePolicy(max_failed=_max_failed(spec, share.blocks))
         progress.begin(left)
         started = time.perf_counter()
-        todo = (
-            number for number in order.numbers if number < grid.count and number not in done.blocks and number in share
-        )
+        undone = share.undone(done.blocks, grid.count)
+        if order.numbers is not None:
+            undone = (n for n in order.numbers if n < grid.count and n not in done.blocks and n in share)
         with ShardCheck(pyramid, done.sizes) as check:
-            finest = chain(todo, _lost_blocks(check, done, pyramid.grid, lost, progress, left))
-            plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, share.planned)
+            finest = chain(undone, _lost_blocks(check, done, pyramid.grid, lost, progress, left))
+            plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, share.planned, count=left)
             outcome = run_blocks(
                 executor, plan, partial(compute_block, reference=reference), plan.tracking(marking), progress,
                 on_failed=plan.tracking_failures(watch), policy=policy, deadline=Deadline(spec.block_timeout),

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from volseg.prediction.resume import done_blocks
-from volseg.storage import FailedBlock, is_running, journal_changed, open_target, read_failures, read_marks, read_record
+from volseg.pipeline import EMPTY
+from volseg.storage import (
+    LACKING,
+    MARKED,
+    WAS_EMPTY,
+    BlockStates,
+    FailedBlock,
+    is_running,
+    journal_changed,
+    open_target,
+    read_failures,
+    read_record,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,35 +91,30 @@ def run_status(path: Path) -> RunStatus:
     """
     record, folder = read_record(path), open_target(path).journal
     running = is_running(folder)
-    done = done_blocks(folder, record.pyramid)
-    seconds, computed, retried, kinds = 0.0, 0, 0, Counter[str]()
-    for mark in read_marks(folder):
-        retried += mark.attempt > 1
-        if not mark.skipped and mark.block < record.grid.count:
-            seconds, computed = seconds + mark.seconds, computed + 1
-            kinds[mark.worker.partition(", ")[2] or "unknown"] += 1
-    blocks, coarser_left = record.planned, record.planned_coarser - len(done.coarser)
+    found = BlockStates(record.pyramid, EMPTY)
+    found.read(folder)
+    found.settle()
+    done, coarser, tally = found.finest(MARKED), found.coarser(), found.tally
+    blocks, coarser_left = record.planned, record.planned_coarser - len(coarser)
     failures = read_failures(folder)
     changed = journal_changed(folder)
     return RunStatus(
         target=str(path),
-        state="running" if running else "complete" if len(done.blocks) >= blocks and not coarser_left else "stopped",
+        state="running" if running else "complete" if len(done) >= blocks and not coarser_left else "stopped",
         source=record.source.location,
         models=tuple(entry.name for entry in record.models),
         version=record.version,
         created=record.created,
         blocks=blocks,
         outside=record.grid.count - blocks,
-        done=len(done.blocks),
-        empty=done.empty,
-        lacking=len(done.lacking),
-        retried=retried,
-        damaged=done.damaged,
+        done=len(done),
+        empty=found.count(WAS_EMPTY),
+        lacking=found.count(LACKING),
+        retried=tally.retried,
+        damaged=found.damaged,
         coarser_left=coarser_left,
-        failed=tuple(
-            failures[number] for number in sorted(failures) if number not in done.blocks and number not in done.coarser
-        ),
-        kinds=dict(kinds),
-        seconds_per_block=seconds / computed if computed else None,
+        failed=tuple(failures[number] for number in sorted(failures) if number not in done and number not in coarser),
+        kinds=dict(tally.kinds),
+        seconds_per_block=tally.seconds / tally.computed if tally.computed else None,
         seconds_since_mark=None if changed is None else max(0.0, time.time() - changed),
     )

@@ -2,6 +2,7 @@
 
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions, parse_axes
 from volseg.storage.block_mask import OUTSIDE, BlockMask, KeptBlocks, open_mask
+from volseg.storage.block_states import LACKING, MARKED, WAS_EMPTY, BlockStates
 from volseg.storage.cache import cached
 from volseg.storage.census import Census, read_census, take_census
 from volseg.storage.chunk_grid import Chunked
@@ -19,7 +20,14 @@ from volseg.storage.expected import MetadataFault, expected_pyramid, metadata_fa
 from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
-from volseg.storage.journal import Journal, journal_changed, journal_folder, lock_journal, read_marks
+from volseg.storage.journal import (
+    Journal,
+    journal_changed,
+    journal_folder,
+    lock_journal,
+    read_mark_batches,
+    read_marks,
+)
 from volseg.storage.lock import in_use, is_locked, locked
 from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, MarkTable, journal_state, read_mark_table
 from volseg.storage.marks import Mark, Written, joint_digest
@@ -28,9 +36,9 @@ from volseg.storage.metadata_file import read_metadata
 from volseg.storage.part_lock import creation_turn, is_running, lock_part, parts_running
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
 from volseg.storage.place import Place, place_of
-from volseg.storage.presence import NO_SHARDS, ShardCheck
+from volseg.storage.presence import ShardCheck
 from volseg.storage.publish import claim_target
-from volseg.storage.pyramid import Pyramid, open_pyramid, outdated_blocks, volume_names
+from volseg.storage.pyramid import Pyramid, open_pyramid, volume_names
 from volseg.storage.readers import Readable, is_zarr, open_readable, open_sections
 from volseg.storage.record_entries import (
     ActivationEntry,
@@ -44,6 +52,7 @@ from volseg.storage.record_entries import (
 from volseg.storage.resampled import ResampledVolume, VolumeRef, read_bytes_per_voxel, resampling_of, stored_volume
 from volseg.storage.run_record import FORMAT, NUMERICS, RecordError, RunRecord, is_target, read_record
 from volseg.storage.section_folder import FolderStack
+from volseg.storage.size_table import NO_SHARDS, size_table
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
 from volseg.storage.target import Target, open_target, voxel_digest
@@ -56,6 +65,8 @@ __all__ = [
     "FORMAT",
     "GREY",
     "LABELS",
+    "LACKING",
+    "MARKED",
     "MARK_ENTRY",
     "NO_SHARDS",
     "NUMERICS",
@@ -63,8 +74,10 @@ __all__ = [
     "SKIPPED",
     "UNCERTAINTY",
     "UNMARKED",
+    "WAS_EMPTY",
     "ActivationEntry",
     "BlockMask",
+    "BlockStates",
     "Census",
     "CheckedSource",
     "ChunkRule",
@@ -132,13 +145,13 @@ __all__ = [
     "open_stack",
     "open_target",
     "open_volume",
-    "outdated_blocks",
     "parse_axes",
     "parts_running",
     "place_of",
     "read_bytes_per_voxel",
     "read_census",
     "read_failures",
+    "read_mark_batches",
     "read_mark_table",
     "read_marks",
     "read_metadata",
@@ -150,6 +163,7 @@ __all__ = [
     "resampling_of",
     "restore_metadata",
     "rule_of",
+    "size_table",
     "slab_statistics",
     "slabs",
     "source_marks",

@@ -9,8 +9,9 @@ import numpy as np
 from xxhash import xxh3_64_hexdigest
 
 from volseg.errors import TargetError
-from volseg.storage.journal import read_marks
-from volseg.storage.pyramid import outdated_blocks
+from volseg.storage.journal import read_mark_batches
+from volseg.storage.mark_records import RECORD_BYTES
+from volseg.storage.mark_turns import MarkTurns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import PyramidGrid
-    from volseg.storage.marks import Mark
 
 UNMARKED, COMPUTED, SKIPPED = range(3)
 """States of a block."""
@@ -56,32 +56,33 @@ def read_mark_table(folder: Path, pyramid: PyramidGrid) -> MarkTable:
     Raises:
         TargetError: it cannot be read, or another version of volseg wrote it.
     """
-    count = pyramid.count
-    entries, turns = np.zeros(count, MARK_ENTRY), np.zeros(count, np.int64)
+    entries, turns = np.zeros(pyramid.count, MARK_ENTRY), MarkTurns(pyramid)
     damaged: list[int] = []
     try:
-        for turn, mark in enumerate(read_marks(folder, lambda _, records: damaged.append(records)), 1):
-            if 0 <= mark.block < count and _is_whole(mark):
-                turns[mark.block] = turn
-                entries[mark.block] = (
-                    SKIPPED if mark.skipped else COMPUTED,
-                    mark.absent > 0,
-                    mark.bytes,
-                    bytes.fromhex(mark.digest),
-                    bytes.fromhex(mark.file_digest),
-                )
-            else:
-                damaged.append(1)
+        for batch in read_mark_batches(folder, lambda _, records: damaged.append(records)):
+            is_whole = (batch.marks["block"] < pyramid.count) & _are_whole(batch.marks)
+            marks = batch.marks[is_whole]
+            damaged.append(len(batch.marks) - len(marks))
+            blocks = marks["block"].astype(np.int64)
+            turns.add(blocks)
+            entries["state"][blocks] = np.where(marks["reason"] > 0, SKIPPED, COMPUTED)
+            entries["lacking"][blocks] = marks["absent"] > 0
+            for name in ("bytes", "voxels", "files"):
+                entries[name][blocks] = marks[name]
     except TargetError:
         raise
     except OSError as error:
         raise TargetError(f"cannot read the journal in {folder}: {error.strerror or error}") from error
-    entries["state"][outdated_blocks(pyramid, turns)] = UNMARKED
+    entries["state"][turns.outdated()] = UNMARKED
     return MarkTable(entries, sum(damaged))
 
 
-def _is_whole(mark: Mark) -> bool:
-    return bool(mark.skipped or (mark.bytes and mark.digest and mark.file_digest))
+def _are_whole(marks: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Whether each mark says why its block was skipped, or has bytes and digests."""
+    words = marks.view("<u8").reshape(-1, RECORD_BYTES // 8)
+    voxels, files = (words[:, at] | words[:, at + 1] for at in (4, 6))
+    whole: NDArray[np.bool_] = (marks["reason"] > 0) | ((marks["bytes"] > 0) & (voxels > 0) & (files > 0))
+    return whole
 
 
 def journal_state(folder: Path) -> str:

@@ -12,18 +12,21 @@ again.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from volseg.storage.mark_records import RECORD_BYTES, checksums, records_of
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
 
 JOURNAL_FORMAT = 3
 """Formats 1 and 2 were lines of JSON."""
-RECORD_BYTES = 72
 _TEXT_BYTES = 56
 _HEADER, _TEXT, _MARK, _MORE = range(4)
 _TEXT_RECORD = struct.Struct(f"<BxHI{_TEXT_BYTES}s")
@@ -128,35 +131,76 @@ def run_of_header(content: bytes) -> str:
     return str(title[:length].decode(errors="replace").partition(" of ")[2])
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentStart:
+    """A place in a segment.
+
+    Attributes:
+        bytes: before it, of whole records.
+        names: of the texts before it, by their number.
+    """
+
+    bytes: int
+    names: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkBatch:
+    """Marks of a segment in their order, as arrays.
+
+    Attributes:
+        marks: those that are whole, as `MARK_RECORD`.
+        names: workers and reasons by their number; 0 is the empty text.
+    """
+
+    marks: NDArray[np.void]
+    names: Mapping[int, str]
+
+    def __iter__(self) -> Iterator[Mark]:
+        """Iterate over the marks one by one."""
+        for _, reason, attempt, worker, block, stored, seconds, absent, *digests, _ in self.marks.tolist():
+            voxels, files = (value.hex() if any(value) else "" for value in digests)
+            yield Mark(block, voxels, attempt, self.names[worker], seconds, self.names[reason], stored, files, absent)
+
+
 class MarkDecoder:
     """Turns records into marks.
+
+    Args:
+        names: texts by their number, of the records before the first to decode.
 
     Attributes:
         format: of the journal, once its header was read; 0 before.
         damaged: records so far whose checksum is wrong, or which name a text that is lost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[int, str] | None = None) -> None:
         self.format = self.damaged = 0
         self._texts = {0: b""}
-        self._names = {0: ""}
+        self._names = {0: "", **(names or {})}
         self._left: dict[int, int] = {}
 
     def decode(self, content: bytes) -> Iterator[Mark]:
         """Yield the marks of whole records; the rest of an interrupted one at the end is left out."""
-        for start in range(0, len(content) - RECORD_BYTES + 1, RECORD_BYTES):
-            body = content[start : start + RECORD_BYTES - _CHECKSUM.size]
-            (checksum,) = _CHECKSUM.unpack_from(content, start + len(body))
-            if xxh3_64_intdigest(body) != checksum:
-                self.damaged += 1
-            elif body[0] == _MARK:
-                mark = self._mark(body)
-                if mark is None:
-                    self.damaged += 1
-                else:
-                    yield mark
-            else:
-                self._text(*_TEXT_RECORD.unpack(body))
+        yield from self.decode_batch(content)
+
+    def decode_batch(self, content: bytes) -> MarkBatch:
+        """As `decode`, without an object for each."""
+        records = records_of(content)
+        is_whole, is_mark = records["checksum"] == checksums(records), records["kind"] == _MARK
+        for at in np.flatnonzero(is_whole & ~is_mark):
+            self._text(*_TEXT_RECORD.unpack_from(content, int(at) * RECORD_BYTES))
+        self.damaged += len(records) - int(np.count_nonzero(is_whole))
+        marks = records if (kept := is_whole & is_mark).all() else records[kept]
+        is_known = self._are_known(marks["worker"]) & self._are_known(marks["reason"])
+        if not is_known.all():  # a text precedes the marks that name it: it is lost
+            self.damaged += int(np.count_nonzero(~is_known))
+            marks = marks[is_known]
+        return MarkBatch(marks, self._names)
+
+    def _are_known(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = np.isin(numbers, np.fromiter(self._names, np.int64))
+        return found
 
     def _text(self, kind: int, length: int, number: int, text: bytes) -> None:
         """Take a text, or the next part of one; what follows a lost part is left out."""
@@ -169,14 +213,6 @@ class MarkDecoder:
             self._left[number] -= _TEXT_BYTES
         if number in self._texts:
             self._names[number] = self._texts[number].decode(errors="replace")
-
-    def _mark(self, body: bytes) -> Mark | None:
-        _, reason, attempt, worker, block, stored, seconds, absent, digest, file_digest = _MARK_RECORD.unpack(body)
-        if reason not in self._names or worker not in self._names:
-            return None
-        texts = (value.hex() if any(value) else "" for value in (digest, file_digest))
-        voxels, files = texts
-        return Mark(block, voxels, attempt, self._names[worker], seconds, self._names[reason], stored, files, absent)
 
 
 def digest_of(content: bytes | memoryview) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from volseg.errors import TargetError
+from volseg.storage.size_table import UNKNOWN_SIZE, release_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,13 +24,11 @@ if TYPE_CHECKING:
     from volseg.storage.pyramid import Pyramid
     from volseg.storage.target import Target
 
-NO_SHARDS = -1
-"""Size of a block that has no mark, or whose mark says that no shard was written."""
-UNKNOWN_SIZE = 0
-"""Size of a block whose mark does not say it."""
 _THREADS = 4
 _ROWS = 64
 """Rows of shards that are listed ahead of the comparison."""
+_SLAB = 1 << 16
+"""Blocks at least that are compared at a time, in whole rows along z."""
 
 
 class ShardCheck:
@@ -80,13 +79,26 @@ class ShardCheck:
         return lost
 
     def _find_in(self, grid: BlockGrid, targets: Sequence[Target], sizes: NDArray[np.int64]) -> list[int]:
-        """Blocks of one grid, by their number in it."""
-        found, present = np.zeros((2, grid.count), np.int64)
-        shards: NDArray[Any] = np.zeros(grid.count, np.int64)
+        """Blocks of one grid, by their number in it; slab by slab, so that memory does not grow with the grid."""
+        nz, ny, nx = grid.counts
+        depth, lost = -(-_SLAB // (ny * nx)), list[int]()
+        for start in range(0, nz, depth):
+            rows = range(start, min(start + depth, nz))
+            slab = sizes[rows.start * ny * nx : rows.stop * ny * nx]
+            if (slab >= UNKNOWN_SIZE).any() and not self._stop.is_set():
+                lost += [start * ny * nx + number for number in self._find_in_slab(grid, rows, targets, slab)]
+            release_pages(self._sizes)
+        return lost
+
+    def _find_in_slab(
+        self, grid: BlockGrid, rows: range, targets: Sequence[Target], sizes: NDArray[np.int64]
+    ) -> list[int]:
+        """Blocks of some rows along z, by their number in them."""
+        found, present, shards = np.zeros((3, len(sizes)), np.int64)
         for target in targets:
             for part in target.parts:  # those of a coarser part have the same numbers
-                self._add(part, target.shard, grid, sizes, found, present)
-                shards += _shards_per_block(grid, target.shard) * max(target.channels, 1)
+                self._add(part, target.shard, grid, rows, sizes, found, present)
+                shards += _shards_per_block(grid, rows, target.shard) * max(target.channels, 1)
         differs = (sizes > UNKNOWN_SIZE) & (found != sizes)
         lost = (sizes >= UNKNOWN_SIZE) & ((present != shards) | differs)
         numbers: list[int] = np.flatnonzero(lost).tolist()
@@ -97,30 +109,30 @@ class ShardCheck:
         target: Target,
         shard: Zyx,
         grid: BlockGrid,
+        rows: range,
         marked: NDArray[np.int64],
         found: NDArray[np.int64],
         present: NDArray[np.int64],
     ) -> None:
         """Add the bytes and the number of a target's shards to their blocks."""
-        first, stop = (span[2] for span in _shard_spans(grid, shard))
+        first, stop = (span[2] for span in _shard_spans(grid, shard, rows))
         _, _, nx = grid.counts
         block_x = np.arange(first, stop) * shard[2] // grid.block[2] - grid.offset[2]
-        rows = self._rows(target, shard, grid, marked)
         # A few rows ahead: all futures of a large target at once would be many.
         waiting: list[tuple[int, Future[NDArray[np.int64]]]] = []
-        for base, folder in rows:
+        for base, folder in self._folders(target, shard, grid, rows, marked):
             waiting.append((base, self._pool.submit(_row_sizes, folder, first, stop)))
             if len(waiting) >= _ROWS:
                 _fold(*waiting.pop(0), block_x, nx, found, present)
         for row in waiting:
             _fold(*row, block_x, nx, found, present)
 
-    def _rows(
-        self, target: Target, shard: Zyx, grid: BlockGrid, marked: NDArray[np.int64]
+    def _folders(
+        self, target: Target, shard: Zyx, grid: BlockGrid, rows: range, marked: NDArray[np.int64]
     ) -> Iterator[tuple[int, Path]]:
-        """First block of each row of shards that belongs to a marked block, and the row's folder."""
+        """First block in `rows` of each row of shards that belongs to a marked block, and the row's folder."""
         _, ny, nx = grid.counts
-        (z0, y0, _), (z1, y1, _) = _shard_spans(grid, shard)
+        (z0, y0, _), (z1, y1, _) = _shard_spans(grid, shard, rows)
         for channel in range(max(target.channels, 1)):
             for z in range(z0, z1):
                 for y in range(y0, y1):
@@ -128,28 +140,32 @@ class ShardCheck:
                         p * s // b - o
                         for p, s, b, o in zip((z, y), shard[:2], grid.block[:2], grid.offset[:2], strict=True)
                     )
-                    base = (block_z * ny + block_y) * nx
+                    base = ((block_z - rows.start) * ny + block_y) * nx
                     if self._stop.is_set():
                         return
                     if (marked[base : base + nx] >= UNKNOWN_SIZE).any():
                         yield base, target.shard_folder(channel, z, y)
 
 
-def _shard_spans(grid: BlockGrid, shard: Zyx) -> tuple[Zyx, Zyx]:
-    """First shard of a run's region along z, y, x, and the one after its last."""
-    z, y, x = ((a // s, -(-b // s)) for a, b, s in zip(grid.region.start, grid.region.stop, shard, strict=True))
+def _shard_spans(grid: BlockGrid, shard: Zyx, rows: range) -> tuple[Zyx, Zyx]:
+    """First shard of some rows of blocks of a run's region along z, y, x, and the one after its last."""
+    start, stop = list(grid.region.start), list(grid.region.stop)
+    start[0] = max(start[0], (grid.offset[0] + rows.start) * grid.block[0])
+    stop[0] = min(stop[0], (grid.offset[0] + rows.stop) * grid.block[0])
+    z, y, x = ((a // s, -(-b // s)) for a, b, s in zip(start, stop, shard, strict=True))
     return (z[0], y[0], x[0]), (z[1], y[1], x[1])
 
 
-def _shards_per_block(grid: BlockGrid, shard: Zyx) -> NDArray[np.int64]:
-    """Number of shards of each block: those at the edges of the region may have fewer."""
-    counts = [
+def _shards_per_block(grid: BlockGrid, rows: range, shard: Zyx) -> NDArray[np.int64]:
+    """Number of shards of each block of some rows: those at the edges of the region may have fewer."""
+    origin, counts = (grid.offset[0] + rows.start, *grid.offset[1:]), (len(rows), *grid.counts[1:])
+    axes = [
         np.bincount(np.arange(a, b) * s // n - o, minlength=count)
         for a, b, s, n, o, count in zip(
-            *_shard_spans(grid, shard), shard, grid.block, grid.offset, grid.counts, strict=True
+            *_shard_spans(grid, shard, rows), shard, grid.block, origin, counts, strict=True
         )
     ]
-    product: NDArray[Any] = counts[0][:, None, None] * counts[1][:, None] * counts[2]
+    product: NDArray[Any] = axes[0][:, None, None] * axes[1][:, None] * axes[2]
     return product.ravel()
 
 

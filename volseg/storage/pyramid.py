@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from volseg.storage.run_record import RunRecord
     from volseg.storage.target import Target
 
-_NEVER = 2**62
-"""Turn of a mark that is later than all others."""
-
 
 @dataclass(frozen=True)
 class Pyramid:
@@ -144,26 +141,3 @@ def open_pyramid(path: Path, record: RunRecord) -> Pyramid:
         TargetError: there is no target.
     """
     return pyramid_of(record.pyramid, volume_names(record), lambda name, level: open_target(path / name, level))
-
-
-def outdated_blocks(pyramid: PyramidGrid, turns: NDArray[np.int64]) -> list[int]:
-    """Blocks of coarser levels that were made before a block that they are made of, or one of those was.
-
-    Args:
-        pyramid: the blocks.
-        turns: position of each block's mark among all marks, from 1; 0 without a mark. Changed in place.
-    """
-    outdated: list[int] = []
-    for at, coarse in enumerate(pyramid.grids[1:], 1):
-        fine, finer, own = pyramid.grids[at - 1], pyramid.numbers(at - 1), pyramid.numbers(at)
-        newest = turns[finer.start : finer.stop].reshape(fine.counts)
-        axes = zip(fine.counts, fine.offset, pyramid.ratio(at - 1), coarse.offset, strict=True)
-        for axis, (count, offset, ratio, first) in enumerate(axes):
-            parents = (np.arange(count) + offset) // ratio - first
-            starts = np.flatnonzero(np.diff(parents, prepend=-1))
-            newest = np.maximum.reduceat(newest, starts, axis=axis)
-        marked = turns[own.start : own.stop]
-        late = (marked > 0) & (marked < newest.ravel())
-        marked[late] = _NEVER  # what is made of it is outdated, too
-        outdated += (own.start + np.flatnonzero(late)).tolist()
-    return outdated
