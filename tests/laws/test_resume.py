@@ -134,7 +134,7 @@ def test_ctrl_c_leaves_a_target_that_resume_finishes(small_model: Path, tmp_path
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # a terminal's reach workers too
         os.killpg(process.pid, number)
     code, _, err = finish(process)
-    assert code == 1
+    assert code == 4
     assert "rerun the command with --resume" in err
     assert "Traceback" not in err
     resumed(raw, target, small_model)
@@ -147,7 +147,7 @@ def test_a_batch_systems_sigterm_is_ctrl_c(raw: Path, small_model: Path, tmp_pat
     wait_for_marks(tmp_path / "t.zarr", 2, process)
     process.terminate()
     code, _, err = finish(process)
-    assert (code, "with --resume" in err) == (1, True)
+    assert (code, "with --resume" in err) == (4, True)
 
 
 def test_each_mark_carries_the_digest_of_the_voxels_written(never_killed: Path) -> None:
