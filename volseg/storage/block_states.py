@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MARKED, WAS_EMPTY, LACKING = 1, 2, 4
 """Flags of a block: it has a mark, was empty, read chunks that the source lacked."""
 _MAX_BYTES = 2**63 - 1
+_MAX_COUNTED = 1 << 24
+"""Workers of a segment that are counted by their kind."""
 
 
 @dataclass
@@ -47,9 +49,12 @@ class Tally:
         computed = marks[marks["reason"] == 0]
         self.computed += len(computed)
         self.seconds += float(computed["seconds"].sum(dtype=np.float64))
-        workers, numbers = np.unique(computed["worker"], return_counts=True)
-        for worker, number in zip(workers.tolist(), numbers.tolist(), strict=True):
-            self.kinds[batch.names[worker].partition(", ")[2] or "unknown"] += number
+        if len(computed) and int(computed["worker"].max()) < _MAX_COUNTED:
+            counts = np.bincount(computed["worker"])
+        else:  # numbers of a journal that volseg did not write
+            counts = np.zeros(0, np.int64)
+        for worker in np.flatnonzero(counts).tolist():
+            self.kinds[batch.names[worker].partition(", ")[2] or "unknown"] += int(counts[worker])
 
 
 class BlockStates:
