@@ -43,6 +43,7 @@ from volseg.storage import (
     Journal,
     RunRecord,
     ShardCheck,
+    SummaryWriter,
     journal_folder,
     lock_journal,
     new_target,
@@ -206,7 +207,10 @@ def _run(
     folder = pyramid.finest[0].journal
     planned = record.planned
     reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files, spec.missing_chunks)
-    with Journal(folder, run=record.digest, is_locked=True) as journal:
+    with (
+        SummaryWriter(folder, pyramid.grid, EMPTY),
+        Journal(folder, run=record.digest, is_locked=True) as journal,
+    ):
         for table in constants.tables:
             write_table(folder, table)
         if rule.census is not None:

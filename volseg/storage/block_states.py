@@ -14,6 +14,7 @@ from volseg.storage.mark_turns import MarkTurns
 from volseg.storage.size_table import NO_SHARDS, release_pages
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -114,6 +115,12 @@ class BlockStates:
         outdated = self._turns.outdated()
         self.states[outdated] = 0
         return outdated
+
+    def restore(self, states: NDArray[np.uint8], outdated: Sequence[int], tally: Tally, damaged: int) -> None:
+        """Begin with what settled earlier marks said."""
+        self.states[:], self.tally, self.damaged = states, tally, damaged
+        first = self.pyramid.base.count
+        self._turns.restore(first + np.flatnonzero(states[first:]), np.array(outdated, np.int64))
 
     def finest(self, flag: int) -> BlockSet:
         """Blocks of level 0 that have a mark and a flag."""
