@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from volseg.errors import ClusterError
 
 if TYPE_CHECKING:
     from volseg.cluster.progress import Progress
-    from volseg.cluster.submission import WorkerPool
 
 _LIVENESS_SECONDS, _NO_WORKERS_SECONDS = 5.0, 300.0
 """Interval of looks for workers while no block completes, and how long there may be none."""
 
 
+class _Pool(Protocol):
+    @property
+    def where(self) -> str: ...
+
+    def has_workers(self) -> bool: ...
+
+
 class WorkerWatch:
     """Checks whether there are workers while no block completes."""
 
-    def __init__(self, pool: WorkerPool, progress: Progress) -> None:
+    def __init__(self, pool: _Pool, progress: Progress) -> None:
         self._pool = pool
         self._progress = progress
         self._checked = time.monotonic()

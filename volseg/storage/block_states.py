@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MARKED, WAS_EMPTY, LACKING = 1, 2, 4
 """Flags of a block: it has a mark, was empty, read chunks that the source lacked."""
 _MAX_BYTES = 2**63 - 1
+_SLAB = 1 << 22
+"""Blocks that are looked at together."""
 _MAX_COUNTED = 1 << 24
 """Workers of a segment that are counted by their kind."""
 
@@ -135,7 +137,9 @@ class BlockStates:
         return int(np.count_nonzero(self.states[: self.pyramid.base.count] & flag))
 
     def _having(self, flag: int, start: int, stop: int) -> BlockSet:
-        first = start // 8 * 8
-        bits = (self.states[first:stop] & flag) > 0
-        bits[: start - first] = False
-        return BlockSet.from_bits(np.packbits(bits, bitorder="little").tobytes(), first)
+        first, parts = start // 8 * 8, list[bytes]()
+        for low in range(first, stop, _SLAB):
+            bits = (self.states[low : min(low + _SLAB, stop)] & flag) > 0
+            bits[: max(0, start - low)] = False
+            parts.append(np.packbits(bits, bitorder="little").tobytes())
+        return BlockSet.from_bits(b"".join(parts), first)
