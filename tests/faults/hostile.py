@@ -19,7 +19,7 @@ from tests.laws.fuzzing import damaged, make_targets, replace_value
 from volseg.cli.main import main
 from volseg.models.model import load_model_file
 from volseg.storage.checked_record import checksum
-from volseg.storage.marks import RECORD_BYTES
+from volseg.storage.mark_records import RECORD_BYTES
 from volseg.testing.factories import blobs, make_model, make_volume
 from volseg.testing.targets import make_target, noise_record
 

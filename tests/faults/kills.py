@@ -14,7 +14,7 @@ from tests.faults.campaign import Campaign, run_campaign
 from tests.faults.contenders import content
 from tests.faults.processes import LIMIT, lock_is_free, members, start, wait_until, workers
 from volseg.cluster.executor import SLOTS
-from volseg.cluster.submission import BLOCKS_PER_SLOT
+from volseg.cluster.submission import TASKS_PER_SLOT
 from volseg.storage import read_marks
 from volseg.testing.factories import blobs, create_target_like, make_model, make_volume
 
@@ -29,7 +29,7 @@ KILLS = 10
 REAL_EVERY = 10
 """One round in so many has a FusionNet as in use, and blocks of seconds."""
 WORKERS = 2
-WINDOW = BLOCKS_PER_SLOT * SLOTS * WORKERS
+WINDOW = TASKS_PER_SLOT * SLOTS * WORKERS
 """Blocks in flight, which a kill of the driver may lose."""
 LOCAL = ("worker",) * 3 + ("all workers",) * 2 + ("driver", "driver and worker")
 JOINED = ("worker",) * 3 + ("nanny",) * 2 + ("scheduler", "driver", "scheduler and worker", "everything")

@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from tests.laws.fuzzing import replace_value
-from volseg.storage.marks import RECORD_BYTES
+from volseg.storage.mark_records import RECORD_BYTES
 
 if TYPE_CHECKING:
     import random

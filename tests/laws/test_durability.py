@@ -19,7 +19,7 @@ from volseg.cli.main import main
 from volseg.errors import TargetError
 from volseg.storage import Journal, Mark
 from volseg.storage.create import create_volume
-from volseg.storage.marks import RECORD_BYTES
+from volseg.storage.mark_records import RECORD_BYTES
 from volseg.storage.place import Place
 from volseg.storage.publish import staged
 from volseg.storage.target import open_target

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from volseg.errors import TargetError
 from volseg.storage import Journal, Mark, RecordError, marks, read_marks, read_record
 from volseg.storage.journal import journal_runs
-from volseg.storage.marks import JOURNAL_FORMAT, RECORD_BYTES, MarkDecoder, MarkEncoder
+from volseg.storage.mark_records import RECORD_BYTES
+from volseg.storage.marks import JOURNAL_FORMAT, MarkDecoder, MarkEncoder
 from volseg.storage.publish import staged
 from volseg.testing.factories import make_volume, read_volume
 from volseg.testing.targets import make_target, noise_record

@@ -40,7 +40,7 @@ def attempt_on_worker(
     from distributed import get_worker  # noqa: PLC0415 - this runs on a worker
 
     worker, attempts, failed, started = get_worker(), list[Attempt](), 0, time.monotonic()
-    events = Events(worker, worker.get_current_task(), gather)
+    events = Events(worker, str(worker.get_current_task()), gather)
     for at, number in enumerate(numbers):
         if at and (failed >= _FAILED or time.monotonic() - started > limit):
             given_back = [Attempt(other, str(worker.address), GIVEN_BACK) for other in numbers[at:]]

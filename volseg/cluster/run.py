@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from volseg.cluster.budget import FailureBudget
+from volseg.cluster.driver_load import DriverLoad
 from volseg.cluster.error_classes import DIED, LATE, Scope
 from volseg.cluster.failure_notes import FailureNotes
 from volseg.cluster.job_queue import BlockQueue, BlockTask
@@ -101,6 +102,8 @@ class _Run:
         self._policy, self._deadline = policy, deadline
         self._budget = FailureBudget(policy, hold=max(policy.early, 2 * executor.slots))
         self._health = WorkerHealth(policy.strikes)
+        # A process that computes, too, is always busy.
+        self._load = DriverLoad(progress) if executor.slots > 1 else None
 
     def take(self, task: BlockTask, attempt: Attempt) -> None:
         """Pass on the result of an attempt, or queue its block again."""
@@ -119,6 +122,8 @@ class _Run:
         self._budget.succeeded()
         self._health.succeeded(self._executor.name_of(attempt.worker))
         self.outcome.done += 1
+        if self._load is not None:
+            self._load.add()
         self.outcome.utilization.add(attempt.worker, report.predict_seconds, time.monotonic())
         if not report.skipped:
             self._deadline.add(report.seconds)

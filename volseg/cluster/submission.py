@@ -19,7 +19,7 @@ import time
 from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from volseg.cluster.attempt import Attempt, Failure, unpack
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from volseg.cluster.job_queue import BlockQueue, BlockTask
     from volseg.cluster.policy import Deadline
     from volseg.cluster.progress import Progress
+    from volseg.cluster.worker_pool import WorkerPool
 
 SLOT = "slot"
 """The Dask resource that counts the blocks a worker may hold at once."""
@@ -56,40 +57,6 @@ _STRANDED_SECONDS = 10.0
 """After which a task that prefers some workers is looked for on them."""
 _FORGET_SECONDS = 30.0
 """Interval at which the scheduler drops the metadata it keeps of every message."""
-
-
-class WorkerPool(Protocol):
-    """Workers that come and go."""
-
-    @property
-    def where(self) -> str: ...
-
-    @property
-    def slots(self) -> int: ...
-
-    @property
-    def resources(self) -> dict[str, int]: ...
-
-    @property
-    def patient(self) -> bool: ...
-
-    def refresh(self) -> None: ...
-
-    def has_workers(self) -> bool: ...
-
-    def workers_except(self, names: tuple[str, ...]) -> list[str]: ...
-
-    def preferred(self) -> list[str] | None: ...
-
-    def holders(self) -> dict[str, str]: ...
-
-    def free(self, holders: Mapping[str, str]) -> list[str]: ...
-
-    def to_replace(self) -> list[str]: ...
-
-    def restart(self, worker: str) -> None: ...
-
-    def cause_of_death(self) -> str: ...
 
 
 class SubmissionWindow:

@@ -43,6 +43,7 @@ from volseg.storage import (
     Journal,
     RunRecord,
     ShardCheck,
+    SummaryWriter,
     journal_folder,
     lock_journal,
     lock_part,
@@ -201,7 +202,10 @@ def _run(begun: _Begun, share: Share, order: _Order) -> Summary:
     pyramid, grid = open_pyramid(spec.target, record), record.grid
     folder = pyramid.finest[0].journal
     reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files, spec.missing_chunks)
-    with Journal(folder, run=record.digest, is_locked=True) as journal:
+    with (
+        SummaryWriter(folder, pyramid.grid, EMPTY),
+        Journal(folder, run=record.digest, is_locked=True) as journal,
+    ):
         for table in constants.tables:
             write_table(folder, table)
         if rule.census is not None:

@@ -11,8 +11,8 @@ from volseg.storage import (
     LACKING,
     MARKED,
     WAS_EMPTY,
-    BlockStates,
     FailedBlock,
+    JournalReader,
     is_running,
     journal_changed,
     open_target,
@@ -91,9 +91,9 @@ def run_status(path: Path) -> RunStatus:
     """
     record, folder = read_record(path), open_target(path).journal
     running = is_running(folder)
-    found = BlockStates(record.pyramid, EMPTY)
-    found.read(folder)
-    found.settle()
+    reader = JournalReader(folder, record.pyramid, EMPTY)
+    reader.restore()
+    found = reader.read()
     done, coarser, tally = found.finest(MARKED), found.coarser(), found.tally
     blocks, coarser_left = record.planned, record.planned_coarser - len(coarser)
     failures = read_failures(folder)

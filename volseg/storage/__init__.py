@@ -28,6 +28,7 @@ from volseg.storage.journal import (
     read_mark_batches,
     read_marks,
 )
+from volseg.storage.journal_summary import JournalReader, SummaryWriter
 from volseg.storage.lock import in_use, is_locked, locked
 from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, MarkTable, journal_state, read_mark_table
 from volseg.storage.marks import Mark, Written, joint_digest
@@ -88,6 +89,7 @@ __all__ = [
     "FolderStack",
     "HaloPoint",
     "Journal",
+    "JournalReader",
     "KeptBlocks",
     "MapEntry",
     "Mark",
@@ -109,6 +111,7 @@ __all__ = [
     "SlabStatistics",
     "SourceEntry",
     "Stack",
+    "SummaryWriter",
     "Target",
     "UnpackedStack",
     "Volume",

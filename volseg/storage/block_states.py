@@ -14,6 +14,7 @@ from volseg.storage.mark_turns import MarkTurns
 from volseg.storage.size_table import NO_SHARDS, release_pages
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 MARKED, WAS_EMPTY, LACKING = 1, 2, 4
 """Flags of a block: it has a mark, was empty, read chunks that the source lacked."""
 _MAX_BYTES = 2**63 - 1
+_SLAB = 1 << 22
+"""Blocks that are looked at together."""
+_MAX_COUNTED = 1 << 24
+"""Workers of a segment that are counted by their kind."""
 
 
 @dataclass
@@ -47,9 +52,12 @@ class Tally:
         computed = marks[marks["reason"] == 0]
         self.computed += len(computed)
         self.seconds += float(computed["seconds"].sum(dtype=np.float64))
-        workers, numbers = np.unique(computed["worker"], return_counts=True)
-        for worker, number in zip(workers.tolist(), numbers.tolist(), strict=True):
-            self.kinds[batch.names[worker].partition(", ")[2] or "unknown"] += number
+        if len(computed) and int(computed["worker"].max()) < _MAX_COUNTED:
+            counts = np.bincount(computed["worker"])
+        else:  # numbers of a journal that volseg did not write
+            counts = np.zeros(0, np.int64)
+        for worker in np.flatnonzero(counts).tolist():
+            self.kinds[batch.names[worker].partition(", ")[2] or "unknown"] += int(counts[worker])
 
 
 class BlockStates:
@@ -110,6 +118,12 @@ class BlockStates:
         self.states[outdated] = 0
         return outdated
 
+    def restore(self, states: NDArray[np.uint8], outdated: Sequence[int], tally: Tally, damaged: int) -> None:
+        """Begin with what settled earlier marks said."""
+        self.states[:], self.tally, self.damaged = states, tally, damaged
+        first = self.pyramid.base.count
+        self._turns.restore(first + np.flatnonzero(states[first:]), np.array(outdated, np.int64))
+
     def finest(self, flag: int) -> BlockSet:
         """Blocks of level 0 that have a mark and a flag."""
         return self._having(flag, 0, self.pyramid.base.count)
@@ -123,7 +137,9 @@ class BlockStates:
         return int(np.count_nonzero(self.states[: self.pyramid.base.count] & flag))
 
     def _having(self, flag: int, start: int, stop: int) -> BlockSet:
-        first = start // 8 * 8
-        bits = (self.states[first:stop] & flag) > 0
-        bits[: start - first] = False
-        return BlockSet.from_bits(np.packbits(bits, bitorder="little").tobytes(), first)
+        first, parts = start // 8 * 8, list[bytes]()
+        for low in range(first, stop, _SLAB):
+            bits = (self.states[low : min(low + _SLAB, stop)] & flag) > 0
+            bits[: max(0, start - low)] = False
+            parts.append(np.packbits(bits, bitorder="little").tobytes())
+        return BlockSet.from_bits(b"".join(parts), first)

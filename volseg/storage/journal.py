@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder
 from volseg.storage.lock import in_use, is_at, lock_file
+from volseg.storage.mark_records import RECORD_BYTES
 from volseg.storage.marks import (
     JOURNAL_FORMAT,
-    RECORD_BYTES,
     MarkDecoder,
     MarkEncoder,
     SegmentStart,
@@ -231,6 +231,7 @@ def read_mark_batches(
     folder: Path,
     on_damage: Callable[[Path, int], None] = lambda segment, records: None,
     starts: Mapping[str, SegmentStart] | None = None,
+    ends: dict[str, SegmentStart] | None = None,
 ) -> Iterator[MarkBatch]:
     """As `read_marks`, some 10^4 marks at a time, as arrays.
 
@@ -238,19 +239,23 @@ def read_mark_batches(
         folder: of the journal.
         on_damage: as of `read_marks`.
         starts: where to begin in segments, by their names; by default at their beginnings.
+        ends: receives where each segment ended.
     """
     for old in folder.glob("journal-*.jsonl"):
         _refuse_format("1 or 2", old)
     for segment in _segments(folder):
         start = (starts or {}).get(segment.name, SegmentStart(0))
-        decoder = MarkDecoder(start.names)
+        decoder, size = MarkDecoder(start.names), start.bytes
         with segment.open("rb") as file:
             file.seek(start.bytes)
             while content := file.read(_READ_RECORDS * RECORD_BYTES):
                 batch = decoder.decode_batch(content)
+                size += len(content) // RECORD_BYTES * RECORD_BYTES
                 if decoder.format not in (0, JOURNAL_FORMAT):
                     _refuse_format(decoder.format, segment)
                 yield batch
+        if ends is not None:
+            ends[segment.name] = SegmentStart(size, dict(decoder.names))
         if decoder.damaged:
             on_damage(segment, decoder.damaged)
 

@@ -72,4 +72,5 @@ def _folded_product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     a_low, a_high, b_low, b_high = a & _LOW, a >> _HALF, b & _LOW, b >> _HALF
     high_low = a_high * b_low
     cross = ((a_low * b_low) >> _HALF) + (high_low & _LOW) + a_low * b_high
-    return (a * b) ^ ((high_low >> _HALF) + (cross >> _HALF) + a_high * b_high)
+    folded: NDArray[Any] = (a * b) ^ ((high_low >> _HALF) + (cross >> _HALF) + a_high * b_high)
+    return folded

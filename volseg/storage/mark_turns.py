@@ -43,6 +43,11 @@ class MarkTurns:
             if at + 1 < grids:
                 self._newest[self._pyramid.parents(at, found) - self._first] = order
 
+    def restore(self, marked: NDArray[np.int64], outdated: NDArray[np.int64]) -> None:
+        """Begin with earlier marks of blocks of coarser levels, of which some are outdated."""
+        self._own[marked - self._first] = self._own[outdated - self._first] = 1
+        self._newest[outdated - self._first] = self._turn = 2
+
     def outdated(self) -> NDArray[np.int64]:
         """Blocks of coarser levels that were made before a block that they are made of, or one of those was."""
         outdated: list[NDArray[Any]] = [np.zeros(0, np.int64)]

@@ -172,12 +172,13 @@ class MarkDecoder:
     Attributes:
         format: of the journal, once its header was read; 0 before.
         damaged: records so far whose checksum is wrong, or which name a text that is lost.
+        names: of the texts so far, by their number.
     """
 
     def __init__(self, names: Mapping[int, str] | None = None) -> None:
         self.format = self.damaged = 0
         self._texts = {0: b""}
-        self._names = {0: "", **(names or {})}
+        self.names = {0: "", **(names or {})}
         self._left: dict[int, int] = {}
 
     def decode(self, content: bytes) -> Iterator[Mark]:
@@ -196,10 +197,10 @@ class MarkDecoder:
         if not is_known.all():  # a text precedes the marks that name it: it is lost
             self.damaged += int(np.count_nonzero(~is_known))
             marks = marks[is_known]
-        return MarkBatch(marks, self._names)
+        return MarkBatch(marks, self.names)
 
     def _are_known(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = np.isin(numbers, np.fromiter(self._names, np.int64))
+        found: NDArray[np.bool_] = np.isin(numbers, np.fromiter(self.names, np.int64))
         return found
 
     def _text(self, kind: int, length: int, number: int, text: bytes) -> None:
@@ -212,7 +213,7 @@ class MarkDecoder:
             self._texts[number] += text[:length]
             self._left[number] -= _TEXT_BYTES
         if number in self._texts:
-            self._names[number] = self._texts[number].decode(errors="replace")
+            self.names[number] = self._texts[number].decode(errors="replace")
 
 
 def digest_of(content: bytes | memoryview) -> str:

@@ -33,5 +33,6 @@ def size_table(count: int) -> NDArray[np.int64]:
 
 def release_pages(table: NDArray[Any]) -> None:
     """Let the system take the memory of a table of `size_table`; what it holds stays."""
-    if isinstance(table.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        table.base.madvise(mmap.MADV_DONTNEED)
+    mapped: Any = table.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,1 @@
+"""Discrete events under the real driver: a fake clock and fake workers."""
