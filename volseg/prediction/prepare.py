@@ -24,7 +24,7 @@ from volseg.storage import (
     ReadOptions,
     RunRecord,
     VolumeRef,
-    claim_target,
+    claim_output,
     is_target,
     open_mask,
     place_of,
@@ -32,12 +32,12 @@ from volseg.storage import (
     read_record,
     refuse_overlap,
     resampling_of,
+    target_exists,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from volseg.config import PredictConfig
+    from volseg.storage import TargetPath
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class RunSpec:
     classes: tuple[str, ...]
     plan: Plan
     mask: BlockMask | None
-    target: Path
+    target: TargetPath
     overwrite: bool
     cluster: str
     workers: int | None
@@ -129,7 +129,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     _refuse_options(config)
     target = _claim_target(config)
     refuse_overlap("source", config.source, target)
-    recorded = read_record(target) if config.resume and target.exists() else None
+    recorded = read_record(target) if config.resume and target_exists(target) else None
     models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     source = open_run_source(config, models, recorded, target)
     volume, place = source.volume, source.place
@@ -195,16 +195,16 @@ def _refuse_options(config: PredictConfig) -> None:
         raise ConfigError("--resume and --overwrite contradict each other; give one of them")
 
 
-def _claim_target(config: PredictConfig) -> Path:
+def _claim_target(config: PredictConfig) -> TargetPath:
     """Path of the target, which is free, or may be replaced or resumed."""
-    target = claim_target(config.target, overwrite=config.overwrite, resume=config.resume)
-    if target.exists() and config.resume and not is_target(target):
+    target = claim_output(config.target, overwrite=config.overwrite, resume=config.resume)
+    if target_exists(target) and config.resume and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
     return target
 
 
 def _refuse_models(
-    config: PredictConfig, models: tuple[ModelHeader, ...], volume: Readable, place: Place, target: Path
+    config: PredictConfig, models: tuple[ModelHeader, ...], volume: Readable, place: Place, target: TargetPath
 ) -> None:
     """Refuse models that do not suit the volume."""
     levels_nm = getattr(volume, "levels_nm", ()) if place == place_of(volume) else ()
@@ -250,7 +250,7 @@ def _plan_request(config: PredictConfig, source: RunSource, recorded: RunRecord 
     )
 
 
-def _open_mask(config: PredictConfig, recorded: RunRecord | None, plan: Plan, target: Path) -> BlockMask | None:
+def _open_mask(config: PredictConfig, recorded: RunRecord | None, plan: Plan, target: TargetPath) -> BlockMask | None:
     """The mask that was requested, or else that of the record."""
     location = config.mask or (recorded.mask.location if recorded and recorded.mask else None)
     if location is None:

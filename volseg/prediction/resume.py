@@ -15,12 +15,11 @@ from volseg.storage import NO_SHARDS, outdated_blocks, read_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from volseg.blocks import PyramidGrid
-    from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry, Target
+    from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry, Target, TargetPath
 
 _MAX_BYTES = 2**63 - 1
 
@@ -53,7 +52,7 @@ class DoneBlocks:
             self.sizes[number] = NO_SHARDS
 
 
-def done_blocks(journal: Path, pyramid: PyramidGrid, *, accepts_missing: bool = True) -> DoneBlocks:
+def done_blocks(journal: TargetPath, pyramid: PyramidGrid, *, accepts_missing: bool = True) -> DoneBlocks:
     """Read a journal; of several marks of a block the last counts.
 
     Args:

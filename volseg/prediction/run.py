@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, suppress
 from functools import partial
+from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,14 +56,13 @@ from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from volseg.blocks import BlockSet, PyramidGrid
     from volseg.prediction.absence import ChunkRule
     from volseg.prediction.constants import RunConstants
     from volseg.prediction.prepare import RunSpec
     from volseg.prediction.resume import DoneBlocks
-    from volseg.storage import Pyramid
+    from volseg.storage import Pyramid, TargetPath
 
 
 class _Order(NamedTuple):
@@ -119,9 +119,11 @@ def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> N
         progress.note("\n".join(halo_lines(entry)))
         picture = open_target(spec.target).journal / f"halo-{number}.png"
         picture.parent.mkdir(exist_ok=True)
+        drawn = BytesIO()
         costs = [Tiling(entry.footprint, entry.tile, point.halo).overhead for point in entry.halo_curve]
         rows = [(p.halo, p.max_error, p.fraction, cost) for p, cost in zip(entry.halo_curve, costs, strict=True)]
-        plot_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
+        plot_halo_curve(drawn, rows, entry.halo, title=f"halo of {entry.name}")
+        picture.write_bytes(drawn.getvalue())
         progress.note(f"the curve is drawn in {picture}")
 
 
@@ -150,7 +152,7 @@ def _remove_partials(pyramid: Pyramid, spec: RunSpec, record: RunRecord) -> None
 
 
 def _done_before(
-    folder: Path, grid: PyramidGrid, rule: ChunkRule, again: BlockSet | None, progress: Progress
+    folder: TargetPath, grid: PyramidGrid, rule: ChunkRule, again: BlockSet | None, progress: Progress
 ) -> DoneBlocks:
     """Blocks that the journal in a folder marks, without those to compute again."""
     done = done_blocks(folder, grid, accepts_missing=rule.explains)

@@ -11,7 +11,7 @@ from volseg.prediction.resume import done_blocks
 from volseg.storage import FailedBlock, is_locked, journal_changed, open_target, read_failures, read_marks, read_record
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from volseg.storage import TargetPath
 
 State = Literal["complete", "running", "stopped"]
 
@@ -70,7 +70,7 @@ class RunStatus:
         return asdict(self) | {"left": self.left}
 
 
-def run_status(path: Path) -> RunStatus:
+def run_status(path: TargetPath) -> RunStatus:
     """Read the state of a run; it may be running.
 
     Args:

@@ -14,17 +14,20 @@ from volseg.storage.chunk_rule import (
     recorded_census,
     rule_of,
 )
-from volseg.storage.create import create_target, new_target
+from volseg.storage.create import claim_output, create_target, new_target, target_exists
+from volseg.storage.durable import write_whole
 from volseg.storage.expected import MetadataFault, expected_pyramid, metadata_faults, restore_metadata
 from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
 from volseg.storage.image_stack import Stack, is_stack, open_stack
 from volseg.storage.journal import Journal, journal_changed, journal_folder, lock_journal, read_marks
+from volseg.storage.lease_watch import LeaseWatch
 from volseg.storage.lock import in_use, is_locked, locked
 from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, MarkTable, journal_state, read_mark_table
 from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.object_path import ObjectPath, TargetPath, target_path
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
 from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
@@ -75,6 +78,7 @@ __all__ = [
     "HaloPoint",
     "Journal",
     "KeptBlocks",
+    "LeaseWatch",
     "MapEntry",
     "Mark",
     "MarkTable",
@@ -83,6 +87,7 @@ __all__ = [
     "MetadataFault",
     "MissingChunks",
     "ModelEntry",
+    "ObjectPath",
     "Place",
     "Pyramid",
     "ReadOptions",
@@ -96,6 +101,7 @@ __all__ = [
     "SourceEntry",
     "Stack",
     "Target",
+    "TargetPath",
     "UnpackedStack",
     "Volume",
     "VolumeRef",
@@ -103,6 +109,7 @@ __all__ = [
     "cached",
     "cached_memmap",
     "census_to_take",
+    "claim_output",
     "claim_target",
     "create_target",
     "expected_pyramid",
@@ -152,8 +159,11 @@ __all__ = [
     "table_digest",
     "table_of",
     "take_census",
+    "target_exists",
+    "target_path",
     "volume_fingerprint",
     "volume_names",
     "voxel_digest",
     "write_table",
+    "write_whole",
 ]

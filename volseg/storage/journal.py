@@ -14,34 +14,38 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder
+from volseg.storage.lease import hold_lease
 from volseg.storage.lock import in_use, lock_file
 from volseg.storage.marks import JOURNAL_FORMAT, RECORD_BYTES, MarkDecoder, MarkEncoder, run_of_header
+from volseg.storage.object_journal import ObjectSegments, object_run, object_segments
+from volseg.storage.object_path import ObjectPath, TargetPath
 from volseg.system import held_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
     from types import TracebackType
 
     from volseg.storage.marks import Mark
 
+PathT = TypeVar("PathT", bound=TargetPath)
 _SYNC_SECONDS = 0.25
 _READ_RECORDS = 1 << 16
 _GROUP = 64
 """Marks that are written before that time has passed."""
 
 
-def journal_folder(target: Path) -> Path:
+def journal_folder(target: PathT) -> PathT:
     """Folder of a target's journal: inside the array's folder, where readers of the group do not list it."""
     return target / "0" / ".volseg"
 
 
 @contextmanager
-def lock_journal(folder: Path) -> Iterator[None]:
+def lock_journal(folder: TargetPath) -> Iterator[None]:
     """Hold the lock of a journal: no other run writes into its target or replaces it.
 
     Args:
@@ -50,6 +54,10 @@ def lock_journal(folder: Path) -> Iterator[None]:
     Raises:
         TargetError: another run holds the lock, the target was replaced meanwhile, or the folder cannot be written.
     """
+    if isinstance(folder, ObjectPath):
+        with hold_lease(folder):
+            yield
+        return
     path, target = folder / "lock", folder.parent.parent
     try:
         folder.mkdir(exist_ok=True)  # no parents: a target that is deleted meanwhile is not made again
@@ -73,7 +81,9 @@ def _is_at(path: Path, file: TextIO) -> bool:
 class Journal:
     """The only writer of a target's marks."""
 
-    def __init__(self, folder: Path, *, run: str = "", is_locked: bool = False, known: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, folder: TargetPath, *, run: str = "", is_locked: bool = False, known: Iterable[TargetPath] = ()
+    ) -> None:
         """Start a new segment.
 
         Args:
@@ -88,24 +98,23 @@ class Journal:
         self._stack = ExitStack()
         if not is_locked:
             self._stack.enter_context(lock_journal(folder))
-        self._pending: list[tuple[Mark, tuple[Path, ...]]] = []
+        self._pending: list[tuple[Mark, tuple[TargetPath, ...]]] = []
         self._closing = False
         self._error: OSError | None = None
-        self._known = {folder.parent, folder.parent.parent, *known}  # folders that were there before the first block
+        # Folders that were there before the first block.
+        self._known: set[TargetPath] = {folder.parent, folder.parent.parent, *known}
+        self._segment: ObjectSegments | _FileSegment
         try:
-            last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
-            self._segment = (folder / f"journal-{last + 1:04d}.marks").open("xb")
-            self._encoder = MarkEncoder()
-            self._append(self._encoder.header(run))
-            sync_folder(folder)
-            sync_folder(folder.parent)
+            self._segment = ObjectSegments(folder, run) if isinstance(folder, ObjectPath) else _FileSegment(folder, run)
+        except TargetError:
+            raise
         except OSError as error:
             raise TargetError(f"cannot write the journal in {folder}: {error.strerror}") from error
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._write_groups, name="volseg-journal", daemon=True)
         self._thread.start()
 
-    def mark(self, mark: Mark, folders: Iterable[Path] = ()) -> None:
+    def mark(self, mark: Mark, folders: Iterable[TargetPath] = ()) -> None:
         """Take a mark, to be written within a quarter of a second.
 
         Args:
@@ -118,7 +127,7 @@ class Journal:
         with self._changed:
             self._refuse_after_error()
             self._pending.append((mark, tuple(folders)))
-            if len(self._pending) >= _GROUP:
+            if len(self._pending) >= self._segment.group:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -153,7 +162,9 @@ class Journal:
         """Write marks in groups, in a thread of its own, so that blocks are sent while the disk works."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or len(self._pending) >= _GROUP, _SYNC_SECONDS)
+                self._changed.wait_for(
+                    lambda: self._closing or len(self._pending) >= self._segment.group, self._segment.seconds
+                )
                 group, self._pending = self._pending, []
                 closing = self._closing
             try:
@@ -165,15 +176,16 @@ class Journal:
             if closing:
                 return
 
-    def _write(self, group: list[tuple[Mark, tuple[Path, ...]]]) -> None:
+    def _write(self, group: list[tuple[Mark, tuple[TargetPath, ...]]]) -> None:
         """Sync the folders of shards, then write and sync their marks."""
         changed: dict[Path, None] = {}
         for folder in dict.fromkeys(folder for _, folders in group for folder in folders):
-            changed[folder] = None
-            changed.update(dict.fromkeys(self._new_parents(folder)))
-        for folder in changed:
-            sync_folder(folder)
-        self._append(self._encoder.encode(mark for mark, _ in group))
+            if isinstance(folder, Path):
+                changed[folder] = None
+                changed.update(dict.fromkeys(self._new_parents(folder)))
+        for synced in changed:
+            sync_folder(synced)
+        self._segment.append(mark for mark, _ in group)
 
     def _new_parents(self, folder: Path) -> Iterator[Path]:
         """Folders whose entry for a folder of shards, or for one above it, may not be on the disk yet."""
@@ -183,12 +195,9 @@ class Journal:
             self._known.add(child)
             yield child.parent
 
-    def _append(self, records: bytes) -> None:
-        self._segment.write(records)
-        self._segment.flush()
-        os.fsync(self._segment.fileno())
-
     def _refuse_after_error(self) -> None:
+        if isinstance(self._error, TargetError):
+            raise self._error
         if self._error is not None:
             raise TargetError(
                 f"cannot write the journal {self._segment.name}: {self._error.strerror}; "
@@ -196,11 +205,41 @@ class Journal:
             ) from self._error
 
 
-def _segments(folder: Path) -> list[Path]:
-    return sorted(folder.glob("journal-*.marks"))
+class _FileSegment:
+    """The segment of one start, as a file that grows; as `ObjectSegments`."""
+
+    seconds, group = _SYNC_SECONDS, _GROUP
+
+    def __init__(self, folder: Path, run: str) -> None:
+        last = max((int(path.stem.split("-")[1]) for path in folder.glob("journal-*.marks")), default=0)
+        self._file = (folder / f"journal-{last + 1:04d}.marks").open("xb")
+        self.name = self._file.name
+        self._encoder = MarkEncoder()
+        self._append(self._encoder.header(run))
+        sync_folder(folder)
+        sync_folder(folder.parent)
+
+    def append(self, marks: Iterable[Mark]) -> None:
+        """Write and sync some marks."""
+        self._append(self._encoder.encode(marks))
+
+    def _append(self, records: bytes) -> None:
+        self._file.write(records)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
-def read_marks(folder: Path, on_damage: Callable[[Path, int], None] = lambda segment, records: None) -> Iterator[Mark]:
+def _segments(folder: TargetPath) -> list[Path] | list[ObjectPath]:
+    return object_segments(folder) if isinstance(folder, ObjectPath) else sorted(folder.glob("journal-*.marks"))
+
+
+def read_marks(
+    folder: TargetPath, on_damage: Callable[[TargetPath, int], None] = lambda segment, records: None
+) -> Iterator[Mark]:
     """Yield the marks of a target, oldest first.
 
     Args:
@@ -223,8 +262,10 @@ def read_marks(folder: Path, on_damage: Callable[[Path, int], None] = lambda seg
             on_damage(segment, decoder.damaged)
 
 
-def journal_runs(folder: Path) -> set[str]:
+def journal_runs(folder: TargetPath) -> set[str]:
     """Digests of the records of the runs that wrote a journal: one, unless the record beside it is another's."""
+    if isinstance(folder, ObjectPath):
+        return object_run(folder)
     runs = set()
     for segment in _segments(folder):
         with segment.open("rb") as file:
@@ -232,13 +273,13 @@ def journal_runs(folder: Path) -> set[str]:
     return runs - {""}
 
 
-def journal_changed(folder: Path) -> float | None:
+def journal_changed(folder: TargetPath) -> float | None:
     """When a mark was last written, in seconds since 1970; None if there is no journal."""
     times = [segment.stat().st_mtime for segment in _segments(folder)]
     return max(times, default=None)
 
 
-def _refuse_format(number: object, segment: Path) -> None:
+def _refuse_format(number: object, segment: TargetPath) -> None:
     raise TargetError(
         f"the journal {segment} has format {number}, this volseg reads {JOURNAL_FORMAT}; use the version that wrote "
         "it, or start again with --overwrite"

@@ -162,6 +162,7 @@ class MarkDecoder:
         """Take a text, or the next part of one; what follows a lost part is left out."""
         if kind == _HEADER:
             self.format = number
+            self._texts, self._names, self._left = {0: b""}, {0: ""}, {}  # of merged segments each has its own
         elif kind == _TEXT:
             self._texts[number], self._left[number] = text[:length], length - _TEXT_BYTES
         elif self._left.get(number) == length:
