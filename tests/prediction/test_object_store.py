@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -20,6 +19,7 @@ from volseg.testing.object_servers import moto_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SETTINGS: dict[str, Any] = {
     "block": (2, 32, 32), "shard": (2, 32, 32), "chunk": (2, 16, 16), "halo": (0, 8, 8), "tile": (1, 32, 32),
@@ -66,7 +66,7 @@ def content(target: str | Path) -> dict[str, bytes]:
     """The shards and the metadata of the levels of a map, by their key; the run's record is another each time."""
     place = target_path(str(target))
     if isinstance(place, ObjectPath):
-        found = {entry.key[len(place.key) + 1 :]: entry.key for entry in place.store.list(place.key)}
+        found = {entry.key[len(place.key) + 1 :]: entry.key for entry in place.store.below(place.key)}
         files = {name: (place / name).read_bytes() for name in found}
     else:
         files = {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
@@ -132,3 +132,15 @@ def test_a_map_in_s3_has_the_bytes_of_one_on_a_disk_from_two_workers(
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(
         read_record(target_path(f"{bucket}/a/m.zarr")).to_attributes()
     )
+
+
+def test_a_verification_finds_a_shard_that_was_changed_in_a_store(raw: Path, small_model: Path, memory: str) -> None:
+    predict(raw, memory, small_model)
+    sound = volseg.verify(memory, cluster="serial", seams=False)
+    assert (sound.sound, sound.complete, dict(sound.warnings)) == (True, True, {})
+    shard = target_path(memory) / "0/c/0/0/0"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    damaged = volseg.verify(memory, cluster="serial", seams=False)
+    assert list(damaged.damaged) == ["digest"]
+    with pytest.raises(TargetError, match="--repair of memory://.* is for paths only"):
+        volseg.verify(memory, cluster="serial", repair=True)

@@ -12,8 +12,9 @@ import pytest
 from volseg.errors import TargetError, TargetLostError
 from volseg.storage import LeaseWatch, ObjectPath, lease, object_path, read_marks
 from volseg.storage.clock import Clock
+from volseg.storage.conditions import refuse_unconditional
 from volseg.storage.journal import Journal
-from volseg.storage.lease import Lease, LeaseTimes, held_lease, hold_lease, refuse_unconditional
+from volseg.storage.lease import Lease, LeaseTimes, held_lease, hold_lease
 from volseg.storage.marks import Mark, MarkEncoder
 from volseg.storage.object_journal import MAX_SMALL
 from volseg.storage.target_store import target_store
@@ -151,11 +152,15 @@ def test_a_worker_writes_only_while_the_lease_outlives_the_write(folder: ObjectP
         assert time.at + TIMES.write <= beats[-1] + TIMES.duration
         assert time.at - began <= 2.5 * TIMES.beat
     alive, died = False, time.at
-    with pytest.raises(TargetError, match="has not renewed the lease"):
+
+    def write_on() -> None:
         for _ in range(100):
             watch.confirm()
             assert time.at + TIMES.write <= died + TIMES.duration
             time.sleep(1.0)
+
+    with pytest.raises(TargetError, match="has not renewed the lease"):
+        write_on()
 
 
 def test_a_worker_of_another_run_does_not_write(folder: ObjectPath) -> None:

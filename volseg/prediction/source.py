@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Zyx, ZyxFloat
     from volseg.config import PredictConfig
     from volseg.models import ModelHeader
-    from volseg.storage import Place, Readable, RunRecord
+    from volseg.storage import Place, Readable, RunRecord, TargetPath
 
 __all__ = ["MissingChunks", "RunSource", "missing_chunks", "open_run_source", "refuse_undecodable"]
 

@@ -15,7 +15,7 @@ import os
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, overload
 
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder
@@ -32,14 +32,19 @@ if TYPE_CHECKING:
 
     from volseg.storage.marks import Mark
 
-PathT = TypeVar("PathT", bound=TargetPath)
 _SYNC_SECONDS = 0.25
 _READ_RECORDS = 1 << 16
 _GROUP = 64
 """Marks that are written before that time has passed."""
 
 
-def journal_folder(target: PathT) -> PathT:
+@overload
+def journal_folder(target: Path) -> Path: ...
+@overload
+def journal_folder(target: ObjectPath) -> ObjectPath: ...
+@overload
+def journal_folder(target: TargetPath) -> TargetPath: ...
+def journal_folder(target: TargetPath) -> TargetPath:
     """Folder of a target's journal: inside the array's folder, where readers of the group do not list it."""
     return target / "0" / ".volseg"
 

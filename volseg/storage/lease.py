@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from volseg.errors import TargetError, TargetLostError
 from volseg.storage.clock import SYSTEM_CLOCK, Clock
+from volseg.storage.conditions import refuse_unconditional
 from volseg.storage.object_client import WRITE_SECONDS
 from volseg.text import parse_object
 
@@ -241,29 +242,6 @@ class Lease:
     def _refuse_lost(self) -> None:
         if self._lost:
             raise TargetLostError(f"the lease of {self.folder.parent.parent} is lost: {self._lost}; this run ends")
-
-
-def refuse_unconditional(folder: ObjectPath) -> None:
-    """Refuse a store that writes whatever the condition says.
-
-    Raises:
-        TargetError: it does, or cannot be written.
-    """
-    path = folder / f"conditions-{uuid4().hex}"
-    store, key = path.store, path.key
-    try:
-        first = store.create(key, b"1")
-        honours = first is not None and store.create(key, b"2") is None
-        if honours and first is not None:
-            honours = store.replace(key, b"3", first) is not None and store.replace(key, b"4", first) is None
-    finally:
-        with suppress(TargetError):
-            store.delete([key])
-    if not honours:
-        raise TargetError(
-            f"{folder.root} ignores conditions on writes (If-None-Match, If-Match), so that two runs could write into "
-            "one target; write to a local path and copy it, or use a store that keeps them"
-        )
 
 
 @contextmanager

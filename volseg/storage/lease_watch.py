@@ -96,4 +96,4 @@ class LeaseWatch:
             drift = (asked - self._offset[1]) * _DRIFT
             ends.append(state.clock + self._offset[0] - drift + state.duration)
         self._horizon = max([self._horizon, *ends])
-        self._reads = [(beat, at) for beat, at in self._reads if beat != state.beat][-2:] + [(state.beat, asked)]
+        self._reads = [*[(beat, at) for beat, at in self._reads if beat != state.beat][-2:], (state.beat, asked)]

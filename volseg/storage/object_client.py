@@ -31,6 +31,7 @@ _SILENCE = timedelta(seconds=30)
 """A server that sends nothing for so long has stalled."""
 _URL = re.compile(r"(?P<root>(?P<scheme>s3|gs|az|memory)://(?P<bucket>[^/?#]+))(?:/(?P<key>[^?#]*))?")
 _RETRIES = re.compile(r"Error performing \w+ \S+ in \S+( - |, after .*? - )", re.DOTALL)
+_CODE = re.compile(r"<Code>(\w+)</Code>")
 _METADATA_SERVICE = ("169.254.169.254", 80)
 _GIVEN = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
@@ -111,7 +112,8 @@ def _client(root: str, key: str, signed: bool, seconds: float) -> Any:
             )
             options |= {"endpoint": endpoint} if endpoint else {"region": bucket_region(bucket) or stated_region()}
             client["allow_http"] = endpoint.startswith("http://")
-            return obstore.store.S3Store(bucket, **options, **(profile_keys() if signed else {}))
+            keys: dict[str, Any] = dict(profile_keys() if signed else {})
+            return obstore.store.S3Store(bucket, **options, **keys)
         if scheme == "gs":
             return obstore.store.GCSStore(bucket, **options, **_emulated(client))
         client["allow_http"] = os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() == "true" or os.environ.get(
@@ -210,4 +212,6 @@ def reason_of(error: Exception) -> str:
     text = " ".join(_RETRIES.sub("", str(error).partition("Debug source:")[0]).split())
     if "error sending request" in text:
         return "the server does not answer"
+    text, found = text.partition("<")[0].rstrip(": "), _CODE.search(text)  # the rest may quote what was signed
+    text += f" ({found[1]})" if found else ""
     return text if type(error).__module__.startswith("obstore") else f"{type(error).__name__}: {text}"

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from volseg.errors import TargetError, TargetLostError
 from volseg.storage.lease import held_lease
 from volseg.storage.marks import MarkEncoder
-from volseg.storage.object_path import ObjectPath
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from volseg.storage.marks import Mark
+    from volseg.storage.object_path import ObjectPath
 
 MAX_SMALL = 256
 """Segments below `FULL_BYTES` at which they are merged."""
@@ -33,7 +33,7 @@ _EPOCH = re.compile(r"epoch-(\d+)\.json")
 
 
 class _Segment(NamedTuple):
-    """A segment: the flushes that it holds, from 1, the epoch of who wrote it, and where it is; 0 for those of a disk."""
+    """A segment: the flushes that it holds, from 1, the epoch of its owner, and its place; 0 for one from a disk."""
 
     first: int
     last: int

@@ -86,7 +86,7 @@ class ObjectPath:
 
     def is_dir(self) -> bool:
         """Whether there are objects below it."""
-        return next(iter(self.store.list(self.key)), None) is not None
+        return next(iter(self.store.below(self.key)), None) is not None
 
     def read_bytes(self) -> bytes:
         """The content."""

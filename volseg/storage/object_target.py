@@ -147,7 +147,7 @@ def new_object_target(
         if has_target(path):
             path.store.delete([(path / _METADATA).key])
         keep = {(folder / LEASE).key, (folder / f"epoch-{lease.epoch:06d}.json").key}
-        old = [entry.key for entry in path.store.list(path.key) if entry.key not in keep]
+        old = [entry.key for entry in path.store.below(path.key) if entry.key not in keep]
         for start in range(0, len(old), _DELETED):
             lease.confirm()
             path.store.delete(old[start : start + _DELETED])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 
 from volseg.errors import TargetError
 from volseg.storage.object_client import reason_of, writing_client
@@ -15,6 +16,8 @@ from volseg.storage.object_client import reason_of, writing_client
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_PAUSES = (0.1, 0.5)
+"""Seconds before a conditional write is repeated."""
 Tag = tuple[str | None, str | None]
 """Names one version of an object."""
 
@@ -53,7 +56,7 @@ class TargetStore(Protocol):
     def replace(self, key: str, content: bytes, tag: Tag) -> Tag | None:
         """Write the next version of an object; None if the tag is not that of its present version."""
 
-    def list(self, folder: str) -> Iterator[Entry]:
+    def below(self, folder: str) -> Iterator[Entry]:
         """The objects below a key."""
 
     def children(self, folder: str) -> tuple[list[str], list[Entry]]:
@@ -101,15 +104,21 @@ class BucketStore:
 
     def _put_if(self, key: str, content: bytes, condition: Any) -> Tag | None:
         """Write on a condition; a retry of a write whose answer was lost fails on its own object."""
-        try:
-            with self._said("write", key, missing="there is no such bucket"):
-                result = obstore.put(self._client, key, content, mode=condition)
-                return result["e_tag"], result["version"]
-        except (AlreadyExistsError, PreconditionError):
-            found = self.read(key)
-            return found.tag if found is not None and found.content == content else None
+        for pause in (*_PAUSES, None):
+            try:
+                with self._said("write", key, missing="there is no such bucket"):
+                    result = obstore.put(self._client, key, content, mode=condition)
+                    return result["e_tag"], result["version"]
+            except (AlreadyExistsError, PreconditionError):
+                break
+            except TargetError as error:  # obstore does not repeat conditional writes after a lost connection
+                if pause is None or not isinstance(error.__cause__, GenericError):
+                    raise
+                time.sleep(pause)
+        found = self.read(key)
+        return found.tag if found is not None and found.content == content else None
 
-    def list(self, folder: str) -> Iterator[Entry]:
+    def below(self, folder: str) -> Iterator[Entry]:
         with self._said("list", folder):
             for batch in obstore.list(self._client, prefix=folder or None):
                 yield from map(_entry, batch)

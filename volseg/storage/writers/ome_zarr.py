@@ -20,7 +20,7 @@ from volseg.storage.zarr_array import open_array
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Box
     from volseg.storage.conversion_record import OutputEntry
     from volseg.storage.marks import Written
+    from volseg.storage.object_path import TargetPath
 
 
 class OmeZarrWriter:
@@ -51,7 +52,7 @@ class OmeZarrWriter:
     def stored(self, box: Box) -> int:
         return stored_bytes(self._target.shard_files(box))
 
-    def folders(self, box: Box) -> set[Path]:
+    def folders(self, box: Box) -> set[TargetPath]:
         return self._target.shard_folders(box)
 
     def close(self) -> None:
@@ -91,7 +92,7 @@ class OmeZarrFormat:
         return True
 
 
-def stored_bytes(files: list[Path]) -> int:
+def stored_bytes(files: Sequence[TargetPath]) -> int:
     """Bytes of some files; 0 if one is missing."""
     try:
         return sum(file.stat().st_size for file in files)
