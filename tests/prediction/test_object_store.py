@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 
 import volseg
@@ -15,7 +16,8 @@ from volseg.storage import ObjectPath, read_marks, read_record, target_path
 from volseg.storage import lease as leases
 from volseg.storage.object_client import reading_client, writing_client
 from volseg.storage.target_store import target_store
-from volseg.testing.object_servers import moto_server
+from volseg.testing.factories import make_volume
+from volseg.testing.object_servers import has_moto, moto_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +45,8 @@ def memory() -> str:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
+    if not has_moto():
+        pytest.skip("no moto_server; pip install 'moto[s3,server]' into an environment of its own, and set VOLSEG_MOTO")
     with moto_server() as url:
         yield url
 
@@ -51,8 +55,6 @@ def s3_server() -> Iterator[str]:
 def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of a new bucket."""
     from urllib.request import Request, urlopen
-
-    import obstore.store  # noqa: F401
 
     name = f"bucket-{uuid4().hex[:8]}"
     urlopen(Request(f"{s3_server}/{name}", method="PUT")).close()
@@ -73,7 +75,7 @@ def content(target: str | Path) -> dict[str, bytes]:
     return {name: stored for name, stored in files.items() if ".volseg" not in name and name != "zarr.json"}
 
 
-def predict(raw: Path, target: str | Path, model: Path, **options: Any) -> Any:
+def predict(raw: object, target: str | Path, model: Path, **options: Any) -> Any:
     values = {**SETTINGS, "cluster": "serial", **options}
     return volseg.predict(str(raw), str(target), model=str(model), **values)
 
@@ -110,6 +112,20 @@ def test_a_run_that_was_interrupted_is_finished_and_none_begins_where_one_is(
     assert predict(raw, memory, small_model, resume=True).done == 0
 
 
+def test_a_creation_that_was_killed_keeps_no_run_out_and_other_content_does(
+    raw: Path, small_model: Path, memory: str
+) -> None:
+    place = target_path(memory)
+    (place / "0" / ".volseg" / "conditions-1").write_bytes(b"1")
+    assert predict(raw, memory, small_model).failed == {}
+    other = target_path(f"{memory}-other")
+    (other / "image.tif").write_bytes(b"1")
+    with pytest.raises(TargetError, match="holds other objects"):
+        predict(raw, str(other), small_model)
+    with pytest.raises(TargetError, match="overlap; choose a place outside the source"):
+        predict(f"{memory}-2/raw.zarr", f"{memory}-2", small_model)
+
+
 def test_overwriting_leaves_nothing_of_the_old_map(raw: Path, small_model: Path, tmp_path: Path, memory: str) -> None:
     predict(raw, memory, small_model, levels=3)
     before = read_record(target_path(memory)).digest
@@ -144,3 +160,22 @@ def test_a_verification_finds_a_shard_that_was_changed_in_a_store(raw: Path, sma
     assert list(damaged.damaged) == ["digest"]
     with pytest.raises(TargetError, match="--repair of memory://.* is for paths only"):
         volseg.verify(memory, cluster="serial", repair=True)
+
+
+@pytest.mark.s3
+def test_a_volume_in_s3_is_read_and_its_map_scored_and_verified_there(
+    raw: Path, small_model: Path, tmp_path: Path, bucket: str
+) -> None:
+    source = target_path(f"{bucket}/raw.zarr")
+    for path in raw.rglob("*"):
+        if path.is_file():
+            (source / str(path.relative_to(raw))).write_bytes(path.read_bytes())
+    predict(raw, tmp_path / "m.zarr", small_model)
+    predict(source, f"{bucket}/m.zarr", small_model)
+    assert content(f"{bucket}/m.zarr") == content(tmp_path / "m.zarr")
+    assert volseg.verify(f"{bucket}/m.zarr", cluster="serial", seams=False).sound
+    truth = make_volume(tmp_path / "truth.zarr", (6, 70, 90), voxels=np.indices((6, 70, 90)).sum(0).astype("uint8") % 2)
+    scores = [
+        volseg.evaluate(str(place), str(truth), pixels_only=True) for place in (f"{bucket}/m.zarr", tmp_path / "m.zarr")
+    ]
+    assert repr(scores[0]).replace(maps[0], "M") == repr(scores[1]).replace(maps[1], "M")

@@ -11,6 +11,9 @@ from volseg.errors import TargetError
 if TYPE_CHECKING:
     from volseg.storage.object_path import ObjectPath
 
+TEST = "conditions-"
+"""Begins the name of the object of a test."""
+
 
 def refuse_unconditional(folder: ObjectPath) -> None:
     """Refuse a store that writes whatever the condition says.
@@ -18,7 +21,7 @@ def refuse_unconditional(folder: ObjectPath) -> None:
     Raises:
         TargetError: it does, or cannot be written.
     """
-    path = folder / f"conditions-{uuid4().hex}"
+    path = folder / f"{TEST}{uuid4().hex}"
     store, key = path.store, path.key
     try:
         first = store.create(key, b"1")

@@ -14,6 +14,7 @@ from zarr.storage import MemoryStore, ObjectStore
 
 from volseg.blocks import coarser_box
 from volseg.errors import TargetError
+from volseg.storage.conditions import TEST
 from volseg.storage.lease import LEASE, hold_lease
 from volseg.storage.marks import Written, digest_of, joint_digest
 from volseg.storage.object_client import writing_client
@@ -118,9 +119,14 @@ def claim_object(path: ObjectPath, *, overwrite: bool, resume: bool | None) -> O
     is_ours = (path / "0" / ".volseg" / LEASE).is_file()
     if exists and overwrite and not is_ours:
         raise TargetError(f"{path} was not written by a run of volseg, so --overwrite does not replace it; delete it")
-    if not exists and not is_ours and path.is_dir():
+    if not exists and not is_ours and not all(_is_of_a_test(path, entry.key) for entry in path.store.below(path.key)):
         raise TargetError(f"target {path} holds other objects; choose another place")
     return path
+
+
+def _is_of_a_test(path: ObjectPath, key: str) -> bool:
+    """Whether an object is of the test of a store's conditions, by a start that was killed within it."""
+    return key.startswith(f"{(path / '0' / '.volseg').key}/{TEST}")
 
 
 @contextmanager

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def has_moto() -> bool:
+    """Whether moto's server is installed."""
+    return _program() is not None
+
+
+def _program() -> str | None:
+    return os.environ.get("VOLSEG_MOTO") or shutil.which("moto_server")
+
+
 @contextmanager
 def moto_server() -> Iterator[str]:
     """Start moto's server, from `VOLSEG_MOTO` or the path; gives its URL.
@@ -21,7 +30,7 @@ def moto_server() -> Iterator[str]:
     Raises:
         FileNotFoundError: it is not installed.
     """
-    program = os.environ.get("VOLSEG_MOTO") or shutil.which("moto_server")
+    program = _program()
     if program is None:
         raise FileNotFoundError("no moto_server; pip install 'moto[s3,server]' into an environment of its own")
     with socket.socket() as free:
