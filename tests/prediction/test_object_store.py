@@ -175,7 +175,6 @@ def test_a_volume_in_s3_is_read_and_its_map_scored_and_verified_there(
     assert content(f"{bucket}/m.zarr") == content(tmp_path / "m.zarr")
     assert volseg.verify(f"{bucket}/m.zarr", cluster="serial", seams=False).sound
     truth = make_volume(tmp_path / "truth.zarr", (6, 70, 90), voxels=np.indices((6, 70, 90)).sum(0).astype("uint8") % 2)
-    scores = [
-        volseg.evaluate(str(place), str(truth), pixels_only=True) for place in (f"{bucket}/m.zarr", tmp_path / "m.zarr")
-    ]
+    maps = (f"{bucket}/m.zarr", str(tmp_path / "m.zarr"))
+    scores = [volseg.evaluate(place, str(truth), pixels_only=True) for place in maps]
     assert repr(scores[0]).replace(maps[0], "M") == repr(scores[1]).replace(maps[1], "M")

@@ -28,6 +28,7 @@ from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.metadata_file import read_metadata
 from volseg.storage.object_path import ObjectPath, TargetPath, target_path
+from volseg.storage.object_target import open_target
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
 from volseg.storage.place import Place, place_of
 from volseg.storage.presence import NO_SHARDS, ShardCheck
@@ -48,7 +49,7 @@ from volseg.storage.run_record import FORMAT, NUMERICS, RecordError, RunRecord, 
 from volseg.storage.section_folder import FolderStack
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
-from volseg.storage.target import Target, open_target, voxel_digest
+from volseg.storage.target import Target, voxel_digest
 from volseg.storage.unpacked_stack import UnpackedStack
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 

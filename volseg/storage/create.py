@@ -13,11 +13,11 @@ from volseg.errors import TargetError
 from volseg.storage.journal import journal_folder, lock_journal
 from volseg.storage.object_client import is_object_url, split_url
 from volseg.storage.object_path import ObjectPath
-from volseg.storage.object_target import claim_object, has_target, new_object_target
+from volseg.storage.object_target import claim_object, has_target, new_object_target, open_target
 from volseg.storage.ome_zarr import image_attributes
 from volseg.storage.paths import UNCERTAINTY
 from volseg.storage.publish import claim_target, staged
-from volseg.storage.target import Target, open_target
+from volseg.storage.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

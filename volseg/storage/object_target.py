@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Box
+    from volseg.storage.object_path import TargetPath
 
 _METADATA = "zarr.json"
 _DELETED = 1000
@@ -83,20 +84,24 @@ class ObjectTarget(Target):
         return self._files[0]
 
 
-def open_object_target(path: ObjectPath, level: str) -> ObjectTarget:
+def open_target(path: TargetPath, level: str = "0") -> Target:
     """Open a level of a target to write more blocks; without the coarser one.
 
     Raises:
         TargetError: there is no target.
     """
     try:
-        store = ObjectStore(writing_client(path.root))
-        array = zarr.open_array(store, path=(path / level).key, mode="r+")
+        if isinstance(path, ObjectPath):
+            store = ObjectStore(writing_client(path.root))
+            array = zarr.open_array(store, path=(path / level).key, mode="r+")
+        else:
+            array = zarr.open_array(path / level, mode="r+")
     except Exception as error:  # each field of the metadata raises errors of its own
         raise TargetError(
             f"{path} is not a target of volseg: {error}; `volseg verify` tells what was changed"
         ) from error
-    return ObjectTarget(path, array.with_config({"write_empty_chunks": True, "order": "C"}), level)
+    kind = ObjectTarget if isinstance(path, ObjectPath) else Target
+    return kind(path, array.with_config({"write_empty_chunks": True, "order": "C"}), level)
 
 
 def has_target(path: ObjectPath) -> bool:
@@ -132,7 +137,7 @@ def _is_of_a_test(path: ObjectPath, key: str) -> bool:
 @contextmanager
 def new_object_target(
     path: ObjectPath, create: Callable[[MemoryStore], None], *, overwrite: bool = False
-) -> Iterator[ObjectTarget]:
+) -> Iterator[Target]:
     """Create a target under its lease; its `zarr.json` is deleted first and put last.
 
     Args:
@@ -163,4 +168,4 @@ def new_object_target(
                 (path / key).write_bytes(content[key])
         if path.store.create((path / _METADATA).key, content[_METADATA]) is None:
             raise TargetError(f"{path} appeared meanwhile and is kept; choose another place")
-        yield open_object_target(path, "0")
+        yield open_target(path)

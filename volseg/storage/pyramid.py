@@ -10,8 +10,8 @@ import numpy as np
 
 from volseg.blocks import Box, PyramidGrid, coarser_box, to_zyx
 from volseg.storage.marks import digest_of, joint_digest
+from volseg.storage.object_target import open_target
 from volseg.storage.paths import UNCERTAINTY
-from volseg.storage.target import open_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
 from volseg.blocks import coarser_box
 from volseg.errors import TargetError
 from volseg.ops import downsample_mean, downsample_mode
 from volseg.storage.journal import journal_folder
 from volseg.storage.marks import Written, digest_of, joint_digest
-from volseg.storage.object_path import ObjectPath, TargetPath
 from volseg.storage.shards import ShardFiles, rename_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import zarr
     from numpy.typing import NDArray
 
     from volseg.blocks import Box, Zyx
+    from volseg.storage.object_path import TargetPath
 
 _PARTIALS = ".partial"
 
@@ -243,22 +243,3 @@ def _on_disk(path: TargetPath) -> Path:
 def voxel_digest(voxels: NDArray[Any]) -> str:
     """Return the digest of voxels in C order, for a mark of the journal."""
     return digest_of(np.ascontiguousarray(voxels).data)
-
-
-def open_target(path: TargetPath, level: str = "0") -> Target:
-    """Open a level of a target to write more blocks; without the coarser one.
-
-    Raises:
-        TargetError: there is no target.
-    """
-    if isinstance(path, ObjectPath):
-        from volseg.storage.object_target import open_object_target  # noqa: PLC0415 - which is made of this module
-
-        return open_object_target(path, level)
-    try:
-        array = zarr.open_array(path / level, mode="r+")
-    except Exception as error:  # each field of the metadata raises errors of its own
-        raise TargetError(
-            f"{path} is not a target of volseg: {error}; `volseg verify` tells what was changed"
-        ) from error
-    return Target(path, array.with_config({"write_empty_chunks": True, "order": "C"}), level)

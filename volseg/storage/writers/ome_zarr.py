@@ -11,9 +11,9 @@ import zarr
 from volseg.blocks import level_factors
 from volseg.storage.conversion_record import CONVERSION_KEY
 from volseg.storage.create import create_volume
+from volseg.storage.object_target import open_target
 from volseg.storage.paths import refuse_other_content
 from volseg.storage.pyramid import pyramid_of
-from volseg.storage.target import Target, open_target
 from volseg.storage.writers.base import LABEL_TYPES, Layout, LayoutRequest
 from volseg.storage.writers.chunks import sharded_layout
 from volseg.storage.zarr_array import open_array
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from volseg.storage.conversion_record import OutputEntry
     from volseg.storage.marks import Written
     from volseg.storage.object_path import TargetPath
+    from volseg.storage.target import Target
 
 
 class OmeZarrWriter:
