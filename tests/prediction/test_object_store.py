@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -178,3 +182,35 @@ def test_a_volume_in_s3_is_read_and_its_map_scored_and_verified_there(
     maps = (f"{bucket}/m.zarr", str(tmp_path / "m.zarr"))
     scores = [volseg.evaluate(place, str(truth), pixels_only=True) for place in maps]
     assert repr(scores[0]).replace(maps[0], "M") == repr(scores[1]).replace(maps[1], "M")
+
+
+KILLED = """
+import json, sys
+from volseg.storage import lease
+lease.TIMES = lease.LeaseTimes(1.5, 0.1, 0.8)
+import volseg
+options = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(sys.argv[4]).items()}
+volseg.predict(sys.argv[1], sys.argv[2], model=sys.argv[3], cluster="serial", resume=True, **options)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_a_driver_that_was_killed_is_followed_by_another_with_equal_bytes(
+    small_model: Path, tmp_path: Path, bucket: str
+) -> None:
+    raw = make_volume(tmp_path / "large.zarr", (24, 70, 90))
+    predict(raw, tmp_path / "m.zarr", small_model)
+    target = target_path(f"{bucket}/m.zarr")
+    words = [sys.executable, "-c", KILLED, str(raw), str(target), str(small_model), json.dumps(SETTINGS)]
+    for kills in count():
+        driver = subprocess.Popen(words)
+        try:
+            assert driver.wait(timeout=4.0 + 0.7 * kills) == 0
+            break
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            driver.wait()
+    assert kills > 0
+    assert content(f"{bucket}/m.zarr") == content(tmp_path / "m.zarr")
+    assert run_status(target).state == "complete"

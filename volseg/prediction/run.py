@@ -42,6 +42,7 @@ from volseg.storage import (
     OUTSIDE,
     FailureLog,
     Journal,
+    ObjectPath,
     RunRecord,
     ShardCheck,
     journal_folder,
@@ -102,6 +103,8 @@ def execute(
         rule = chunk_rule(spec, recorded, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
         order = record.grid.numbers() if numbers is None else numbers
+        if isinstance(spec.target, ObjectPath):
+            progress.stage("taking the lease of the target; that of a run that died ends within a minute")
         if recorded is None:
             owned.enter_context(new_target(spec.target, record, spec.map_place, overwrite=spec.overwrite))
             _save_halo_curves(spec, record, progress)
