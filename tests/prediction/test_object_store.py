@@ -206,7 +206,7 @@ def test_a_driver_that_was_killed_is_followed_by_another_with_equal_bytes(
     for kills in count():
         driver = subprocess.Popen(words)
         try:
-            assert driver.wait(timeout=4.0 + 0.7 * kills) == 0
+            assert driver.wait(timeout=8.0 + 2 * kills) == 0
             break
         except subprocess.TimeoutExpired:
             driver.kill()
