@@ -23,8 +23,8 @@ import tensorstore
 import volseg
 from benchmarks.record import record
 from volseg.storage.create import create_volume
+from volseg.storage.object_target import open_target
 from volseg.storage.place import Place
-from volseg.storage.target import open_target
 from volseg.testing.factories import blobs
 
 SHAPE, SHARD, CHUNK = (128, 2048, 2048), (16, 1024, 1024), (16, 128, 128)

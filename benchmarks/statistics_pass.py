@@ -21,8 +21,8 @@ from volseg.blocks import Box
 from volseg.ops import Normalization
 from volseg.storage import open_volume, slab_statistics, slabs
 from volseg.storage.create import create_volume
+from volseg.storage.object_target import open_target
 from volseg.storage.place import Place
-from volseg.storage.target import open_target
 from volseg.testing.factories import blobs
 
 SHAPE, CHUNK, SHARD = (100, 4096, 4096), (1, 512, 512), (10, 4096, 4096)

@@ -22,9 +22,9 @@ from volseg.blocks import Box
 from volseg.ops import to_uint8
 from volseg.storage.create import create_volume
 from volseg.storage.durable import write_synced
+from volseg.storage.object_target import open_target
 from volseg.storage.place import Place
 from volseg.storage.shards import encode_in_memory
-from volseg.storage.target import open_target
 from volseg.testing.factories import blobs
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from volseg.errors import TargetError
 from volseg.storage import Journal, Mark
 from volseg.storage.create import create_volume
 from volseg.storage.mark_records import RECORD_BYTES
+from volseg.storage.object_target import open_target
 from volseg.storage.place import Place
 from volseg.storage.publish import staged
-from volseg.storage.target import open_target
 from volseg.testing.doubles import NoteRecorder
 from volseg.testing.factories import make_volume
 

@@ -120,6 +120,8 @@ def test_a_part_beside_itself_the_whole_or_another_cut_is_refused(
         volseg.predict(str(raw), str(whole), part="1/3", overwrite=True, **options)
     with pytest.raises(ResumeError, match="another block"):
         volseg.predict(str(raw), str(whole), part="1/3", **{**options, "block": (1, 32, 32)})
+    with pytest.raises(ConfigError, match="is in an object store, where one driver owns a target"):
+        volseg.predict(str(raw), "s3://bucket/map.zarr", part="1/3", **options)
     for part in ("0/3", "4/3", "1", "a/b", "1/-2"):
         said = CliRunner().invoke(main, ["predict", str(raw), "x.zarr", "--model", "m", "--part", part])
         assert said.exit_code == 2

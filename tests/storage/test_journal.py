@@ -177,3 +177,13 @@ def test_a_journal_names_its_run_and_another_record_beside_it_is_refused(tmp_pat
     (target / "zarr.json").write_bytes((other / "zarr.json").read_bytes())
     with pytest.raises(RecordError, match=f"is that of another map, or its journal: that is of the run {run}, and"):
         read_record(target)
+
+
+def test_merged_segments_keep_their_own_texts() -> None:
+    def segment(block: int, worker: str, skipped: str) -> bytes:
+        encoder = MarkEncoder()
+        return encoder.header("run") + encoder.encode([Mark(block, "", 1, worker, 0.5, skipped)])
+
+    content = segment(1, "a", "") + segment(2, "b", "empty") + segment(3, "c", "outside")
+    found = [(mark.block, mark.worker, mark.skipped) for mark in MarkDecoder().decode(content)]
+    assert found == [(1, "a", ""), (2, "b", "empty"), (3, "c", "outside")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +17,6 @@ from volseg.storage.pyramid import Pyramid
 from volseg.storage.size_table import NO_SHARDS, UNKNOWN_SIZE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from volseg.storage.target import Target
 
 SHAPE, BLOCK, SHARD = (3, 40, 70), (2, 32, 64), (1, 16, 32)
@@ -59,7 +58,9 @@ def test_each_damaged_shard_is_traced_to_its_block(
 ) -> None:
     targets, grid, sizes = written(tmp_path, channels, region)
     assert lost(targets, grid, sizes) == []
-    shards = [shard for target in targets for shard in sorted((target.path / "0" / "c").rglob("*")) if shard.is_file()]
+    shards = [
+        shard for target in targets for shard in sorted(Path(str(target.folder), "c").rglob("*")) if shard.is_file()
+    ]
     rng = np.random.default_rng(1)
     for shard in rng.choice(np.array(shards, object), 4, replace=False):
         z, y, x = (int(part) * s for part, s in zip(shard.parts[-3:], SHARD, strict=True))
@@ -82,7 +83,7 @@ def test_each_damaged_shard_is_traced_to_its_block(
 
 def test_a_folder_that_is_gone_loses_its_blocks(tmp_path: Path) -> None:
     targets, grid, sizes = written(tmp_path, (), None)
-    (targets[0].path / "0" / "c").rename(tmp_path / "c")
+    Path(str(targets[0].folder), "c").rename(tmp_path / "c")
     assert lost(targets, grid, sizes) == list(grid.numbers())
 
 

@@ -22,9 +22,10 @@ SHAPE = (4, 16, 16)
 
 
 def image(path: Path, channels: tuple[str, ...] = ()) -> Path:
-    return create_volume(
+    create_volume(
         path, shape=SHAPE, shard=SHAPE, chunk=SHAPE, dtype="uint8", place=Place.of_nm((30, 6, 6)), channels=channels
-    ).path
+    )
+    return path
 
 
 @pytest.mark.parametrize("channels", [(), ("cell", "membrane")])

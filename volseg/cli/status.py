@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,10 +21,10 @@ _SHOWN = 10
 
 
 @click.command(short_help="Show how far a run is, and which blocks failed.")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target")
 @click.option("--traceback", is_flag=True, help="Also print the traceback of each kind of failure.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON on standard output.")
-def status(target: Path, traceback: bool, as_json: bool) -> None:
+def status(target: str, traceback: bool, as_json: bool) -> None:
     """Show the state of a `volseg predict`, from its TARGET alone; the run may go on meanwhile.
 
     Exit codes: 0, or 3 if blocks failed.
@@ -34,11 +33,13 @@ def status(target: Path, traceback: bool, as_json: bool) -> None:
     Examples:
       volseg status membrane.zarr
       volseg status membrane.zarr --json
+      volseg status s3://bucket/membrane.zarr
     """
     from volseg.cli.output import echo_json
     from volseg.prediction.status import run_status
+    from volseg.storage import target_path
 
-    found = run_status(target)
+    found = run_status(target_path(target))
     if as_json:
         echo_json(found.to_json())
     else:

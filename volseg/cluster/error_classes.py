@@ -60,6 +60,7 @@ LATE = ErrorClass("block too late", Scope.WORKER)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOST = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_THROTTLED = ("429 Too Many Requests", "503 Service Unavailable", "SlowDown", "TooManyRequests", "ServerBusy")
 _OS_ERROR = "(os error {})"
 """How native code words an errno, without an OSError."""
 
@@ -68,6 +69,8 @@ TABLE = (
     ErrorClass("disk full", Scope.RUN, 1, ("TargetError",), text=tuple(map(_OS_ERROR.format, _FULL))),
     ErrorClass("target not writable", Scope.RUN, 1, ("TargetError",), _REFUSED),
     ErrorClass("credentials refused", Scope.RUN, 1, ("UnauthenticatedError", "PermissionDeniedError")),
+    ErrorClass("bucket missing", Scope.RUN, 1, ("TargetError",), text=("there is no such bucket",)),
+    ErrorClass("store throttles", Scope.TRANSIENT, 8, text=_THROTTLED),
     ErrorClass("output not finite", Scope.BLOCK, 1, ("BlockError",)),
     ErrorClass("target lost", Scope.WORKER, 3, ("TargetLostError",)),
     ErrorClass("target lost", Scope.WORKER, 3, ("TargetError",), _LOST),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from volseg.cluster import Progress
     from volseg.pipeline import BlockReport
     from volseg.storage import Journal
+    from volseg.storage.object_path import TargetPath
     from volseg.storage.writers.base import Writer
 
 _THREADS = 16
@@ -64,7 +65,7 @@ class MarkWriter:
         (self.lacking.add if report.absent else self.lacking.discard)(report.number)
         self.workers[worker] += 1
 
-    def _folders(self, report: BlockReport) -> set[Path]:
+    def _folders(self, report: BlockReport) -> set[TargetPath]:
         """Folders of the files of a block."""
         if report.number < self._grid.count:
             return self._writer.folders(self._grid.box(report.number))

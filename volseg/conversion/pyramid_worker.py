@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Box
     from volseg.conversion.source import SourceRef
     from volseg.storage import Readable, Written
+    from volseg.storage.object_path import TargetPath
 
 _CACHED = 2
 _open: dict[PyramidRef, OpenPyramid] = {}
@@ -92,7 +93,7 @@ class LevelsWriter:
         """Bytes that it takes; 0 if some of its shards are missing."""
         return self.pyramid.stored(self.pyramid.grid.base.number(box.start))
 
-    def folders(self, box: Box) -> set[Path]:
+    def folders(self, box: Box) -> set[TargetPath]:
         """Folders of its shards."""
         return self.first.shard_folders(coarser_box(box, self.factor))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -60,11 +60,13 @@ def _plot_scores(axes: Axes, validations: Sequence[Mapping[str, Any]]) -> None:
         axes.text(0.5, 0.5, "no validation sections", ha="center", transform=axes.transAxes)
 
 
-def plot_halo_curve(path: Path, rows: Sequence[tuple[Zyx, float, float, float]], selected: Zyx, title: str) -> None:
+def plot_halo_curve(
+    path: Path | BinaryIO, rows: Sequence[tuple[Zyx, float, float, float]], selected: Zyx, title: str
+) -> None:
     """Plot the error and the cost of each halo to a PNG; halos with the same z form one line.
 
     Args:
-        path: of the PNG.
+        path: of the PNG, or a file that is open to write.
         rows: halo (z, y, x) in voxels, its maximum error in grey levels, the fraction of voxels within one grey level,
             and the number of voxels computed for each voxel written.
         selected: the halo in use.

@@ -10,10 +10,8 @@ from volseg.errors import TargetError, TargetLostError
 from volseg.prediction.sink import read_own_record
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from volseg.cluster import Attempt, BlockTask
-    from volseg.storage import FailureLog, Readable
+    from volseg.storage import FailureLog, Readable, TargetPath
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class FailureWatch:
         log: of the blocks that are given up.
     """
 
-    target: Path
+    target: TargetPath
     digest: str
     source: Readable
     log: FailureLog

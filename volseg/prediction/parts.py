@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from volseg.errors import ConfigError
 from volseg.prediction.prepare import planned_blocks, prepare
-from volseg.storage import NO_SHARDS, creation_turn, local_output
+from volseg.storage import NO_SHARDS, ObjectPath, creation_turn, local_output, target_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,6 +110,11 @@ def prepared(
     """
     with ExitStack() as turn:
         if config.part is not None:
+            if isinstance(target_path(config.target), ObjectPath):
+                raise ConfigError(
+                    f"--part {config.part}: {config.target} is in an object store, where one driver owns a target; "
+                    "leave --part out and give --cluster, or write to a file system that all drivers share"
+                )
             turn.enter_context(creation_turn(local_output(config.target), waiting))
         spec, recorded = prepare(config)
         if recorded is not None:

@@ -24,7 +24,7 @@ from volseg.storage import (
     ReadOptions,
     RunRecord,
     VolumeRef,
-    claim_target,
+    claim_output,
     is_target,
     open_mask,
     place_of,
@@ -32,12 +32,12 @@ from volseg.storage import (
     read_record,
     refuse_overlap,
     resampling_of,
+    target_exists,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from volseg.config import Cluster, PredictConfig
+    from volseg.storage import TargetPath
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class RunSpec:
     classes: tuple[str, ...]
     plan: Plan
     mask: BlockMask | None
-    target: Path
+    target: TargetPath
     overwrite: bool
     cluster: Cluster
     workers: int | None
@@ -130,7 +130,7 @@ def prepare(config: PredictConfig) -> tuple[RunSpec, RunRecord | None]:
     target = _claim_target(config)
     refuse_overlap("source", config.source, target)
     resumes = config.resume or config.part is not None
-    recorded = read_record(target) if resumes and target.exists() else None
+    recorded = read_record(target) if resumes and target_exists(target) else None
     models = tuple(read_card(resolve_model(name), verify=True) for name in config.model)
     source = open_run_source(config, models, recorded, target)
     volume, place = source.volume, source.place
@@ -196,17 +196,17 @@ def _refuse_options(config: PredictConfig) -> None:
         raise ConfigError("--part with --overwrite would replace what other parts wrote; delete the target instead")
 
 
-def _claim_target(config: PredictConfig) -> Path:
+def _claim_target(config: PredictConfig) -> TargetPath:
     """Path of the target, which is free, or may be replaced or resumed."""
     resumes = config.resume or config.part is not None
-    target = claim_target(config.target, overwrite=config.overwrite, resume=resumes)
-    if target.exists() and resumes and not is_target(target):
+    target = claim_output(config.target, overwrite=config.overwrite, resume=resumes)
+    if target_exists(target) and resumes and not is_target(target):
         raise TargetError(f"target {target} holds no run of volseg to resume; choose another path")
     return target
 
 
 def _refuse_models(
-    config: PredictConfig, models: tuple[ModelHeader, ...], volume: Readable, place: Place, target: Path
+    config: PredictConfig, models: tuple[ModelHeader, ...], volume: Readable, place: Place, target: TargetPath
 ) -> None:
     """Refuse models that do not suit the volume."""
     levels_nm = getattr(volume, "levels_nm", ()) if place == place_of(volume) else ()
@@ -252,7 +252,7 @@ def _plan_request(config: PredictConfig, source: RunSource, recorded: RunRecord 
     )
 
 
-def _open_mask(config: PredictConfig, recorded: RunRecord | None, plan: Plan, target: Path) -> BlockMask | None:
+def _open_mask(config: PredictConfig, recorded: RunRecord | None, plan: Plan, target: TargetPath) -> BlockMask | None:
     """The mask that was requested, or else that of the record."""
     location = config.mask or (recorded.mask.location if recorded and recorded.mask else None)
     if location is None:

@@ -13,13 +13,12 @@ from volseg.storage import LACKING, MARKED, NO_SHARDS, WAS_EMPTY, BlockStates, s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from volseg.blocks import PyramidGrid
-    from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry, Target
+    from volseg.storage import MaskEntry, ModelEntry, Readable, RunRecord, SourceEntry, Target, TargetPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class DoneBlocks:
             self.sizes[number] = NO_SHARDS
 
 
-def done_blocks(journal: Path, pyramid: PyramidGrid, *, accepts_missing: bool = True) -> DoneBlocks:
+def done_blocks(journal: TargetPath, pyramid: PyramidGrid, *, accepts_missing: bool = True) -> DoneBlocks:
     """Read a journal; of several marks of a block the last counts.
 
     Args:

@@ -41,6 +41,7 @@ from volseg.storage import (
     OUTSIDE,
     FailureLog,
     Journal,
+    ObjectPath,
     RunRecord,
     ShardCheck,
     SummaryWriter,
@@ -54,7 +55,6 @@ from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from volseg.blocks import BlockSet, Part, PyramidGrid
     from volseg.prediction.absence import ChunkRule
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from volseg.prediction.parts import Share
     from volseg.prediction.prepare import RunSpec
     from volseg.prediction.resume import DoneBlocks
+    from volseg.storage import TargetPath
 
 
 class _Begun(NamedTuple):
@@ -118,6 +119,8 @@ def execute(
         rule = chunk_rule(spec, recorded, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, rule=rule)
         share = share_of(spec, record, part)
+        if isinstance(spec.target, ObjectPath):
+            progress.stage("taking the lease of the target; that of a run that died ends within a minute")
         if recorded is None:
             create_own(spec, record, owned, progress, part)
         else:
@@ -155,7 +158,7 @@ def _finish(begun: _Begun, summary: Summary) -> Summary:
 
 
 def _done_before(
-    folder: Path, grid: PyramidGrid, rule: ChunkRule, again: BlockSet | None, progress: Progress
+    folder: TargetPath, grid: PyramidGrid, rule: ChunkRule, again: BlockSet | None, progress: Progress
 ) -> DoneBlocks:
     """Blocks that the journal in a folder marks, without those to compute again."""
     done = done_blocks(folder, grid, accepts_missing=rule.explains)

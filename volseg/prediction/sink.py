@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import TargetLostError
-from volseg.storage import RunRecord, Written, joint_digest, read_metadata, read_record
+from volseg.storage import (
+    LeaseWatch,
+    ObjectPath,
+    RunRecord,
+    Written,
+    joint_digest,
+    journal_folder,
+    read_metadata,
+    read_record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from volseg.blocks import Box
-    from volseg.storage import Target
+    from volseg.storage import Target, TargetPath
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class FencedSink:
     """
 
     sink: VolumeSink
-    path: Path
+    path: TargetPath
     digest: str
     _accepted: list[bytes] = field(default_factory=list)
 
@@ -77,7 +86,10 @@ class FencedSink:
         self.sink.clear(box, self._check)
 
     def _check(self) -> None:
-        """Parse the record only if the bytes of the target's metadata changed."""
+        """Parse the record only if the bytes of the target's metadata changed; on an object store the lease tells."""
+        if isinstance(self.path, ObjectPath):
+            lease_watch(self.path, self.digest).confirm()
+            return
         try:
             metadata = read_metadata(self.path / "zarr.json")
         except OSError:
@@ -85,6 +97,12 @@ class FencedSink:
         if not metadata or metadata not in self._accepted:
             read_own_record(self.path, self.digest)
             self._accepted[:] = [metadata]
+
+
+@lru_cache(maxsize=4)
+def lease_watch(path: ObjectPath, digest: str) -> LeaseWatch:
+    """Watch the lease of a target, from the first look on for the life of the process."""
+    return LeaseWatch(journal_folder(path), digest)
 
 
 class NullSink:
@@ -98,7 +116,7 @@ class NullSink:
         """Do nothing."""
 
 
-def read_own_record(path: Path, digest: str) -> RunRecord:
+def read_own_record(path: TargetPath, digest: str) -> RunRecord:
     """A target's run record, if it is the one with this digest.
 
     Raises:

@@ -28,12 +28,10 @@ from volseg.storage import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from volseg.blocks import Zyx, ZyxFloat
     from volseg.config import PredictConfig
     from volseg.models import ModelHeader
-    from volseg.storage import Place, Readable, RunRecord
+    from volseg.storage import Place, Readable, RunRecord, TargetPath
 
 __all__ = ["MissingChunks", "RunSource", "missing_chunks", "open_run_source", "refuse_undecodable"]
 
@@ -79,7 +77,7 @@ class RunSource:
 
 
 def open_run_source(
-    config: PredictConfig, models: tuple[ModelHeader, ...], recorded: RunRecord | None, target: Path
+    config: PredictConfig, models: tuple[ModelHeader, ...], recorded: RunRecord | None, target: TargetPath
 ) -> RunSource:
     """Open the source, as the user states it, or stated when the run to resume was started.
 
@@ -98,7 +96,7 @@ def open_run_source(
     return RunSource(stored, place, volume, seen, written, options, given_nm is not None, warnings)
 
 
-def _read_options(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ReadOptions:
+def _read_options(config: PredictConfig, recorded: RunRecord | None, target: TargetPath) -> ReadOptions:
     """What the user states of the source's axes, channel and missing sections, or stated when the run was started.
 
     Raises:
@@ -118,7 +116,7 @@ def _read_options(config: PredictConfig, recorded: RunRecord | None, target: Pat
     return options
 
 
-def _given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target: Path) -> ZyxFloat | None:
+def _given_voxel_size(config: PredictConfig, recorded: RunRecord | None, target: TargetPath) -> ZyxFloat | None:
     """The voxel size that the user states, or stated when the run to resume was started; None if there is none.
 
     Raises:

@@ -21,7 +21,7 @@ from volseg.storage import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from volseg.storage import TargetPath
 
 State = Literal["complete", "running", "stopped"]
 
@@ -80,7 +80,7 @@ class RunStatus:
         return asdict(self) | {"left": self.left}
 
 
-def run_status(path: Path) -> RunStatus:
+def run_status(path: TargetPath) -> RunStatus:
     """Read the state of a run; it may be running.
 
     Args:

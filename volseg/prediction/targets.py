@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from volseg.blocks import Tiling
@@ -14,12 +15,11 @@ from volseg.storage import journal_folder, lock_part, new_target, open_pyramid, 
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
-    from pathlib import Path
 
     from volseg.blocks import Part
     from volseg.cluster import Progress
     from volseg.prediction.prepare import RunSpec
-    from volseg.storage import Pyramid, RunRecord
+    from volseg.storage import Pyramid, RunRecord, TargetPath
 
 
 def create_own(spec: RunSpec, record: RunRecord, owned: ExitStack, progress: Progress, part: Part | None) -> None:
@@ -42,9 +42,11 @@ def _save_halo_curves(spec: RunSpec, record: RunRecord, progress: Progress) -> N
         progress.note("\n".join(halo_lines(entry)))
         picture = open_target(spec.target).journal / f"halo-{number}.png"
         picture.parent.mkdir(exist_ok=True)
+        drawn = BytesIO()
         costs = [Tiling(entry.footprint, entry.tile, point.halo).overhead for point in entry.halo_curve]
         rows = [(p.halo, p.max_error, p.fraction, cost) for p, cost in zip(entry.halo_curve, costs, strict=True)]
-        plot_halo_curve(picture, rows, entry.halo, title=f"halo of {entry.name}")
+        plot_halo_curve(drawn, rows, entry.halo, title=f"halo of {entry.name}")
+        picture.write_bytes(drawn.getvalue())
         progress.note(f"the curve is drawn in {picture}")
 
 
@@ -65,7 +67,7 @@ def take_over(spec: RunSpec, record: RunRecord) -> Pyramid:
     return pyramid
 
 
-def _is_alone(path: Path) -> bool:
+def _is_alone(path: TargetPath) -> bool:
     """Whether no driver of another part writes into the target whose lock is held."""
     return len(parts_running(journal_folder(path))) <= 1
 

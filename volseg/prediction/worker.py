@@ -10,7 +10,6 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +22,17 @@ from volseg.pipeline import EMPTY, BlockPipeline, BlockReport, EnsembleMember, p
 from volseg.prediction.absence import CheckedSource, ChunkRule
 from volseg.prediction.autotune.guard import check_on_sample
 from volseg.prediction.autotune.probe import ProbeSpec
-from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
-from volseg.storage import Readable, RunRecord, VolumeRef, open_pyramid, read_census, read_table
+from volseg.prediction.sink import FencedSink, VolumeSink, lease_watch, read_own_record
+from volseg.storage import (
+    ObjectPath,
+    Readable,
+    RunRecord,
+    VolumeRef,
+    open_pyramid,
+    read_census,
+    read_table,
+    target_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,7 +103,7 @@ def _compute_block(number: int, reference: RunRef) -> BlockReport:
 
 def _make_coarser(number: int, reference: RunRef, kind: str) -> BlockReport:
     """Make a block of a coarser level of the finer one; without a shard if it is 0 everywhere."""
-    started, path = time.perf_counter(), Path(reference.target)
+    started, path = time.perf_counter(), target_path(reference.target)
     pyramid = _pyramid_of(reference.target, reference.digest)
     targets, box = pyramid.targets_of(number)
     sink = FencedSink(VolumeSink(targets), path, reference.digest)
@@ -109,7 +117,7 @@ def _make_coarser(number: int, reference: RunRef, kind: str) -> BlockReport:
 
 @lru_cache(maxsize=_CACHED_RUNS)
 def _pyramid_of(target: str, digest: str) -> Pyramid:
-    return open_pyramid(Path(target), read_own_record(Path(target), digest))
+    return open_pyramid(target_path(target), read_own_record(target_path(target), digest))
 
 
 def pipeline_of(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule]:
@@ -129,8 +137,10 @@ def open_pipeline(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule
         TargetError: the target holds another run.
         VolsegError: this kind of worker computes something else than the network that was trained.
     """
-    path = Path(reference.target)
+    path = target_path(reference.target)
     record = read_own_record(path, reference.digest)
+    if isinstance(path, ObjectPath):
+        lease_watch(path, reference.digest).look()
     release_heap()  # fragments that measurements left
     retain_heap()
     with_std = record.settings.uncertainty

@@ -15,7 +15,8 @@ from volseg.storage.chunk_rule import (
     recorded_census,
     rule_of,
 )
-from volseg.storage.create import create_target, new_target
+from volseg.storage.create import claim_output, create_target, new_target, target_exists
+from volseg.storage.durable import write_whole
 from volseg.storage.expected import MetadataFault, expected_pyramid, metadata_faults, restore_metadata
 from volseg.storage.failure_log import FailedBlock, FailureLog, read_failures
 from volseg.storage.fingerprint import source_marks, volume_fingerprint
@@ -29,11 +30,14 @@ from volseg.storage.journal import (
     read_marks,
 )
 from volseg.storage.journal_summary import JournalReader, SummaryWriter
+from volseg.storage.lease_watch import LeaseWatch
 from volseg.storage.lock import in_use, is_locked, locked
 from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, MarkTable, journal_state, read_mark_table
 from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.object_path import ObjectPath, TargetPath, target_path
+from volseg.storage.object_target import open_target
 from volseg.storage.part_lock import creation_turn, is_running, lock_part, parts_running
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
 from volseg.storage.place import Place, place_of
@@ -56,7 +60,7 @@ from volseg.storage.section_folder import FolderStack
 from volseg.storage.size_table import NO_SHARDS, size_table
 from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_statistics, slabs
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
-from volseg.storage.target import Target, open_target, voxel_digest
+from volseg.storage.target import Target, voxel_digest
 from volseg.storage.unpacked_stack import UnpackedStack
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
@@ -91,6 +95,7 @@ __all__ = [
     "Journal",
     "JournalReader",
     "KeptBlocks",
+    "LeaseWatch",
     "MapEntry",
     "Mark",
     "MarkTable",
@@ -99,6 +104,7 @@ __all__ = [
     "MetadataFault",
     "MissingChunks",
     "ModelEntry",
+    "ObjectPath",
     "Place",
     "Pyramid",
     "ReadOptions",
@@ -113,6 +119,7 @@ __all__ = [
     "Stack",
     "SummaryWriter",
     "Target",
+    "TargetPath",
     "UnpackedStack",
     "Volume",
     "VolumeRef",
@@ -120,6 +127,7 @@ __all__ = [
     "cached",
     "cached_memmap",
     "census_to_take",
+    "claim_output",
     "claim_target",
     "create_target",
     "creation_turn",
@@ -174,8 +182,11 @@ __all__ = [
     "table_digest",
     "table_of",
     "take_census",
+    "target_exists",
+    "target_path",
     "volume_fingerprint",
     "volume_names",
     "voxel_digest",
     "write_table",
+    "write_whole",
 ]

@@ -12,9 +12,10 @@ from zarr.storage import LocalStore
 from volseg.errors import SourceError
 from volseg.storage.axes import DEFAULT_OPTIONS, ReadOptions
 from volseg.storage.chunk_grid import lacks
+from volseg.storage.object_client import reason_of
 from volseg.storage.place import Placed
 from volseg.storage.watch import Watched
-from volseg.storage.zarr_store import is_missing_remote, reason_of
+from volseg.storage.zarr_store import is_missing_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,12 +15,12 @@ from volseg.storage.size_table import NO_SHARDS, release_pages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from volseg.blocks import PyramidGrid
     from volseg.storage.marks import MarkBatch
+    from volseg.storage.object_path import TargetPath
 
 MARKED, WAS_EMPTY, LACKING = 1, 2, 4
 """Flags of a block: it has a mark, was empty, read chunks that the source lacked."""
@@ -79,7 +79,7 @@ class BlockStates:
         self.tally, self.damaged = Tally(), 0
         self._turns = MarkTurns(pyramid)
 
-    def read(self, folder: Path, sizes: NDArray[np.int64] | None = None) -> None:
+    def read(self, folder: TargetPath, sizes: NDArray[np.int64] | None = None) -> None:
         """Take the marks of a journal; `sizes` as of `add`.
 
         Raises:

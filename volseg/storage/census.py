@@ -26,7 +26,7 @@ from zarr.storage import LocalStore
 from volseg.blocks import Box
 from volseg.errors import SourceError, TargetError
 from volseg.storage.chunk_grid import lacks
-from volseg.storage.durable import write_synced
+from volseg.storage.durable import write_whole
 from volseg.storage.zarr_store import is_missing_remote, may_list
 from volseg.storage.zip_folder import ZipFolder
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from volseg.blocks import Zyx
     from volseg.storage.chunk_grid import Chunked, ChunkGrid
+    from volseg.storage.object_path import TargetPath
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -86,7 +87,7 @@ class Census:
         """The span, as the first line of a file."""
         return json.dumps({"start": self.span.start, "stop": self.span.stop}).encode() + b"\n"
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: TargetPath) -> None:
         """Write the bits, if there are any, under their digest, unless they are there; whole, and on the disk.
 
         Raises:
@@ -98,16 +99,15 @@ class Census:
             read_census(folder, self.digest)
             return
         path = _path(folder, self.digest)
-        partial_path = path.with_suffix(f".{os.getpid()}.partial")
         try:
-            partial_path.unlink(missing_ok=True)
-            write_synced(partial_path, self._header + zlib.compress(self.bits.tobytes()))
-            partial_path.replace(path)
+            write_whole(path, self._header + zlib.compress(self.bits.tobytes()))
+        except TargetError:
+            raise
         except OSError as error:
             raise TargetError(f"cannot write {path}: {error.strerror or error}; free some space") from error
 
 
-def read_census(folder: Path, digest: str) -> Census:
+def read_census(folder: TargetPath, digest: str) -> Census:
     """Read the bits of a census; it names no examples.
 
     Raises:
@@ -125,7 +125,7 @@ def read_census(folder: Path, digest: str) -> Census:
     return census
 
 
-def _path(folder: Path, digest: str) -> Path:
+def _path(folder: TargetPath, digest: str) -> TargetPath:
     return folder / f"chunks-{digest}.bin"
 
 

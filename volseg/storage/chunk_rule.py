@@ -19,11 +19,11 @@ from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from volseg.blocks import Box, Zyx
+    from volseg.storage.object_path import TargetPath
     from volseg.storage.readers import Readable
     from volseg.storage.record_entries import SourceEntry
 
@@ -139,7 +139,7 @@ def census_to_take(volume: Readable, box: Box) -> Census | None:
     return take_census(volume, box) if isinstance(volume, Chunked) else None
 
 
-def recorded_census(volume: Readable, entry: SourceEntry, box: Box, folder: Path) -> Census | None:
+def recorded_census(volume: Readable, entry: SourceEntry, box: Box, folder: TargetPath) -> Census | None:
     """The census of a run to resume; taken again if its file is lost.
 
     Args:

@@ -6,8 +6,12 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from volseg.storage.object_path import ObjectPath
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from volseg.storage.object_path import TargetPath
 
 _NOT_SYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """Of file systems that do not sync folders, because they write their entries at once."""
@@ -23,6 +27,17 @@ def write_synced(path: Path, content: bytes | bytearray | memoryview) -> int:
         file.flush()
         os.fsync(file.fileno())
         return file.tell()
+
+
+def write_whole(path: TargetPath, content: bytes) -> None:
+    """Write a file that appears whole and is on the disk, or in the store, before this returns; it replaces another."""
+    if isinstance(path, ObjectPath):
+        path.write_bytes(content)
+        return
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    write_synced(partial, content)
+    partial.replace(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.core.metadata.v3 import ArrayV3Metadata
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import LocalStore, ObjectStore, StorePath
 
 from volseg.errors import TargetError
 from volseg.storage.create import create_target
 from volseg.storage.durable import sync_folder, write_synced
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.object_client import writing_client
+from volseg.storage.object_path import ObjectPath
 from volseg.storage.pyramid import Pyramid, pyramid_of, volume_names
 from volseg.storage.shards import NATIVE
 from volseg.storage.target import Target
@@ -26,6 +28,7 @@ from volseg.text import parse_object
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from volseg.storage.object_path import TargetPath
     from volseg.storage.run_record import RunRecord
 
 _METADATA = "zarr.json"
@@ -46,21 +49,25 @@ class MetadataFault:
     content: bytes
 
 
-def expected_pyramid(path: Path, record: RunRecord) -> Pyramid:
+def expected_pyramid(path: TargetPath, record: RunRecord) -> Pyramid:
     """The volumes of a target by its run record alone, whatever its metadata are; zarrs reads them."""
 
     def opened(name: str, level: str) -> Target:
         document = json.loads(_fresh_files(record)[f"{name}/{level}/{_METADATA}".lstrip("/")])
+        folder = path / name / level
+        if isinstance(folder, ObjectPath):
+            place, pipeline = StorePath(ObjectStore(writing_client(folder.root), read_only=True), folder.key), {}
+        else:
+            place, pipeline = StorePath(LocalStore(folder, read_only=True)), NATIVE
         # The pipeline is read when an array is made.
-        with zarr.config.set(NATIVE):
-            store = StorePath(LocalStore(path / name / level, read_only=True))
-            array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(ArrayV3Metadata.from_dict(document), store))
+        with zarr.config.set(pipeline):
+            array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(ArrayV3Metadata.from_dict(document), place))
         return Target(path / name, array, level)
 
     return pyramid_of(record.pyramid, volume_names(record), opened)
 
 
-def metadata_faults(path: Path, record: RunRecord) -> list[MetadataFault]:
+def metadata_faults(path: TargetPath, record: RunRecord) -> list[MetadataFault]:
     """Compare the metadata of a target with its run record; other levels, labels and attributes do not matter."""
     faults = []
     for file, fresh in _fresh_files(record).items():
@@ -145,7 +152,7 @@ def _text(value: Any) -> str:
 
 
 def _group_differences(
-    group: Path, found: Mapping[str, Any], expected: Mapping[str, Any], record: RunRecord
+    group: TargetPath, found: Mapping[str, Any], expected: Mapping[str, Any], record: RunRecord
 ) -> list[str]:
     """What differs in a group of what says where its map lies and how it is read."""
     differing = [name for name in ("zarr_format", "node_type") if _differs(name, found, expected)]
@@ -171,13 +178,10 @@ def _group_differences(
     return differing
 
 
-def _is_level(group: Path, level: Mapping[str, Any], own: Sequence[str]) -> bool:
+def _is_level(group: TargetPath, level: Mapping[str, Any], own: Sequence[str]) -> bool:
     """Whether an entry of the levels is one of the run's own, whose arrays are compared apart, or has an array."""
     name = str(level["path"])
-    return name in own or any(
-        os.path.isfile(group / name / file)  # noqa: PTH113 - that of pathlib raises errors
-        for file in ("zarr.json", ".zarray")
-    )
+    return name in own or any((group / name / file).is_file() for file in ("zarr.json", ".zarray"))
 
 
 def _image(document: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
@@ -204,7 +208,7 @@ def _image(document: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _content(path: Path, file: str, found: Mapping[str, Any], fresh: bytes) -> bytes:
+def _content(path: TargetPath, file: str, found: Mapping[str, Any], fresh: bytes) -> bytes:
     """What a file should hold: as in a new target, with what others added to a group."""
     if _is_array(file):
         return fresh

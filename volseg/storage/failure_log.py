@@ -13,13 +13,16 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import TargetError, redacted
+from volseg.storage.object_path import ObjectPath
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from volseg.storage.object_path import TargetPath
 
 _MAX_TRACEBACK = 20_000
 """Characters; the last ones are kept."""
+_LINES = 50
+"""Of an object, which is put again with each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,9 @@ class FailureLog:
         folder: of the journal, whose lock the caller holds.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: TargetPath) -> None:
         last = max((int(file.stem.partition("-")[2]) for file in _files(folder)), default=0)
-        self._path = folder / f"failures-{last + 1:04d}.jsonl"
+        self._folder, self._number, self._lines = folder, last + 1, list[bytes]()
 
     def add(self, failed: FailedBlock) -> None:
         """Write one line, synced to the disk.
@@ -63,16 +66,23 @@ class FailureLog:
             TargetError: it cannot be written.
         """
         values = asdict(failed) | {"traceback": failed.traceback[-_MAX_TRACEBACK:]}
+        path, line = self._folder / f"failures-{self._number:04d}.jsonl", json.dumps(redacted(values)).encode() + b"\n"
+        if isinstance(path, ObjectPath):
+            self._lines.append(line)
+            path.write_bytes(b"".join(self._lines))
+            if len(self._lines) == _LINES:
+                self._number, self._lines = self._number + 1, []
+            return
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(redacted(values)) + "\n")
+            with path.open("ab") as file:
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise TargetError(f"cannot write {self._path}: {error.strerror}; rerun with --resume") from error
+            raise TargetError(f"cannot write {path}: {error.strerror}; rerun with --resume") from error
 
 
-def read_failures(folder: Path) -> dict[int, FailedBlock]:
+def read_failures(folder: TargetPath) -> dict[int, FailedBlock]:
     """The last failure of each block; lines that cannot be read are left out."""
     found: dict[int, FailedBlock] = {}
     for file in _files(folder):
@@ -94,5 +104,6 @@ def _parse(line: bytes) -> FailedBlock | None:
     return FailedBlock(**values)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("failures-*.jsonl") if file.stem.partition("-")[2].isdecimal())
+def _files(folder: TargetPath) -> list[TargetPath]:
+    files = (file for file in folder.glob("failures-*.jsonl") if file.stem.partition("-")[2].isdecimal())
+    return sorted(files, key=lambda file: file.name)

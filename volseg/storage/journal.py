@@ -12,45 +12,50 @@ was interrupted by the end of a driver is ignored, and its block computed again,
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 from volseg.errors import TargetError
 from volseg.storage.durable import sync_folder
+from volseg.storage.file_segment import FileSegment
+from volseg.storage.lease import hold_lease
 from volseg.storage.lock import in_use, is_at, lock_file
 from volseg.storage.mark_records import RECORD_BYTES
 from volseg.storage.marks import (
     JOURNAL_FORMAT,
     MarkDecoder,
-    MarkEncoder,
     SegmentStart,
     run_of_header,
 )
+from volseg.storage.object_journal import ObjectSegments, object_run, object_segments
+from volseg.storage.object_path import ObjectPath, TargetPath
 from volseg.storage.part_lock import parts_running
 from volseg.system import held_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
     from types import TracebackType
 
     from volseg.storage.marks import Mark, MarkBatch
 
-_SYNC_SECONDS = 0.25
 _READ_RECORDS = 1 << 16
-_GROUP = 4096
-"""Marks that are written before that time has passed."""
 
 
-def journal_folder(target: Path) -> Path:
+@overload
+def journal_folder(target: Path) -> Path: ...
+@overload
+def journal_folder(target: ObjectPath) -> ObjectPath: ...
+@overload
+def journal_folder(target: TargetPath) -> TargetPath: ...
+def journal_folder(target: TargetPath) -> TargetPath:
     """Folder of a target's journal: inside the array's folder, where readers of the group do not list it."""
     return target / "0" / ".volseg"
 
 
 @contextmanager
-def lock_journal(folder: Path) -> Iterator[None]:
+def lock_journal(folder: TargetPath) -> Iterator[None]:
     """Hold the lock of a journal: no other run writes into its target or replaces it.
 
     Args:
@@ -59,6 +64,10 @@ def lock_journal(folder: Path) -> Iterator[None]:
     Raises:
         TargetError: another run holds the lock, the target was replaced meanwhile, or the folder cannot be written.
     """
+    if isinstance(folder, ObjectPath):
+        with hold_lease(folder):
+            yield
+        return
     path, target = folder / "lock", folder.parent.parent
     try:
         folder.mkdir(exist_ok=True)  # no parents: a target that is deleted meanwhile is not made again
@@ -79,7 +88,9 @@ def lock_journal(folder: Path) -> Iterator[None]:
 class Journal:
     """The only writer of a target's marks."""
 
-    def __init__(self, folder: Path, *, run: str = "", is_locked: bool = False, known: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, folder: TargetPath, *, run: str = "", is_locked: bool = False, known: Iterable[TargetPath] = ()
+    ) -> None:
         """Start a new segment.
 
         Args:
@@ -94,23 +105,23 @@ class Journal:
         self._stack = ExitStack()
         if not is_locked:
             self._stack.enter_context(lock_journal(folder))
-        self._pending: list[tuple[Mark, tuple[Path, ...]]] = []
+        self._pending: list[tuple[Mark, tuple[TargetPath, ...]]] = []
         self._closing = False
         self._error: OSError | None = None
-        self._known = {folder.parent, folder.parent.parent, *known}  # folders that were there before the first block
+        # Folders that were there before the first block.
+        self._known: set[TargetPath] = {folder.parent, folder.parent.parent, *known}
+        self._segment: ObjectSegments | FileSegment
         try:
-            self._segment = _new_segment(folder)
-            self._encoder = MarkEncoder()
-            self._append(self._encoder.header(run))
-            sync_folder(folder)
-            sync_folder(folder.parent)
+            self._segment = ObjectSegments(folder, run) if isinstance(folder, ObjectPath) else FileSegment(folder, run)
+        except TargetError:
+            raise
         except OSError as error:
             raise TargetError(f"cannot write the journal in {folder}: {error.strerror}") from error
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._write_groups, name="volseg-journal", daemon=True)
         self._thread.start()
 
-    def mark(self, mark: Mark, folders: Iterable[Path] = ()) -> None:
+    def mark(self, mark: Mark, folders: Iterable[TargetPath] = ()) -> None:
         """Take a mark, to be written within a quarter of a second.
 
         Args:
@@ -123,7 +134,7 @@ class Journal:
         with self._changed:
             self._refuse_after_error()
             self._pending.append((mark, tuple(folders)))
-            if len(self._pending) >= _GROUP:
+            if len(self._pending) >= self._segment.group:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -158,7 +169,9 @@ class Journal:
         """Write marks in groups, in a thread of its own, so that blocks are sent while the disk works."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or len(self._pending) >= _GROUP, _SYNC_SECONDS)
+                self._changed.wait_for(
+                    lambda: self._closing or len(self._pending) >= self._segment.group, self._segment.seconds
+                )
                 group, self._pending = self._pending, []
                 closing = self._closing
             try:
@@ -170,15 +183,16 @@ class Journal:
             if closing:
                 return
 
-    def _write(self, group: list[tuple[Mark, tuple[Path, ...]]]) -> None:
+    def _write(self, group: list[tuple[Mark, tuple[TargetPath, ...]]]) -> None:
         """Sync the folders of shards, then write and sync their marks."""
         changed: dict[Path, None] = {}
         for folder in dict.fromkeys(folder for _, folders in group for folder in folders):
-            changed[folder] = None
-            changed.update(dict.fromkeys(self._new_parents(folder)))
-        for folder in changed:
-            sync_folder(folder)
-        self._append(self._encoder.encode(mark for mark, _ in group))
+            if isinstance(folder, Path):
+                changed[folder] = None
+                changed.update(dict.fromkeys(self._new_parents(folder)))
+        for synced in changed:
+            sync_folder(synced)
+        self._segment.append(mark for mark, _ in group)
 
     def _new_parents(self, folder: Path) -> Iterator[Path]:
         """Folders whose entry for a folder of shards, or for one above it, may not be on the disk yet."""
@@ -188,12 +202,9 @@ class Journal:
             self._known.add(child)
             yield child.parent
 
-    def _append(self, records: bytes) -> None:
-        self._segment.write(records)
-        self._segment.flush()
-        os.fsync(self._segment.fileno())
-
     def _refuse_after_error(self) -> None:
+        if isinstance(self._error, TargetError):
+            raise self._error
         if self._error is not None:
             raise TargetError(
                 f"cannot write the journal {self._segment.name}: {self._error.strerror}; "
@@ -201,19 +212,13 @@ class Journal:
             ) from self._error
 
 
-def _segments(folder: Path) -> list[Path]:
-    return sorted(folder.glob("journal-*.marks"))
+def _segments(folder: TargetPath) -> list[Path] | list[ObjectPath]:
+    return object_segments(folder) if isinstance(folder, ObjectPath) else sorted(folder.glob("journal-*.marks"))
 
 
-def _new_segment(folder: Path) -> BinaryIO:
-    """Create the next segment; drivers of several parts may do so at once."""
-    while True:
-        last = max((int(segment.stem.partition("-")[2]) for segment in _segments(folder)), default=0)
-        with suppress(FileExistsError):
-            return (folder / f"journal-{last + 1:04d}.marks").open("xb")
-
-
-def read_marks(folder: Path, on_damage: Callable[[Path, int], None] = lambda segment, records: None) -> Iterator[Mark]:
+def read_marks(
+    folder: TargetPath, on_damage: Callable[[TargetPath, int], None] = lambda segment, records: None
+) -> Iterator[Mark]:
     """Yield the marks of a target, oldest first.
 
     Args:
@@ -228,8 +233,8 @@ def read_marks(folder: Path, on_damage: Callable[[Path, int], None] = lambda seg
 
 
 def read_mark_batches(
-    folder: Path,
-    on_damage: Callable[[Path, int], None] = lambda segment, records: None,
+    folder: TargetPath,
+    on_damage: Callable[[TargetPath, int], None] = lambda segment, records: None,
     starts: Mapping[str, SegmentStart] | None = None,
     ends: dict[str, SegmentStart] | None = None,
 ) -> Iterator[MarkBatch]:
@@ -249,19 +254,21 @@ def read_mark_batches(
         with segment.open("rb") as file:
             file.seek(start.bytes)
             while content := file.read(_READ_RECORDS * RECORD_BYTES):
-                batch = decoder.decode_batch(content)
+                batches = list(decoder.decode_batches(content))
                 size += len(content) // RECORD_BYTES * RECORD_BYTES
                 if decoder.format not in (0, JOURNAL_FORMAT):
                     _refuse_format(decoder.format, segment)
-                yield batch
+                yield from batches
         if ends is not None:
             ends[segment.name] = SegmentStart(size, dict(decoder.names))
         if decoder.damaged:
             on_damage(segment, decoder.damaged)
 
 
-def journal_runs(folder: Path) -> set[str]:
+def journal_runs(folder: TargetPath) -> set[str]:
     """Digests of the records of the runs that wrote a journal: one, unless the record beside it is another's."""
+    if isinstance(folder, ObjectPath):
+        return object_run(folder)
     runs = set()
     for segment in _segments(folder):
         with segment.open("rb") as file:
@@ -269,13 +276,13 @@ def journal_runs(folder: Path) -> set[str]:
     return runs - {""}
 
 
-def journal_changed(folder: Path) -> float | None:
+def journal_changed(folder: TargetPath) -> float | None:
     """When a mark was last written, in seconds since 1970; None if there is no journal."""
     times = [segment.stat().st_mtime for segment in _segments(folder)]
     return max(times, default=None)
 
 
-def _refuse_format(number: object, segment: Path) -> None:
+def _refuse_format(number: object, segment: TargetPath) -> None:
     raise TargetError(
         f"the journal {segment} has format {number}, this volseg reads {JOURNAL_FORMAT}; use the version that wrote "
         "it, or start again with --overwrite"

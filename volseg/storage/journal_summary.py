@@ -13,6 +13,7 @@ import json
 import threading
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -23,9 +24,8 @@ from volseg.storage.journal import read_mark_batches
 from volseg.storage.marks import SegmentStart
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from volseg.blocks import PyramidGrid
+    from volseg.storage.object_path import TargetPath
 
 LEAST_BLOCKS = 1 << 22
 """Blocks of a run that has a summary: the journal of fewer is read in two seconds."""
@@ -46,7 +46,7 @@ class JournalReader:
         states: what the marks so far say.
     """
 
-    def __init__(self, folder: Path, pyramid: PyramidGrid, empty: str) -> None:
+    def __init__(self, folder: TargetPath, pyramid: PyramidGrid, empty: str) -> None:
         self._folder, self.states = folder, BlockStates(pyramid, empty)
         self._starts: dict[str, SegmentStart] = {}
         self._outdated: list[int] = []
@@ -66,7 +66,8 @@ class JournalReader:
         return self.states
 
     def write(self) -> None:
-        """Write the summary of what was read."""
+        """Write the summary of what was read, beside a journal on a path."""
+        assert isinstance(self._folder, Path)
         states, tally = self.states.states, self.states.tally
         bits = b"".join(np.packbits((states & flag) > 0).tobytes() for flag in _FLAGS)
         header = {
@@ -108,11 +109,12 @@ class SummaryWriter:
     """Writes the summary of a running run in a thread, and at its end; nothing for runs of few blocks.
 
     Args:
-        folder, pyramid, empty: as of `JournalReader`.
+        folder, pyramid, empty: as of `JournalReader`; in an object store there is none.
     """
 
-    def __init__(self, folder: Path, pyramid: PyramidGrid, empty: str) -> None:
-        self._reader = JournalReader(folder, pyramid, empty) if pyramid.base.count >= LEAST_BLOCKS else None
+    def __init__(self, folder: TargetPath, pyramid: PyramidGrid, empty: str) -> None:
+        has_one = pyramid.base.count >= LEAST_BLOCKS and isinstance(folder, Path)
+        self._reader = JournalReader(folder, pyramid, empty) if has_one else None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="volseg-summary", daemon=True)
 

@@ -8,10 +8,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from volseg.errors import TargetError
+from volseg.storage.lease import is_leased
+from volseg.storage.object_path import ObjectPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from volseg.storage.object_path import TargetPath
 
 
 _PAUSES = (0.01, 0.05, 0.2)
@@ -71,8 +75,10 @@ def _lock_exclusively(file: TextIO) -> None:
             return
 
 
-def is_locked(path: Path) -> bool:
+def is_locked(path: TargetPath) -> bool:
     """Whether a process holds the lock of a file; False if there is no file, or there are no locks."""
+    if isinstance(path, ObjectPath):
+        return is_leased(path.parent)
     try:
         import fcntl  # noqa: PLC0415 - Windows has none
 
@@ -99,6 +105,6 @@ def locked(path: Path, held: str) -> Iterator[None]:
         yield
 
 
-def in_use(target: Path) -> str:
+def in_use(target: TargetPath) -> str:
     """Why a target that a run writes into is not touched."""
     return f"another run is writing into {target}; wait for it to end, or stop it"

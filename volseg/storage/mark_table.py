@@ -14,11 +14,10 @@ from volseg.storage.mark_records import RECORD_BYTES
 from volseg.storage.mark_turns import MarkTurns
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from volseg.blocks import PyramidGrid
+    from volseg.storage.object_path import TargetPath
 
 UNMARKED, COMPUTED, SKIPPED = range(3)
 """States of a block."""
@@ -48,7 +47,7 @@ class MarkTable:
         return int(np.count_nonzero(self.entries["lacking"]))
 
 
-def read_mark_table(folder: Path, pyramid: PyramidGrid) -> MarkTable:
+def read_mark_table(folder: TargetPath, pyramid: PyramidGrid) -> MarkTable:
     """Read the journal of a run; of several marks of a block the last counts.
 
     A block of a coarser level counts only if it was made after all that it is made of.
@@ -85,7 +84,7 @@ def _are_whole(marks: NDArray[np.void]) -> NDArray[np.bool_]:
     return whole
 
 
-def journal_state(folder: Path) -> str:
+def journal_state(folder: TargetPath) -> str:
     """Digest of names, sizes and times of a journal's segments, which changes with every mark."""
     states = [(file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in folder.glob("journal-*.marks")]
     return xxh3_64_hexdigest(str(sorted(states)).encode())

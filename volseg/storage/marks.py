@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -183,10 +184,18 @@ class MarkDecoder:
 
     def decode(self, content: bytes) -> Iterator[Mark]:
         """Yield the marks of whole records; the rest of an interrupted one at the end is left out."""
-        yield from self.decode_batch(content)
+        for batch in self.decode_batches(content):
+            yield from batch
 
-    def decode_batch(self, content: bytes) -> MarkBatch:
-        """As `decode`, without an object for each."""
+    def decode_batches(self, content: bytes) -> Iterator[MarkBatch]:
+        """As `decode`, without an object for each; of merged segments each has texts of its own."""
+        records = records_of(content)
+        heads = np.flatnonzero(records["kind"] == _HEADER)
+        starts = [0, *heads[heads > 0].tolist(), len(records)]
+        for start, stop in pairwise(starts):
+            yield self._decode(content[start * RECORD_BYTES : stop * RECORD_BYTES] if len(starts) > 2 else content)
+
+    def _decode(self, content: bytes) -> MarkBatch:
         records = records_of(content)
         is_whole, is_mark = records["checksum"] == checksums(records), records["kind"] == _MARK
         for at in np.flatnonzero(is_whole & ~is_mark):
@@ -207,6 +216,7 @@ class MarkDecoder:
         """Take a text, or the next part of one; what follows a lost part is left out."""
         if kind == _HEADER:
             self.format = number
+            self._texts, self.names, self._left = {0: b""}, {0: ""}, {}  # of merged segments each has its own
         elif kind == _TEXT:
             self._texts[number], self._left[number] = text[:length], length - _TEXT_BYTES
         elif self._left.get(number) == length:

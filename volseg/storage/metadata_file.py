@@ -7,18 +7,22 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from volseg.storage.object_path import ObjectPath
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from volseg.storage.object_path import TargetPath
 
 MAX_BYTES = 64 << 20
 
 
-def read_metadata(path: Path) -> bytes:
+def read_metadata(path: TargetPath) -> bytes:
     """The content of a small file.
 
     Raises:
         OSError: it is not there, no regular file, or too large.
     """
+    if isinstance(path, ObjectPath):
+        return path.read_bytes()
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would wait
     with open(number, "rb") as file:  # noqa: PTH123 - of a number
         status = os.fstat(number)

@@ -16,24 +16,28 @@ from typing import TYPE_CHECKING
 
 from volseg.errors import TargetError
 from volseg.storage.lock import NoLocksError, in_use, is_at, is_locked, lock_file
+from volseg.storage.object_path import ObjectPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from volseg.blocks import Part
+    from volseg.storage.object_path import TargetPath
 
 _TURN_SECONDS = 0.5
 """Between attempts to get a turn."""
 _NAME = re.compile(r"lock-part-(?P<number>\d+)-of-(?P<count>\d+)")
 
 
-def parts_running(folder: Path) -> list[tuple[int, int]]:
+def parts_running(folder: TargetPath) -> list[tuple[int, int]]:
     """Number and count of the parts whose drivers write into a target.
 
     Args:
         folder: of the journal.
     """
+    if isinstance(folder, ObjectPath):  # a lease has one owner
+        return []
     return sorted(
         (int(match["number"]), int(match["count"]))
         for file in folder.glob("lock-part-*-of-*")
@@ -41,7 +45,7 @@ def parts_running(folder: Path) -> list[tuple[int, int]]:
     )
 
 
-def is_running(folder: Path) -> bool:
+def is_running(folder: TargetPath) -> bool:
     """Whether a driver, of the whole or of a part, writes into a target.
 
     Args:
@@ -51,7 +55,7 @@ def is_running(folder: Path) -> bool:
 
 
 @contextmanager
-def lock_part(folder: Path, part: Part) -> Iterator[None]:
+def lock_part(folder: TargetPath, part: Part) -> Iterator[None]:
     """Hold the lock of a part.
 
     Args:
@@ -63,6 +67,8 @@ def lock_part(folder: Path, part: Part) -> Iterator[None]:
             written.
     """
     target = folder.parent.parent
+    if isinstance(folder, ObjectPath):
+        raise TargetError(f"a target in an object store has one driver; give {target} to it without --part")
     try:
         file = lock_file(folder / f"lock-part-{part.number}-of-{part.count}", f"another driver computes part {part} of "
                          f"{target}; wait for it to end, or stop it")  # fmt: skip

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from volseg.errors import TargetError
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.object_path import ObjectPath
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from volseg.storage.object_path import TargetPath
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _MAY_BE_IN_A_GROUP = re.compile(r"zarr\.json|\.zgroup|\.zattrs|\.zmetadata|\.DS_Store|\._.*|\.nfs.*")
@@ -31,7 +34,10 @@ def local_output(location: str | Path) -> Path:
     """
     # A Path of a URL has lost a slash.
     if _URL.match(str(location)):
-        raise TargetError(f"target {location} is a URL; write to a local or mounted path and copy it from there")
+        raise TargetError(
+            f"target {location} is a URL; write to a local or mounted path and copy it from there (predict alone "
+            "writes to s3://, gs:// and az://)"
+        )
     path = Path(os.path.realpath(location))
     try:
         path.lstat()
@@ -57,7 +63,7 @@ def local_input(location: str) -> Path | None:
     return path if exists else Path(re.sub(r"(?<=\.)(h5|hdf5|hdf):.*", r"\1", after, flags=re.IGNORECASE))
 
 
-def refuse_overlap(what: str, location: str, target: Path) -> None:
+def refuse_overlap(what: str, location: str, target: TargetPath) -> None:
     """Refuse a target that is inside an input, or contains it, by whichever links or mounts either is named.
 
     Args:
@@ -69,6 +75,11 @@ def refuse_overlap(what: str, location: str, target: Path) -> None:
         TargetError: one is inside the other.
     """
     read = local_input(location)
+    if isinstance(target, ObjectPath):
+        source, output = location.rstrip("/") + "/", f"{target}/"
+        if source.startswith(output) or output.startswith(source):
+            raise TargetError(f"target {target} and {what} {location} overlap; choose a place outside the {what}")
+        return
     if read is None:
         return
     inputs, outputs = _identities(read), _identities(target)

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from volseg.errors import TargetError
+from volseg.storage.object_path import ObjectPath
 from volseg.storage.size_table import UNKNOWN_SIZE, release_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
 
     from volseg.blocks import BlockGrid, Zyx
+    from volseg.storage.object_path import TargetPath
     from volseg.storage.pyramid import Pyramid
     from volseg.storage.target import Target
 
@@ -129,7 +130,7 @@ class ShardCheck:
 
     def _folders(
         self, target: Target, shard: Zyx, grid: BlockGrid, rows: range, marked: NDArray[np.int64]
-    ) -> Iterator[tuple[int, Path]]:
+    ) -> Iterator[tuple[int, TargetPath]]:
         """First block in `rows` of each row of shards that belongs to a marked block, and the row's folder."""
         _, ny, nx = grid.counts
         (z0, y0, _), (z1, y1, _) = _shard_spans(grid, shard, rows)
@@ -169,9 +170,14 @@ def _shards_per_block(grid: BlockGrid, rows: range, shard: Zyx) -> NDArray[np.in
     return product.ravel()
 
 
-def _row_sizes(folder: Path, first: int, stop: int) -> NDArray[np.int64]:
+def _row_sizes(folder: TargetPath, first: int, stop: int) -> NDArray[np.int64]:
     """Bytes of the shards in a folder, by their number along x from `first`; 0 for a missing one."""
     sizes = np.zeros(stop - first, np.int64)
+    if isinstance(folder, ObjectPath):
+        for file in folder.files():
+            if file.name.isdecimal() and first <= int(file.name) < stop:
+                sizes[int(file.name) - first] = file.stat().st_size
+        return sizes
     try:
         with os.scandir(folder) as entries:
             for entry in entries:

@@ -10,15 +10,15 @@ import numpy as np
 
 from volseg.blocks import Box, PyramidGrid, coarser_box, to_zyx
 from volseg.storage.marks import digest_of, joint_digest
+from volseg.storage.object_target import open_target
 from volseg.storage.paths import UNCERTAINTY
-from volseg.storage.target import open_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from volseg.storage.object_path import TargetPath
     from volseg.storage.run_record import RunRecord
     from volseg.storage.target import Target
 
@@ -50,7 +50,7 @@ class Pyramid:
         """The volumes that a block writes, and its box in them."""
         return self.layers[self.grid.grid_of(number)], self.grid.locate(number)[1]
 
-    def shard_folders(self, number: int) -> set[Path]:
+    def shard_folders(self, number: int) -> set[TargetPath]:
         """Folders of the shards of a block."""
         targets, box = self.targets_of(number)
         return {folder for target in targets for folder in target.shard_folders(box)}
@@ -134,7 +134,7 @@ def pyramid_of(grid: PyramidGrid, names: Sequence[str], opened: Callable[[str, s
     return Pyramid(grid, tuple(layers))
 
 
-def open_pyramid(path: Path, record: RunRecord) -> Pyramid:
+def open_pyramid(path: TargetPath, record: RunRecord) -> Pyramid:
     """Open the volumes of a target to write more blocks.
 
     Raises:

@@ -19,9 +19,9 @@ from volseg.text import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from volseg.blocks import Zyx
+    from volseg.storage.object_path import TargetPath
 
 _FIRST_WITH_CHECKSUM = 3
 FORMAT = 5
@@ -129,7 +129,7 @@ class RunRecord(CheckedRecord):
         return cls.model_validate_json(json.dumps(values))
 
 
-def is_target(path: Path) -> bool:
+def is_target(path: TargetPath) -> bool:
     """Whether a path is the target of a run."""
     try:
         return "volseg" in parse_object(read_metadata(path / "zarr.json"))["attributes"]
@@ -137,7 +137,7 @@ def is_target(path: Path) -> bool:
         return False
 
 
-def read_record(path: Path) -> RunRecord:
+def read_record(path: TargetPath) -> RunRecord:
     """Read the run record of a target.
 
     Raises:
@@ -157,7 +157,7 @@ def read_record(path: Path) -> RunRecord:
     return record
 
 
-def _parse_record(path: Path) -> RunRecord:
+def _parse_record(path: TargetPath) -> RunRecord:
     try:
         attributes = parse_object(read_metadata(path / "zarr.json"))["attributes"]
         return RunRecord.from_attributes(attributes["volseg"])

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
 from volseg.blocks import coarser_box
 from volseg.errors import TargetError
@@ -22,11 +22,12 @@ from volseg.storage.shards import ShardFiles, rename_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
+    import zarr
     from numpy.typing import NDArray
 
     from volseg.blocks import Box, Zyx
+    from volseg.storage.object_path import TargetPath
 
 _PARTIALS = ".partial"
 
@@ -43,7 +44,7 @@ class Target:
         is_labels: whether coarser levels hold the most frequent voxel, not the mean.
     """
 
-    path: Path
+    path: TargetPath
     _array: zarr.Array[Any]
     level: str = "0"
     coarser: Target | None = None
@@ -57,12 +58,12 @@ class Target:
         return (self,) if self.coarser is None else (self, *self.coarser.parts)
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> TargetPath:
         """Of the array."""
         return self.path / self.level
 
     @property
-    def journal(self) -> Path:
+    def journal(self) -> TargetPath:
         """Folder of the journal."""
         return journal_folder(self.path)
 
@@ -140,15 +141,18 @@ class Target:
             voxels: of the box.
             written: receives the temporary path, and that which the shard is to have.
         """
+        partial = self._shard_files().write(np.ascontiguousarray(self._part(shard, box, voxels)))
+        written[partial] = _on_disk(self._shard_file(shard))
+        content = partial.read_bytes()
+        return len(content), digest_of(content)
+
+    def _part(self, shard: tuple[int, ...], box: Box, voxels: NDArray[Any]) -> NDArray[Any]:
+        """The voxels of a shard, by its position, of those of a box."""
         part = [
             slice(p * n - a, min(b, (p + 1) * n) - a)
             for p, n, a, b in zip(shard[-3:], self.shard, box.start, box.stop, strict=True)
         ]
-        channel = [slice(p, p + 1) for p in shard[:-3]]
-        partial = self._shard_files().write(np.ascontiguousarray(voxels[(*channel, *part)]))
-        written[partial] = self._shard_file(shard)
-        content = partial.read_bytes()
-        return len(content), digest_of(content)
+        return voxels[(*(slice(p, p + 1) for p in shard[:-3]), *part)]
 
     def clear(self, box: Box, check: Callable[[], object] = lambda: None) -> None:
         """Delete the shards of a box, for all channels: its voxels read as 0, the fill value.
@@ -162,7 +166,7 @@ class Target:
         """
         self._refuse_shared(box)
         try:
-            folder = os.open(self.folder, os.O_RDONLY)
+            folder = os.open(_on_disk(self.folder), os.O_RDONLY)
             try:
                 check()
                 for shard in self._shards(box):
@@ -192,28 +196,28 @@ class Target:
         half = self.downsample(voxels, self.factor)
         return self.coarser is None or bool((self.coarser.read(coarser_box(box, self.factor)) == half).all())
 
-    def shard_files(self, box: Box) -> list[Path]:
+    def shard_files(self, box: Box) -> list[TargetPath]:
         """Files of the shards of a box, in the order of their digests in a mark."""
         own = [self._shard_file(shard) for shard in self._shards(box)]
         return own + (self.coarser.shard_files(coarser_box(box, self.factor)) if self.coarser else [])
 
-    def shard_folder(self, channel: int, z: int, y: int) -> Path:
+    def shard_folder(self, channel: int, z: int, y: int) -> TargetPath:
         """Folder of a row of shards along x, which are named by their number in it."""
         return self._shard_file((*([channel] if self.channels else []), z, y, 0)).parent
 
-    def shard_folders(self, box: Box) -> set[Path]:
+    def shard_folders(self, box: Box) -> set[TargetPath]:
         """Folders of the shards of a box."""
         return {file.parent for file in self.shard_files(box)}
 
     def remove_partials(self) -> None:
         """Delete shards that were not renamed, because their process died."""
         for part in self.parts:
-            shutil.rmtree(part.folder / _PARTIALS, ignore_errors=True)
+            shutil.rmtree(_on_disk(part.folder) / _PARTIALS, ignore_errors=True)
 
     def _shard_files(self) -> ShardFiles:
         """The folder of shards that are being written; it is made in the target, and never makes a target."""
         if not self._files or not self._files[0].is_open:  # another run of this target has removed it
-            self._files[:] = [ShardFiles(self._array, self.folder / _PARTIALS)]
+            self._files[:] = [ShardFiles(self._array, _on_disk(self.folder) / _PARTIALS)]
         return self._files[0]
 
     def _refuse_shared(self, box: Box) -> None:
@@ -227,25 +231,15 @@ class Target:
         spans = (range(a // s, -(-b // s)) for a, b, s in zip(box.start, box.stop, self.shard, strict=True))
         return product(*channels, *spans)
 
-    def _shard_file(self, position: tuple[int, ...]) -> Path:
+    def _shard_file(self, position: tuple[int, ...]) -> TargetPath:
         return self.folder / self._array.metadata.encode_chunk_key(position)
+
+
+def _on_disk(path: TargetPath) -> Path:
+    assert isinstance(path, Path)
+    return path
 
 
 def voxel_digest(voxels: NDArray[Any]) -> str:
     """Return the digest of voxels in C order, for a mark of the journal."""
     return digest_of(np.ascontiguousarray(voxels).data)
-
-
-def open_target(path: Path, level: str = "0") -> Target:
-    """Open a level of a target to write more blocks; without the coarser one.
-
-    Raises:
-        TargetError: there is no target.
-    """
-    try:
-        array = zarr.open_array(path / level, mode="r+")
-    except Exception as error:  # each field of the metadata raises errors of its own
-        raise TargetError(
-            f"{path} is not a target of volseg: {error}; `volseg verify` tells what was changed"
-        ) from error
-    return Target(path, array.with_config({"write_empty_chunks": True, "order": "C"}), level)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from zarr.storage import LocalStore
 
 from volseg.errors import SourceError, SourceLostError
-from volseg.storage.zarr_store import read_bytes, reason_of
+from volseg.storage.object_client import reason_of
+from volseg.storage.zarr_store import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

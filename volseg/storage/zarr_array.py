@@ -14,7 +14,8 @@ from numcodecs.errors import UnknownCodecError  # type: ignore[import-untyped]
 from zarr.storage import LocalStore, StorePath
 
 from volseg.errors import SourceError
-from volseg.storage.zarr_store import open_store, read_json, reason_of
+from volseg.storage.object_client import reason_of
+from volseg.storage.zarr_store import open_store, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,8 @@ import numpy as np
 
 from volseg.errors import SourceError
 from volseg.storage.axes import named_axes
-from volseg.storage.zarr_store import open_store, read_json, reason_of
+from volseg.storage.object_client import reason_of
+from volseg.storage.zarr_store import open_store, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

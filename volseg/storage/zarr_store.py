@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -16,6 +15,7 @@ from zarr.storage import LocalStore, ObjectStore
 
 from volseg.errors import SourceError
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.object_client import is_object_url, reading_client, reason_of, split_url
 from volseg.storage.zip_folder import ZipFolder, inside_zip
 from volseg.text import parse_object
 
@@ -35,7 +35,6 @@ _SILENCE = timedelta(seconds=30)
 _CONNECTION = {"connect_timeout": timedelta(seconds=5), "read_timeout": _SILENCE, "timeout": timedelta(minutes=10)}
 _RETRY: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
 """The attempts at a block follow, with longer pauses."""
-_RETRIES = re.compile(r"Error performing \w+ \S+ in \S+( - |, after .*? - )", re.DOTALL)
 
 
 class RemoteStore(ObjectStore[Any]):
@@ -96,6 +95,8 @@ def open_store(location: str) -> LocalStore | RemoteStore | ZipFolder:
     scheme, separator, _ = location.partition("://")
     if separator:
         try:
+            if is_object_url(location):
+                return RemoteStore(reading_client(*split_url(location)), read_only=True)
             client: Any = _CONNECTION | ({"allow_http": True} if scheme == "http" else {})
             store = obstore.store.from_url(location.rstrip("/"), client_options=client, retry_config=_RETRY)
             return RemoteStore(store, read_only=True)
@@ -151,18 +152,6 @@ def is_missing_remote(store: RemoteStore, key: str) -> bool:
     except (FileNotFoundError, PermissionDeniedError):
         return True
     return False
-
-
-def reason_of(error: Exception) -> str:
-    """The reason of a failure in one short line, without the retries and the inner structure that obstore adds.
-
-    >>> reason_of(OSError("Error performing GET http://a/b in 2s - HTTP error: error sending request"))
-    'the server does not answer'
-    """
-    text = " ".join(_RETRIES.sub("", str(error).partition("Debug source:")[0]).split())
-    if "error sending request" in text:
-        return "the server does not answer"
-    return text if type(error).__module__.startswith("obstore") else f"{type(error).__name__}: {text}"
 
 
 def _refuse_large(size: int, key: str) -> None:

@@ -13,11 +13,12 @@ from zarr.storage import LocalStore
 from volseg.errors import SourceError
 from volseg.storage.axes import AxisLayout, at_channel, refuse_other_order
 from volseg.storage.chunk_grid import ChunkGrid, lacks
+from volseg.storage.object_client import reason_of
 from volseg.storage.place import Placed
 from volseg.storage.watch import FileWatch, MetadataWatch, Watched
 from volseg.storage.zarr_array import open_array
 from volseg.storage.zarr_metadata import read_metadata
-from volseg.storage.zarr_store import missing_keys, reason_of
+from volseg.storage.zarr_store import missing_keys
 from volseg.storage.zip_folder import ZipFolder
 
 if TYPE_CHECKING:

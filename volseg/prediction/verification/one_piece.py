@@ -10,7 +10,6 @@ import time
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from math import ceil, sqrt
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from volseg.pipeline import BlockPipeline, process_block
 from volseg.prediction.resume import done_blocks
 from volseg.prediction.sink import read_own_record
 from volseg.prediction.worker import RunRef, ensemble_of
-from volseg.storage import NO_SHARDS, Written, open_volume, read_table, volume_fingerprint
+from volseg.storage import NO_SHARDS, Written, open_volume, read_table, target_path, volume_fingerprint
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Zyx
     from volseg.cluster import Executor, Progress
     from volseg.pipeline import EnsembleMember
-    from volseg.storage import ModelEntry, RunRecord
+    from volseg.storage import ModelEntry, RunRecord, TargetPath
 
 PLACES = 8
 _SECONDS = 120.0
@@ -119,7 +118,7 @@ def compare_faces(record: RunRecord, reference: RunRef, executor: Executor, prog
         volume = reference.source.open()
         if volume.shape != record.source.shape or volume_fingerprint(volume) != record.source.identity:
             return f"{reference.source.location} is not the run's source"
-        boxes, started = places(record, Path(reference.target)), time.monotonic()
+        boxes, started = places(record, target_path(reference.target)), time.monotonic()
         if not boxes:
             return "no corner of four done blocks that hold something was found"
         progress.stage("computing places across faces in one piece")
@@ -173,7 +172,7 @@ def _max_error(levels: NDArray[np.int64]) -> int:
     return int(np.flatnonzero(levels)[-1]) if levels.any() else 0
 
 
-def places(record: RunRecord, target: Path, count: int = PLACES, seed: int = 0) -> list[Box]:
+def places(record: RunRecord, target: TargetPath, count: int = PLACES, seed: int = 0) -> list[Box]:
     """Boxes around corners of done blocks, spread at random over a run's region."""
     grid, core, rng = record.grid, core_of(record), np.random.default_rng(seed)
     done = done_blocks(target / "0" / ".volseg", record.pyramid)
@@ -229,7 +228,7 @@ def _stride(record: RunRecord) -> Zyx:
 
 def compare_place(box: Box, reference: RunRef) -> tuple[Box, Differences]:
     """Compute a place in one piece and compare it with the map, in the calling process."""
-    record = read_own_record(Path(reference.target), reference.digest)
+    record = read_own_record(target_path(reference.target), reference.digest)
     sink = _KeptSink()
     grid = BlockGrid(record.shape, record.shape, box)
     members = _members(reference)
@@ -268,7 +267,7 @@ class _KeptSink:
 @lru_cache(maxsize=1)
 def _members(reference: RunRef) -> tuple[EnsembleMember, ...]:
     """The networks of a run with their exact halo, for one tile of a place."""
-    path = Path(reference.target)
+    path = target_path(reference.target)
     record = read_own_record(path, reference.digest)
     core = core_of(record)
 

@@ -101,7 +101,8 @@ def _obstacles(path: Path, record: RunRecord, numbers: BlockSet) -> Iterator[Pat
     """What keeps the shards of some blocks from being written."""
     pyramid = expected_pyramid(path, record)
     for targets, box in map(pyramid.targets_of, numbers):
-        for file in (file for target in targets for file in target.shard_files(box)):
+        files = (file for target in targets for file in target.shard_files(box))
+        for file in (file for file in files if isinstance(file, Path)):
             if file.is_dir():
                 yield file
             yield from (folder for folder in file.parents if folder.is_relative_to(path) and folder.is_file())

@@ -14,15 +14,14 @@ from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from volseg.cluster import Progress
     from volseg.config import VerifyConfig
     from volseg.prediction.verification.seams import SeamScores
-    from volseg.storage import RunRecord
+    from volseg.storage import RunRecord, TargetPath
 
 
-def seams_of_run(config: VerifyConfig, path: Path, record: RunRecord, progress: Progress) -> dict[str, Any]:
+def seams_of_run(config: VerifyConfig, path: TargetPath, record: RunRecord, progress: Progress) -> dict[str, Any]:
     """Look for seams in the map of a run; with `--seams`, compute places across faces too.
 
     What was computed decides: steps that one piece has as well are those of the source.

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,13 +15,22 @@ from xxhash import xxh3_128
 from volseg.blocks import Box
 from volseg.prediction.sink import read_own_record
 from volseg.prediction.verification.report import Fault, Faults
-from volseg.storage import COMPUTED, MARK_ENTRY, UNMARKED, expected_pyramid, joint_digest, voxel_digest
+from volseg.storage import (
+    COMPUTED,
+    MARK_ENTRY,
+    UNMARKED,
+    ObjectPath,
+    expected_pyramid,
+    joint_digest,
+    target_path,
+    voxel_digest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from volseg.blocks import BlockGrid
-    from volseg.storage import Pyramid, Target
+    from volseg.storage import Pyramid, Target, TargetPath
 
 _READ_BYTES = 1 << 20
 """Read at once, so that a file is hashed from the processor's cache."""
@@ -106,7 +114,7 @@ def check_range(blocks: BlockRange, reference: VerifyRef) -> RangeReport:
                 report.damaged.note(kind, Fault(_within(path, reference), reason, number))
                 report.blocks.append(number)
     if report.damaged:  # of a lost mount nothing is there
-        read_own_record(Path(reference.target), reference.digest)
+        read_own_record(target_path(reference.target), reference.digest)
     return report
 
 
@@ -120,10 +128,10 @@ class _Layer(NamedTuple):
 
 @lru_cache(maxsize=2)
 def _open(target: str, digest: str) -> Pyramid:
-    return expected_pyramid(Path(target), read_own_record(Path(target), digest))
+    return expected_pyramid(target_path(target), read_own_record(target_path(target), digest))
 
 
-def _within(path: Path, reference: VerifyRef) -> str:
+def _within(path: TargetPath, reference: VerifyRef) -> str:
     return str(path.relative_to(reference.target))
 
 
@@ -172,8 +180,10 @@ def _not_computed(path: str, number: int, state: int, reference: VerifyRef, repo
     report.stale.append(path)
 
 
-def entries_of(folder: Path) -> list[tuple[str, bool]]:
+def entries_of(folder: TargetPath) -> list[tuple[str, bool]]:
     """Names in a folder, and whether each is a file; none if it is no folder. In the order of names."""
+    if isinstance(folder, ObjectPath):
+        return folder.entries()
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         return sorted((entry.name, entry.is_file()) for entry in entries)
     return []
@@ -195,7 +205,7 @@ def _shard_span(volume: Target, box: Box) -> list[tuple[int, int]]:
 
 def _fault_of(
     volumes: tuple[Target, ...], box: Box, mark: Any, buffer: memoryview, report: RangeReport, *, deep: bool
-) -> tuple[str, Path, str] | None:
+) -> tuple[str, TargetPath, str] | None:
     """Kind, file and reason of what is wrong with the shards of a block; None if nothing is."""
     size, joint = 0, list[str]()
     for volume in volumes:
@@ -221,7 +231,7 @@ def _fault_of(
 
 def _fault_of_voxels(
     volumes: tuple[Target, ...], box: Box, mark: Any, report: RangeReport
-) -> tuple[str, Path, str] | None:
+) -> tuple[str, TargetPath, str] | None:
     digests = list[str]()
     for volume in volumes:
         try:
@@ -237,7 +247,7 @@ def _fault_of_voxels(
     return None
 
 
-def _file_digest(path: Path, buffer: memoryview) -> tuple[int, str]:
+def _file_digest(path: TargetPath, buffer: memoryview) -> tuple[int, str]:
     """Bytes of a file, and their digest."""
     digest, size = xxh3_128(), 0
     with path.open("rb", buffering=0) as file:

@@ -6,8 +6,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from volseg.storage import ObjectPath, write_whole
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from volseg.storage import TargetPath
 
 _WRITE_SECONDS = 5.0
 
@@ -19,7 +21,7 @@ class SoundRanges:
     cannot be written.
     """
 
-    def __init__(self, folder: Path, key: str, *, resume: bool) -> None:
+    def __init__(self, folder: TargetPath, key: str, *, resume: bool) -> None:
         """Read the ranges of a stopped verification, or forget them.
 
         Args:
@@ -30,6 +32,7 @@ class SoundRanges:
         self._path = folder / f"verify-{key}.txt"
         self._new: list[tuple[int, int]] = []
         self._written = time.monotonic()
+        self._stored = b""
         self._known = self._read() if resume else set()
         if not resume:
             self.delete()
@@ -47,6 +50,11 @@ class SoundRanges:
         """Write what was added."""
         lines = "".join(f"{first} {stop}\n" for first, stop in self._new)
         self._new, self._written = [], time.monotonic()
+        if isinstance(self._path, ObjectPath):
+            self._stored += lines.encode()
+            with suppress(OSError):
+                write_whole(self._path, self._stored)
+            return
         with suppress(OSError), self._path.open("a", encoding="ascii") as file:
             file.write(lines)
 
@@ -59,8 +67,9 @@ class SoundRanges:
         """Whole lines; others are read again."""
         known: set[tuple[int, int]] = set()
         with suppress(OSError, UnicodeDecodeError):
-            for line in self._path.read_text(encoding="ascii").splitlines(keepends=True):
+            for line in self._path.read_bytes().decode("ascii").splitlines(keepends=True):
                 first, _, stop = line.partition(" ")
                 if line.endswith("\n") and first.isdecimal() and stop[:-1].isdecimal():
                     known.add((int(first), int(stop)))
+                    self._stored += line.encode()
         return known

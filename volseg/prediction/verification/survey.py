@@ -27,7 +27,6 @@ from volseg.storage import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from volseg.prediction.verification.report import VerifyProgress
     from volseg.prediction.verification.shards import RangeReport
     from volseg.prediction.verification.sound_ranges import SoundRanges
-    from volseg.storage import MetadataFault, RunRecord
+    from volseg.storage import MetadataFault, RunRecord, TargetPath
 
 _RANGE_BYTES = 1 << 28
 _RANGE_BLOCKS = 4096
@@ -105,7 +104,7 @@ class Survey:
         return bool(len(self.again) or self.lost_marks or self.lost_tables)
 
 
-def survey(path: Path, record: RunRecord, *, running: bool) -> Survey:
+def survey(path: TargetPath, record: RunRecord, *, running: bool) -> Survey:
     """Look at all but the shards."""
     journal, planned = path / "0" / ".volseg", record.planned + record.planned_coarser
     found = Survey(read_mark_table(journal, record.pyramid), planned)
@@ -130,7 +129,7 @@ def survey(path: Path, record: RunRecord, *, running: bool) -> Survey:
     return found
 
 
-def _check_tables(journal: Path, record: RunRecord, found: Survey) -> None:
+def _check_tables(journal: TargetPath, record: RunRecord, found: Survey) -> None:
     """Check what a resumed run reads beside the marks."""
     for digest in dict.fromkeys(entry.statistics for entry in record.models):
         try:
@@ -145,7 +144,7 @@ def _check_tables(journal: Path, record: RunRecord, found: Survey) -> None:
 
 
 def check_shards(  # noqa: PLR0913 - parts of one survey
-    path: Path,
+    path: TargetPath,
     record: RunRecord,
     found: Survey,
     executor: Executor,

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from volseg.prediction.verification.report import Fault, Faults
 from volseg.prediction.verification.shards import entries_of, shard_number
-from volseg.storage import volume_names
+from volseg.storage import ObjectPath, volume_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from volseg.storage import RunRecord
+    from volseg.storage import RunRecord, TargetPath
 
 _OF_SYSTEMS = re.compile(r"\.DS_Store|\._.*|\.nfs.*")
 _BESIDE_THE_JOURNAL = re.compile(r"[a-z_]+(-[0-9a-z]+)*(\.[a-z]+)?")
@@ -39,7 +38,7 @@ class TreeReport:
     warnings: Faults = field(default_factory=Faults)
 
 
-def check_tree(path: Path, record: RunRecord, *, running: bool) -> TreeReport:
+def check_tree(path: TargetPath, record: RunRecord, *, running: bool) -> TreeReport:
     """List the folders of a target, but not those of a row of shards.
 
     Args:
@@ -66,7 +65,7 @@ def check_tree(path: Path, record: RunRecord, *, running: bool) -> TreeReport:
     return report
 
 
-def _check_journal(report: TreeReport, target: Path, *, running: bool) -> None:
+def _check_journal(report: TreeReport, target: TargetPath, *, running: bool) -> None:
     """Check the names beside the journal."""
     folder = target / "0" / ".volseg"
     for entry, _ in entries_of(folder):
@@ -76,19 +75,19 @@ def _check_journal(report: TreeReport, target: Path, *, running: bool) -> None:
             _stray(report, target, folder / entry)
 
 
-def _stray(report: TreeReport, target: Path, path: Path) -> None:
+def _stray(report: TreeReport, target: TargetPath, path: TargetPath) -> None:
     if not _OF_SYSTEMS.fullmatch(path.name):
-        report.warnings.note("stray", Fault(str(path.relative_to(target))))
+        report.warnings.note("stray", Fault(str(path.relative_to(str(target)))))
 
 
-def _half_written(report: TreeReport, target: Path, path: Path, *, running: bool) -> None:
+def _half_written(report: TreeReport, target: TargetPath, path: TargetPath, *, running: bool) -> None:
     if not running:
-        name = str(path.relative_to(target))
+        name = str(path.relative_to(str(target)))
         report.warnings.note("half_written", Fault(name))
         report.half_written.append(name)
 
 
-def _check_chunks(report: TreeReport, target: Path, root: Path, record: RunRecord, level: int) -> None:
+def _check_chunks(report: TreeReport, target: TargetPath, root: TargetPath, record: RunRecord, level: int) -> None:
     """Look for names that are none of the chunk tree of a level, and for shards outside the region."""
     channels, grid, shard = len(record.settings.classes), record.grid, record.settings.shard
     if level > 1:  # the shards of level 1 have the numbers of those of level 0
@@ -98,7 +97,7 @@ def _check_chunks(report: TreeReport, target: Path, root: Path, record: RunRecor
     if channels > 1:
         spans.insert(0, (range(channels), range(channels)))
 
-    def descend(folder: Path, depth: int) -> None:
+    def descend(folder: TargetPath, depth: int) -> None:
         """Check the names in a folder above those of the last axis."""
         for name, is_file in entries_of(folder):
             number, (inside, stored) = shard_number(name), spans[depth]
@@ -112,22 +111,25 @@ def _check_chunks(report: TreeReport, target: Path, root: Path, record: RunRecor
     descend(root, 0)
 
 
-def _outside(report: TreeReport, target: Path, folder: Path, spans: list[tuple[range, range]]) -> None:
+def _outside(report: TreeReport, target: TargetPath, folder: TargetPath, spans: list[tuple[range, range]]) -> None:
     """Check a folder of the chunk tree that the run has not made."""
     for file in _files_below(folder):
-        numbers = [shard_number(part) for part in file.relative_to(folder).parts]
+        numbers = [shard_number(part) for part in file.relative_to(str(folder)).parts]
         is_shard = len(numbers) == len(spans) and all(
             n in stored for n, (_, stored) in zip(numbers, spans, strict=True)
         )
         if is_shard:
-            name = str(file.relative_to(target))
+            name = str(file.relative_to(str(target)))
             report.damaged.note("stale", Fault(name, "outside the region"))
             report.stale.append(name)
         else:
             _stray(report, target, file)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: TargetPath) -> Iterator[TargetPath]:
+    if isinstance(folder, ObjectPath):
+        yield from (ObjectPath(folder.root, entry.key) for entry in folder.store.below(folder.key))
+        return
     for parent, folders, files in os.walk(folder):
         folders.sort()
         yield from (folder / parent / name for name in sorted(files))

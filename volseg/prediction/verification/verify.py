@@ -22,6 +22,7 @@ from volseg.prediction.verification.survey import Survey, check_shards, survey
 from volseg.storage import (
     FORMAT,
     SKIPPED,
+    ObjectPath,
     RecordError,
     in_use,
     is_running,
@@ -30,6 +31,7 @@ from volseg.storage import (
     local_output,
     locked,
     read_record,
+    target_path,
 )
 from volseg.version import __version__
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from volseg.config import VerifyConfig
     from volseg.prediction.verification.report import VerifyProgress
-    from volseg.storage import RunRecord
+    from volseg.storage import RunRecord, TargetPath
 
 
 def verify(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
@@ -54,13 +56,13 @@ def verify(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
         VolsegError: the cluster refused; for a repair, as a resumed run.
     """
     _refuse_options(config)
-    if (config.seams or config.block) and not is_target(Path(config.target)):
+    if (config.seams or config.block) and not is_target(target_path(config.target)):
         return _report_of_other(config, progress)
     return _verify_run(config, progress)
 
 
 def _verify_run(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
-    path = local_output(config.target)
+    path = _place(config)
     try:
         record = read_record(path)
     except RecordError as error:
@@ -75,6 +77,7 @@ def _verify_run(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
             f"{__version__} with format {FORMAT}; verify it with the version that wrote it"
         )
     if config.repair:
+        assert isinstance(path, Path)  # as `_place` says
         return _repair(config, path, record, progress)
     running = is_running(path / "0" / ".volseg")
     if running:
@@ -88,6 +91,21 @@ def _verify_run(config: VerifyConfig, progress: VerifyProgress) -> VerifyReport:
     return replace(report, seams=seams_of_run(config, path, record, progress))
 
 
+def _place(config: VerifyConfig) -> TargetPath:
+    """Place of the target.
+
+    Raises:
+        TargetError: it is in an object store, where nothing is repaired.
+    """
+    path = target_path(config.target)
+    if isinstance(path, ObjectPath) and config.repair:
+        raise TargetError(
+            f"--repair of {path} is for paths only; `volseg predict --resume` computes lost shards again, and "
+            "`volseg predict --overwrite` the map"
+        )
+    return path if isinstance(path, ObjectPath) else local_output(config.target)
+
+
 def _refuse_options(config: VerifyConfig) -> None:
     check_cluster(config.cluster, config.workers)
     for name, value in (("source", config.source), ("model", config.model), ("mask", config.mask)):
@@ -96,7 +114,7 @@ def _refuse_options(config: VerifyConfig) -> None:
             raise ConfigError(f"--{name} needs {needs}; give both, or leave it out")
     if config.repair and config.seams:
         raise ConfigError("--seams looks at a sound map; give --repair first, then --seams without it")
-    if config.block is not None and (config.seams is False or is_target(Path(config.target))):
+    if config.block is not None and (config.seams is False or is_target(target_path(config.target))):
         raise ConfigError(
             f"--block {format_zyx(config.block)} is for a map of another tool whose seams are looked for; leave it out"
         )
@@ -106,7 +124,7 @@ def _refuse_options(config: VerifyConfig) -> None:
 
 def _check_shards(
     config: VerifyConfig,
-    path: Path,
+    path: TargetPath,
     record: RunRecord,
     found: Survey,
     progress: VerifyProgress,
@@ -158,7 +176,7 @@ def _repair(config: VerifyConfig, path: Path, record: RunRecord, progress: Verif
 
 
 def _report(
-    config: VerifyConfig, path: Path, found: Survey, *, running: bool = False, repaired: Repair | None = None
+    config: VerifyConfig, path: TargetPath, found: Survey, *, running: bool = False, repaired: Repair | None = None
 ) -> VerifyReport:
     return VerifyReport(
         target=str(path),
@@ -186,7 +204,7 @@ def _report_of_other(config: VerifyConfig, progress: VerifyProgress) -> VerifyRe
     return VerifyReport(config.target, "nothing", False, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0.0, seams=seams)
 
 
-def _report_of_record(config: VerifyConfig, path: Path, reason: str) -> VerifyReport:
+def _report_of_record(config: VerifyConfig, path: TargetPath, reason: str) -> VerifyReport:
     """The report of a target whose run record is damaged, so that nothing else can be compared."""
     damaged = Faults()
     damaged.note("record", Fault("zarr.json", reason))

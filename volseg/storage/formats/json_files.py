@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import SourceError
-from volseg.storage.zarr_store import open_store, read_json, reason_of
+from volseg.storage.object_client import reason_of
+from volseg.storage.zarr_store import open_store, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Box, Zyx
     from volseg.storage.conversion_record import OutputEntry
     from volseg.storage.marks import Written
+    from volseg.storage.object_path import TargetPath
     from volseg.storage.pyramid import Pyramid
 
 LABEL_TYPES = ("uint32", "uint64", "int32", "int64", "bool")
@@ -100,7 +101,7 @@ class Writer(Protocol):
     def stored(self, box: Box) -> int:
         """Bytes that a box takes; 0 if some of its files are missing."""
 
-    def folders(self, box: Box) -> set[Path]:
+    def folders(self, box: Box) -> set[TargetPath]:
         """Folders of the files of a box, to sync before it is marked."""
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Box, Zyx
+    from volseg.storage.object_path import TargetPath
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class FlatFileWriter:
         is_whole = self.path.exists() and self.path.stat().st_size >= self._offset(self.shape[0])
         return box.voxels * self.dtype.itemsize if is_whole else 0
 
-    def folders(self, box: Box) -> set[Path]:
+    def folders(self, box: Box) -> set[TargetPath]:
         return {self.path.parent}
 
     def close(self) -> None:

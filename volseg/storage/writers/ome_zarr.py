@@ -11,16 +11,16 @@ import zarr
 from volseg.blocks import level_factors
 from volseg.storage.conversion_record import CONVERSION_KEY
 from volseg.storage.create import create_volume
+from volseg.storage.object_target import open_target
 from volseg.storage.paths import refuse_other_content
 from volseg.storage.pyramid import pyramid_of
-from volseg.storage.target import Target, open_target
 from volseg.storage.writers.base import LABEL_TYPES, Layout, LayoutRequest
 from volseg.storage.writers.chunks import sharded_layout
 from volseg.storage.zarr_array import open_array
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from volseg.blocks import Box
     from volseg.storage.conversion_record import OutputEntry
     from volseg.storage.marks import Written
+    from volseg.storage.object_path import TargetPath
+    from volseg.storage.target import Target
 
 
 class OmeZarrWriter:
@@ -51,7 +53,7 @@ class OmeZarrWriter:
     def stored(self, box: Box) -> int:
         return stored_bytes(self._target.shard_files(box))
 
-    def folders(self, box: Box) -> set[Path]:
+    def folders(self, box: Box) -> set[TargetPath]:
         return self._target.shard_folders(box)
 
     def close(self) -> None:
@@ -91,7 +93,7 @@ class OmeZarrFormat:
         return True
 
 
-def stored_bytes(files: list[Path]) -> int:
+def stored_bytes(files: Sequence[TargetPath]) -> int:
     """Bytes of some files; 0 if one is missing."""
     try:
         return sum(file.stat().st_size for file in files)

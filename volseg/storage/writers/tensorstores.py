@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Box, Zyx
+    from volseg.storage.object_path import TargetPath
 
 
 _TEMPORARY = ".__lock"
@@ -63,7 +64,7 @@ class TensorStoreWriter:
     def stored(self, box: Box) -> int:
         return stored_bytes(self._files(box))
 
-    def folders(self, box: Box) -> set[Path]:
+    def folders(self, box: Box) -> set[TargetPath]:
         return {file.parent for file in self._files(box)}
 
     def close(self) -> None:

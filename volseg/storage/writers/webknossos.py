@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.storage.conversion_record import OutputEntry
+    from volseg.storage.object_path import TargetPath
 
 _TYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64", "float32")
 _ELEMENTS = {"float32": "float"}
@@ -76,7 +77,7 @@ class WebknossosWriter:
     def stored(self, box: Box) -> int:
         return stored_bytes([self._file(number) for number in self._numbers(box)])
 
-    def folders(self, box: Box) -> set[Path]:
+    def folders(self, box: Box) -> set[TargetPath]:
         return {self._file(number).parent for number in self._numbers(box)}
 
     def close(self) -> None:
