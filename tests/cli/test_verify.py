@@ -72,7 +72,7 @@ def test_a_stop_names_the_way_to_go_on(target: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("volseg.prediction.verification.verify.check_shards", stop)
     result = verify(target)
-    assert (result.exit_code, "rerun the command with --resume" in result.stderr) == (1, True)
+    assert (result.exit_code, "rerun the command with --resume" in result.stderr) == (4, True)
 
 
 def test_a_repair_takes_source_and_model_from_where_they_moved(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class BatchSize:
     >>> for _ in range(1000):
     ...     size.add(0.01)
     >>> size.blocks(slots=4), size.blocks(slots=100), size.blocks(slots=4, remaining=80)
-    (50, 60, 5)
+    (50, 5, 5)
 
     Attributes:
         mean: seconds of the last blocks.
