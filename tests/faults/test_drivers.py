@@ -23,21 +23,21 @@ STEPS = {
     "sync_tree": "volseg.storage.publish",
     "_publish": "volseg.storage.publish",
     "open_target": "volseg.storage.create",
-    "_take_over": "volseg.prediction.run",
+    "take_over": "volseg.prediction.run",
     "compute_block": "volseg.prediction.run",
     "_replace": "volseg.storage.publish",
 }
 """Functions before or after which another driver runs, in the order of a start, with their modules."""
 MODES = ("plain", "overwrite", "resume")
 APPEARED = {
-    *product(("open_target", "_take_over", "compute_block"), ("before", "after")),
+    *product(("open_target", "take_over", "compute_block"), ("before", "after")),
     *product(("_publish", "_replace"), ("after",)),
 }
 """Moments at which the target of the first driver is there, which nobody may take from it."""
 QUICK = {
     ("resolve_run", "after", "plain", "overwrite"),
     ("open_target", "before", "plain", "overwrite"),
-    ("_take_over", "before", "overwrite", "overwrite"),
+    ("take_over", "before", "overwrite", "overwrite"),
     ("compute_block", "before", "plain", "resume"),
 }
 CASES = [

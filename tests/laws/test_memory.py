@@ -77,7 +77,8 @@ def peak(model: Path, raw: Path, out: Path, slots: int) -> tuple[int, int]:
     return predicted, measured
 
 
-@pytest.mark.parametrize("sections", [4, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sections", [4, 12])
 def test_the_predicted_peak_agrees_with_the_measured_one(tmp_path: Path, sections: int) -> None:
     """About half of it is activations of a pass, in the retained heap; it does not grow with the volume."""
     model = make_model(tmp_path / "wide.safetensors", "fusionnet", {"width": 16})

@@ -159,6 +159,6 @@ def test_a_run_whose_target_another_replaced_does_not_begin(here: Path, monkeypa
         (here / "map.zarr").rename(here / "mine.zarr")
         (here / "other.zarr").rename(here / "map.zarr")
 
-    meanwhile(monkeypatch, "_save_halo_curves", exchange)
+    meanwhile(monkeypatch, "create_own", exchange)
     with pytest.raises(TargetError, match=r"map.zarr was replaced by another run before this one began"):
         volseg.predict("raw.zarr", "map.zarr", **QUICK)

@@ -136,7 +136,7 @@ PREDICT: list[tuple[list[str], int, str]] = [
     (["raw.zarr", "raw.zarr/0/map.zarr"], 1, "target .*map.zarr .* source .*raw.zarr(/0)?; choose"),
     (["raw.zarr", "stack.tif"], 1, "stack.tif exists already"),
     (["raw.zarr", "stack.tif/out.zarr"], 1, "cannot be written"),
-    (["raw.zarr", "s3://bucket/out.zarr"], 1, "target s3://bucket/out.zarr is a URL; write to a local"),
+    (["raw.zarr", "https://host/out.zarr"], 1, "target https://host/out.zarr is a URL; write to a local"),
     (["raw.zarr", "out.zarr", "--halo", "0,17,16"], 2, r"halo \(0, 17, 16\) .*use --halo 0,20,16"),
     (["raw.zarr", "out.zarr", "--halo", "wide"], 2, "--halo 'wide' is not three whole numbers; .*or auto, or exact"),
     (["raw.zarr", "out.zarr", "--halo=-1,0,0"], 2, "a halo cannot be negative"),

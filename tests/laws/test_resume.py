@@ -128,7 +128,7 @@ def test_a_run_killed_and_resumed_gives_the_bytes_of_one_never_killed(
 
 def test_ctrl_c_leaves_a_target_that_resume_finishes(small_model: Path, tmp_path: Path) -> None:
     # So many blocks that they are not done before the signal comes, on a machine that has other work.
-    target, raw = tmp_path / "stopped.zarr", make_volume(tmp_path / "large.zarr", (6, 160, 192))
+    target, raw = tmp_path / "stopped.zarr", make_volume(tmp_path / "large.zarr", (4, 160, 192))
     process = start(raw, target, small_model, "--cluster", "local", "--workers", "2", "--precision", "float32")
     wait_for_marks(target, 1, process)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # a terminal's reach workers too
@@ -138,7 +138,7 @@ def test_ctrl_c_leaves_a_target_that_resume_finishes(small_model: Path, tmp_path
     assert "rerun the command with --resume" in err
     assert "Traceback" not in err
     resumed(raw, target, small_model)
-    assert {mark.block for mark in marks_of(target)} == set(range(6 * 5 * 6))
+    assert {mark.block for mark in marks_of(target)} == set(range(4 * 5 * 6))
     assert "nothing was left to do" in resumed(raw, target, small_model)
 
 

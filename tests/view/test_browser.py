@@ -228,6 +228,7 @@ def translated(make_volume):
     return [str(path) for path in (raw, raw / "1", fine, half)]
 
 
+@pytest.mark.slow
 def test_raw_map_and_uncertainty_of_a_translated_volume_lie_on_one_another_at_each_level(translated, page, tmp_path):
     """The marker is where its nanometres say, to a quarter of a voxel, in each layer alone and in the coarse level."""
     (top, bottom), (left, right) = ((span.start - 0.5, span.stop - 0.5) for span in MARKER)
