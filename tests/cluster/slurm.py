@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged", "munge", "unmunge")
 _CONFIGURATION = """
@@ -111,9 +111,9 @@ def _has_munge() -> bool:
     return subprocess.run(["unmunge"], input=made.stdout, capture_output=True, check=False).returncode == 0
 
 
-def _wait(condition: object, what: str, seconds: float = 60.0) -> None:
+def _wait(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > until:
             raise TimeoutError(f"no {what} within {seconds:g} s")
         time.sleep(0.1)

@@ -122,6 +122,10 @@ def test_a_part_beside_itself_the_whole_or_another_cut_is_refused(
         volseg.predict(str(raw), str(whole), part="1/3", **{**options, "block": (1, 32, 32)})
     with pytest.raises(ConfigError, match="is in an object store, where one driver owns a target"):
         volseg.predict(str(raw), "s3://bucket/map.zarr", part="1/3", **options)
+    said = CliRunner().invoke(
+        main, ["predict", str(raw), str(whole), "--model", str(small_model), "--part", "1/99", "--cluster", "serial"]
+    )
+    assert said.output.splitlines()[-1] == "part 1/99: all parts are done", "also of one without a block"
     for part in ("0/3", "4/3", "1", "a/b", "1/-2"):
         said = CliRunner().invoke(main, ["predict", str(raw), "x.zarr", "--model", "m", "--part", part])
         assert said.exit_code == 2

@@ -170,7 +170,7 @@ def test_a_worker_of_another_run_does_not_write(folder: ObjectPath) -> None:
     with pytest.raises(TargetLostError, match="is not written by this run"):
         LeaseWatch(folder, "other", time.clock()).confirm()
     watch = LeaseWatch(folder, "run", time.clock())
-    watch.look()
+    watch.refresh()
     owner.release()
     with pytest.raises(TargetLostError, match="is not written by this run"):
         watch.confirm()

@@ -171,11 +171,13 @@ def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, 
     click.echo(quotation(fields))
 
 
-def _others(summary: Summary) -> str:
-    """What is left of the parts of a run when one has ended."""
-    if summary.left:
-        return f"{counted(summary.left, 'block')} of other parts are not done"
-    return "all parts are done" if not summary.coarser_left else "all parts are done but for the coarser levels"
+def _print_part(summary: Summary) -> None:
+    """Say what is left of the parts of a run when one has ended."""
+    if summary.part is None:
+        return
+    left = f"{counted(summary.left, 'block')} of other parts are not done"
+    done = "all parts are done" + (" but for the coarser levels" if summary.coarser_left else "")
+    click.echo(f"part {summary.part}: {left if summary.left else done}")
 
 
 def _print_summary(summary: Summary) -> None:
@@ -188,6 +190,7 @@ def _print_summary(summary: Summary) -> None:
             f"{summary.target}: {summary.already_done} of {counted(summary.blocks, 'block')} done before"
             f"{skipped_text}; nothing was left to do"
         )
+        _print_part(summary)
         return
     rate = summary.voxels / max(summary.seconds, 1e-9) / 1e6
     before = f" ({summary.already_done} done before)" if summary.already_done else ""
@@ -197,8 +200,7 @@ def _print_summary(summary: Summary) -> None:
         f"{summary.voxels / 1e6:.1f} Mvoxel in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, "
         f"read amplification {summary.read_amplification:.2f}{busy}"
     )
-    if summary.part is not None:
-        click.echo(f"part {summary.part}: {_others(summary)}")
+    _print_part(summary)
     for number, reason in summary.failed.items():
         click.echo(f"failed: {reason if f'block {number}' in reason else f'block {number}: {reason}'}", err=True)
     if summary.failed:

@@ -190,7 +190,7 @@ def batch_cluster(
     options = job_options(config) | {"security": security_of(tls, workers=True)}
     module = import_module("dask_jobqueue")
     kind = getattr(module, f"{_CLASSES[config.system]}Cluster")
-    note(_asked(config, count))
+    note(_describe_jobs(config, count))
     with dask.config.set(BATCH_CONFIG), closed_in_order() as stack:
         try:
             with held_signals():
@@ -216,7 +216,7 @@ def batch_cluster(
         yield DaskExecutor(client, f"the {config} jobs", restart_lost=jobs, patient=True)
 
 
-def _asked(config: BatchConfig, count: int) -> str:
+def _describe_jobs(config: BatchConfig, count: int) -> str:
     jobs = counted(count, "job") if config.adapt is None else f"{config.adapt[0]} to {config.adapt[1]} jobs"
     parts = [f"queue {config.queue}" if config.queue else "the default queue"]
     parts += [counted(config.gpus, "GPU")] if config.gpus else ["no GPU"]

@@ -98,10 +98,10 @@ class Jobs:
         if self._refused:
             self._note(f"{self._system} refused a job: {self._refused[0]}; it is submitted again")
             self._refused.clear()
-        self._look(present)
+        self._renew_ended(present)
         self._looked = time.monotonic()
 
-    def _look(self, present: int) -> None:
+    def _renew_ended(self, present: int) -> None:
         pending = self._pending()
         gone = []
         if pending and (states := job_states(self._system, pending.values())) is not None:

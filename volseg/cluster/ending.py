@@ -64,13 +64,13 @@ class Ending:
         with self._lock:
             self._noticed = True
             self.ends_at(self._clock() + seconds)
-            self._look()
+            self._close_if_idle()
 
     def attempt(self, number: int, compute: Callable[[int], BlockReport], worker: str) -> Attempt:
         """Attempt a block, or return at once that its worker ends."""
         with self._lock:
             if not self._may_begin():
-                self._look()
+                self._close_if_idle()
                 return Attempt(number, worker, ENDS)
             self._running += 1
         started = self._clock()
@@ -80,7 +80,7 @@ class Ending:
             with self._lock:
                 self._running -= 1
                 self._last.append(self._clock() - started)
-                self._look()
+                self._close_if_idle()
 
     def _may_begin(self) -> bool:
         """Whether a block can end in time; of a worker that knows no block, unless it was asked to end."""
@@ -89,7 +89,7 @@ class Ending:
         self._drains = self._drains or left <= needs
         return not self._drains
 
-    def _look(self) -> None:
+    def _close_if_idle(self) -> None:
         if not self._running and not self._may_begin():
             close, self._close = self._close, lambda: None
             close()

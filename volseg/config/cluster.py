@@ -146,7 +146,7 @@ def read_cluster(value: Any, flags: Mapping[str, Any] | None = None) -> Cluster:
     text = fspath(value) if isinstance(value, PathLike) else value
     if isinstance(text, str) and text.endswith(".toml"):
         assignments = [f"{key}={json.dumps(item)}" for key, item in given.items()]
-        return read_toml(text, BatchConfig, assignments)
+        return read_toml(text, BatchConfig, assignments, "cluster file")
     if isinstance(text, str) and text in SYSTEMS:
         return validate(BatchConfig, {"system": text, **given}, f"--cluster {text}")
     if isinstance(text, Mapping):

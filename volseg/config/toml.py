@@ -78,13 +78,14 @@ def _table_class(annotation: Any) -> type[BaseModel] | None:
     return next((part for part in classes if issubclass(part, BaseModel)), None)
 
 
-def read_toml(path: str | Path, kind: type[ModelT], assignments: Iterable[str] = ()) -> ModelT:
-    """Read a run file; relative paths in it are relative to the working directory.
+def read_toml(path: str | Path, kind: type[ModelT], assignments: Iterable[str] = (), what: str = "run file") -> ModelT:
+    """Read a TOML file; relative paths in it are relative to the working directory.
 
     Args:
         path: the file.
         kind: the config class.
         assignments: overrides of keys, `key=value` as for `override`.
+        what: the file is, for messages.
 
     Raises:
         ConfigError: the file does not exist, is not TOML, or has invalid keys or values.
@@ -97,12 +98,12 @@ def read_toml(path: str | Path, kind: type[ModelT], assignments: Iterable[str] =
             content = file.read(_MAX_BYTES + 1)
         values = parse_toml(content)
     except OSError as error:
-        raise ConfigError(f"cannot read run file {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {what} {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"run file {path} is not TOML: {error}") from error
+        raise ConfigError(f"{what} {path} is not TOML: {error}") from error
     for assignment in assignments:
         values = override(values, assignment)
-    return validate(kind, values, f"run file {path}")
+    return validate(kind, values, f"{what} {path}")
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def open_pipeline(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule
     path = target_path(reference.target)
     record = read_own_record(path, reference.digest)
     if isinstance(path, ObjectPath):
-        lease_watch(path, reference.digest).look()
+        lease_watch(path, reference.digest).refresh()
     release_heap()  # fragments that measurements left
     retain_heap()
     with_std = record.settings.uncertainty

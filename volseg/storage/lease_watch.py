@@ -51,7 +51,7 @@ class LeaseWatch:
         with self._lock:
             started = self._clock.now()
             while not self._outlives_write():
-                self.look()
+                self.refresh()
                 state, now = self._state, self._clock.now()
                 if state is None or self._outlives_write():
                     return
@@ -66,8 +66,8 @@ class LeaseWatch:
         state, now = self._state, self._clock.now()
         return state is not None and now - self._asked < state.period and now + state.write <= self._horizon
 
-    def look(self) -> None:
-        """Read the lease."""
+    def refresh(self) -> None:
+        """Read the lease again."""
         asked = self._clock.now()
         found = self._path.store.read(self._path.key)
         target = self._folder.parent.parent
