@@ -204,3 +204,24 @@ def test_a_journal_has_a_thousand_objects_at_most_in_the_order_of_its_marks(
             most = max(most, len(list(folder.files())))
     assert most <= MAX_SMALL + 10
     assert [found.block for found in read_marks(folder)] == list(range(2 * MAX_SMALL + 10))
+
+
+@pytest.mark.parametrize("lost_at", ["start", "mark"])
+def test_an_owner_that_lost_its_lease_writes_nothing_to_the_journal(
+    folder: ObjectPath, monkeypatch: pytest.MonkeyPatch, lost_at: str
+) -> None:
+    def lose(seconds: float = 0.0) -> None:
+        raise TargetLostError("another start of the run has taken it")
+
+    with hold_lease(folder):
+        held = held_lease(folder)
+        assert held is not None
+        journal = Journal(folder, is_locked=True) if lost_at == "mark" else None
+        if journal is not None:
+            journal.mark(mark(1))
+        monkeypatch.setattr(held, "confirm", lose)
+        before = [path.name for path in folder.files()]
+        with pytest.raises(TargetLostError):
+            journal.close() if journal is not None else Journal(folder, is_locked=True)
+        assert [path.name for path in folder.files()] == before
+        monkeypatch.undo()
