@@ -103,8 +103,10 @@ def test_a_run_that_was_interrupted_is_finished_and_none_begins_where_one_is(
     predict(raw, memory, small_model, resume=True)  # of nothing: it begins
     assert isinstance(place, ObjectPath)
     marked = {mark.block for mark in read_marks(place / "0" / ".volseg")}
-    (segment,) = (place / "0" / ".volseg").glob("journal-*.marks")
-    segment.unlink()
+    segments = list((place / "0" / ".volseg").glob("journal-*.marks"))  # several, if the run took seconds
+    assert segments
+    for segment in segments:
+        segment.unlink()
     lost = next(key for key in content(memory) if key.startswith("0/c/"))
     (place / lost).unlink()
     with pytest.raises(TargetError, match="exists already; give --resume"):
