@@ -95,7 +95,7 @@ def open_target(path: TargetPath, level: str = "0") -> Target:
         if isinstance(path, ObjectPath):
             store = ObjectStore(writing_client(path.root))
             return ObjectTarget(path, _ordered(zarr.open_array(store, path=(path / level).key, mode="r+")), level)
-        # zarrs reads in two thirds of zarr's CPU time, but not every Zarr 2. The pipeline is read when an array is made.
+        # zarrs reads in two thirds of the CPU time, but not every Zarr 2. The pipeline is read when an array is made.
         pipeline = NATIVE if (path / level / _METADATA).is_file() else {}
         with zarr.config.set(pipeline), warnings.catch_warnings():
             # For a codec that it does not support zarrs warns and uses zarr's own pipeline.
