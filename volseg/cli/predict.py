@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from volseg.cli.cluster_options import cluster_options
+from volseg.cli.cost import cost_lines
 from volseg.cli.options import HaloType, LevelsType, NanometresType, PartType, ToleranceType, ZyxType, reading_options
 from volseg.cli.stop import STOPPED
 from volseg.text import counted
 
 if TYPE_CHECKING:
+    from volseg.config import Prices
+    from volseg.prediction.cost import RunCost
     from volseg.prediction.prepare import RunSpec
     from volseg.prediction.summary import Summary
     from volseg.storage import RunRecord
@@ -84,9 +87,11 @@ _UNEXPLAINED = (
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
 @click.option("--dry-run", is_flag=True, help="Print what the run would read, compute and write, and exit.")
 @click.option("--calibrate", is_flag=True,
-              help="With --dry-run: measure time and memory on a worker, without writing.")  # fmt: skip
+              help="With --dry-run: measure time and memory on the workers with some blocks, deleted afterwards.")  # fmt: skip
+@click.option("--prices", metavar="FILE.toml",
+              help="A price table: also show money, after the run or with --calibrate.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the summary or the plan as JSON on standard output.")
-def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> None:
+def predict(dry_run: bool, calibrate: bool, prices: str | None, as_json: bool, **options: Any) -> None:
     """Write the membrane probability map of a volume.
 
     SOURCE is a Zarr, OME-Zarr, N5 or precomputed volume, local or a URL, FILE.h5:DATASET, a TIFF, a folder of sections
@@ -106,7 +111,7 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
       volseg predict s3://bucket/raw.zarr membrane.zarr --model model.safetensors --cluster tcp://head:8786
     """
     from volseg.cli.progress import PredictionBar
-    from volseg.config import PredictConfig, validate
+    from volseg.config import PredictConfig, read_prices, validate
     from volseg.errors import ConfigError
     from volseg.prediction.parts import WAITING_FOR_TARGET, prepared
     from volseg.prediction.run import execute
@@ -118,12 +123,15 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
             if dry_run
             else "--calibrate needs --dry-run; give both, or leave it out"
         )
+    if prices is not None and dry_run and not calibrate:
+        raise ConfigError("--prices with --dry-run needs --calibrate, which measures the hours; give all three")
+    table = None if prices is None else read_prices(prices)
     try:
         with prepared(config, lambda: click.echo(WAITING_FOR_TARGET, err=True)) as (spec, recorded, on_ready):
             for warning in spec.plan.warnings:
                 click.echo(f"Warning: {warning}", err=True)
             if dry_run:
-                _print_plan(spec, recorded, calibrated=calibrate, as_json=as_json)
+                _print_plan(spec, recorded, calibrated=calibrate, prices=table, as_json=as_json)
                 return
             with PredictionBar() as bar:
                 summary = execute(spec, recorded, bar, part=config.part, on_ready=on_ready)
@@ -133,16 +141,19 @@ def predict(dry_run: bool, calibrate: bool, as_json: bool, **options: Any) -> No
             err=True,
         )
         raise SystemExit(STOPPED) from None
-    _tell(summary, as_json=as_json)
+    _tell(summary, table, as_json=as_json)
 
 
-def _tell(summary: Summary, *, as_json: bool) -> NoReturn:
+def _tell(summary: Summary, prices: Prices | None, *, as_json: bool) -> NoReturn:
     from volseg.cli.output import echo_json
 
+    cost = None if prices is None else _cost_of(summary, prices)
     if as_json:
-        echo_json(asdict(summary))
+        echo_json(asdict(summary) | ({"cost": asdict(cost)} if cost else {}))
     else:
         _print_summary(summary)
+        for line in cost_lines(cost) if cost else ():
+            click.echo(line)
     if summary.all_empty:
         click.echo(f"Warning: {_ALL_EMPTY}", err=True)
     if summary.unexplained:
@@ -150,7 +161,22 @@ def _tell(summary: Summary, *, as_json: bool) -> NoReturn:
     raise SystemExit(3 if summary.failed or summary.unexplained else 0)
 
 
-def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, as_json: bool) -> None:
+def _cost_of(summary: Summary, prices: Prices) -> RunCost | None:
+    """What a run took, in money; the map is right even if the price table does not fit."""
+    from volseg.errors import ConfigError
+    from volseg.prediction.cost import run_cost
+    from volseg.storage import target_path
+
+    try:
+        return run_cost(target_path(summary.target), prices)
+    except ConfigError as error:
+        click.echo(f"Warning: {error}; then: volseg status {summary.target} --cost --prices FILE.toml", err=True)
+        return None
+
+
+def _print_plan(
+    spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, prices: Prices | None, as_json: bool
+) -> None:
     from volseg.cli.output import echo_json
     from volseg.cli.quotation import quotation
     from volseg.prediction.dry_run import estimate_peak_memory, estimate_run
@@ -158,10 +184,13 @@ def _print_plan(spec: RunSpec, recorded: RunRecord | None, *, calibrated: bool, 
     if calibrated:
         from volseg.cli.progress import PredictionBar
         from volseg.prediction.calibrate import calibrate
+        from volseg.prediction.cost import planned_money
 
         with PredictionBar() as bar:
             estimate, measured = calibrate(spec, recorded, bar)
         fields = asdict(estimate) | asdict(measured)
+        if prices is not None:
+            fields["money"] = asdict(planned_money(prices, estimate, measured))
     else:
         peak = estimate_peak_memory(spec, recorded)
         fields = asdict(estimate_run(spec, recorded)) | asdict(peak) | {"seconds_for_the_run": None}

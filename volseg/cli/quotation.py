@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from volseg.cli.cost import hours, money_text
 from volseg.cli.output import value_text
+from volseg.prediction.cost import Money
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -47,13 +49,17 @@ def _rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     halos = fields.get("halos") or [fields["halo"]]
     yield "halo", [f"{_each(map(_by, halos))} voxels ({fields['halo_is']})"]
     yield "work", list(_work(fields))
+    reads, writes = (_requests(fields[name]) for name in ("requests_to_read", "requests_to_write"))
+    decoded = f"each chunk is decoded {fields['read_amplification']:g} times"
+    yield "reads", [f"{_gb(fields['bytes_to_read'])} uncompressed{reads}; {decoded}"]
+    stored = fields.get("bytes_stored")
     yield (
-        "reads",
-        [f"{_gb(fields['bytes_to_read'])} uncompressed; each chunk is decoded {fields['read_amplification']:g} times"],
+        "writes",
+        [f"{_gb(fields['bytes_to_write'])} uncompressed{f', {_gb(stored)} stored' if stored else ''}{writes}"],
     )
-    yield "writes", [f"{_gb(fields['bytes_to_write'])} uncompressed"]
     yield "memory", list(_memory(fields))
     yield "time", list(_time(fields))
+    yield "cost", list(_cost(fields))
 
 
 def _target(fields: Mapping[str, Any]) -> Iterator[str]:
@@ -100,10 +106,27 @@ def _time(fields: Mapping[str, Any]) -> Iterator[str]:
     if fields["seconds_for_the_run"] is None:
         yield "unknown; --calibrate measures it on a worker"
         return
-    yield f"about {_duration(fields['seconds_for_the_run'])} on {counted(fields['workers'], 'worker')}"
+    low, _, high = fields["seconds_interval"]
+    between = f"{_duration(low)} to {_duration(high)} in four runs of five"
+    yield f"about {_duration(fields['seconds_for_the_run'])} on {counted(fields['workers'], 'worker')}; {between}"
+    yield f"{_duration(fields['seconds_to_start'])} before the first block"
     yield f"{fields['kvoxel_s_of_a_worker']:g} kvoxel/s and {fields['seconds_a_block']:g} s a block on each"
     tiles, batches = _each(map(_by, fields["tiles"])), _each(map(str, fields["batches"]))
     yield f"{fields['precision']} on {fields['device'].upper()}, tiles of {tiles} in batches of {batches}"
+
+
+def _cost(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Hours of workers, and money if there are prices."""
+    if fields["seconds_for_the_run"] is None:
+        return
+    low, middle, high = fields["worker_hours"]
+    yield f"{hours(middle)} ({low:.3g} to {high:.3g}) of {fields['kind']}, by {counted(fields['sampled'], 'block')}"
+    if "money" in fields:
+        yield money_text(Money(**fields["money"]))
+
+
+def _requests(count: int) -> str:
+    return f" in about {counted(count, 'request')}" if count else ""
 
 
 def _each(values: Iterable[str]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
+from volseg.cli.cost import cost_lines
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -23,8 +25,10 @@ _SHOWN = 10
 @click.command(short_help="Show how far a run is, and which blocks failed.")
 @click.argument("target")
 @click.option("--traceback", is_flag=True, help="Also print the traceback of each kind of failure.")
+@click.option("--cost", is_flag=True, help="Also show worker hours, attempts that failed, bytes and requests.")
+@click.option("--prices", metavar="FILE.toml", help="With --cost: a price table, to show money.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON on standard output.")
-def status(target: str, traceback: bool, as_json: bool) -> None:
+def status(target: str, traceback: bool, cost: bool, prices: str | None, as_json: bool) -> None:
     """Show the state of a `volseg predict`, from its TARGET alone; the run may go on meanwhile.
 
     Exit codes: 0, or 3 if blocks failed.
@@ -33,17 +37,27 @@ def status(target: str, traceback: bool, as_json: bool) -> None:
     Examples:
       volseg status membrane.zarr
       volseg status membrane.zarr --json
+      volseg status membrane.zarr --cost --prices prices.toml
       volseg status s3://bucket/membrane.zarr
     """
     from volseg.cli.output import echo_json
+    from volseg.config import read_prices
+    from volseg.errors import ConfigError
+    from volseg.prediction.cost import run_cost
     from volseg.prediction.status import run_status
     from volseg.storage import target_path
 
+    if prices is not None and not cost:
+        raise ConfigError("--prices needs --cost; give both, or leave it out")
+    table = None if prices is None else read_prices(prices)
     found = run_status(target_path(target))
+    spent = run_cost(target_path(target), table) if cost else None
     if as_json:
-        echo_json(found.to_json())
+        echo_json(found.to_json() | ({"cost": asdict(spent)} if spent else {}))
     else:
         for line in _lines(found, traceback=traceback):
+            click.echo(line)
+        for line in cost_lines(spent) if spent else ():
             click.echo(line)
     raise SystemExit(3 if found.failed else 0)
 

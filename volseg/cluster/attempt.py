@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ class Failure:
         attempts: at the block, in all, if it fails so.
         traceback: of the worker; empty for errors that volseg raises on purpose.
         counts: whether it is an attempt; False for a block that was on a worker which was replaced.
+        seconds: that the attempt took, if that is known.
     """
 
     message: str
@@ -33,11 +35,12 @@ class Failure:
     attempts: int = OTHER.attempts
     traceback: str = ""
     counts: bool = True
+    seconds: float = 0.0
 
     @classmethod
-    def of(cls, error_class: ErrorClass, message: str, traceback: str = "") -> Failure:
+    def of(cls, error_class: ErrorClass, message: str, traceback: str = "", seconds: float = 0.0) -> Failure:
         """A failure of a class."""
-        return cls(message, error_class.name, error_class.scope, error_class.attempts, traceback)
+        return cls(message, error_class.name, error_class.scope, error_class.attempts, traceback, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +60,22 @@ class Attempt:
 
 def attempted(number: int, compute: Callable[[int], BlockReport], worker: str) -> Attempt:
     """Process a block; an error is returned as a value, with the name of its worker."""
+    started = time.perf_counter()
     try:
         return Attempt(number, worker, compute(number))
     except VolsegError as error:
-        return Attempt(number, worker, Failure.of(classify(error), str(error)))
+        return Attempt(number, worker, Failure.of(classify(error), str(error), seconds=time.perf_counter() - started))
     except Exception as error:  # any error of a block is reported to the driver, and the run continues
         message = redact(f"{type(error).__name__}: {error}".splitlines()[0])
-        return Attempt(number, worker, Failure.of(classify(error), message, redact(traceback.format_exc())))
+        trace, seconds = redact(traceback.format_exc()), time.perf_counter() - started
+        return Attempt(number, worker, Failure.of(classify(error), message, trace, seconds))
 
 
 def pack(attempt: Attempt) -> list[Any]:
     """An attempt as plain values, for a Dask message; the inverse of `unpack`.
 
     >>> pack(Attempt(7, "tcp://node:1", Failure("a disk error")))
-    [7, 'tcp://node:1', False, 'a disk error', 'unexpected error', 'transient', 3, '', True]
+    [7, 'tcp://node:1', False, 'a disk error', 'unexpected error', 'transient', 3, '', True, 0.0]
     """
     succeeded = isinstance(attempt.result, BlockReport)
     fields = [str(field) if isinstance(field, Scope) else field for field in astuple(attempt.result)]

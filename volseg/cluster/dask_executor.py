@@ -40,6 +40,7 @@ class DaskExecutor:
     Attributes:
         resources: of Dask, that a call takes on a worker.
         patient: whether a run waits without end for workers, which are queued jobs.
+        wasted: seconds that each worker spent in blocks which others did first.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class DaskExecutor:
         self._ending: set[str] = set()
         self.patient = patient
         self.resources: dict[str, int] = {}
+        self.wasted = Counter[str]()
         self._to_replace: list[str] = []
         self._refreshed = 0.0
         self.refresh(force=True)
@@ -130,6 +132,10 @@ class DaskExecutor:
         self._left_out.add(name)
         self.refresh(force=True)
         return True
+
+    def discard(self, attempt: Attempt) -> None:
+        """Count a block that another worker did first."""
+        self.wasted[attempt.worker] += attempt.result.seconds
 
     def replace(self, worker: str) -> None:
         self._to_replace.append(worker)

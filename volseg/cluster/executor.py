@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from volseg.cluster.attempt import Attempt
     from volseg.cluster.job_queue import BlockQueue, BlockTask
@@ -35,6 +35,10 @@ class Executor(Protocol):
     @property
     def slots_per_worker(self) -> int:
         """Blocks in flight on one worker, at most."""
+
+    @property
+    def wasted(self) -> Mapping[str, float]:
+        """Seconds that each worker spent in blocks which others did first."""
 
     def run_on_all(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Call a short function once on every worker."""

@@ -6,14 +6,14 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from volseg.cluster.attempt import Attempt, Failure, attempted
 from volseg.cluster.error_classes import LATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from volseg.cluster.executor import Executor
     from volseg.cluster.job_queue import BlockQueue, BlockTask
@@ -34,6 +34,7 @@ class SerialExecutor:
     workers: tuple[str, ...] = ("this process",)
     slots: int = 1
     slots_per_worker: int = 1
+    wasted: Mapping[str, float] = field(default_factory=dict)
 
     def run_on_all(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
         return [call(*arguments)]

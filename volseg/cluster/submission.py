@@ -205,8 +205,13 @@ class SubmissionWindow:
                 key, reports = self._events.get(timeout=timeout)
             except Empty:
                 break
-            if key in self._sent:  # else a task that Dask ran twice, or a late one
-                completed += self._take(key, [unpack(values) for values in reports])
+            attempts = [unpack(values) for values in reports]
+            sent = self._sent.get(key)  # None for a task that Dask ran twice, or for the later of two copies
+            for attempt in attempts:
+                if sent is None or attempt.number not in sent.tasks:
+                    self._pool.discard(attempt)
+            if sent is not None:
+                completed += self._take(key, attempts)
             until = until or time.monotonic() + _GATHER_SECONDS
             timeout = max(0.0, until - time.monotonic())
         return completed

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from volseg.cluster.attempt import Attempt
+
 
 class WorkerPool(Protocol):
     """Workers that come and go."""
@@ -34,6 +36,8 @@ class WorkerPool(Protocol):
     def holders(self) -> dict[str, str]: ...
 
     def free(self, holders: Mapping[str, str]) -> list[str]: ...
+
+    def discard(self, attempt: Attempt) -> None: ...
 
     def to_replace(self) -> list[str]: ...
 

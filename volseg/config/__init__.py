@@ -3,6 +3,7 @@
 from volseg.config.cluster import BatchConfig, Cluster, read_cluster
 from volseg.config.convert import ConvertConfig, ConvertOptions
 from volseg.config.predict import PredictConfig, PredictOptions
+from volseg.config.prices import Prices, read_prices
 from volseg.config.pyramid import PyramidConfig, PyramidOptions
 from volseg.config.toml import as_toml, override, read_toml, validate
 from volseg.config.train import OutputConfig, TrainConfig
@@ -16,6 +17,7 @@ __all__ = [
     "OutputConfig",
     "PredictConfig",
     "PredictOptions",
+    "Prices",
     "PyramidConfig",
     "PyramidOptions",
     "TrainConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "as_toml",
     "override",
     "read_cluster",
+    "read_prices",
     "read_toml",
     "validate",
 ]

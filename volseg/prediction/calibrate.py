@@ -1,68 +1,46 @@
-"""Time and memory of a run, measured on its own workers: `predict --dry-run --calibrate`.
+"""Time, memory and cost of a run, measured on its own workers: `predict --dry-run --calibrate`.
 
-cluster -> halo, tiles, precision as the run would choose them -> on one worker, as many blocks at once as it has
-slots, computed and not written -> seconds, memory. Nothing is written to the target.
+cluster -> halo, tiles, precision as the run would choose them -> a sample of the blocks, computed by all workers and
+written beside the target, then deleted -> seconds with an interval, memory. Nothing is written to the target.
 """
 
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
-from math import ceil
+from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from volseg.cluster import Progress, connect, refuse_other_versions, visible_gpus
-from volseg.errors import BlockError
 from volseg.inference import Device, Load, Precision, peak_memory, reset_peak_memory
 from volseg.inference.memory.plan import MemoryPlan, plan_memory
-from volseg.malloc import release_heap, retain_heap
-from volseg.pipeline import BlockPipeline, process_block
 from volseg.prediction.dry_run import RunEstimate, estimate_run, flops_per_voxel
 from volseg.prediction.resolve import resolve_run
-from volseg.prediction.sink import NullSink
-from volseg.prediction.worker import ensemble_of, restored_heap
-from volseg.text import counted
+from volseg.prediction.trial import Trial, try_blocks
+from volseg.prediction.worker import restored_heap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from volseg.blocks import Box, Zyx
-    from volseg.ops import Statistics
+    from volseg.blocks import Zyx
     from volseg.prediction.prepare import RunSpec
-    from volseg.storage import Readable, RunRecord, VolumeRef
+    from volseg.storage import RunRecord
 
 _SECTIONS = 8
 """Sections from which the constants are computed: what they are does not change time and memory."""
-_CANDIDATES = 24
-"""Blocks among which those that are not empty are searched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What some blocks took on one worker.
-
-    Attributes:
-        seconds: per block, of those that were computed at once.
-        voxels: of a block.
-        predicted: peak bytes of the worker by plan, in main memory and on its GPU.
-        measured: peak bytes, likewise; 0 if the system does not report them.
-    """
-
-    seconds: float
-    voxels: int
-    predicted: tuple[int, int]
-    measured: tuple[int, int]
+CONFIDENCE = 0.8
+"""Of the stated interval: it is to hold what four of five runs take."""
+_DRIFT = 0.1
+"""By which the speed of a machine differs from one hour to the next, at least, as a fraction."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a run would take, by measurement.
+    """What a run would take, by measurement. Intervals are lower bound, middle, upper bound.
 
     Attributes:
         device: of the workers.
+        kind: of the workers; one of them, if they differ.
         precision: chosen.
         workers: number.
         slots: blocks in flight on all workers.
@@ -70,9 +48,14 @@ class Calibration:
         tiles: of each network, voxels (z, y, x).
         batches: tiles per forward pass, of each network.
         flops_per_voxel: of the map, with what is computed for halos.
+        sampled: blocks that were measured.
         kvoxel_s_of_a_worker: thousands of voxels per second.
         seconds_a_block: of a worker.
-        seconds_for_the_run: of all workers.
+        seconds_to_start: from the connection to the workers to the first block, without what is cached for the run.
+        seconds_for_the_run: of all workers, from the first block to the last.
+        seconds_interval: of these.
+        worker_hours: that workers are held, with the start.
+        bytes_stored: of the map, levels included, as stored.
         predicted_peak_bytes: of a worker's main memory.
         measured_peak_bytes: likewise.
         predicted_gpu_peak_bytes: of a worker's GPU.
@@ -80,6 +63,7 @@ class Calibration:
     """
 
     device: Device
+    kind: str
     precision: Precision
     workers: int
     slots: int
@@ -87,9 +71,14 @@ class Calibration:
     tiles: tuple[Zyx, ...]
     batches: tuple[int, ...]
     flops_per_voxel: int
+    sampled: int
     kvoxel_s_of_a_worker: float
     seconds_a_block: float
+    seconds_to_start: float
     seconds_for_the_run: float
+    seconds_interval: tuple[float, float, float]
+    worker_hours: tuple[float, float, float]
+    bytes_stored: int
     predicted_peak_bytes: int
     measured_peak_bytes: int
     predicted_gpu_peak_bytes: int
@@ -97,7 +86,7 @@ class Calibration:
 
 
 def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> tuple[RunEstimate, Calibration]:
-    """Resolve a run, compute a few of its blocks without writing them, and extrapolate to all.
+    """Resolve a run, compute a sample of its blocks, and extrapolate to all.
 
     Args:
         spec: the run.
@@ -105,28 +94,33 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
         progress: receives what is measured.
 
     Raises:
-        VolsegError: the run would be refused, or all candidate blocks are empty.
+        VolsegError: the run would be refused, a block fails, or all that were tried are empty.
     """
     if spec.cluster != "serial":
         progress.stage("waiting for workers")
     gpus = visible_gpus(spec.device)
     with connect(spec.cluster, spec.workers, gpus, spec.tls, progress.note) as executor, restored_heap(executor):
+        started = time.monotonic()
         refuse_other_versions(executor, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, samples=_SECTIONS)
+        to_start = time.monotonic() - started
         settings, entries = record.settings, record.models
         load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
-        numbers = list(islice(_from_the_middle(spec), _CANDIDATES))
-        progress.stage(f"calibrating with {counted(load.slots, 'block')} at once on one worker")
-        measurement: Measurement = executor.run_on_one(
-            measure_blocks, record, spec.source, spec.model_files, constants.tables, numbers, load
-        )
+        plans: list[MemoryPlan] = executor.run_on_one(plan_networks, record, spec.model_files, load)
+        executor.run_on_all(reset_peak_memory)
+        trial = try_blocks(spec, record, constants, executor, progress)
+        measured = [max(peaks) for peaks in zip(*executor.run_on_all(peak_memory, settings.device), strict=True)]
         workers, slots = len(executor.workers), executor.slots
     plan = spec.plan.with_halos(tuple(entry.halo for entry in entries))
     resolved = replace(spec, plan=plan, measures_halo=False)
     tilings = [entry.tiling for entry in entries]
     estimate = estimate_run(resolved, recorded, tilings)
+    seconds = run_seconds(trial, estimate.blocks_to_do, record.planned_coarser, slots)
+    a_block = float(np.mean(trial.seconds)) * workers / slots
+    low, middle, high = (workers * (value + to_start) / 3600 for value in seconds)
     return estimate, Calibration(
         device=settings.device,
+        kind=trial.kind,
         precision=settings.precision,
         workers=workers,
         slots=slots,
@@ -134,86 +128,50 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
         tiles=tuple(entry.tile for entry in entries),
         batches=tuple(entry.batch for entry in entries),
         flops_per_voxel=flops_per_voxel(resolved, tilings),
-        kvoxel_s_of_a_worker=round(measurement.voxels / measurement.seconds / 1e3, 1),
-        seconds_a_block=round(measurement.seconds, 3),
-        seconds_for_the_run=round(total_seconds(estimate.blocks_to_do, workers, measurement.seconds), 1),
-        predicted_peak_bytes=measurement.predicted[0],
-        measured_peak_bytes=measurement.measured[0],
-        predicted_gpu_peak_bytes=measurement.predicted[1],
-        measured_gpu_peak_bytes=measurement.measured[1],
+        sampled=len(trial.seconds),
+        kvoxel_s_of_a_worker=round(trial.voxels / a_block / 1e3, 1),
+        seconds_a_block=round(a_block, 3),
+        seconds_to_start=round(to_start, 1),
+        seconds_for_the_run=round(seconds[1], 1),
+        seconds_interval=seconds,
+        worker_hours=(low, middle, high),
+        bytes_stored=round(float(np.mean(trial.bytes)) * estimate.blocks_to_do),
+        predicted_peak_bytes=max(plan.host_peak for plan in plans),
+        measured_peak_bytes=measured[0],
+        predicted_gpu_peak_bytes=max(plan.device_peak for plan in plans),
+        measured_gpu_peak_bytes=measured[1],
     )
 
 
-def total_seconds(blocks: int, workers: int, seconds: float) -> float:
-    """Time of some blocks on several workers; the last ones may leave some workers idle.
+def run_seconds(trial: Trial, blocks: int, coarser: int, slots: int) -> tuple[float, float, float]:
+    """Seconds of a run, with the interval that is to hold four runs of five.
 
-    >>> total_seconds(5, 2, 1.5), total_seconds(1, 8, 1.5)
-    (4.5, 1.5)
-    """
-    return ceil(blocks / workers) * seconds
-
-
-def _from_the_middle(spec: RunSpec) -> Iterator[int]:
-    """The planned blocks of a run, from the middle of the region on."""
-    grid, mask = spec.plan.grid, spec.mask
-    order = (number % grid.count for number in range(grid.count // 2, grid.count // 2 + grid.count))
-    return (number for number in order if mask is None or number in mask)
-
-
-def measure_blocks(
-    record: RunRecord,
-    source: VolumeRef,
-    model_files: tuple[str, ...],
-    statistics: Sequence[Statistics],
-    numbers: Sequence[int],
-    load: Load,
-) -> Measurement:
-    """Compute as many blocks at once as a worker has slots, and write nothing; runs on a worker.
+    The interval is that of the mean of the sampled blocks (Student's t), the spread of the run's own blocks, and a
+    tenth for the drift of a machine's speed.
 
     Args:
-        record: of the run.
-        source: the volume.
-        model_files: paths of the models.
-        statistics: constants of each network's input.
-        numbers: candidates; the first that are not empty are computed.
-        load: of the worker.
+        trial: what was measured.
+        blocks: of level 0.
+        coarser: blocks of coarser levels.
+        slots: blocks in flight at once.
 
-    Raises:
-        BlockError: all candidates are empty.
+    >>> [round(value) for value in run_seconds(Trial((9.0, 10.0, 11.0), (), (1,), 1, "cpu"), 100, 0, 2)]
+    [432, 500, 568]
     """
-    volume = source.open()
-    output = record.output
-    boxes = ((n, record.grid.box(n)) for n in numbers)
-    seen = ((n, output.network_box(box) if output else box) for n, box in boxes)
-    blocks = list(islice((number for number, box in seen if _has_contrast(volume, box)), load.slots))
-    if not blocks:
-        raise BlockError(
-            f"of {counted(len(numbers), 'block')} tried, each holds a single grey value; give --roi or --mask to "
-            "select an image"
-        )
-    plans = _plans(record, model_files, load)
-    release_heap()  # as `open_pipeline` does
-    retain_heap()
-    members, with_std = ensemble_of(record, model_files, statistics), record.settings.uncertainty
-    pipeline = BlockPipeline(record.grid, members, volume, NullSink(), with_std=with_std, output=output)
-    reset_peak_memory()
-    started = time.perf_counter()
-    with ThreadPoolExecutor(len(blocks)) as pool:
-        reports = list(pool.map(partial(process_block, pipeline=pipeline), blocks))
-    seconds = time.perf_counter() - started
-    predicted = max(plan.host_peak for plan in plans), max(plan.device_peak for plan in plans)
-    voxels = max(report.voxels for report in reports)
-    return Measurement(seconds / len(blocks), voxels, predicted, peak_memory(record.settings.device))
+    from scipy.special import stdtrit  # noqa: PLC0415 - takes as long as the rest of the command line
+
+    count, mean = len(trial.seconds), float(np.mean(trial.seconds))
+    deviation = float(np.std(trial.seconds, ddof=1)) if count > 1 else mean
+    quantile = float(stdtrit(max(1, count - 1), (1 + CONFIDENCE) / 2))
+    relative = quantile * deviation / mean * sqrt(1 / count + 1 / max(1, blocks))
+    above = coarser * float(np.mean(trial.coarser_seconds)) / slots if trial.coarser_seconds else 0.0
+    seconds = ceil(blocks / slots) * mean + above
+    half = sqrt(relative**2 + _DRIFT**2)
+    return seconds * max(0.0, 1 - half), seconds, seconds * (1 + half)
 
 
-def _has_contrast(volume: Readable, box: Box) -> bool:
-    """Whether the voxels of a box hold more than one grey value."""
-    voxels = volume.read(box)
-    return bool(voxels.min() != voxels.max())
-
-
-def _plans(record: RunRecord, model_files: tuple[str, ...], load: Load) -> list[MemoryPlan]:
-    """The memory plan of each network of a run, on this worker."""
+def plan_networks(record: RunRecord, model_files: tuple[str, ...], load: Load) -> list[MemoryPlan]:
+    """The memory plan of each network of a run; runs on a worker."""
     from volseg.models.model import load_shared_model  # noqa: PLC0415 - the driver imports this module without torch
 
     networks: list[Any] = [load_shared_model(file).network for file in model_files]

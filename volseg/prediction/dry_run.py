@@ -18,7 +18,7 @@ from volseg.inference.memory.plan import block_bytes
 from volseg.prediction.autotune.tile import choose_tiles
 from volseg.prediction.autotune.tuner import largest_batch, tilings_of
 from volseg.prediction.resume import done_blocks
-from volseg.storage import open_target, resampling_of, stored_volume
+from volseg.storage import ObjectPath, is_object_url, open_target, resampling_of, stored_volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,8 @@ class RunEstimate:
         read_amplification: how often a chunk of the source is decoded.
         bytes_to_read: of all blocks, before compression.
         bytes_to_write: likewise.
+        requests_to_read: of a source in a store: chunks, each as often as it is decoded; 0 for a file system.
+        requests_to_write: of a target in a store: shards of all levels; 0 for a file system.
         bytes_of_blocks_in_flight: main memory of the blocks that a worker holds at once, without the network.
     """
 
@@ -100,6 +102,8 @@ class RunEstimate:
     read_amplification: float
     bytes_to_read: int
     bytes_to_write: int
+    requests_to_read: int
+    requests_to_write: int
     bytes_of_blocks_in_flight: int
 
 
@@ -139,6 +143,8 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
     planned = mask.count if mask else grid.count
     if not tilings:
         tilings = [options[0] for options in tilings_of(plan, recorded.models if recorded else None)]
+    decodes = count_chunk_decodes(seen, tilings, volume.chunk)
+    shards = shards_of(grid.block, plan.shard, len(plan.levels)) * (2 if spec.uncertainty else 1)
     in_flight = max(block_bytes(seen, tiling, spec.load)[0] for tiling in tilings) * _slots(spec)
     return RunEstimate(
         source=volume.location,
@@ -169,12 +175,22 @@ def estimate_run(spec: RunSpec, recorded: RunRecord | None, tilings: Sequence[Ti
         blocks_done_before=done,
         blocks_to_do=planned - done,
         read_amplification=round(read_amplification(seen, tilings, volume.chunk), 2),
-        bytes_to_read=count_chunk_decodes(seen, tilings, volume.chunk)
-        * prod(stored_volume(volume).chunk)
-        * np.dtype(volume.dtype).itemsize,
+        bytes_to_read=decodes * prod(stored_volume(volume).chunk) * np.dtype(volume.dtype).itemsize,
         bytes_to_write=grid.region.voxels * len(spec.classes) * (2 if spec.uncertainty else 1),
+        requests_to_read=decodes if is_object_url(volume.location) else 0,
+        requests_to_write=ceil((planned - done) * shards) if isinstance(spec.target, ObjectPath) else 0,
         bytes_of_blocks_in_flight=in_flight,
     )
+
+
+def shards_of(block: Zyx, shard: Zyx, levels: int) -> float:
+    """Shards of a block of level 0, with its part of those of coarser levels.
+
+    >>> shards_of((16, 1024, 1024), (16, 512, 512), 0), shards_of((16, 1024, 1024), (16, 1024, 1024), 2)
+    (4, 2.25)
+    """
+    own = prod(-(-b // s) for b, s in zip(block, shard, strict=True))
+    return own * (1 + bool(levels) + sum(0.25**level for level in range(1, levels)))
 
 
 def estimate_peak_memory(spec: RunSpec, recorded: RunRecord | None) -> PeakEstimate:

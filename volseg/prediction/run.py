@@ -36,6 +36,7 @@ from volseg.prediction.resolve import resolve_run
 from volseg.prediction.resume import done_blocks
 from volseg.prediction.summary import Summary
 from volseg.prediction.targets import create_own, remove_partials, take_over
+from volseg.prediction.usage import UsageMeter
 from volseg.prediction.worker import RunRef, compute_block, restored_heap
 from volseg.storage import (
     OUTSIDE,
@@ -65,8 +66,19 @@ if TYPE_CHECKING:
     from volseg.storage import TargetPath
 
 
-class _Begun(NamedTuple):
-    """A run whose record is made."""
+class Begun(NamedTuple):
+    """A run whose record is made, and its target.
+
+    Attributes:
+        spec: the run.
+        record: its record.
+        constants: of each network's input.
+        rule: which chunks the source may lack.
+        executor: computes the blocks.
+        progress: receives the progress.
+        usage: counts what the workers do.
+        on_ready: called when all that the record names is there.
+    """
 
     spec: RunSpec
     record: RunRecord
@@ -74,10 +86,11 @@ class _Begun(NamedTuple):
     rule: ChunkRule
     executor: Executor
     progress: Progress
-    on_ready: Callable[[], None]
+    usage: UsageMeter
+    on_ready: Callable[[], None] = lambda: None
 
 
-class _Order(NamedTuple):
+class BlockChoice(NamedTuple):
     """Blocks to compute in their order, and those of them that count as not done; None for those without a mark."""
 
     numbers: Iterable[int] | None
@@ -114,6 +127,7 @@ def execute(
         ExitStack() as owned,  # closed when the workers have stopped
         connect(spec.cluster, spec.workers, visible_gpus(spec.device), spec.tls, progress.note) as executor,
         restored_heap(executor),
+        UsageMeter(executor) as usage,
     ):
         refuse_other_versions(executor, progress)
         rule = chunk_rule(spec, recorded, progress)
@@ -127,15 +141,16 @@ def execute(
             folder = journal_folder(spec.target)
             owned.enter_context(lock_journal(folder) if part is None else lock_part(folder, part))
         owned.callback(remove_partials, take_over(spec, record), spec, record)
-        begun = _Begun(spec, record, constants, rule, executor, progress, on_ready)
-        summary = _run(begun, share, _Order(numbers if again is None else again, again))
+        begun = Begun(spec, record, constants, rule, executor, progress, usage, on_ready)
+        owned.enter_context(usage.logged(journal_folder(spec.target)))
+        summary = run_recorded(begun, share, BlockChoice(numbers if again is None else again, again))
         if part is None or summary.failed:
             return summary
         owned.close()  # of two drivers that end at once at least one is alone afterwards
         return _finish(begun, summary)
 
 
-def _finish(begun: _Begun, summary: Summary) -> Summary:
+def _finish(begun: Begun, summary: Summary) -> Summary:
     """Make the coarser blocks that are made of several parts' blocks, if all parts are done and nobody else does.
 
     Args:
@@ -153,7 +168,7 @@ def _finish(begun: _Begun, summary: Summary) -> Summary:
             held.enter_context(lock_journal(folder))
         except TargetError:  # another part has ended at the same time
             return summary
-        whole = _run(begun, share_of(begun.spec, record, None), _Order(None, None))
+        whole = run_recorded(begun, share_of(begun.spec, record, None), BlockChoice(None, None))
     return replace(summary, coarser_left=whole.coarser_left, failed=whole.failed)
 
 
@@ -200,8 +215,18 @@ def _max_failed(spec: RunSpec, blocks: int) -> int:
     return max(MIN_FAILED, blocks // 100) if spec.max_failed is None else spec.max_failed
 
 
-def _run(begun: _Begun, share: Share, order: _Order) -> Summary:
-    spec, record, constants, rule, executor, progress, on_ready = begun
+def run_recorded(begun: Begun, share: Share, order: BlockChoice) -> Summary:
+    """Compute blocks into the target that was created, and mark them.
+
+    Args:
+        begun: the run; its journal's lock is held.
+        share: blocks of this driver.
+        order: which of them to compute.
+
+    Raises:
+        VolsegError: the cluster or the target refused, or too many blocks failed.
+    """
+    spec, record, constants, rule, executor, progress, usage, on_ready = begun
     pyramid, grid = open_pyramid(spec.target, record), record.grid
     folder = pyramid.finest[0].journal
     reference = RunRef(str(spec.target), record.digest, spec.source, spec.model_files, spec.missing_chunks)
@@ -231,8 +256,9 @@ def _run(begun: _Begun, share: Share, order: _Order) -> Summary:
             finest = chain(undone, _lost_blocks(check, done, pyramid.grid, lost, progress, left))
             plan = BlockOrder(finest, pyramid.grid, done.blocks, done.coarser, share.planned, count=left)
             outcome = run_blocks(
-                executor, plan, partial(compute_block, reference=reference), plan.tracking(marking), progress,
-                on_failed=plan.tracking_failures(watch), policy=policy, deadline=Deadline(spec.block_timeout),
+                executor, plan, partial(compute_block, reference=reference), plan.tracking(usage.counting(marking)),
+                progress, on_failed=plan.tracking_failures(usage.counting_failures(watch)), policy=policy,
+                deadline=Deadline(spec.block_timeout),
             )  # fmt: skip
         watch.confirm_target()
     tilings = [entry.tiling for entry in record.models]

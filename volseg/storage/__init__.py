@@ -36,8 +36,9 @@ from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, M
 from volseg.storage.marks import Mark, Written, joint_digest
 from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.object_client import is_object_url
 from volseg.storage.object_path import ObjectPath, TargetPath, target_path
-from volseg.storage.object_target import open_target
+from volseg.storage.object_target import delete_objects, open_target
 from volseg.storage.part_lock import creation_turn, is_running, lock_part, parts_running
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
 from volseg.storage.place import Place, place_of
@@ -62,6 +63,7 @@ from volseg.storage.statistics import SlabStatistics, moments_in_order, slab_sta
 from volseg.storage.statistics_table import read_table, table_digest, table_of, write_table
 from volseg.storage.target import Target, voxel_digest
 from volseg.storage.unpacked_stack import UnpackedStack
+from volseg.storage.usage_log import KindUsage, StartUsage, UsageLog, read_usage, total_usage
 from volseg.storage.zarr_volume import GREY, LABELS, Volume, open_volume
 
 __all__ = [
@@ -95,6 +97,7 @@ __all__ = [
     "Journal",
     "JournalReader",
     "KeptBlocks",
+    "KindUsage",
     "LeaseWatch",
     "MapEntry",
     "Mark",
@@ -117,10 +120,12 @@ __all__ = [
     "SlabStatistics",
     "SourceEntry",
     "Stack",
+    "StartUsage",
     "SummaryWriter",
     "Target",
     "TargetPath",
     "UnpackedStack",
+    "UsageLog",
     "Volume",
     "VolumeRef",
     "Written",
@@ -131,9 +136,11 @@ __all__ = [
     "claim_target",
     "create_target",
     "creation_turn",
+    "delete_objects",
     "expected_pyramid",
     "in_use",
     "is_locked",
+    "is_object_url",
     "is_running",
     "is_stack",
     "is_target",
@@ -168,6 +175,7 @@ __all__ = [
     "read_metadata",
     "read_record",
     "read_table",
+    "read_usage",
     "recorded_census",
     "refuse_overlap",
     "refuse_overwritten_inputs",
@@ -184,6 +192,7 @@ __all__ = [
     "take_census",
     "target_exists",
     "target_path",
+    "total_usage",
     "volume_fingerprint",
     "volume_names",
     "voxel_digest",

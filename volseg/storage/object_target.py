@@ -116,6 +116,17 @@ def has_target(path: ObjectPath) -> bool:
     return any((path / name).is_file() for name in (_METADATA, ".zgroup", ".zarray"))
 
 
+def delete_objects(path: ObjectPath) -> None:
+    """Delete all objects below a path.
+
+    Raises:
+        TargetError: the store refused.
+    """
+    keys = [entry.key for entry in path.store.below(path.key)]
+    for start in range(0, len(keys), _DELETED):
+        path.store.delete(keys[start : start + _DELETED])
+
+
 def claim_object(path: ObjectPath, *, overwrite: bool, resume: bool | None) -> ObjectPath:
     """A place that is free, or may be replaced or resumed.
 
