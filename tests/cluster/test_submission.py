@@ -143,11 +143,14 @@ def test_a_result_without_an_event_is_fetched(window: SubmissionWindow, client: 
     assert client.futures[client.key(1)].fetched
 
 
-def test_a_block_reported_twice_counts_once(window: SubmissionWindow, client: FakeClient) -> None:
-    window.fill(BlockQueue(range(2)))
-    client.send_event(client.key(0), done(0))
-    client.send_event(client.key(0), done(0))
-    assert [task.number for task, _ in window.wait(NoteRecorder(), Deadline())] == [0]
+def test_a_block_reported_twice_counts_once(client: FakeClient) -> None:
+    executor = DaskExecutor(client, "a fake")
+    with SubmissionWindow(executor, client, report) as window:
+        window.fill(BlockQueue(range(2)))
+        client.send_event(client.key(0), done(0, 2.0))
+        client.send_event(client.key(0), done(0, 3.0))
+        assert [task.number for task, _ in window.wait(NoteRecorder(), Deadline())] == [0]
+        assert executor.wasted == {WORKER: 3.0}
     assert len(window) == 1
 
 

@@ -87,7 +87,7 @@ _UNEXPLAINED = (
 @click.option("--overwrite", is_flag=True, help="Replace an existing TARGET.")
 @click.option("--dry-run", is_flag=True, help="Print what the run would read, compute and write, and exit.")
 @click.option("--calibrate", is_flag=True,
-              help="With --dry-run: measure time and memory on the workers with some blocks, deleted afterwards.")  # fmt: skip
+              help="With --dry-run: measure time and memory with some blocks, deleted afterwards.")  # fmt: skip
 @click.option("--prices", metavar="FILE.toml",
               help="A price table: also show money, after the run or with --calibrate.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the summary or the plan as JSON on standard output.")
@@ -182,12 +182,12 @@ def _print_plan(
     from volseg.prediction.dry_run import estimate_peak_memory, estimate_run
 
     if calibrated:
-        from volseg.cli.progress import PredictionBar
+        from volseg.cli.progress import CalibrationBar
         from volseg.prediction.calibrate import calibrate
         from volseg.prediction.cost import planned_money
 
-        with PredictionBar() as bar:
-            estimate, measured = calibrate(spec, recorded, bar)
+        with CalibrationBar() as bar:
+            estimate, measured = calibrate(spec, recorded, bar, prices)
         fields = asdict(estimate) | asdict(measured)
         if prices is not None:
             fields["money"] = asdict(planned_money(prices, estimate, measured))

@@ -189,6 +189,12 @@ class PredictionBar(ProgressBar):
         self.update(self.name, self._blocks, self._total, f"{rate:.2f} Mvoxel/s", *devices)
 
 
+class CalibrationBar(PredictionBar):
+    """Progress of the blocks that are tried for a calibration."""
+
+    name = "calibrate"
+
+
 class ConversionBar(PredictionBar):
     """Progress of a conversion: blocks, blocks and voxels per second, time left."""
 

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volseg.cluster import Progress, connect, refuse_other_versions, visible_gpus
-from volseg.inference import Device, Load, Precision, peak_memory, reset_peak_memory
+from volseg.inference import Device, Load, Precision, peak_memory, reset_peak_memory, worker_kind
 from volseg.inference.memory.plan import MemoryPlan, plan_memory
 from volseg.prediction.dry_run import RunEstimate, estimate_run, flops_per_voxel
 from volseg.prediction.resolve import resolve_run
 from volseg.prediction.trial import Trial, try_blocks
-from volseg.prediction.worker import restored_heap
+from volseg.prediction.worker import engine_of, restored_heap
 
 if TYPE_CHECKING:
     from volseg.blocks import Zyx
+    from volseg.config import Prices
     from volseg.prediction.prepare import RunSpec
     from volseg.storage import RunRecord
 
@@ -30,7 +31,7 @@ _SECTIONS = 8
 """Sections from which the constants are computed: what they are does not change time and memory."""
 CONFIDENCE = 0.8
 """Of the stated interval: it is to hold what four of five runs take."""
-_DRIFT = 0.1
+_DRIFT = 0.15
 """By which the speed of a machine differs from one hour to the next, at least, as a fraction."""
 
 
@@ -85,13 +86,16 @@ class Calibration:
     measured_gpu_peak_bytes: int
 
 
-def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> tuple[RunEstimate, Calibration]:
+def calibrate(
+    spec: RunSpec, recorded: RunRecord | None, progress: Progress, prices: Prices | None = None
+) -> tuple[RunEstimate, Calibration]:
     """Resolve a run, compute a sample of its blocks, and extrapolate to all.
 
     Args:
         spec: the run.
         recorded: the record of the run that it resumes.
         progress: receives what is measured.
+        prices: a price table; one that lacks the workers' kinds is refused before a block is computed.
 
     Raises:
         VolsegError: the run would be refused, a block fails, or all that were tried are empty.
@@ -104,6 +108,8 @@ def calibrate(spec: RunSpec, recorded: RunRecord | None, progress: Progress) -> 
         refuse_other_versions(executor, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, samples=_SECTIONS)
         to_start = time.monotonic() - started
+        for kind in executor.run_on_all(worker_kind, engine_of(record)) if prices else ():
+            prices.of_worker(kind)
         settings, entries = record.settings, record.models
         load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
         plans: list[MemoryPlan] = executor.run_on_one(plan_networks, record, spec.model_files, load)
@@ -147,7 +153,7 @@ def run_seconds(trial: Trial, blocks: int, coarser: int, slots: int) -> tuple[fl
     """Seconds of a run, with the interval that is to hold four runs of five.
 
     The interval is that of the mean of the sampled blocks (Student's t), the spread of the run's own blocks, and a
-    tenth for the drift of a machine's speed.
+    margin for the drift of a machine's speed.
 
     Args:
         trial: what was measured.
@@ -156,7 +162,7 @@ def run_seconds(trial: Trial, blocks: int, coarser: int, slots: int) -> tuple[fl
         slots: blocks in flight at once.
 
     >>> [round(value) for value in run_seconds(Trial((9.0, 10.0, 11.0), (), (1,), 1, "cpu"), 100, 0, 2)]
-    [432, 500, 568]
+    [407, 500, 593]
     """
     from scipy.special import stdtrit  # noqa: PLC0415 - takes as long as the rest of the command line
 

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 _ENOUGH_SECONDS = 45.0
 """No block is begun later, if there are enough."""
-_LEAST, _MOST = 6, 400
-"""Blocks that are measured."""
+_LEAST, _MOST, _FRACTION = 6, 400, 0.1
+"""Blocks that are measured: at least, at most, and of those of the run."""
+_TOGETHER = 2 / 3
+"""Of them may be neighbours."""
 _SEED = 1
 
 
@@ -74,14 +76,15 @@ def try_blocks(
         BlockError: a block failed, or all of the sample are empty.
         TargetError: nothing can be written beside the target.
     """
-    least = max(_LEAST, 2 * executor.slots)
-    numbers = sample_blocks(spec, record, executor.slots, _MOST)
+    least = executor.slots + max(_LEAST, 2 * executor.slots)
+    most = min(_MOST, round(_FRACTION * record.planned))
+    numbers = sample_blocks(spec, record, max(least, most))
     with _beside(spec.target) as path, ExitStack() as owned:
         owned.enter_context(new_target(path, record, spec.map_place))
         shown = _SampleProgress(progress, numbers)
         beside = replace(spec, target=path, overwrite=False)
         begun = Begun(beside, record, constants, ChunkRule(None, "fill"), executor, shown, UsageMeter(executor))
-        chosen = BlockChoice(_for_a_while(numbers, executor.slots + least), None)
+        chosen = BlockChoice(_for_a_while(numbers, least), None)
         summary = run_recorded(begun, share_of(beside, record, None), chosen)
         for number, reason in summary.failed.items():
             raise BlockError(f"block {number}: {reason}")
@@ -94,23 +97,21 @@ def try_blocks(
     return _trial_of(marks, record, executor.slots_per_worker)
 
 
-def sample_blocks(spec: RunSpec, record: RunRecord, together: int, most: int) -> list[int]:
-    """Blocks to try: first some that are neighbours, so that one of a coarser level can be made of them, then any.
+def sample_blocks(spec: RunSpec, record: RunRecord, most: int) -> list[int]:
+    """Blocks to try: first those of which one block of a coarser level is made, if they are not too many, then any.
 
     Args:
         spec: the run.
         record: its record.
-        together: neighbours, at least, if there are so many.
         most: in all.
     """
-    pyramid, choose = record.pyramid, random.Random(_SEED)
-    planned = planned_blocks(spec)
+    planned, choose = planned_blocks(spec), random.Random(_SEED)
     blocks = range(record.grid.count) if planned is None else [n for n in planned if n < record.grid.count]
     first = blocks[choose.randrange(len(blocks))]
-    parent = pyramid.parent(first)
-    chosen = dict.fromkeys([first] if parent is None else [n for n in pyramid.children(parent) if n in blocks])
-    others = choose.sample(blocks, min(len(blocks), most + together))
-    return list(chosen | dict.fromkeys(others))[: max(most, together)]
+    parent = record.pyramid.parent(first)
+    together = [first] if parent is None else [n for n in record.pyramid.children(parent) if n in blocks]
+    others = choose.sample(blocks, min(len(blocks), most))
+    return list(dict.fromkeys((together if len(together) <= _TOGETHER * most else []) + others))[:most]
 
 
 def _for_a_while(numbers: Sequence[int], least: int) -> Iterator[int]:

@@ -104,7 +104,7 @@ def _parse(content: bytes) -> StartUsage | None:
     try:
         values: dict[str, Any] = dict(parse_object(content, "a usage"))
         kinds = {str(kind): _kind_usage(usage) for kind, usage in values["kinds"].items()}
-        return StartUsage(str(values["started"]), float(values["seconds"]), kinds)
+        return StartUsage(str(values["started"]), _number(values["seconds"]), kinds)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -115,7 +115,10 @@ def _kind_usage(values: dict[str, Any]) -> KindUsage:
     Raises:
         TypeError: fields are missing, are others or of other types.
     """
-    usage = KindUsage(**values)
-    if any(type(value) not in (int, float) or not 0 <= value < float("inf") for value in asdict(usage).values()):
+    return KindUsage(**{name: _number(value) for name, value in values.items()})
+
+
+def _number(value: Any) -> Any:
+    if type(value) not in (int, float) or not 0 <= value < float("inf"):
         raise TypeError
-    return usage
+    return value
