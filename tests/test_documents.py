@@ -18,7 +18,7 @@ import volseg
 from volseg.cli.main import COMMANDS, main
 from volseg.cli.models import ModelsGroup
 from volseg.cluster.submission import SLOT
-from volseg.config import BatchConfig, PredictConfig, TrainConfig, read_toml, validate
+from volseg.config import BatchConfig, PredictConfig, Prices, TrainConfig, read_toml, validate
 from volseg.models.registry import build_network
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +174,9 @@ def test_run_files_are_valid(path: Path):
 @pytest.mark.parametrize("path", [path for path in MARKDOWN if path.name != "extending.md"], ids=_name)
 def test_run_files_in_documents_are_valid(path: Path):
     for text in _fences(path, "toml"):
+        if "[worker_hour]" in text:
+            validate(Prices, tomllib.loads(text), _name(path))
+            continue
         needed = {"data": {"raw": "", "labels": "", "train": [0, 1]}, "output": {"folder": ""}}
         # A document may show some of the tables.
         network = validate(TrainConfig, {**needed, **tomllib.loads(text)}, _name(path)).network

@@ -36,10 +36,10 @@ OPTIONS = {
         "--classes",
         "--device", "--dry-run", "--halo", "--halo-tolerance", "--ignore-voxel-size", "--json", "--levels", "--mask",
         "--max-failed", "--missing", "--missing-chunks", "--model", "--orientations", "--overwrite", "--part",
-        "--precision", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--uncertainty", "--voxel-size",
-        "SOURCE", "TARGET",
+        "--precision", "--prices", "--resume", "--roi", "--scale-level", "--shard", "--tile", "--uncertainty",
+        "--voxel-size", "SOURCE", "TARGET",
     ],
-    "status": ["--json", "--traceback", "TARGET"],
+    "status": ["--cost", "--json", "--prices", "--traceback", "TARGET"],
     "verify": [
         *CLUSTER, "--block", "--deep", "--json", "--mask", "--model", "--repair", "--resume", "--seams", "--source",
         "TARGET",

@@ -150,8 +150,8 @@ def test_a_block_reported_twice_counts_once(client: FakeClient) -> None:
         client.send_event(client.key(0), done(0, 2.0))
         client.send_event(client.key(0), done(0, 3.0))
         assert [task.number for task, _ in window.wait(NoteRecorder(), Deadline())] == [0]
-        assert executor.wasted == {WORKER: 3.0}
-    assert len(window) == 1
+        assert len(window) == 1
+    assert executor.wasted == {WORKER: 3.0}
 
 
 def test_the_scheduler_forgets_messages_every_half_minute_while_it_is_there(

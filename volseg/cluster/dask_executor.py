@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ class DaskExecutor:
         self._ending: set[str] = set()
         self.patient = patient
         self.resources: dict[str, int] = {}
-        self.wasted = Counter[str]()
+        self.wasted = defaultdict[str, float](float)
         self._to_replace: list[str] = []
         self._refreshed = 0.0
         self.refresh(force=True)

@@ -108,8 +108,9 @@ def calibrate(
         refuse_other_versions(executor, progress)
         record, constants = resolve_run(spec, recorded, executor, progress, samples=_SECTIONS)
         to_start = time.monotonic() - started
-        for kind in executor.run_on_all(worker_kind, engine_of(record)) if prices else ():
-            prices.of_worker(kind)
+        if prices is not None:
+            for kind in executor.run_on_all(worker_kind, engine_of(record)):
+                prices.of_worker(kind)
         settings, entries = record.settings, record.models
         load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
         plans: list[MemoryPlan] = executor.run_on_one(plan_networks, record, spec.model_files, load)

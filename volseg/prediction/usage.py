@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
@@ -33,8 +33,8 @@ class UsageMeter:
     def __init__(self, executor: Executor) -> None:
         self._executor, self._began = executor, time.monotonic()
         self._started = datetime.now(UTC)
-        self._looked, self._held, self._kinds = self._began, Counter[str](), dict[str, str]()
-        self._seconds, self._lost = Counter[str](), Counter[str]()
+        self._looked, self._kinds = self._began, dict[str, str]()
+        self._held, self._seconds, self._lost = (defaultdict[str, float](float) for _ in range(3))
         self._blocks, self._failures, self._bytes = Counter[str](), Counter[str](), Counter[str]()
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._log: UsageLog | None = None
@@ -90,10 +90,10 @@ class UsageMeter:
         slots = max(1, self._executor.slots_per_worker)
         kinds: dict[str, KindUsage] = {}
         with self._lock:
-            wasted = self._lost + Counter(self._executor.wasted)
-            for worker in self._held | self._failures | self._blocks:
+            for worker in {*self._held, *self._failures, *self._blocks}:
+                lost = self._lost[worker] + self._executor.wasted.get(worker, 0.0)
                 own = KindUsage(
-                    self._held[worker], self._seconds[worker] / slots, wasted[worker] / slots, self._blocks[worker],
+                    self._held[worker], self._seconds[worker] / slots, lost / slots, self._blocks[worker],
                     self._failures[worker], self._bytes[worker],
                 )  # fmt: skip
                 kind = self._kinds.get(worker, "")
