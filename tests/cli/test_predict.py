@@ -86,6 +86,9 @@ def test_a_calibrated_quotation_states_the_time() -> None:
     assert "time    about 1 day, 1:01:01 on 3 workers" in text
     assert "2 MiB on its GPU (3 MiB measured)" in text
     assert "float32 on CUDA, tiles of " in text
+    assert "more than one driver" not in text
+    busy = quotation(fields | {"blocks_a_second": 34567.0, "block_for_the_driver": (2, 64, 64)})
+    assert "34,567 blocks a second are more than one driver marks; with --block 2,64,64 it keeps up" in busy
     assert not Path("out.zarr").exists()
 
 

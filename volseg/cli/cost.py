@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from math import floor, log10
 from typing import TYPE_CHECKING
 
+from volseg.cli.output import bytes_text
 from volseg.text import counted
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ def cost_lines(cost: RunCost) -> Iterator[str]:
         yield f"    {hours(usage.held_seconds / 3600)} {_kind_text(kind, usage)}"
     stored = sum(usage.bytes for usage in cost.kinds.values())
     requests = f", about {counted(cost.writes, 'request')} to write them" if cost.writes else ""
-    yield f"    {stored / 1e9:.3g} GB stored{requests}"
+    yield f"    {bytes_text(stored)} stored{requests}"
     if cost.money is not None:
         yield f"    {money_text(cost.money)}"
 
@@ -51,10 +53,20 @@ def money_text(money: Money) -> str:
     """An amount in words.
 
     >>> from volseg.prediction.cost import Money
-    >>> money_text(Money("EUR", (8.0, 10.0, 12.0), 0.5)), money_text(Money("USD", (0.25, 0.25, 0.25), 0.0))
-    ('10.00 EUR (8.00 to 12.00), then 0.50 EUR a month for the map', '0.25 USD')
+    >>> money_text(Money("EUR", (8.0, 10.0, 12.0), 0.5)), money_text(Money("USD", (0.0025, 0.0025, 0.0025), 0.0))
+    ('10.00 EUR (8.00 to 12.00), then 0.50 EUR a month for the map', '0.0025 USD')
     """
-    low, middle, high = (f"{value:,.2f}" for value in money.amount)
+    low, middle, high = map(_amount, money.amount)
     between = f" ({low} to {high})" if low != high else ""
-    month = f", then {money.month:,.2f} {money.currency} a month for the map" if money.month else ""
+    month = f", then {_amount(money.month)} {money.currency} a month for the map" if money.month else ""
     return f"{middle} {money.currency}{between}{month}"
+
+
+def _amount(value: float) -> str:
+    """With two decimals; a small one with two digits.
+
+    >>> _amount(1234.5), _amount(0.1), _amount(0.0000384), _amount(0.0)
+    ('1,234.50', '0.10', '0.000038', '0.00')
+    """
+    decimals = 2 if value >= 0.1 or value <= 0 else min(12, 1 - floor(log10(value)))
+    return f"{value:,.{decimals}f}"

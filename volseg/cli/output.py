@@ -36,6 +36,19 @@ def value_text(value: Any) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def bytes_text(size: int) -> str:
+    """Bytes in the unit of their size, GB for what takes a while.
+
+    >>> bytes_text(0), bytes_text(999_999), bytes_text(34_359_738_368), bytes_text(2_000_000_000_000_000)
+    ('0 kB', '1 MB', '34.4 GB', '2,000 TB')
+    """
+    value, unit = size / 1e3, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if float(f"{value:.3g}") >= 1000:
+            value, unit = value / 1e3, larger
+    return f"{float(f'{value:.3g}'):,g} {unit}"
+
+
 def plain_table(left: Sequence[str], right: Sequence[str] = (), *, gap: int = 2) -> Table:
     """Return an empty table without lines.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from volseg.blocks import format_zyx
 from volseg.cli.cost import hours, money_text
-from volseg.cli.output import value_text
+from volseg.cli.output import bytes_text, value_text
 from volseg.prediction.cost import Money
 from volseg.text import counted
 
@@ -51,12 +52,9 @@ def _rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     yield "work", list(_work(fields))
     reads, writes = (_requests(fields[name]) for name in ("requests_to_read", "requests_to_write"))
     decoded = f"each chunk is decoded {fields['read_amplification']:g} times"
-    yield "reads", [f"{_gb(fields['bytes_to_read'])} uncompressed{reads}; {decoded}"]
-    stored = fields.get("bytes_stored")
-    yield (
-        "writes",
-        [f"{_gb(fields['bytes_to_write'])} uncompressed{f', {_gb(stored)} stored' if stored else ''}{writes}"],
-    )
+    yield "reads", [f"{bytes_text(fields['bytes_to_read'])} uncompressed{reads}; {decoded}"]
+    stored = f", {bytes_text(fields['bytes_stored'])} stored" if "bytes_stored" in fields else ""
+    yield "writes", [f"{bytes_text(fields['bytes_to_write'])} uncompressed{stored}{writes}"]
     yield "memory", list(_memory(fields))
     yield "time", list(_time(fields))
     yield "cost", list(_cost(fields))
@@ -112,6 +110,10 @@ def _time(fields: Mapping[str, Any]) -> Iterator[str]:
     yield f"{_duration(fields['seconds_to_start'])} before the first block"
     yield f"{fields['kvoxel_s_of_a_worker']:g} kvoxel/s and {fields['seconds_a_block']:g} s a block on each"
     tiles, batches = _each(map(_by, fields["tiles"])), _each(map(str, fields["batches"]))
+    if (block := fields["block_for_the_driver"]) is not None:
+        yield f"{fields['blocks_a_second']:,.0f} blocks a second are more than one driver marks; with --block " + (
+            f"{format_zyx(block)} it keeps up"
+        )
     yield f"{fields['precision']} on {fields['device'].upper()}, tiles of {tiles} in batches of {batches}"
 
 
@@ -140,19 +142,6 @@ def _by(zyx: Sequence[float]) -> str:
 
 def _nm(voxel_nm: Sequence[float] | None) -> str:
     return "unknown size" if voxel_nm is None else f"{_by(voxel_nm)} nm"
-
-
-def _gb(size: int) -> str:
-    """Bytes in the unit of their size, GB for what takes a while.
-
-    >>> _gb(0), _gb(999_999), _gb(34_359_738_368), _gb(2_000_000_000_000_000)
-    ('0 kB', '1 MB', '34.4 GB', '2,000 TB')
-    """
-    value, unit = size / 1e3, "kB"
-    for larger in ("MB", "GB", "TB"):
-        if float(f"{value:.3g}") >= 1000:
-            value, unit = value / 1e3, larger
-    return f"{float(f'{value:.3g}'):,g} {unit}"
 
 
 def _mib(size: int) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from math import ceil, sqrt
+from math import ceil, prod, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from volseg.blocks import to_zyx
 from volseg.cluster import Progress, connect, refuse_other_versions, visible_gpus
 from volseg.inference import Device, Load, Precision, peak_memory, reset_peak_memory, worker_kind
 from volseg.inference.memory.plan import MemoryPlan, plan_memory
@@ -31,6 +32,8 @@ _SECTIONS = 8
 """Sections from which the constants are computed: what they are does not change time and memory."""
 CONFIDENCE = 0.8
 """Of the stated interval: it is to hold what four of five runs take."""
+_MOST_BLOCKS_A_SECOND = 10_000
+"""That one driver sends and marks, with half a core: 0.05 ms each (benchmarks/scale.py)."""
 _DRIFT = 0.15
 """By which the speed of a machine differs from one hour to the next, at least, as a fraction."""
 
@@ -57,6 +60,8 @@ class Calibration:
         seconds_interval: of these.
         worker_hours: that workers are held, with the start.
         bytes_stored: of the map, levels included, as stored.
+        blocks_a_second: of all workers.
+        block_for_the_driver: a larger block, if workers would end more in a second than one driver marks.
         predicted_peak_bytes: of a worker's main memory.
         measured_peak_bytes: likewise.
         predicted_gpu_peak_bytes: of a worker's GPU.
@@ -80,6 +85,8 @@ class Calibration:
     seconds_interval: tuple[float, float, float]
     worker_hours: tuple[float, float, float]
     bytes_stored: int
+    blocks_a_second: float
+    block_for_the_driver: Zyx | None
     predicted_peak_bytes: int
     measured_peak_bytes: int
     predicted_gpu_peak_bytes: int
@@ -143,11 +150,36 @@ def calibrate(
         seconds_interval=seconds,
         worker_hours=(low, middle, high),
         bytes_stored=round(float(np.mean(trial.bytes)) * estimate.blocks_to_do),
+        blocks_a_second=round(slots / float(np.mean(trial.seconds)), 1),
+        block_for_the_driver=block_for_the_driver(
+            record.grid.block, record.grid.shape, slots / float(np.mean(trial.seconds))
+        ),
         predicted_peak_bytes=max(plan.host_peak for plan in plans),
         measured_peak_bytes=measured[0],
         predicted_gpu_peak_bytes=max(plan.device_peak for plan in plans),
         measured_gpu_peak_bytes=measured[1],
     )
+
+
+def block_for_the_driver(block: Zyx, shape: Zyx, rate: float) -> Zyx | None:
+    """A block so large that one driver keeps up with all workers; None if it does so anyway.
+
+    Args:
+        block: of the run, in voxels.
+        shape: of the volume, in voxels.
+        rate: blocks that all workers end in a second.
+
+    >>> block_for_the_driver((16, 64, 64), (1000, 9000, 9000), 30_000), block_for_the_driver((1, 8, 8), (1, 8, 8), 1e5)
+    ((16, 128, 128), None)
+    """
+    larger = list(block)
+    while rate * prod(block) / prod(larger) > _MOST_BLOCKS_A_SECOND:
+        sides = [(larger[axis], -axis) for axis in range(3) if larger[axis] < shape[axis]]
+        lateral = [side for side in sides if side[1]]
+        if not sides:
+            return None
+        larger[-min(lateral or sides)[1]] *= 2
+    return None if tuple(larger) == block else to_zyx(larger)
 
 
 def run_seconds(trial: Trial, blocks: int, coarser: int, slots: int) -> tuple[float, float, float]:
