@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
 
 _PAGE_BITS = 1 << 16
 _FULL = b"\xff" * (_PAGE_BITS // 8)
@@ -45,6 +49,28 @@ class BlockSet:
                 found._pages[page] = bytearray(part.rjust(high - page * size, b"\0").ljust(size, b"\0"))
                 found._count += count
         return found
+
+    @classmethod
+    def from_flags(cls, flags: NDArray[np.bool_], first: int = 0) -> Self:
+        """The numbers from `first` on whose flag is true.
+
+        >>> list(BlockSet.from_flags(np.bool_([0, 1, 1]), first=6))
+        [7, 8]
+        """
+        before = np.zeros(first % 8, bool)
+        return cls.from_bits(
+            np.packbits(np.concatenate([before, flags]), bitorder="little").tobytes(), first - len(before)
+        )
+
+    def to_flags(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Whether each number from `start` to `stop` is in the set.
+
+        >>> BlockSet([3, 9]).to_flags(3, 10).tolist()
+        [True, False, False, False, False, False, True]
+        """
+        first = start // 8 * 8
+        bits = np.unpackbits(np.frombuffer(self.to_bits(first, stop), np.uint8), bitorder="little")
+        return bits[start - first : stop - first].view(bool)
 
     def to_bits(self, start: int, stop: int) -> bytes:
         """A bitmap of the numbers from `start`, a multiple of 8, to `stop`; the lowest of a byte first.
@@ -97,6 +123,32 @@ class BlockSet:
             page, bit = divmod(number, _PAGE_BITS)
             self._pages[page][bit >> 3] &= ~(1 << (bit & 7))
             self._count -= 1
+
+    def update(self, other: BlockSet) -> None:
+        """Add the numbers of another set."""
+        self._combine(other, lambda own, others: own | others)
+
+    def difference_update(self, other: BlockSet) -> None:
+        """Remove the numbers of another set."""
+        self._combine(other, lambda own, others: own & ~others)
+
+    def _combine(self, other: BlockSet, combine: Callable[[int, int], int]) -> None:
+        for page, bits in other._pages.items():
+            own = int.from_bytes(self._pages.get(page, b""), "little")
+            both = combine(own, int.from_bytes(bits, "little"))
+            self._pages[page] = bytearray(both.to_bytes(_PAGE_BITS // 8, "little"))
+            self._count += both.bit_count() - own.bit_count()
+
+    def overlap(self, other: BlockSet) -> int:
+        """How many numbers are in both sets.
+
+        >>> a, b = BlockSet([1, 2, 70_000]), BlockSet([2, 3, 70_000])
+        >>> a.update(b), a.overlap(b), a.difference_update(BlockSet([1])), list(a)
+        (None, 3, None, [2, 3, 70000])
+        """
+        pages = self._pages.keys() & other._pages.keys()
+        ints = ((int.from_bytes(blocks._pages[page], "little") for blocks in (self, other)) for page in pages)
+        return sum((a & b).bit_count() for a, b in ints)
 
     def __contains__(self, number: int) -> bool:
         page, bit = divmod(number, _PAGE_BITS)

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from volseg.blocks.blockset import BlockSet
 from volseg.errors import ConfigError
 
@@ -44,17 +46,17 @@ class Part:
             pyramid: the blocks of the run.
             planned: those of all levels that are not outside its mask; None for all.
         """
-        own, blocks = self.numbers(pyramid.base.count), range(pyramid.base.count)
+        own, count = self.numbers(pyramid.base.count), pyramid.base.count
 
-        def within(numbers: range) -> list[int]:
-            return [number for number in numbers if planned is None or number in planned]
+        def within(start: int, stop: int) -> BlockSet:
+            flags = np.ones(stop - start, bool) if planned is None else planned.to_flags(start, stop)
+            return BlockSet.from_flags(flags, start)
 
-        others = pyramid.above([*within(blocks[: own.start]), *within(blocks[own.stop :])])
-        inside = within(own)
-        found = BlockSet(inside)
-        for number in pyramid.above(inside):
-            if number not in others:
-                found.add(number)
+        found, others = within(own.start, own.stop), within(0, own.start)
+        others.update(within(own.stop, count))
+        above = pyramid.above(found)
+        above.difference_update(pyramid.above(others))
+        found.update(above)
         return found
 
 

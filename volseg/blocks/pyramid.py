@@ -14,6 +14,8 @@ from itertools import accumulate, pairwise, product
 from math import gcd, lcm, sqrt
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from volseg.blocks.blockset import BlockSet
 from volseg.blocks.box import Box, Zyx, ZyxFloat, to_zyx, zip3
 from volseg.blocks.grid import BlockGrid
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MAX_LEVELS = 24
+_SLAB = 1 << 22
+"""Blocks that are looked at together."""
 _SMALL = 512
 """No level is added below one with so many voxels along each axis: a viewer shows it at once."""
 
@@ -206,13 +210,18 @@ class PyramidGrid:
             yield self._firsts[at - 1] + (z * fine.counts[1] + y) * fine.counts[2] + x
 
     def above(self, numbers: Iterable[int]) -> BlockSet:
-        """Blocks of coarser levels that are made of some blocks, directly or not."""
-        found, finer = BlockSet(), numbers
-        for _ in self.grids[1:]:
-            coarser = BlockSet(parent for number in finer if (parent := self.parent(number)) is not None)
-            for number in coarser:
-                found.add(number)
-            finer = coarser
+        """Blocks of coarser levels that are made of some blocks of any level, directly or not."""
+        found, finer = BlockSet(), BlockSet()
+        finer.update(numbers if isinstance(numbers, BlockSet) else BlockSet(numbers))
+        for at in range(len(self.grids) - 1):
+            own, coarser = self.numbers(at), self.numbers(at + 1)
+            flags = np.zeros(len(coarser), bool)
+            for start in range(own.start, own.stop, _SLAB):
+                some = np.flatnonzero(finer.to_flags(start, min(start + _SLAB, own.stop)))
+                flags[self.parents(at, start + some) - coarser.start] = True
+            parents = BlockSet.from_flags(flags, coarser.start)
+            finer.update(parents)
+            found.update(parents)
         return found
 
 

@@ -24,12 +24,7 @@ def members(blocks: BlockSet | None, start: int, stop: int) -> NDArray[np.bool_]
     >>> members(BlockSet([3, 9]), 3, 10).tolist()
     [True, False, False, False, False, False, True]
     """
-    if blocks is None:
-        return np.ones(stop - start, bool)
-    first = start // 8 * 8
-    bits = np.frombuffer(blocks.to_bits(first, stop), np.uint8)
-    found: NDArray[Any] = np.unpackbits(bits, bitorder="little")[start - first : stop - first]
-    return found.view(bool)
+    return np.ones(stop - start, bool) if blocks is None else blocks.to_flags(start, stop)
 
 
 def missing_finer(pyramid: PyramidGrid, undone: Callable[[int, int], NDArray[np.bool_]]) -> NDArray[Any]:

@@ -68,7 +68,7 @@ class Share:
 
     def count_done(self, done: BlockSet) -> int:
         """How many blocks of a set are its own."""
-        return len(done) if self.part is None else sum(number in self for number in done)
+        return len(done) if self.planned is None or self.part is None else done.overlap(self.planned)
 
     def __contains__(self, number: int) -> bool:
         return self.planned is None or number in self.planned
@@ -77,9 +77,7 @@ class Share:
         """Forget what shards the blocks of others have: their drivers look after them."""
         if self.part is None or self.planned is None:
             return
-        own = np.zeros(len(done.sizes), bool)
-        own[list(self.planned)] = True
-        done.sizes[~own] = NO_SHARDS
+        done.sizes[~self.planned.to_flags(0, len(done.sizes))] = NO_SHARDS
 
 
 def share_of(spec: RunSpec, record: RunRecord, part: Part | None) -> Share:
@@ -88,7 +86,7 @@ def share_of(spec: RunSpec, record: RunRecord, part: Part | None) -> Share:
     if part is None:
         return Share(None, planned, record.planned, record.planned_coarser, count - record.planned)
     own = part.planned(record.pyramid, planned)
-    blocks = sum(number < count for number in own)
+    blocks = int(np.count_nonzero(own.to_flags(0, count)))
     return Share(part, own, blocks, len(own) - blocks, len(part.numbers(count)) - blocks)
 
 

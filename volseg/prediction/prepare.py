@@ -224,10 +224,9 @@ def planned_blocks(spec: RunSpec) -> BlockSet | None:
     if spec.mask is None:
         return None
     plan = spec.plan
-    planned = BlockSet(number for number in plan.grid.numbers() if number in spec.mask)
+    planned = spec.mask.blocks()
     levels = pyramid_levels(plan.grid.shape, plan.shard, plan.chunk, plan.levels)
-    for number in PyramidGrid(plan.grid, levels).above(planned):
-        planned.add(number)
+    planned.update(PyramidGrid(plan.grid, levels).above(planned))
     return planned
 
 

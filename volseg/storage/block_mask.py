@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volseg.blocks import Box, LevelScale, boxes_along, to_zyx
+from volseg.blocks import BlockSet, Box, LevelScale, boxes_along, to_zyx
 from volseg.errors import ConfigError, GridError, SourceError
 from volseg.storage.fingerprint import volume_fingerprint
 from volseg.storage.readers import open_readable
@@ -180,6 +180,15 @@ class BlockMask:
         """Number of blocks in the mask; the first call reads the whole mask."""
         slabs = -(-self._grid.counts[0] // self._rows)
         return sum(int(self._read(slab).sum()) for slab in range(slabs))
+
+    def blocks(self) -> BlockSet:
+        """The blocks in the mask; each call reads the whole mask.
+
+        Raises:
+            SourceError: the mask cannot be read.
+        """
+        slabs = -(-self._grid.counts[0] // self._rows)
+        return BlockSet.from_flags(np.concatenate([self._read(slab).ravel() for slab in range(slabs)]))
 
     @cached_property
     def entry(self) -> MaskEntry:
