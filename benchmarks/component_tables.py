@@ -1,4 +1,4 @@
-"""Tables of single components: engines, cropping, memory, malloc, scheduler, and rounding of packaged models."""
+"""Tables of single components: engines, cropping, memory, malloc, scheduler, scale, and rounding of packaged models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from benchmarks.peer_tables import case_title, met, with_range
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-GROWTH_MIB, CPU_MS, BUSY, RESUME_S = 95, 2, 0.95, 30
+GROWTH_MIB, CPU_MS, BUSY, RESUME_S = 95, 0.3, 0.98, 30
 """Limits for a run of a million blocks: MiB that driver and scheduler grow (100 MB), their CPU milliseconds per block,
 busy fraction of the fleet, seconds to find the remaining blocks."""
+SCALE_MIB, SCALE_RESUME_S, STATUS_S = 500, 60, 2
+"""Limits for a hundred million blocks: MiB of driver and scheduler, seconds to find the remaining blocks, and of a
+status."""
 PEAK_ERROR = 0.2
 """Maximum error of a predicted peak, as a fraction of the prediction."""
 MIN_WITHIN_LEVEL, MAX_ERROR, MAX_V_RAND_CHANGE = 0.98, 16, 0.001
@@ -118,6 +121,26 @@ def scheduler_table(entry: dict[str, Any] | None) -> str:
     )  # fmt: skip
     rows = [(name, value, f"{target:g}", met(ok)) for name, value, target, ok in measurements]
     return f"{markdown_table(['', 'measured', 'target', 'met'], rows)}\n\nMeasured on {measured_on(entry)}."
+
+
+def scale_table(entry: dict[str, Any] | None) -> str:
+    """Bookkeeping of very many blocks: in process, through Dask, and in a journal that a script wrote."""
+    if entry is None:
+        return ""
+    driver, journal, dask = (entry["figures"][name] for name in ("driver", "journal", "dask"))
+    marks, blocks = f"{journal['marks']:,} marks", f"{driver['blocks']:,} blocks"
+    measurements = (
+        (f"CPU time of a driver without Dask per block, of {blocks}, ms", driver["driver_cpu_ms_a_block"], CPU_MS),
+        (f"CPU time of driver and scheduler per block, of {dask['blocks']:,} through Dask, ms",
+         dask["driver_and_scheduler_cpu_ms_a_block"], CPU_MS),
+        ("memory of driver and scheduler, MiB", dask["driver_and_scheduler_mib"], SCALE_MIB),
+        (f"memory of a driver that resumes {marks}, MiB", journal["process_mib"], SCALE_MIB),
+        ("finding the remaining blocks, seconds", journal["resume_seconds"], SCALE_RESUME_S),
+        ("their status, seconds", journal["status_seconds"], STATUS_S),
+    )  # fmt: skip
+    rows = [(name, f"{value:.3g}", f"{limit:g}", met(value <= limit)) for name, value, limit in measurements]
+    size = f"A mark takes {journal['bytes_a_mark']:g} bytes."
+    return f"{markdown_table(['', 'measured', 'target', 'met'], rows)}\n\n{size} Measured on {measured_on(entry)}."
 
 
 def rounding_table(entries: Sequence[dict[str, Any]]) -> str:

@@ -17,6 +17,7 @@ from benchmarks.component_tables import (
     malloc_table,
     memory_table,
     rounding_table,
+    scale_table,
     scheduler_table,
 )
 from benchmarks.markdown import markdown_table, measured_on, rate
@@ -131,6 +132,7 @@ def benchmark_tables() -> dict[str, str]:
         "memory": memory_table(read_result("memory")),
         "malloc": malloc_table(read_result("malloc")),
         "scheduler": scheduler_table(read_result("scheduler")),
+        "scale": scale_table(read_result("scale")),
         "gpu": gpu_table(read_result("gpu")),
     }
 

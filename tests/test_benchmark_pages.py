@@ -14,6 +14,7 @@ from benchmarks.component_tables import (
     malloc_table,
     memory_table,
     rounding_table,
+    scale_table,
     scheduler_table,
 )
 from benchmarks.peer_tables import (
@@ -140,7 +141,7 @@ def test_the_page_states_what_malloc_costs_in_each_setting() -> None:
 
 def test_the_page_states_the_overhead_of_many_blocks() -> None:
     def run(blocks: int, mib: float) -> dict[str, Any]:
-        return {"blocks": blocks, "driver_and_scheduler_mib": mib, "driver_and_scheduler_cpu_ms_a_block": 1.5}
+        return {"blocks": blocks, "driver_and_scheduler_mib": mib, "driver_and_scheduler_cpu_ms_a_block": 0.25}
 
     figures = {
         "no work": [run(1_000, 300.0), run(10_000, 500.0), run(1_000_000, 394.0)],
@@ -151,6 +152,20 @@ def test_the_page_states_the_overhead_of_many_blocks() -> None:
     assert lines[0] == "| growth of driver and scheduler from 1,000 to 1,000,000 blocks, MiB | 94.0 | 95 | yes |"
     assert [line.split(" | ")[-1] for line in lines] == ["yes |", "yes |", "no |", "yes |", "no |"]
     assert scheduler_table(None) == ""
+
+
+def test_the_table_of_scale_compares_with_its_limits() -> None:
+    figures = {
+        "driver": {"blocks": 10_000_000, "driver_cpu_ms_a_block": 0.0328},
+        "journal": {"marks": 99_999_990, "process_mib": 501.0, "resume_seconds": 43.21, "status_seconds": 0.9,
+                    "bytes_a_mark": 72.0},
+        "dask": {"blocks": 1_000_000, "driver_and_scheduler_cpu_ms_a_block": 0.054, "driver_and_scheduler_mib": 332.7},
+    }  # fmt: skip
+    lines = scale_table({"figures": figures, **MEASURED_ON}).splitlines()
+    assert "| CPU time of a driver without Dask per block, of 10,000,000 blocks, ms | 0.0328 | 0.3 | yes |" in lines
+    assert "| memory of a driver that resumes 99,999,990 marks, MiB | 501 | 500 | no |" in lines
+    assert "| finding the remaining blocks, seconds | 43.2 | 60 | yes |" in lines
+    assert scale_table(None) == ""
 
 
 def test_the_page_states_the_effect_of_rounding() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -103,11 +104,12 @@ def test_damaged_logs_are_left_out(tmp_path: Path) -> None:
     for number, usage in enumerate(usages):
         UsageLog(tmp_path, str(number)).write(usage)
     for name, content in {
-        "text": b"x", "list": b"[]", "kinds": b'{"kinds": 1}', "nan": b'{"started": "", "seconds": NaN, "kinds": {}}',
-        "field": b'{"started": "", "seconds": 1, "kinds": {"gpu": {"held": 1}}}',
-        "text-in-field": b'{"started": "", "seconds": 1, "kinds": {"gpu": {"held_seconds": "1"}}}',
-        "negative": b'{"started": "", "seconds": 1, "kinds": {"gpu": {"held_seconds": -1}}}',
+        "text": b"x", "list": b"[]", "kinds": b'{"kinds": 1}', "nan": b'{"started": "", "seconds": NaN, "run": "", "kinds": {}}',
+        "field": b'{"started": "", "seconds": 1, "run": "", "kinds": {"gpu": {"held": 1}}}',
+        "text-in-field": b'{"started": "", "seconds": 1, "run": "", "kinds": {"gpu": {"held_seconds": "1"}}}',
+        "negative": b'{"started": "", "seconds": 1, "run": "", "kinds": {"gpu": {"held_seconds": -1}}}',
     }.items():  # fmt: skip
         (tmp_path / f"usage-{name}.json").write_bytes(content)
+    UsageLog(tmp_path, "other").write(replace(usages[0], run="another"))
     assert read_usage(tmp_path) == usages[::-1]
     assert total_usage(read_usage(tmp_path)) == {"gpu": KindUsage(120.0, 60.0, 2.0, 3)}

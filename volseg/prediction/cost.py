@@ -61,7 +61,7 @@ def run_cost(path: TargetPath, prices: Prices | None) -> RunCost:
         ConfigError: a kind of worker has no price.
     """
     record = read_record(path)
-    starts = read_usage(journal_folder(path))
+    starts = read_usage(journal_folder(path), record.digest)
     kinds = total_usage(starts)
     writes = 0
     if isinstance(path, ObjectPath):

@@ -142,7 +142,7 @@ def execute(
             owned.enter_context(lock_journal(folder) if part is None else lock_part(folder, part))
         owned.callback(remove_partials, take_over(spec, record), spec, record)
         begun = Begun(spec, record, constants, rule, executor, progress, usage, on_ready)
-        owned.enter_context(usage.logged(journal_folder(spec.target)))
+        owned.enter_context(usage.logged(journal_folder(spec.target), record.digest))
         summary = run_recorded(begun, share, BlockChoice(numbers if again is None else again, again))
         if part is None or summary.failed:
             return summary

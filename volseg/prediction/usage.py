@@ -38,6 +38,7 @@ class UsageMeter:
         self._blocks, self._failures, self._bytes = Counter[str](), Counter[str](), Counter[str]()
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._log: UsageLog | None = None
+        self._run = ""
         self._thread = threading.Thread(target=self._watch, name="volseg-usage", daemon=True)
 
     def __enter__(self) -> Self:
@@ -50,8 +51,9 @@ class UsageMeter:
         self._look()
 
     @contextmanager
-    def logged(self, folder: TargetPath) -> Iterator[None]:
-        """Write what was counted beside a journal, now and then and at the end."""
+    def logged(self, folder: TargetPath, run: str) -> Iterator[None]:
+        """Write what was counted beside a journal, now and then and at the end; `run` is the digest of its record."""
+        self._run = run
         self._log = UsageLog(folder, f"{self._started:%Y%m%dT%H%M%S}-{uuid4().hex[:8]}")
         try:
             yield
@@ -99,7 +101,7 @@ class UsageMeter:
                 kind = self._kinds.get(worker, "")
                 kinds[kind] = kinds.get(kind, KindUsage()) + own
             until = self._looked
-        return StartUsage(f"{self._started:%Y-%m-%dT%H:%M:%SZ}", until - self._began, kinds)
+        return StartUsage(f"{self._started:%Y-%m-%dT%H:%M:%SZ}", until - self._began, kinds, self._run)
 
     def _watch(self) -> None:
         written = time.monotonic()

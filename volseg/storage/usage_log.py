@@ -11,6 +11,7 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from volseg.errors import TargetError
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
@@ -55,11 +56,13 @@ class StartUsage:
         started: ISO 8601, UTC.
         seconds: until now, or until its end.
         kinds: of the workers; the empty name is of those that did no block.
+        run: digest of the run's record.
     """
 
     started: str
     seconds: float
     kinds: dict[str, KindUsage]
+    run: str = ""
 
 
 class UsageLog:
@@ -76,7 +79,7 @@ class UsageLog:
     def write(self, usage: StartUsage) -> None:
         """Replace what was written; bookkeeping never ends a run, so that an error is left for the journal to meet."""
         content = json.dumps(asdict(usage)).encode()
-        with suppress(OSError):
+        with suppress(OSError, TargetError):
             if isinstance(self._path, Path):
                 partial = self._path.with_suffix(".partial")
                 partial.write_bytes(content)
@@ -85,10 +88,10 @@ class UsageLog:
                 self._path.write_bytes(content)
 
 
-def read_usage(folder: TargetPath) -> list[StartUsage]:
-    """What the starts of a run took, in their order; files that cannot be read are left out."""
+def read_usage(folder: TargetPath, run: str = "") -> list[StartUsage]:
+    """What the starts of a run took, in their order; files that cannot be read, or are another run's, are left out."""
     found = (_parse(file.read_bytes()) for file in folder.glob(f"{_PREFIX}*.json"))
-    return sorted((usage for usage in found if usage is not None), key=lambda usage: usage.started)
+    return sorted((usage for usage in found if usage and usage.run == run), key=lambda usage: usage.started)
 
 
 def total_usage(starts: Iterable[StartUsage]) -> dict[str, KindUsage]:
@@ -104,7 +107,7 @@ def _parse(content: bytes) -> StartUsage | None:
     try:
         values: dict[str, Any] = dict(parse_object(content, "a usage"))
         kinds = {str(kind): _kind_usage(usage) for kind, usage in values["kinds"].items()}
-        return StartUsage(str(values["started"]), _number(values["seconds"]), kinds)
+        return StartUsage(str(values["started"]), _number(values["seconds"]), kinds, str(values["run"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
