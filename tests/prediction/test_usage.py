@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import volseg
+import volseg.prediction.run
 from volseg.cli.main import main
 from volseg.cluster import SerialExecutor
 from volseg.errors import SourceError
@@ -104,7 +105,8 @@ def test_damaged_logs_are_left_out(tmp_path: Path) -> None:
     for number, usage in enumerate(usages):
         UsageLog(tmp_path, str(number)).write(usage)
     for name, content in {
-        "text": b"x", "list": b"[]", "kinds": b'{"kinds": 1}', "nan": b'{"started": "", "seconds": NaN, "run": "", "kinds": {}}',
+        "text": b"x", "list": b"[]", "kinds": b'{"kinds": 1}',
+        "nan": b'{"started": "", "seconds": NaN, "run": "", "kinds": {}}',
         "field": b'{"started": "", "seconds": 1, "run": "", "kinds": {"gpu": {"held": 1}}}',
         "text-in-field": b'{"started": "", "seconds": 1, "run": "", "kinds": {"gpu": {"held_seconds": "1"}}}',
         "negative": b'{"started": "", "seconds": 1, "run": "", "kinds": {"gpu": {"held_seconds": -1}}}',
