@@ -111,14 +111,14 @@ def test_the_uncertainty_of_several_classes_has_their_channels(make_volume):
 
 
 def test_urls_are_classified_by_position_and_name_and_not_opened():
-    urls = ["s3://b/em.zarr", "https://h/membrane.zarr/|zarr3:", "gs://b/truth", "gs://b/other"]
+    urls = [f"https://h/{name}" for name in ("em.zarr", "membrane.zarr/|zarr3:", "truth", "other")]
     assert roles(*urls) == [Role.RAW, Role.MEMBRANE, Role.LABELS, Role.UNKNOWN]
 
 
 def test_layers_have_unique_names_from_their_volumes(make_volume):
     path = make_volume("em.ome.zarr", np.zeros(SHAPE, np.uint8))
     names = [
-        source.name for source in find_layer_sources([str(path), f"file://{path}", f"{path}/0", "s3://b/em.zarr/0"])
+        source.name for source in find_layer_sources([str(path), f"file://{path}", f"{path}/0", "https://h/em.zarr/0"])
     ]
     assert names == ["em", "em 2", "em 3", "em 4"]
 

@@ -38,6 +38,7 @@ from volseg.storage.memmap import MemmapFile, cached_memmap
 from volseg.storage.metadata_file import read_metadata
 from volseg.storage.object_client import is_object_url
 from volseg.storage.object_path import ObjectPath, TargetPath, target_path
+from volseg.storage.object_range import ObjectRange, read_object_range
 from volseg.storage.object_target import delete_objects, open_target
 from volseg.storage.part_lock import creation_turn, is_running, lock_part, parts_running
 from volseg.storage.paths import UNCERTAINTY, local_output, refuse_overlap, refuse_overwritten_inputs
@@ -108,6 +109,7 @@ __all__ = [
     "MissingChunks",
     "ModelEntry",
     "ObjectPath",
+    "ObjectRange",
     "Place",
     "Pyramid",
     "ReadOptions",
@@ -173,6 +175,7 @@ __all__ = [
     "read_mark_table",
     "read_marks",
     "read_metadata",
+    "read_object_range",
     "read_record",
     "read_table",
     "read_usage",

@@ -1,9 +1,9 @@
-"""Volumes on this machine's disk, as Neuroglancer reads them."""
+"""Volumes that this process serves, on a disk or in an object store, as Neuroglancer reads them."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from volseg.blocks import Box, to_zyx
 from volseg.errors import SourceError
 from volseg.ops.contrast import grey_range
-from volseg.storage import GREY, LABELS, UNCERTAINTY, open_readable, open_volume, place_of
+from volseg.storage import GREY, LABELS, UNCERTAINTY, open_readable, open_volume, place_of, target_path
 from volseg.storage.axes import AxisLayout
 from volseg.storage.zarr_metadata import read_metadata
 from volseg.storage.zarr_node import read_node
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Zyx
-    from volseg.storage import Place, Readable
+    from volseg.storage import Place, Readable, TargetPath
     from volseg.storage.zarr_metadata import VolumeMetadata
     from volseg.storage.zarr_node import Format, ZarrNode
 
@@ -72,8 +72,8 @@ class LocalVolume:
         voxels: of a volume that Neuroglancer does not read from its files; None for a Zarr.
     """
 
-    folder: Path
-    array: Path
+    folder: TargetPath
+    array: TargetPath
     format: Format
     axes: tuple[str, ...]
     layout: AxisLayout
@@ -83,7 +83,7 @@ class LocalVolume:
     is_multiscale: bool
     has_run_record: bool
     channels: tuple[str, ...] = ()
-    uncertainty: Path | None = None
+    uncertainty: TargetPath | None = None
     is_uncertainty: bool = False
     voxels: ServedVoxels | None = None
 
@@ -98,8 +98,8 @@ class LocalVolume:
         return self.layout.channel_axis
 
 
-def read_local_volume(folder: Path) -> LocalVolume:
-    """Read the metadata of a volume on disk.
+def read_local_volume(folder: TargetPath) -> LocalVolume:
+    """Read the metadata of a volume on disk or in an object store.
 
     Args:
         folder: a Zarr array, or an OME-Zarr group.
@@ -108,7 +108,7 @@ def read_local_volume(folder: Path) -> LocalVolume:
         SourceError: nothing there, not a Zarr, or not a volume with last axes (z, y, x), nor channels of one.
     """
     metadata = read_metadata(str(folder))
-    node, multiscale, array = metadata.array, metadata.multiscale, Path(metadata.location)
+    node, multiscale, array = metadata.array, metadata.multiscale, target_path(metadata.location)
     channel_axis = metadata.channel_axis
     if channel_axis is not None and channel_axis not in _channel_axes(metadata):
         raise SourceError(
@@ -130,7 +130,7 @@ def read_local_volume(folder: Path) -> LocalVolume:
         is_multiscale=is_multiscale,
         has_run_record=has_run_record,
         channels=() if channel_axis is None else metadata.channels,
-        uncertainty=uncertainty if has_run_record and uncertainty.is_dir() else None,
+        uncertainty=uncertainty if has_run_record and _is_zarr(uncertainty) else None,
         is_uncertainty=array.parent.name == UNCERTAINTY and _is_map(array.parent.parent),
     )
 
@@ -146,8 +146,8 @@ def read_other_volume(location: str) -> LocalVolume:
     """
     volume = open_readable(location, _ANY)
     return LocalVolume(
-        folder=Path(volume.location),
-        array=Path(volume.location),
+        folder=target_path(volume.location),
+        array=target_path(volume.location),
         format="zarr3",
         axes=("z", "y", "x"),
         layout=AxisLayout(volume.shape, (0, 1, 2)),
@@ -180,7 +180,13 @@ def _channel_axes(metadata: VolumeMetadata) -> list[int]:
     return [i for i, axis in enumerate(axes) if axis.get("type") == "channel" or axis["name"] in _CHANNEL_AXES]
 
 
-def _is_map(folder: Path) -> bool:
+def _is_zarr(folder: TargetPath) -> bool:
+    with suppress(SourceError):
+        return read_node(str(folder)) is not None
+    return False
+
+
+def _is_map(folder: TargetPath) -> bool:
     group = read_node(str(folder))
     return group is not None and "volseg" in group.attributes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volseg.errors import ConfigError, SourceError
-from volseg.storage import is_zarr
+from volseg.storage import ObjectPath, is_object_url, is_zarr, target_path
 from volseg.storage.zip_folder import inside_zip
 from volseg.view.local_volume import LocalVolume, read_local_volume, read_other_volume
 
@@ -148,20 +148,22 @@ def unique(names: Sequence[str]) -> list[str]:
 
 
 def is_url(location: str) -> bool:
-    """Whether a location is a URL, which Neuroglancer opens by itself.
+    """Whether a location is a URL that Neuroglancer opens by itself; this process serves those of object stores.
 
-    >>> is_url("s3://bucket/raw.zarr"), is_url("raw.zarr"), is_url("file:///data/raw.zarr")
-    (True, False, False)
+    >>> is_url("https://host/raw.zarr"), is_url("raw.zarr"), is_url("file:///data/raw.zarr"), is_url("s3://b/raw.zarr")
+    (True, False, False, False)
     """
-    return "://" in location and not location.startswith("file://")
+    return "://" in location and not location.startswith("file://") and not is_object_url(location)
 
 
 def _local_volume(location: str) -> LocalVolume | None:
     if is_url(location):
         return None
     path = location.removeprefix("file://")
-    is_folder = is_zarr(path) and inside_zip(Path(path)) is None
-    volume = read_local_volume(Path(path).resolve()) if is_folder else read_other_volume(path)
+    place = target_path(path)
+    is_folder = is_zarr(path) and (isinstance(place, ObjectPath) or inside_zip(place) is None)
+    place = place if isinstance(place, ObjectPath) else place.resolve()
+    volume = read_local_volume(place) if is_folder else read_other_volume(path)
     if volume.dtype == _MASK:
         volume = read_other_volume(path)
     if volume.dtype not in _DRAWABLE:

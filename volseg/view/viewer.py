@@ -12,8 +12,9 @@ from volseg.view.sources import LayerSource, Role, find_layer_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from types import ModuleType
+
+    from volseg.storage import TargetPath
 
 _GREY = (Role.RAW, Role.IMAGE)
 _ALL_ADDRESSES = ("0.0.0.0", "::")
@@ -55,7 +56,7 @@ def open_viewer(sources: Sequence[str], *, bind: str = "127.0.0.1", port: int = 
     through orange to white.
 
     Args:
-        sources: paths of volumes of any format, or URLs, which Neuroglancer opens by itself.
+        sources: paths of volumes of any format, or URLs; those of web servers are opened by Neuroglancer itself.
         bind: address to listen on; by default only this machine can connect.
         port: port of viewer and volumes; 0 for any free port.
         host: host name in the URLs; by default `bind`, or this machine's name if `bind` is all addresses.
@@ -87,7 +88,7 @@ def _import_serving() -> ModuleType:
     return serving
 
 
-def _layer(source: LayerSource, urls: Mapping[Path, str]) -> Layer:
+def _layer(source: LayerSource, urls: Mapping[TargetPath, str]) -> Layer:
     volume = source.volume
     if volume is None:
         return Layer(source, source.location)
