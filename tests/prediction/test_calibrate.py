@@ -78,7 +78,7 @@ def test_an_interval_holds_the_mean_of_what_was_sampled() -> None:
     for _ in range(400):
         speed = rng.normal(1.0, 0.1)  # of the machine, another one in the run
         sampled, run = rng.gamma(4.0, 0.25, 20), rng.gamma(4.0, 0.25, 300) * speed
-        low, _, high = run_seconds(Trial(tuple(sampled), (), (1,), 1, "cpu"), 300, 0, 1)
+        low, _, high = run_seconds(Trial(tuple(sampled), (), (), (1,), 1, "cpu"), 300, 0, 1)
         held += low <= run.sum() <= high
     assert 0.8 <= held / 400 <= 0.98
 

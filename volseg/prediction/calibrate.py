@@ -185,7 +185,7 @@ def block_for_the_driver(block: Zyx, shape: Zyx, rate: float) -> Zyx | None:
 def run_seconds(trial: Trial, blocks: int, coarser: int, slots: int) -> tuple[float, float, float]:
     """Seconds of a run, with the interval that is to hold four runs of five.
 
-    The interval is that of the mean of the sampled blocks (Student's t), the spread of the run's own blocks, and a
+    To the mean of the blocks comes what each worker's first blocks take longer, once. The interval is that of the mean of the sampled blocks (Student's t), the spread of the run's own blocks, and a
     margin for the drift of a machine's speed.
 
     Args:
@@ -194,8 +194,8 @@ def run_seconds(trial: Trial, blocks: int, coarser: int, slots: int) -> tuple[fl
         coarser: blocks of coarser levels.
         slots: blocks in flight at once.
 
-    >>> [round(value) for value in run_seconds(Trial((9.0, 10.0, 11.0), (), (1,), 1, "cpu"), 100, 0, 2)]
-    [407, 500, 593]
+    >>> [round(value) for value in run_seconds(Trial((9.0, 10.0, 11.0), (13.0,), (), (1,), 1, "cpu"), 100, 0, 2)]
+    [409, 503, 597]
     """
     from scipy.special import stdtrit  # noqa: PLC0415 - takes as long as the rest of the command line
 
@@ -204,7 +204,8 @@ def run_seconds(trial: Trial, blocks: int, coarser: int, slots: int) -> tuple[fl
     quantile = float(stdtrit(max(1, count - 1), (1 + CONFIDENCE) / 2))
     relative = quantile * deviation / mean * sqrt(1 / count + 1 / max(1, blocks))
     above = coarser * float(np.mean(trial.coarser_seconds)) / slots if trial.coarser_seconds else 0.0
-    seconds = ceil(blocks / slots) * mean + above
+    loading = max(0.0, float(np.mean(trial.first_seconds)) - mean) if trial.first_seconds else 0.0
+    seconds = ceil(blocks / slots) * mean + above + loading
     half = sqrt(relative**2 + _DRIFT**2)
     return seconds * max(0.0, 1 - half), seconds, seconds * (1 + half)
 

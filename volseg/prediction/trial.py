@@ -47,6 +47,7 @@ class Trial:
 
     Attributes:
         seconds: of each block of level 0 in its slot, but for the first ones of each worker.
+        first_seconds: of these first ones, during which a worker loads and compiles.
         coarser_seconds: of each block of a coarser level.
         bytes: as stored, of each block of level 0.
         voxels: of the largest block.
@@ -54,6 +55,7 @@ class Trial:
     """
 
     seconds: tuple[float, ...]
+    first_seconds: tuple[float, ...]
     coarser_seconds: tuple[float, ...]
     bytes: tuple[int, ...]
     voxels: int
@@ -124,18 +126,20 @@ def _for_a_while(numbers: Sequence[int], least: int) -> Iterator[int]:
 
 
 def _trial_of(marks: Sequence[Mark], record: RunRecord, slots: int) -> Trial:
-    """What the marks say; the first blocks of a worker are left out, because it loads and compiles meanwhile."""
-    seen, seconds, sizes = Counter[str](), list[float](), list[int]()
+    """What the marks say."""
+    seen, seconds, first = Counter[str](), list[float](), list[float]()
     finest = [mark for mark in marks if mark.block < record.grid.count]
     for mark in finest:
         seen[mark.worker] += 1
-        if seen[mark.worker] > slots:
-            seconds.append(mark.seconds)
-        sizes.append(mark.bytes)
-    coarser = tuple(mark.seconds for mark in marks if mark.block >= record.grid.count)
-    voxels = max(record.grid.box(mark.block).voxels for mark in finest)
-    kind = finest[-1].worker.partition(", ")[2]
-    return Trial(tuple(seconds or (mark.seconds for mark in finest)), coarser, tuple(sizes), voxels, kind)
+        (seconds if seen[mark.worker] > slots else first).append(mark.seconds)
+    return Trial(
+        seconds=tuple(seconds or first),
+        first_seconds=tuple(first),
+        coarser_seconds=tuple(mark.seconds for mark in marks if mark.block >= record.grid.count),
+        bytes=tuple(mark.bytes for mark in finest),
+        voxels=max(record.grid.box(mark.block).voxels for mark in finest),
+        kind=finest[-1].worker.partition(", ")[2],
+    )
 
 
 @contextmanager
