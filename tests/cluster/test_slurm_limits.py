@@ -28,7 +28,7 @@ NOISE = "CommClosed|Killed|Traceback|Terminated|CANCELLED|DUE TO TIME LIMIT"
 OPTIONS = ("--block", "1,32,32", "--halo", "0,8,8", "--tile", "1,32,32", "--precision", "float32", "--device", "cpu")
 PATCH = """
 import sys
-if any("distributed" in word or "dask" in word for word in sys.orig_argv):
+if any("spawn_main" in word for word in sys.orig_argv):  # a nanny's worker
     import time
     import volseg.prediction.worker as worker
     process = worker.process_block

@@ -185,8 +185,9 @@ def block_for_the_driver(block: Zyx, shape: Zyx, rate: float) -> Zyx | None:
 def run_seconds(trial: Trial, blocks: int, coarser: int, slots: int) -> tuple[float, float, float]:
     """Seconds of a run, with the interval that is to hold four runs of five.
 
-    To the mean of the blocks comes what each worker's first blocks take longer, once. The interval is that of the mean of the sampled blocks (Student's t), the spread of the run's own blocks, and a
-    margin for the drift of a machine's speed.
+    To the mean of the blocks comes what each worker's first blocks take longer, once. The interval is that of the mean
+    of the sampled blocks (Student's t), the spread of the run's own blocks, and a margin for the drift of a machine's
+    speed.
 
     Args:
         trial: what was measured.
