@@ -71,8 +71,8 @@ _UNEXPLAINED = (
 @click.option("--ignore-voxel-size", is_flag=True, help="Accept a voxel size that the model was not trained for.")
 @click.option("--at-model-size", type=click.Choice(["model", "source"]),
               help="Resample SOURCE to the model's voxel size; the map has that size, or SOURCE's.")  # fmt: skip
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-              help="Where the network runs. auto: on GPUs if there are any.")  # fmt: skip
+@click.option("--device", type=click.Choice(["auto", "any", "cpu", "cuda"]), default="auto", show_default=True,
+              help="Where the network runs. auto: on GPUs if there are any; any: on CPUs beside them too.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
               show_default=True, help="auto: float16 on GPUs, bfloat16 on CPUs with hardware support, else float32; "
                                       "a higher one if the measured error is too large.")  # fmt: skip

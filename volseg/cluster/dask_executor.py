@@ -15,7 +15,7 @@ from volseg.errors import ClusterError
 from volseg.system import out_of_memory_kills
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from distributed import Client
 
@@ -176,7 +176,11 @@ class DaskExecutor:
         return "it was killed, or what it computed ended it"
 
     def run_on_all(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """As `Executor.run_on_all`; it blocks the worker's event loop, and Dask takes a silent worker for dead.
+        """As `Executor.run_on_all`; raises as `run_on_each`."""
+        return list(self.run_on_each(call, *arguments).values())
+
+    def run_on_each(self, call: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """As `Executor.run_on_each`; it blocks the worker's event loop, and Dask takes a silent worker for dead.
 
         Raises:
             ClusterError: a worker dies or does not answer, and replacing it does not help.
@@ -201,7 +205,7 @@ class DaskExecutor:
                 for worker in silent:
                     self.restart(worker)
             else:
-                return list(results.values())
+                return results
         raise ClusterError(
             f"a worker of {self.where} does not answer within {_ANSWER_SECONDS:g} s"
             f"{''.join(f', such as {worker}' for worker in self._silent()[:1])}; stop it, then rerun"
@@ -212,14 +216,14 @@ class DaskExecutor:
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         return [name for name, worker in workers.items() if time.time() - worker["last_seen"] > _HEARTBEAT_SECONDS]
 
-    def run_on_one(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    def run_on_one(self, call: Callable[..., Any], *arguments: Any, among: Sequence[str] = ()) -> Any:
         """As `Executor.run_on_one`.
 
         Raises:
             VolsegError: raised by the function.
             ClusterError: the workers that tried died, or did not end.
         """
-        (result,) = self.map(partial(_apply, call), [arguments])
+        (result,) = map_items(self, self.client, partial(_apply, call), [arguments], self.resources, 1, among)
         return result
 
     def map(self, call: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:

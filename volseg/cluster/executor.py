@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from volseg.cluster.attempt import Attempt
     from volseg.cluster.job_queue import BlockQueue, BlockTask
@@ -43,8 +43,11 @@ class Executor(Protocol):
     def run_on_all(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Call a short function once on every worker."""
 
-    def run_on_one(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function, which may take long, on one free worker."""
+    def run_on_each(self, call: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """As `run_on_all`; the results by the names of the workers."""
+
+    def run_on_one(self, call: Callable[..., Any], *arguments: Any, among: Sequence[str] = ()) -> Any:
+        """Call a function, which may take long, on one free worker; on one of `among` as long as these are there."""
 
     def map(self, call: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Call a function on each item, one at a time on each worker; yields results in the order of completion.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from volseg.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from distributed import Client, Future
 
@@ -47,6 +47,7 @@ def map_items(
     items: Iterable[Any],
     resources: Mapping[str, int],
     in_flight: int,
+    among: Sequence[str] = (),
 ) -> Iterator[Any]:
     """Yield the results of a function, in the order of completion.
 
@@ -57,6 +58,7 @@ def map_items(
         items: its arguments; one is taken when a worker is free for it.
         resources: that a call takes on a worker.
         in_flight: calls at once, at most.
+        among: names of the workers that compute as long as they are there; any if it is empty.
 
     Raises:
         VolsegError: the first that the function raised.
@@ -65,7 +67,8 @@ def map_items(
     from distributed import KilledWorker, wait  # noqa: PLC0415 - a serial run needs no Dask
 
     def submit(item: _Item) -> Future[Any]:
-        return client.submit(call, item.value, pure=False, resources=resources)
+        preferred = {"workers": [*among], "allow_other_workers": True} if among else {}
+        return client.submit(call, item.value, pure=False, resources=resources, **preferred)
 
     remaining, slowest = iter(items), 0.0
     running = {submit(item): item for item in map(_Item, islice(remaining, in_flight))}

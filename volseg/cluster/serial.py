@@ -13,7 +13,7 @@ from volseg.cluster.attempt import Attempt, Failure, attempted
 from volseg.cluster.error_classes import LATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from volseg.cluster.executor import Executor
     from volseg.cluster.job_queue import BlockQueue, BlockTask
@@ -39,7 +39,10 @@ class SerialExecutor:
     def run_on_all(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
         return [call(*arguments)]
 
-    def run_on_one(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    def run_on_each(self, call: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        return {self.where: call(*arguments)}
+
+    def run_on_one(self, call: Callable[..., Any], *arguments: Any, among: Sequence[str] = ()) -> Any:
         return call(*arguments)
 
     def map(self, call: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:

@@ -36,7 +36,7 @@ class PredictOptions(TypedDict, total=False):
     voxel_size: ZyxFloat | None
     ignore_voxel_size: bool
     at_model_size: Literal["model", "source"] | None
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "any", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     cluster: Cluster
     workers: int | None
@@ -85,7 +85,7 @@ class PredictConfig(FrozenModel):
     ignore_voxel_size: bool = False
     at_model_size: Literal["model", "source"] | None = None
     """Size of the map's voxels if the source is read at the model's; None: the source is read as it is."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "any", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     cluster: ClusterField = "local"
     workers: int | None = Field(default=None, ge=1, le=4096)

@@ -6,6 +6,8 @@ Importing these names does not load torch; calling some of them does.
 from volseg.inference.hardware import (
     WorkerInfo,
     choose_precision,
+    device_here,
+    device_kind,
     memory_of_each,
     threads_per_worker,
     worker_info,
@@ -27,6 +29,8 @@ __all__ = [
     "Precision",
     "WorkerInfo",
     "choose_precision",
+    "device_here",
+    "device_kind",
     "memory_of_each",
     "open_predictor",
     "open_predictors",

@@ -42,6 +42,7 @@ class WorkerInfo:
         gpu: its UUID; empty on a CPU.
         device_memory: free bytes on the GPU; 0 on a CPU.
         fast_bfloat16: the hardware computes in bfloat16.
+        kind: name of the GPU, or `cpu` and its instruction set: what rounds alike and takes the same time.
         torch: version.
         own_memory: free bytes below the process's own limits (`ulimit -v`), which it shares with no other.
         job_memory: free bytes below the limits of the process's control group and of its job.
@@ -56,6 +57,7 @@ class WorkerInfo:
     gpu: str
     device_memory: int
     fast_bfloat16: bool
+    kind: str = ""
     torch: str = ""
     own_memory: int = UNLIMITED
     job_memory: int = UNLIMITED
@@ -63,7 +65,7 @@ class WorkerInfo:
     task: str = ""
 
 
-def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
+def worker_info(device: Literal["auto", "any", "cpu", "cuda"] = "auto") -> WorkerInfo:
     """Query the hardware of this process.
 
     Raises:
@@ -86,6 +88,7 @@ def worker_info(device: Literal["auto", "cpu", "cuda"] = "auto") -> WorkerInfo:
         gpu=str(torch.cuda.get_device_properties(0).uuid) if gpu else "",
         device_memory=torch.cuda.mem_get_info()[0] if gpu else 0,
         fast_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bfloat16(),
+        kind=device_kind("cuda" if gpu else "cpu"),
         torch=str(torch.__version__),
         own_memory=free_of_own_limits(),
         job_memory=job_memory,
@@ -178,12 +181,25 @@ def device_name(engine: Engine) -> str:
     return f"{name}, torch {torch.__version__}"
 
 
-def worker_kind(engine: Engine) -> str:
-    """What computes: device, instruction set of a CPU, precision. Another kind rounds otherwise."""
+def device_kind(device: Device) -> str:
+    """Name of the GPU, or `cpu` and its instruction set."""
     import torch  # noqa: PLC0415 - the driver imports this module without torch
 
-    name = torch.cuda.get_device_name() if engine.device == "cuda" else f"cpu {instruction_set()}"
-    return f"{name}, {engine.precision}"
+    return str(torch.cuda.get_device_name()) if device == "cuda" else f"cpu {instruction_set()}"
+
+
+def device_here(device: Literal["any", "cpu", "cuda"]) -> Device:
+    """The device of a run in this process: of `any` the GPU, if there is one."""
+    import torch  # noqa: PLC0415 - the driver imports this module without torch
+
+    if device == "any":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def worker_kind(engine: Engine) -> str:
+    """What computes: device, instruction set of a CPU, precision. Another kind rounds otherwise."""
+    return f"{device_kind(engine.device)}, {engine.precision}"
 
 
 def choose_precision(

@@ -119,11 +119,12 @@ def calibrate(
             for kind in executor.run_on_all(worker_kind, engine_of(record)):
                 prices.of_worker(kind)
         settings, entries = record.settings, record.models
-        load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
+        device: Device = "cpu" if settings.device == "any" else settings.device
+        load = replace(spec.load, precision=settings.precision, device=device, slots=executor.slots_per_worker)
         plans: list[MemoryPlan] = executor.run_on_one(plan_networks, record, spec.model_files, load)
         executor.run_on_all(reset_peak_memory)
         trial = try_blocks(spec, record, constants, executor, progress)
-        measured = [max(peaks) for peaks in zip(*executor.run_on_all(peak_memory, settings.device), strict=True)]
+        measured = [max(peaks) for peaks in zip(*executor.run_on_all(peak_memory, device), strict=True)]
         workers, slots = len(executor.workers), executor.slots
     plan = spec.plan.with_halos(tuple(entry.halo for entry in entries))
     resolved = replace(spec, plan=plan, measures_halo=False)
@@ -133,7 +134,7 @@ def calibrate(
     a_block = float(np.mean(trial.seconds)) * workers / slots
     low, middle, high = (workers * (value + to_start) / 3600 for value in seconds)
     return estimate, Calibration(
-        device=settings.device,
+        device=device,
         kind=trial.kind,
         precision=settings.precision,
         workers=workers,

@@ -85,7 +85,7 @@ class RunSpec:
     cluster: Cluster
     workers: int | None
     tls: str | None
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "any", "cpu", "cuda"]
     precision: Literal["auto"] | Precision
     orientations: Orientations
     uncertainty: bool

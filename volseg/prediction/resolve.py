@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import astuple, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from volseg.errors import ClusterError
 from volseg.inference import (
+    Device,
     Engine,
     WorkerInfo,
     choose_precision,
@@ -18,7 +18,7 @@ from volseg.inference import (
 )
 from volseg.prediction.absence import ChunkRule, census_fields
 from volseg.prediction.autotune.probe import ProbeSpec
-from volseg.prediction.autotune.tuner import Tuner
+from volseg.prediction.autotune.tuner import Tuner, WorkerKind
 from volseg.prediction.constants import RunConstants, confirmed_constants, needs_pass, run_constants
 from volseg.prediction.prepare import planned_blocks
 from volseg.prediction.resume import refuse_if_different
@@ -32,6 +32,7 @@ from volseg.storage import (
     source_marks,
     volume_fingerprint,
 )
+from volseg.text import counted
 from volseg.version import __version__
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def resolve_run(
         ResumeError: the recorded run had other weights, settings or source.
     """
     volume, rule = spec.volume, rule or ChunkRule()
-    workers: list[WorkerInfo] = executor.run_on_all(worker_info, spec.device)
+    by_name = _workers_of_run(spec, recorded, executor, progress)
+    workers = [*by_name.values()]
     source = SourceEntry(
         location=volume.location,
         shape=volume.shape,
@@ -100,6 +102,7 @@ def resolve_run(
         recorded=recorded.models if recorded else None,
         tolerance=spec.tolerance if spec.measures_halo else None,
         identity=source.identity,
+        kinds=_kinds_of(by_name),
         executor=executor,
         progress=progress,
     )
@@ -131,19 +134,55 @@ def resolve_run(
     return recorded, constants
 
 
+def _workers_of_run(
+    spec: RunSpec, recorded: RunRecord | None, executor: Executor, progress: Progress
+) -> dict[str, WorkerInfo]:
+    """The workers that compute, by name: those without a GPU are left out beside others, unless any may take part.
+
+    Raises:
+        ConfigError: a GPU is asked for, and no worker has one.
+    """
+    device = recorded.settings.device if recorded is not None and spec.device == "auto" else spec.device
+    found: dict[str, WorkerInfo] = executor.run_on_each(worker_info, "auto" if device == "cuda" else device)
+    without = [name for name, worker in found.items() if worker.device == "cpu"]
+    if device in ("cpu", "any") or len(without) == len(found):
+        if device == "cuda":
+            executor.run_on_all(worker_info, device)
+        return found
+    for name in without:
+        executor.leave_out(name)
+    if without:
+        progress.note(
+            f"{counted(len(without), 'worker')} without a GPU, such as {without[0]}, get no blocks; --device any uses "
+            "them too"
+        )
+    return {name: worker for name, worker in found.items() if name not in without}
+
+
+def _kinds_of(workers: dict[str, WorkerInfo]) -> list[WorkerKind]:
+    """Kinds of workers, the most numerous first."""
+    kinds = Counter(worker.kind for worker in workers.values())
+    found = []
+    for kind, _ in kinds.most_common():
+        own = {name: worker for name, worker in workers.items() if worker.kind == kind}
+        free = _free_bytes([*workers.values()], [*own.values()])
+        found.append(WorkerKind(kind, next(iter(own.values())).device, tuple(own), free))
+    return found
+
+
 def _settings(spec: RunSpec, recorded: RunRecord | None, executor: Executor, workers: list[WorkerInfo]) -> Settings:
     """How the run computes, apart from the settings of each network."""
     plan, earlier = spec.plan, recorded.settings if recorded else None
-    devices = {worker.device for worker in workers}
-    if len(devices) > 1:
-        raise ClusterError(f"{executor.where} mixes workers with and without GPUs; choose --device cpu or cuda")
+    devices: set[Literal["cpu", "cuda", "any"]] = {worker.device for worker in workers}
+    if earlier is not None and earlier.device == "any":
+        devices = {"any"}
     keeps_precision = earlier is not None and spec.precision == "auto"
     return Settings(
         block=plan.grid.block,
         shard=plan.shard,
         chunk=plan.chunk,
         region=plan.grid.region,
-        device=devices.pop(),
+        device="any" if len(devices) > 1 else devices.pop(),
         precision=earlier.precision
         if earlier and keeps_precision
         else choose_precision(spec.precision, workers, on_gpus="float16"),
@@ -172,7 +211,9 @@ def _probes(
     constants: RunConstants,
 ) -> list[ProbeSpec]:
     """How a worker measures each network."""
-    load = replace(spec.load, precision=settings.precision, device=settings.device, slots=executor.slots_per_worker)
+    # Of a run on any device every worker has a CPU; GPUs are checked when they open the run.
+    device: Device = "cpu" if settings.device == "any" else settings.device
+    load = replace(spec.load, precision=settings.precision, device=device, slots=executor.slots_per_worker)
     return [
         ProbeSpec(
             source=spec.source,
@@ -180,16 +221,16 @@ def _probes(
             digest=model.digest,
             footprint=model.card.footprint,
             statistics=table,
-            engine=Engine(settings.device, settings.precision, batch=1, threads=settings.threads),
+            engine=Engine(device, settings.precision, batch=1, threads=settings.threads),
             classes=settings.classes,
             load=load,
-            free=_free_bytes(workers),
+            free=_free_bytes(workers, workers),
         )
         for model, table in zip(spec.models, constants.tables, strict=True)
     ]
 
 
-def _free_bytes(workers: list[WorkerInfo]) -> tuple[int, int]:
-    """Bytes that each worker may use of its host's memory and of its GPU's, which it shares with others."""
-    per_gpu = max(Counter((worker.host, worker.gpu) for worker in workers).values())
-    return memory_of_each(workers), min(w.device_memory for w in workers) // per_gpu
+def _free_bytes(workers: list[WorkerInfo], own: list[WorkerInfo]) -> tuple[int, int]:
+    """Bytes that each of some workers may use of its host's memory and of its GPU's, which it shares with others."""
+    per_gpu = max(Counter((worker.host, worker.gpu) for worker in own).values())
+    return memory_of_each(workers), min(w.device_memory for w in own) // per_gpu

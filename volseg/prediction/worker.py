@@ -16,7 +16,7 @@ import numpy as np
 
 from volseg.cluster import Executor, SerialExecutor
 from volseg.errors import MemoryPlanError, VolsegError
-from volseg.inference import Engine, Load, open_predictor, worker_kind
+from volseg.inference import Engine, Load, device_here, device_kind, open_predictor, worker_info, worker_kind
 from volseg.malloc import release_heap, retain_heap, trim
 from volseg.pipeline import EMPTY, BlockPipeline, BlockReport, EnsembleMember, process_block
 from volseg.prediction.absence import CheckedSource, ChunkRule
@@ -139,6 +139,8 @@ def open_pipeline(reference: RunRef) -> tuple[BlockPipeline, Readable, ChunkRule
     """
     path = target_path(reference.target)
     record = read_own_record(path, reference.digest)
+    if record.settings.device == "cuda":
+        worker_info("cuda")  # one without a GPU that has joined meanwhile
     if isinstance(path, ObjectPath):
         lease_watch(path, reference.digest).refresh()
     release_heap()  # fragments that measurements left
@@ -190,6 +192,7 @@ def ensemble_of(
     from volseg.models.model import clear_model_cache  # noqa: PLC0415 - the driver imports this module without torch
 
     engine, settings = engine_of(record), record.settings
+    entries = [entry.of_kind(device_kind(engine.device)) for entry in record.models]
     single = len(record.models) == 1 and settings.orientations == "one" and not settings.uncertainty
     is_final = single and settings.map is None
     predictors = [
@@ -201,12 +204,12 @@ def ensemble_of(
             settings.classes,
             as_bytes=is_final,
         )
-        for entry, file in zip(record.models, model_files, strict=True)
+        for entry, file in zip(entries, model_files, strict=True)
     ]
     clear_model_cache()
     return tuple(
         EnsembleMember(entry.tiling, constants, predictor, predictor)
-        for entry, constants, predictor in zip(record.models, statistics, predictors, strict=True)
+        for entry, constants, predictor in zip(entries, statistics, predictors, strict=True)
     )
 
 
@@ -223,4 +226,4 @@ def restored_heap(executor: Executor) -> Iterator[None]:
 def engine_of(record: RunRecord) -> Engine:
     """How the networks of a run are run, one tile at a time."""
     settings = record.settings
-    return Engine(settings.device, settings.precision, 1, settings.threads, settings.orientations)
+    return Engine(device_here(settings.device), settings.precision, 1, settings.threads, settings.orientations)

@@ -50,6 +50,7 @@ from volseg.storage.readers import Readable, is_zarr, open_readable, open_sectio
 from volseg.storage.record_entries import (
     ActivationEntry,
     HaloPoint,
+    KindTile,
     MapEntry,
     MaskEntry,
     ModelEntry,
@@ -98,6 +99,7 @@ __all__ = [
     "Journal",
     "JournalReader",
     "KeptBlocks",
+    "KindTile",
     "KindUsage",
     "LeaseWatch",
     "MapEntry",

@@ -119,6 +119,17 @@ class ActivationEntry(FrozenModel):
     """Kinds of workers on which the network was compared with float32; others compare it when they join."""
 
 
+class KindTile(FrozenModel):
+    """How workers of a kind run a network."""
+
+    kind: str
+    """Name of the GPU, or `cpu` and its instruction set."""
+    tile: Zyx
+    batch: int
+    compiled: bool = False
+    kvoxel_s: float = 0.0
+
+
 class ModelEntry(FrozenModel):
     """A network, and how it is run."""
 
@@ -143,8 +154,15 @@ class ModelEntry(FrozenModel):
     """None if memory did not suffice to read them."""
     kvoxel_s: float = 0.0
     """Thousands of voxels per second of one worker with this tile; 0 if it was not measured."""
+    kinds: tuple[KindTile, ...] = ()
+    """How each kind of worker runs it, if the run began with several; others, that joined later, run it as above."""
     statistics: str
     """Digest of its constants, (mean, standard deviation) for the volume or each section: a file beside the journal."""
+
+    def of_kind(self, kind: str) -> ModelEntry:
+        """This entry with tile, batch and speed of a kind of worker."""
+        own = next((each for each in self.kinds if each.kind == kind), None)
+        return self if own is None else self.model_copy(update=own.model_dump(exclude={"kind"}))
 
     @property
     def tiling(self) -> Tiling:
@@ -159,7 +177,8 @@ class Settings(FrozenModel):
     shard: Zyx
     chunk: Zyx
     region: Box
-    device: Literal["cpu", "cuda"]
+    device: Literal["cpu", "cuda", "any"]
+    """`any`: workers with a GPU use it, others their CPU."""
     precision: Literal["float32", "bfloat16", "float16"]
     threads: int
     """Threads of one forward pass."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING
 
 from volseg.errors import ModelError
@@ -11,15 +12,15 @@ from volseg.prediction.autotune.guard import guard
 from volseg.prediction.autotune.halo import HaloChoice, choose_halo, measure_halo
 from volseg.prediction.autotune.precision import PrecisionLoss, measure_precision, next_precision
 from volseg.prediction.autotune.tile import TileConfig, choose_tiles
-from volseg.storage import ActivationEntry, HaloPoint, ModelEntry
+from volseg.storage import ActivationEntry, HaloPoint, KindTile, ModelEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from volseg.blocks import Tiling
     from volseg.cluster import Executor, Progress
     from volseg.config.tolerance import Tolerance
-    from volseg.inference import Precision
+    from volseg.inference import Device, Precision
     from volseg.models import ModelCard
     from volseg.pipeline import Plan
     from volseg.prediction.autotune.probe import ProbeSpec
@@ -50,14 +51,32 @@ class TunedNetwork:
 
 
 @dataclass(frozen=True)
+class WorkerKind:
+    """Workers that compute alike.
+
+    Attributes:
+        name: of the GPU, or `cpu` and its instruction set.
+        device: of theirs.
+        workers: names.
+        free: bytes that each may use, of main memory and of its device.
+    """
+
+    name: str
+    device: Device
+    workers: tuple[str, ...]
+    free: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Tuner:
-    """Chooses precision, halo and tile for each network.
+    """Chooses precision, halo and tile for each network, and the tile for each kind of worker.
 
     Attributes:
         plan: the run's blocks.
         recorded: the networks of the run that is resumed; None for a new one.
         tolerance: of the halos to measure; None if they are given.
         identity: of the volume.
+        kinds: of the workers, the most numerous first.
         executor: whose workers measure.
         progress: receives the results.
     """
@@ -66,6 +85,7 @@ class Tuner:
     recorded: Sequence[ModelEntry] | None
     tolerance: Tolerance | None
     identity: str
+    kinds: Sequence[WorkerKind]
     executor: Executor
     progress: Progress
 
@@ -122,6 +142,7 @@ class Tuner:
         else:
             halos = [HaloChoice(halo, (), "") for halo in self.plan.halos]
             tiles = self._tune_tiles(probes, self.plan)
+        main = self.kinds[0].name
         return tuple(
             ModelEntry(
                 location=network.probe.model_file,
@@ -131,38 +152,44 @@ class Tuner:
                 normalization=card.normalization.mode,
                 halo=choice.halo,
                 halo_curve=tuple(HaloPoint(**asdict(point)) for point in choice.curve),
-                tile=tile.core,
-                batch=tile.batch,
-                kvoxel_s=tile.kvoxel_s,
-                compiled=tile.compiled,
+                tile=tiles[main][at].core,
+                batch=tiles[main][at].batch,
+                kvoxel_s=tiles[main][at].kvoxel_s,
+                compiled=tiles[main][at].compiled,
+                kinds=_kind_tiles(tiles, at),
                 precision_loss=astuple(network.loss) if network.loss else None,
                 activations=network.activations,
                 statistics=network.probe.statistics_digest,
             )
-            for network, card, choice, tile in zip(networks, cards, halos, tiles, strict=True)
+            for at, (network, card, choice) in enumerate(zip(networks, cards, halos, strict=True))
         )
 
-    def _tune_tiles(self, probes: Sequence[ProbeSpec], plan: Plan) -> tuple[TileConfig, ...]:
-        """The tile of each network: that of the record, or the fastest."""
+    def _tune_tiles(self, probes: Sequence[ProbeSpec], plan: Plan) -> dict[str, tuple[TileConfig, ...]]:
+        """The tile of each network, for each kind of worker: that of the record, or the fastest."""
         if self.recorded is None:
             self.progress.stage("measuring tiles")
         files, (first, *_) = [probe.model_file for probe in probes], probes
         # The tiles of a record are not measured again; that they fit the memory is checked.
         load = replace(first.load, batch=largest_batch(self.recorded)) if self.recorded else first.load
-        engine = None if self.recorded else first.engine
-        tiles: tuple[TileConfig, ...] = self.executor.run_on_one(
-            choose_tiles, files, plan.network_grid, tilings_of(plan, self.recorded), load, first.free, engine
-        )
-        if self.recorded is None:
-            return tiles
-        return tuple(
-            replace(tile, batch=entry.batch, kvoxel_s=entry.kvoxel_s, compiled=entry.compiled)
-            for tile, entry in zip(tiles, self.recorded, strict=True)
-        )
+        found: dict[str, tuple[TileConfig, ...]] = {}
+        for kind in self.kinds:
+            entries = None if self.recorded is None else [entry.of_kind(kind.name) for entry in self.recorded]
+            engine = None if self.recorded else replace(first.engine, device=kind.device)
+            tiles: tuple[TileConfig, ...] = self.executor.run_on_one(
+                choose_tiles, files, plan.network_grid, tilings_of(plan, entries), replace(load, device=kind.device),
+                kind.free, engine, among=kind.workers,
+            )  # fmt: skip
+            if entries is not None:
+                tiles = tuple(
+                    replace(tile, batch=entry.batch, kvoxel_s=entry.kvoxel_s, compiled=entry.compiled)
+                    for tile, entry in zip(tiles, entries, strict=True)
+                )
+            found[kind.name] = tiles
+        return found
 
     def _tune_halos(
         self, probes: Sequence[ProbeSpec], cards: Sequence[ModelCard], tolerance: Tolerance
-    ) -> tuple[list[HaloChoice], tuple[TileConfig, ...]]:
+    ) -> tuple[list[HaloChoice], dict[str, tuple[TileConfig, ...]]]:
         """Halos and tiles that fit each other: a small tile is mostly border, and needs a larger halo."""
         plan = self.plan
         self.progress.stage("measuring halo")
@@ -177,9 +204,10 @@ class Tuner:
                 for errors, probe, core in zip(samples, probes, cores, strict=True)
             ]
             tiles = self._tune_tiles(probes, plan.with_halos(tuple(choice.halo for choice in choices)))
-            if [tile.core for tile in tiles] == cores:
+            smallest = [min((tile.core for tile in own), key=prod) for own in zip(*tiles.values(), strict=True)]
+            if smallest == cores:
                 break
-            cores = [tile.core for tile in tiles]
+            cores = smallest
         else:
             reason = "exact: no tile and halo fit each other"
             choices = [HaloChoice(halo, (), reason) for halo in plan.halos]
@@ -187,6 +215,17 @@ class Tuner:
         for card, choice in zip(cards, choices, strict=True):
             self.progress.note(f"halo {','.join(map(str, choice.halo))} for {card.name}: {choice.reason}")
         return choices, tiles
+
+
+def _kind_tiles(tiles: Mapping[str, Sequence[TileConfig]], at: int) -> tuple[KindTile, ...]:
+    """How each kind runs a network, by its index; nothing if there is one kind only."""
+    if len(tiles) == 1:
+        return ()
+    return tuple(
+        KindTile(kind=kind, tile=own[at].core, batch=own[at].batch, compiled=own[at].compiled,
+                 kvoxel_s=own[at].kvoxel_s)
+        for kind, own in tiles.items()
+    )  # fmt: skip
 
 
 def _in_precision(probes: Sequence[ProbeSpec], precision: Precision) -> list[ProbeSpec]:
