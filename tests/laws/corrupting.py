@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def tree(target: Path) -> dict[str, bytes]:
-    """All files but the journal's segments, of which a repair adds one."""
+    """All files but what each start adds to the journal: segments, and what it took."""
     files = (path for path in sorted(target.rglob("*")) if path.is_file() and path.suffix != ".marks")
+    files = (path for path in files if not path.name.startswith("usage-"))
     return {str(path.relative_to(target)): path.read_bytes() for path in files}
 
 

@@ -184,7 +184,7 @@ def test_a_block_whose_data_was_not_written_has_no_mark(
 
 def test_marks_are_no_file_a_block(never_killed: Path) -> None:
     names = sorted(p.name for p in (never_killed / "0" / ".volseg").iterdir())
-    assert [name.partition("-")[0] for name in names] == ["chunks", "halo", "journal", "lock", "statistics"]
+    assert [name.partition("-")[0] for name in names] == ["chunks", "halo", "journal", "lock", "statistics", "usage"]
 
 
 def test_a_resume_of_nothing_starts(raw: Path, small_model: Path, tmp_path: Path) -> None:
