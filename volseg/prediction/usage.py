@@ -54,7 +54,7 @@ class UsageMeter:
     def logged(self, folder: TargetPath, run: str) -> Iterator[None]:
         """Write what was counted beside a journal, now and then and at the end; `run` is the digest of its record."""
         self._run = run
-        self._log = UsageLog(folder, f"{self._started:%Y%m%dT%H%M%S}-{uuid4().hex[:8]}")
+        self._log = UsageLog(folder, f"{self._started:%Y%m%d-%H%M%S}-{uuid4().hex[:8]}")
         try:
             yield
         finally:

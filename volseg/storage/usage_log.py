@@ -1,6 +1,6 @@
 """What each start of a run took, beside its journal: one small file per start, written anew as the run goes on.
 
-0/.volseg/usage-20261129T013000-1a2b3c4d.json
+0/.volseg/usage-20261129-013000-1a2b3c4d.json
 """
 
 from __future__ import annotations
