@@ -16,7 +16,6 @@ from volseg.storage import UNMARKED, read_mark_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from volseg.blocks import BlockGrid, PyramidGrid
     from volseg.cluster import Progress
@@ -88,7 +87,7 @@ class DoneBefore:
         lost: those whose files are not there as they were marked, once they were looked for.
     """
 
-    def __init__(self, folder: Path, pyramid: PyramidGrid, *, accepts_missing: bool) -> None:
+    def __init__(self, folder: TargetPath, pyramid: PyramidGrid, *, accepts_missing: bool) -> None:
         grid, marks = pyramid.base, read_mark_table(folder, pyramid).entries
         entries = marks[: grid.count]
         self._done = entries["state"] != UNMARKED

@@ -16,11 +16,9 @@ from volseg.storage.writers import FORMATS
 from volseg.storage.writers.base import LayoutRequest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from volseg.blocks import Zyx
     from volseg.config import ConvertConfig
-    from volseg.storage import Place, Readable
+    from volseg.storage import Place, Readable, TargetPath
 
 _DATASET = "volumes/raw"
 """Of an HDF5 file, if none is named."""
@@ -30,7 +28,7 @@ def output_entry(
     config: ConvertConfig,
     volume: Readable,
     part: tuple[Place, Zyx],
-    where: tuple[str, str, Path],
+    where: tuple[str, str, TargetPath],
     before: OutputEntry | None,
 ) -> tuple[OutputEntry, tuple[str, ...]]:
     """Choose the volume to write, and say what is assumed; a resumed conversion keeps what is not requested.

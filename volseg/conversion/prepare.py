@@ -19,6 +19,7 @@ from volseg.ops import Rescale
 from volseg.storage import (
     Chunked,
     MissingChunks,
+    ObjectPath,
     ReadOptions,
     ResampledVolume,
     in_use,
@@ -30,6 +31,8 @@ from volseg.storage import (
     refuse_overlap,
 )
 from volseg.storage.conversion_record import ConversionRecord, OutputEntry
+from volseg.storage.object_client import is_object_url, split_url
+from volseg.storage.object_target import claim_object
 from volseg.storage.paths import refuse_unwritable
 from volseg.storage.publish import settle
 from volseg.storage.unfinished import refuse_in_use, unfinished, work_folder
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from volseg.blocks import Zyx
     from volseg.config import Cluster, ConvertConfig
     from volseg.ops import Resampling
-    from volseg.storage import Readable
+    from volseg.storage import Readable, TargetPath
     from volseg.storage.writers.base import Format
 
 _HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf))(?::(?P<dataset>.+))?", re.IGNORECASE)
@@ -76,7 +79,7 @@ class ConversionSpec:
     roi: Box
     resampling: Resampling | None
     output: OutputEntry
-    target: Path
+    target: TargetPath
     overwrite: bool
     missing_chunks: MissingChunks
     cluster: Cluster
@@ -115,6 +118,10 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
     recorded, replaces = begun or (complete_conversion(target) if config.resume else None, False)
     before = recorded.output if recorded else None
     name = FORMATS.check(config.format or (before.format if before else format_of_name(target)))
+    if isinstance(target, ObjectPath) and name != "ome-zarr":
+        raise ConfigError(
+            f"--format {name} is written to paths only; give --format ome-zarr for {target}, or a path to copy from"
+        )
     _refuse_taken(config, target, FORMATS[name], recorded, replaces=replaces)
     refuse_overlap("source", config.source, target)
     options = _read_options(config, recorded)
@@ -155,7 +162,7 @@ def prepare(config: ConvertConfig) -> tuple[ConversionSpec, ConversionRecord | N
     )
 
 
-def complete_conversion(target: Path) -> ConversionRecord | None:
+def complete_conversion(target: TargetPath) -> ConversionRecord | None:
     """The record of a complete conversion to OME-Zarr; None if there is none that can be read."""
     attributes = recorded_conversion(target)
     try:
@@ -176,22 +183,24 @@ def _refuse_options(config: ConvertConfig) -> None:
         raise ConfigError("--shard and --no-shards contradict each other; give one of them")
 
 
-def _split(target: str) -> tuple[Path, str]:
+def _split(target: str) -> tuple[TargetPath, str]:
     """Path of the target, and the name of the dataset in an HDF5 file."""
     match = _HDF5.fullmatch(target)
-    if match is None:
-        return local_output(target), ""
-    return local_output(match["file"]), (match["dataset"] or "").strip("/")
+    file, dataset = (target, "") if match is None else (match["file"], (match["dataset"] or "").strip("/"))
+    return ObjectPath(*split_url(file)) if is_object_url(file) else local_output(file), dataset
 
 
 def _refuse_taken(
-    config: ConvertConfig, target: Path, fmt: Format, recorded: ConversionRecord | None, *, replaces: bool
+    config: ConvertConfig, target: TargetPath, fmt: Format, recorded: ConversionRecord | None, *, replaces: bool
 ) -> None:
     """Refuse a path that may not be created, replaced or resumed.
 
     Raises:
         TargetError: says what is there, and the way out.
     """
+    if isinstance(target, ObjectPath):
+        claim_object(target, overwrite=config.overwrite, resume=recorded is not None or None)
+        return
     settle(target)
     refuse_missing_extra(config.format or format_of_name(target), fmt.extra)
     refuse_in_use(target)

@@ -33,6 +33,7 @@ from volseg.storage import (
     volume_fingerprint,
 )
 from volseg.storage.level_group import LevelGroup, open_level_group
+from volseg.storage.object_client import is_object_url
 from volseg.storage.pyramid_record import PyramidRecord, Recorded, recorded_pyramids
 from volseg.storage.writers.base import LABEL_TYPES
 from volseg.storage.zarr_metadata import read_metadata
@@ -101,6 +102,11 @@ def prepare_pyramid(config: PyramidConfig) -> PyramidSpec:
         VolsegError: the first thing that does not fit.
     """
     _refuse_options(config)
+    if is_object_url(config.target):
+        raise TargetError(
+            f"no levels are added to {config.target}, which lies in an object store; volseg convert copies it with new "
+            "levels, and volseg predict writes maps with theirs"
+        )
     group = open_level_group(local_output(config.target))
     recorded = recorded_pyramids(group)
     _refuse_in_use(group, recorded)

@@ -23,11 +23,13 @@ from volseg.cluster import (
     take_failure,
 )
 from volseg.conversion.marking import DoneBefore, MarkWriter
-from volseg.conversion.prepare import refuse_other
-from volseg.conversion.worker import ConversionRef, convert_block, forget
+from volseg.conversion.prepare import complete_conversion, refuse_other
+from volseg.conversion.worker import ConversionRef, convert_block, forget, open_writer
+from volseg.errors import TargetLostError
 from volseg.storage import (
     FailureLog,
     Journal,
+    ObjectPath,
     SourceEntry,
     census_to_take,
     recorded_census,
@@ -40,11 +42,12 @@ from volseg.storage.unfinished import begin, finish, held, refuse_other_owner, u
 from volseg.version import __version__
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from volseg.cluster import Attempt, BlockTask, Executor, Progress
     from volseg.conversion.prepare import ConversionSpec
-    from volseg.storage import ChunkRule
+    from volseg.storage import ChunkRule, TargetPath
 
 
 @dataclass(frozen=True)
@@ -107,21 +110,31 @@ def execute(spec: ConversionSpec, recorded: ConversionRecord | None, progress: P
     Raises:
         VolsegError: the cluster, the source or the target refused, or the recorded conversion was another.
     """
-    if spec.cluster != "serial":
-        progress.stage("waiting for workers")
-    with held(spec.target) as folder, connect(spec.cluster, spec.workers, (), spec.tls, progress.note) as executor:
+    if isinstance(spec.target, ObjectPath):
+        progress.stage("taking the lease of the target; that of a run that died ends within a minute")
+    with held(spec.target) as folder, _connect(spec, progress) as executor:
         refuse_other_versions(executor, progress)
         rule = _chunk_rule(spec, recorded, folder, progress)
         record = _record(spec, rule)
         if recorded is not None:
             refuse_other_conversion(recorded, record, str(spec.target))
-            if unfinished(spec.target) is None:
+            begun = unfinished(spec.target)
+            now = complete_conversion(spec.target) if begun is None else begun[0]
+            if now is None or now.digest != recorded.digest:
+                raise TargetLostError(f"the conversion of {spec.target} was ended or replaced by another one meanwhile")
+            if begun is None:
                 return _nothing_done(spec, recorded)
         else:
-            begin(folder, spec.target, record, spec.overwrite, partial(_create, spec, record))
+            begin(spec.target, record, spec.overwrite, partial(_create, spec, record))
         for note in spec.notes if recorded is None else ():
             progress.note(note)
         return _run(spec, recorded or record, rule, executor, progress)
+
+
+def _connect(spec: ConversionSpec, progress: Progress) -> AbstractContextManager[Executor]:
+    if spec.cluster != "serial":
+        progress.stage("waiting for workers")
+    return connect(spec.cluster, spec.workers, (), spec.tls, progress.note)
 
 
 def _create(spec: ConversionSpec, record: ConversionRecord, path: Path) -> None:
@@ -129,7 +142,9 @@ def _create(spec: ConversionSpec, record: ConversionRecord, path: Path) -> None:
     spec.format.create(path, record.output, name, record.to_attributes())
 
 
-def _chunk_rule(spec: ConversionSpec, recorded: ConversionRecord | None, folder: Path, progress: Progress) -> ChunkRule:
+def _chunk_rule(
+    spec: ConversionSpec, recorded: ConversionRecord | None, folder: TargetPath, progress: Progress
+) -> ChunkRule:
     """Count the chunks that the source lacks, before anything is read, and say how many."""
     if recorded is not None:
         census = recorded_census(spec.volume, recorded.source, spec.roi, folder)
@@ -161,7 +176,7 @@ def _run(
     reference = ConversionRef(str(spec.target), record.digest, spec.source, spec.missing_chunks)
     if rule.census is not None:
         rule.census.write(folder)
-    writer = spec.format.open(folder / spec.target.name, record.output)
+    writer = open_writer(spec.target, record.output)
     try:
         with Journal(folder, run=record.digest, is_locked=True) as journal:
             before = DoneBefore(folder, pyramid, accepts_missing=rule.explains)
@@ -187,7 +202,7 @@ def _run(
     unexplained = 0 if rule.explains else len(marking.lacking)
     is_complete = not (outcome.failed or unexplained or order.left)
     if is_complete:
-        finish(folder, spec.target, overwrite=spec.overwrite, refuse=partial(refuse_other, spec.format))
+        finish(spec.target, overwrite=spec.overwrite, refuse=partial(refuse_other, spec.format))
     return replace(
         _nothing_done(spec, record),
         complete=is_complete,

@@ -8,15 +8,26 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from volseg.errors import BlockError, TargetError, TargetLostError
 from volseg.malloc import release_heap, retain_heap
 from volseg.pipeline import EMPTY, BlockReport
-from volseg.storage import CheckedSource, ChunkRule, MissingChunks, ResampledVolume, read_census, voxel_digest
-from volseg.storage.unfinished import refuse_other_owner, unfinished, work_folder
+from volseg.storage import (
+    CheckedSource,
+    ChunkRule,
+    MissingChunks,
+    ObjectPath,
+    ResampledVolume,
+    lease_watch,
+    read_census,
+    target_path,
+    voxel_digest,
+)
+from volseg.storage.unfinished import confirm_owner, unfinished, unfinished_volume, work_folder
 from volseg.storage.writers import FORMATS
+from volseg.storage.writers.ome_zarr import OmeZarrWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +38,8 @@ if TYPE_CHECKING:
     from volseg.blocks import Box
     from volseg.conversion.source import SourceRef
     from volseg.ops import Rescale
-    from volseg.storage import Pyramid, Readable
-    from volseg.storage.conversion_record import ConversionRecord
+    from volseg.storage import Pyramid, Readable, TargetPath
+    from volseg.storage.conversion_record import ConversionRecord, OutputEntry
     from volseg.storage.writers.base import Writer
 
 _CACHED = 2
@@ -74,15 +85,14 @@ def convert_block(number: int, reference: ConversionRef) -> BlockReport:
     started = time.perf_counter()
     conversion = conversion_of(reference)
     record, writer = conversion.record, conversion.writer
+    check = partial(confirm_owner, target_path(reference.target), reference.digest)
     if number >= record.output.grid.count and writer.pyramid is not None:
-        return make_coarser(
-            number, writer.pyramid, lambda: refuse_other_owner(Path(reference.target), reference.digest)
-        )
+        return make_coarser(number, writer.pyramid, check)
     box = record.output.grid.box(number)
     source = CheckedSource(conversion.volume, conversion.rule)
     read = source.read if record.resampling is None else ResampledVolume(source, record.resampling, record.roi).read
     voxels, clipped = _rescaled(read(record.source_box(box)), record.rescale, box, source.location)
-    written = writer.write(box, voxels, lambda: refuse_other_owner(Path(reference.target), reference.digest))
+    written = writer.write(box, voxels, check)
     if voxel_digest(writer.read(box)) != written.digest:
         raise TargetError(f"{box} of {reference.target} reads back other than it was written; check the disk")
     return BlockReport(
@@ -156,7 +166,7 @@ def forget(reference: ConversionRef) -> None:
 
 
 def _opened(reference: ConversionRef) -> OpenConversion:
-    path = Path(reference.target)
+    path = target_path(reference.target)
     found = unfinished(path)
     if found is None or found[0].digest != reference.digest:
         raise TargetLostError(
@@ -164,7 +174,16 @@ def _opened(reference: ConversionRef) -> OpenConversion:
             "same everywhere"
         )
     record, folder = found[0], work_folder(path)
+    if isinstance(path, ObjectPath):
+        lease_watch(path, reference.digest).refresh()
     census = record.source.chunk_census
     rule = ChunkRule(read_census(folder, census) if census else None, reference.missing_chunks)
-    writer = FORMATS[record.output.format].open(folder / path.name, record.output)
-    return OpenConversion(record, reference.source.open(), rule, writer)
+    return OpenConversion(record, reference.source.open(), rule, open_writer(path, record.output))
+
+
+def open_writer(path: TargetPath, output: OutputEntry) -> Writer:
+    """Open the volume of an unfinished conversion to a path."""
+    volume = unfinished_volume(path)
+    if isinstance(volume, ObjectPath):
+        return OmeZarrWriter(volume, output)
+    return FORMATS[output.format].open(volume, output)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from volseg.errors import TargetLostError
 from volseg.storage import (
-    LeaseWatch,
     ObjectPath,
     RunRecord,
     Written,
     joint_digest,
-    journal_folder,
+    lease_watch,
     read_metadata,
     read_record,
 )
@@ -97,12 +95,6 @@ class FencedSink:
         if not metadata or metadata not in self._accepted:
             read_own_record(self.path, self.digest)
             self._accepted[:] = [metadata]
-
-
-@lru_cache(maxsize=4)
-def lease_watch(path: ObjectPath, digest: str) -> LeaseWatch:
-    """Watch the lease of a target, from the first look on for the life of the process."""
-    return LeaseWatch(journal_folder(path), digest)
 
 
 class NullSink:

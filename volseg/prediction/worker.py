@@ -22,12 +22,13 @@ from volseg.pipeline import EMPTY, BlockPipeline, BlockReport, EnsembleMember, p
 from volseg.prediction.absence import CheckedSource, ChunkRule
 from volseg.prediction.autotune.guard import check_on_sample
 from volseg.prediction.autotune.probe import ProbeSpec
-from volseg.prediction.sink import FencedSink, VolumeSink, lease_watch, read_own_record
+from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
 from volseg.storage import (
     ObjectPath,
     Readable,
     RunRecord,
     VolumeRef,
+    lease_watch,
     open_pyramid,
     read_census,
     read_table,

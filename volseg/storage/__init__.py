@@ -30,7 +30,7 @@ from volseg.storage.journal import (
     read_marks,
 )
 from volseg.storage.journal_summary import JournalReader, SummaryWriter
-from volseg.storage.lease_watch import LeaseWatch
+from volseg.storage.lease_watch import LeaseWatch, lease_watch
 from volseg.storage.lock import in_use, is_locked, locked
 from volseg.storage.mark_table import COMPUTED, MARK_ENTRY, SKIPPED, UNMARKED, MarkTable, journal_state, read_mark_table
 from volseg.storage.marks import Mark, Written, joint_digest
@@ -153,6 +153,7 @@ __all__ = [
     "journal_changed",
     "journal_folder",
     "journal_state",
+    "lease_watch",
     "local_output",
     "lock_journal",
     "lock_part",

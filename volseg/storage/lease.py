@@ -106,8 +106,8 @@ class Lease:
         Raises:
             TargetError: the store ignores conditions, or another start holds the lease.
         """
-        self._path, self._times, self._clock = folder / LEASE, times, clock
-        self.folder = folder
+        self._path, self._clock = folder / LEASE, clock
+        self.folder, self.times = folder, times
         self._lock = threading.Lock()
         self._lost = ""
         self.previous: Stored | None = None
@@ -122,12 +122,12 @@ class Lease:
     @property
     def horizon(self) -> float:
         """Until when no other start can take the lease, by the clock of this process."""
-        return self._state.clock + self._times.duration
+        return self._state.clock + self.times.duration
 
     def _acquire(self) -> None:
         store, key = self._path.store, self._path.key
         owner = f"{socket.gethostname()}, process {os.getpid()}, {uuid4().hex[:12]}"
-        times = self._times
+        times = self.times
         while True:
             found, epoch = store.read(key), 1
             if found is not None:
@@ -154,7 +154,7 @@ class Lease:
         """
         asked = self._clock.now()
         while self._clock.now() - asked <= old.duration + _MARGIN:
-            self._clock.sleep(min(old.period, self._times.beat))
+            self._clock.sleep(min(old.period, self.times.beat))
             again = self._path.store.read(self._path.key)
             if again is None or LeaseState.of(again, self._path).released:
                 return
@@ -215,11 +215,11 @@ class Lease:
             now = self._clock.now()
             if now + seconds <= self.horizon:
                 return
-            if now - started > 10 * self._times.duration:
+            if now - started > 10 * self.times.duration:
                 raise TargetError(
                     f"the lease {self._path} cannot be renewed; rerun with --resume when the store answers"
                 )
-            self._clock.sleep(self._times.beat / 4)
+            self._clock.sleep(self.times.beat / 4)
 
     def await_answer(self) -> None:
         """Wait until the store has taken a heartbeat that begins after this moment.
@@ -228,7 +228,7 @@ class Lease:
             TargetLostError: as `confirm`.
             TargetError: likewise.
         """
-        self.confirm(self._times.duration)
+        self.confirm(self.times.duration)
 
     def await_old_writes(self) -> None:
         """Wait until no worker of the owner before can still write, which gave the lease back a moment ago."""

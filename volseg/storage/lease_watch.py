@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from volseg.errors import TargetError, TargetLostError
@@ -46,7 +47,7 @@ class LeaseWatch:
         """
         held = held_lease(self._folder)
         if held is not None:
-            held.confirm()
+            held.confirm(held.times.write)
             return
         with self._lock:
             started = self._clock.now()
@@ -97,3 +98,9 @@ class LeaseWatch:
             ends.append(state.clock + self._offset[0] - drift + state.duration)
         self._horizon = max([self._horizon, *ends])
         self._reads = [*[(beat, at) for beat, at in self._reads if beat != state.beat][-2:], (state.beat, asked)]
+
+
+@lru_cache(maxsize=4)
+def lease_watch(path: ObjectPath, digest: str) -> LeaseWatch:
+    """Watch the lease of a target, from the first look on for the life of the process."""
+    return LeaseWatch(path / "0" / ".volseg", digest)

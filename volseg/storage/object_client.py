@@ -74,6 +74,8 @@ def split_url(location: str) -> tuple[str, str]:
 @lru_cache(maxsize=64)
 def reading_client(root: str, key: str = "") -> Any:
     """A client to read below a key of a bucket, kept for the life of the process; not signed without credentials."""
+    if root.startswith("memory://") and not key:
+        return writing_client(root)
     return _client(root, key, _has_credentials(root), READ_SECONDS)
 
 

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volseg.blocks import Box
+    from volseg.storage.lease import Lease
     from volseg.storage.object_path import TargetPath
 
+CONVERSION_RECORD = "record.json"
+"""Of an unfinished conversion, in the folder of the journal."""
 _METADATA = "zarr.json"
 _DELETED = 1000
 """Objects that are deleted in one request."""
@@ -139,7 +142,13 @@ def claim_object(path: ObjectPath, *, overwrite: bool, resume: bool | None) -> O
     if exists and not (overwrite or resume):
         ways = "--overwrite to replace it" if resume is None else "--resume to finish it, --overwrite to replace it"
         raise TargetError(f"target {path} exists already; give {ways}, or choose another place")
-    is_ours = (path / "0" / ".volseg" / LEASE).is_file()
+    folder = path / "0" / ".volseg"
+    is_ours = (folder / LEASE).is_file()
+    if is_ours and not (exists or overwrite or resume) and (folder / CONVERSION_RECORD).is_file():
+        raise TargetError(
+            f"an unfinished conversion to {path} lies there; finish it with `volseg convert --resume`, or give "
+            "--overwrite to start again"
+        )
     if exists and overwrite and not is_ours:
         raise TargetError(f"{path} was not written by a run of volseg, so --overwrite does not replace it; delete it")
     if not exists and not is_ours and not all(_is_of_a_test(path, entry.key) for entry in path.store.below(path.key)):
@@ -150,6 +159,24 @@ def claim_object(path: ObjectPath, *, overwrite: bool, resume: bool | None) -> O
 def _is_of_a_test(path: ObjectPath, key: str) -> bool:
     """Whether an object is of the test of a store's conditions, by a start that was killed within it."""
     return key.startswith(f"{(path / '0' / '.volseg').key}/{TEST}")
+
+
+def clear_place(path: ObjectPath, lease: Lease) -> None:
+    """Delete what is at a place whose lease is held, first what shows that a volume is there."""
+    folder = path / "0" / ".volseg"
+    for shown in (path / _METADATA, folder / CONVERSION_RECORD):
+        if shown.is_file():
+            lease.confirm()
+            path.store.delete([shown.key])
+    delete_objects(path, lease, keep={(folder / LEASE).key, (folder / f"epoch-{lease.epoch:06d}.json").key})
+
+
+def delete_objects(path: ObjectPath, lease: Lease, keep: set[str]) -> None:
+    """Delete the objects below a key, but for some."""
+    old = [entry.key for entry in path.store.below(path.key) if entry.key not in keep]
+    for start in range(0, len(old), _DELETED):
+        lease.confirm()
+        path.store.delete(old[start : start + _DELETED])
 
 
 @contextmanager
@@ -173,13 +200,7 @@ def new_object_target(
     with hold_lease(folder) as lease:
         claim_object(path, overwrite=overwrite, resume=None)
         lease.await_old_writes()
-        if has_target(path):
-            path.store.delete([(path / _METADATA).key])
-        keep = {(folder / LEASE).key, (folder / f"epoch-{lease.epoch:06d}.json").key}
-        old = [entry.key for entry in path.store.below(path.key) if entry.key not in keep]
-        for start in range(0, len(old), _DELETED):
-            lease.confirm()
-            path.store.delete(old[start : start + _DELETED])
+        clear_place(path, lease)
         for key in sorted(content, key=lambda key: -key.count("/")):
             lease.confirm()
             if key != _METADATA:

@@ -35,8 +35,8 @@ def local_output(location: str | Path) -> Path:
     # A Path of a URL has lost a slash.
     if _URL.match(str(location)):
         raise TargetError(
-            f"target {location} is a URL; write to a local or mounted path and copy it from there (predict alone "
-            "writes to s3://, gs:// and az://)"
+            f"target {location} is a URL; write to a local or mounted path and copy it from there (predict and "
+            "convert write to s3://, gs:// and az://)"
         )
     path = Path(os.path.realpath(location))
     try:

@@ -7,6 +7,8 @@ journal-0001.marks      marks of the blocks that are done; failures and the cens
 publishing              inode of the volume, from the moment before it is renamed
 NAME                    the volume
 old                     the one that is replaced, for a moment, where the file system has no exchange
+
+In object stores they lie in their place: see `object_conversion`.
 """
 
 from __future__ import annotations
@@ -15,15 +17,24 @@ import json
 import os
 import shutil
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from volseg.errors import TargetError, TargetLostError
 from volseg.storage.checked_record import reason_of
 from volseg.storage.conversion_record import CONVERSION_KEY, ConversionRecord
 from volseg.storage.durable import sync_folder, write_synced
 from volseg.storage.journal import read_marks
+from volseg.storage.lease_watch import lease_watch
 from volseg.storage.lock import NoLocksError, in_use, is_locked, lock_file
 from volseg.storage.metadata_file import read_metadata
+from volseg.storage.object_conversion import (
+    begin_object,
+    finish_object,
+    held_object,
+    object_work_folder,
+    read_object_record,
+)
+from volseg.storage.object_path import ObjectPath
 from volseg.storage.publish import publish
 from volseg.text import parse_object
 
@@ -31,33 +42,55 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from volseg.storage.object_path import TargetPath
+
 _RECORD, _PUBLISHING = "record.json", "publishing"
 
 
-def work_folder(path: Path) -> Path:
+@overload
+def work_folder(path: Path) -> Path: ...
+@overload
+def work_folder(path: TargetPath) -> TargetPath: ...
+def work_folder(path: TargetPath) -> TargetPath:
     """Folder of the unfinished conversion to a path."""
+    if isinstance(path, ObjectPath):
+        return object_work_folder(path)
     return path.with_name(f".{path.name}.converting")
 
 
-def unfinished(path: Path) -> tuple[ConversionRecord, bool] | None:
+def unfinished_volume(path: TargetPath) -> TargetPath:
+    """Where the volume of an unfinished conversion to a path lies."""
+    return path if isinstance(path, ObjectPath) else work_folder(path) / path.name
+
+
+def unfinished(path: TargetPath) -> tuple[ConversionRecord, bool] | None:
     """The record of the unfinished conversion to a path, and whether it replaces what is there; None without one.
 
     Raises:
         TargetError: the record cannot be read.
     """
-    folder = work_folder(path)
-    if not (folder / path.name).exists() or _is_published(folder, path):
-        return None
     try:
-        document = parse_object(read_metadata(folder / _RECORD))
-    except FileNotFoundError:
-        return None
+        document = read_object_record(path) if isinstance(path, ObjectPath) else _read_record(path)
+    except TargetError:
+        raise
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
+    if document is None:
+        return None
     try:
         return ConversionRecord.from_attributes(document[CONVERSION_KEY]), bool(document["overwrite"])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    folder = work_folder(path)
+    if not (folder / path.name).exists() or _is_published(folder, path):
+        return None
+    try:
+        return parse_object(read_metadata(folder / _RECORD))
+    except FileNotFoundError:
+        return None
 
 
 def _is_published(folder: Path, path: Path) -> bool:
@@ -67,7 +100,7 @@ def _is_published(folder: Path, path: Path) -> bool:
     return False
 
 
-def _damaged(path: Path, error: Exception) -> TargetError:
+def _damaged(path: TargetPath, error: Exception) -> TargetError:
     return TargetError(
         f"the record of the unfinished conversion in {work_folder(path)} cannot be read ({reason_of(error)}); "
         "start again with --overwrite"
@@ -84,7 +117,20 @@ def refuse_in_use(path: Path) -> None:
         raise TargetError(in_use(path))
 
 
-def refuse_other_owner(path: Path, digest: str) -> None:
+def confirm_owner(path: TargetPath, digest: str) -> None:
+    """Refuse a write into an unfinished conversion that is another's; in an object store the lease tells.
+
+    Raises:
+        TargetLostError: it is.
+        TargetError: the lease was not renewed.
+    """
+    if isinstance(path, ObjectPath):
+        lease_watch(path, digest).confirm()
+    else:
+        refuse_other_owner(path, digest)
+
+
+def refuse_other_owner(path: TargetPath, digest: str) -> None:
     """Refuse to write into an unfinished conversion that is gone, or another one.
 
     Raises:
@@ -99,12 +145,18 @@ def refuse_other_owner(path: Path, digest: str) -> None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[Path]:
+def held(path: TargetPath) -> Iterator[TargetPath]:
     """Hold the folder of the conversion to a path; it is deleted at the end if the conversion has not done a block.
 
     Raises:
         TargetError: another conversion holds it, or it cannot be made.
     """
+    with held_object(path) if isinstance(path, ObjectPath) else _held_on_disk(path) as folder:
+        yield folder
+
+
+@contextmanager
+def _held_on_disk(path: Path) -> Iterator[Path]:
     folder = work_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,11 +188,10 @@ def _is_begun(folder: Path, path: Path) -> bool:
     return True
 
 
-def begin(folder: Path, path: Path, record: ConversionRecord, overwrite: bool, create: Callable[[Path], None]) -> None:
+def begin(path: TargetPath, record: ConversionRecord, overwrite: bool, create: Callable[[Path], None]) -> None:
     """Begin a conversion anew in a held folder: create the volume, then write the record.
 
     Args:
-        folder: from `held`.
         path: of the volume in the end.
         record: of the conversion.
         overwrite: whether it replaces a volume at the path.
@@ -149,14 +200,18 @@ def begin(folder: Path, path: Path, record: ConversionRecord, overwrite: bool, c
     Raises:
         TargetError: something cannot be written.
     """
+    document = {CONVERSION_KEY: record.to_attributes(), "overwrite": overwrite}
+    if isinstance(path, ObjectPath):
+        begin_object(path, document, overwrite, create)
+        return
+    folder = work_folder(path)
     try:
         (folder / _RECORD).unlink(missing_ok=True)
         for entry in folder.iterdir():
             if entry.name != "lock":
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         create(folder / path.name)
-        content = json.dumps({CONVERSION_KEY: record.to_attributes(), "overwrite": overwrite}, indent=2).encode()
-        write_synced(folder / f"{_RECORD}.partial", content)
+        write_synced(folder / f"{_RECORD}.partial", json.dumps(document, indent=2).encode())
         (folder / f"{_RECORD}.partial").rename(folder / _RECORD)
         sync_folder(folder)
     except TargetError:
@@ -165,11 +220,10 @@ def begin(folder: Path, path: Path, record: ConversionRecord, overwrite: bool, c
         raise TargetError(f"cannot create {path}: {error.strerror or error}; choose a writable folder") from error
 
 
-def finish(folder: Path, path: Path, *, overwrite: bool, refuse: Callable[[Path], None]) -> None:
+def finish(path: TargetPath, *, overwrite: bool, refuse: Callable[[Path], None]) -> None:
     """Give the complete volume of a held folder its name, and delete the folder.
 
     Args:
-        folder: from `held`.
         path: of the volume.
         overwrite: replace what is there.
         refuse: raises if what is there must not be replaced.
@@ -177,6 +231,10 @@ def finish(folder: Path, path: Path, *, overwrite: bool, refuse: Callable[[Path]
     Raises:
         TargetError: it cannot be renamed.
     """
+    if isinstance(path, ObjectPath):
+        finish_object(path)
+        return
+    folder = work_folder(path)
     (folder / _PUBLISHING).write_text(str((folder / path.name).stat().st_ino))
     publish(folder, path, overwrite=overwrite, refuse=refuse)
     (folder / _RECORD).unlink(missing_ok=True)  # first: without it the rest is nothing to resume

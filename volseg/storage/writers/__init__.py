@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from volseg.registry import Registry
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from volseg.storage.object_path import TargetPath
     from volseg.storage.writers.base import Format
 
 FORMATS: Registry[Format] = Registry(
@@ -31,11 +31,11 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def format_of_name(path: Path) -> str:
+def format_of_name(path: TargetPath) -> str:
     """The format that the name of a new volume asks for.
 
     >>> from pathlib import Path
     >>> [format_of_name(Path(name)) for name in ("raw.zarr", "raw.N5", "raw.ome.tif", "raw")]
     ['ome-zarr', 'n5', 'tiff', 'ome-zarr']
     """
-    return _SUFFIXES.get(path.suffix.lower(), "ome-zarr")
+    return _SUFFIXES.get(PurePosixPath(path.name).suffix.lower(), "ome-zarr")

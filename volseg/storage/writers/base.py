@@ -73,7 +73,7 @@ class LayoutRequest:
     shard: Zyx | None
     sharded: bool
     levels: int | None
-    target: Path
+    target: TargetPath
 
 
 class Writer(Protocol):

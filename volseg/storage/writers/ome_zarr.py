@@ -11,6 +11,7 @@ import zarr
 from volseg.blocks import level_factors
 from volseg.storage.conversion_record import CONVERSION_KEY
 from volseg.storage.create import create_volume
+from volseg.storage.object_path import ObjectPath
 from volseg.storage.object_target import open_target
 from volseg.storage.paths import refuse_other_content
 from volseg.storage.pyramid import pyramid_of
@@ -35,18 +36,20 @@ if TYPE_CHECKING:
 class OmeZarrWriter:
     """Writes whole shards of a target, and reads them back through zarrs."""
 
-    def __init__(self, path: Path, output: OutputEntry) -> None:
+    def __init__(self, path: TargetPath, output: OutputEntry) -> None:
         is_labels = output.dtype in LABEL_TYPES
         self.pyramid = pyramid_of(
             output.pyramid, ("",), lambda _, level: replace(open_target(path, level), is_labels=is_labels)
         )
         self._target: Target = self.pyramid.finest[0]
-        self._array = open_array(str(path / "0"))
+        self._array = None if isinstance(path, ObjectPath) else open_array(str(path / "0"))
 
     def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object]) -> Written:
         return self._target.write(box, voxels, check)
 
     def read(self, box: Box) -> NDArray[Any]:
+        if self._array is None:
+            return self._target.read(box)
         voxels: NDArray[Any] = np.asarray(self._array[box.slices])
         return voxels
 
@@ -101,7 +104,7 @@ def stored_bytes(files: Sequence[TargetPath]) -> int:
         return 0
 
 
-def recorded_conversion(path: Path) -> dict[str, Any] | None:
+def recorded_conversion(path: TargetPath) -> dict[str, Any] | None:
     """The conversion record in the attributes of a complete OME-Zarr; None if there is none."""
     try:
         attributes = parse_object((path / "zarr.json").read_bytes())["attributes"][CONVERSION_KEY]
