@@ -137,10 +137,11 @@ class ObjectServer:
         if request.method == "DELETE":
             return Answer(204 if self.objects.pop(request.path, None) else 404)
         bucket = request.path.rstrip("/")
-        for element in ElementTree.fromstring(request.body).iter():
-            if element.tag.endswith("Key"):
-                self.objects.pop(f"{bucket}/{element.text}", None)
-        return Answer(200, b"<DeleteResult></DeleteResult>")
+        keys = [str(e.text) for e in ElementTree.fromstring(request.body).iter() if e.tag.endswith("Key")]
+        for key in keys:
+            self.objects.pop(f"{bucket}/{key}", None)
+        deleted = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
+        return Answer(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
 
     def _list(self, request: Request) -> Answer:
         bucket = f"{request.path.rstrip('/')}/"
@@ -290,3 +291,8 @@ S3_VARIABLES = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "swordfish"
 def s3_variables(url: str) -> dict[str, str]:
     """What a client of S3 needs to know of a server."""
     return {**S3_VARIABLES, "AWS_ENDPOINT_URL": url}
+
+
+def gs_variables(url: str) -> dict[str, str]:
+    """What a client of Google's store needs to know of a server."""
+    return {"STORAGE_EMULATOR_HOST": url}

@@ -12,6 +12,7 @@ import pytest
 
 from volseg.errors import TargetError
 from volseg.storage.object_client import reading_client, split_url, writing_client
+from volseg.storage.repeats import REPEATS
 from volseg.storage.target_store import target_store
 from volseg.storage.zarr_store import open_store, read_bytes
 
@@ -84,6 +85,7 @@ def test_a_request_is_repeated_when_a_store_is_busy_or_the_connection_lost(
     trouble: int | str, troubled: type[Troubled]
 ) -> None:
     store = target_store("s3://bucket")
+    REPEATS.take()
     for call in (
         lambda: store.put("key", b"content"),
         lambda: store.create("key", b"content"),
@@ -94,10 +96,13 @@ def test_a_request_is_repeated_when_a_store_is_busy_or_the_connection_lost(
         troubled.script.append(trouble)
         call()
         assert len(troubled.asked) == 2
+        assert REPEATS.take() == 1
 
 
 @pytest.mark.usefixtures("signed")
-@pytest.mark.parametrize(("trouble", "says"), [(403, "privileges"), (404, "no such bucket"), (401, "valid auth")])
+@pytest.mark.parametrize(
+    ("trouble", "says"), [(403, "privileges"), (404, "no such bucket"), (401, "valid auth"), (400, "400")]
+)
 def test_a_refused_write_is_not_repeated_and_its_line_quotes_nothing_that_was_signed(
     trouble: int, says: str, troubled: type[Troubled]
 ) -> None:

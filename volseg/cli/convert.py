@@ -136,6 +136,8 @@ def _print_plan(spec: ConversionSpec, *, as_json: bool) -> None:
 
 
 def _print_summary(done: Conversion) -> None:
+    from volseg.cli.output import echo_repeats
+
     z, y, x = done.shape
     volume = f"{done.target}: {counted(z, 'section')} of {y} x {x}, {done.dtype}, {done.place} (z, y, x)"
     if not done.done and not done.failed:
@@ -146,6 +148,7 @@ def _print_summary(done: Conversion) -> None:
         click.echo(f"{volume}; {counted(done.blocks, 'block')}{before}, {done.seconds:.1f} s, {rate:.1f} Mvoxel/s")
     else:
         click.echo(f"{volume}: {done.already_done + done.done} of {counted(done.blocks, 'block')}; it is not complete")
+    echo_repeats(done.repeats)
 
 
 def _print_warnings(done: Conversion) -> None:

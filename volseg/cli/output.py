@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volseg.errors import redact, redacted
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 def echo_json(value: Any) -> None:
     """Print a value as JSON, without credentials."""
     click.echo(json.dumps(redacted(value), indent=2))
+
+
+def echo_repeats(count: int) -> None:
+    """Say how many requests to a target's object store were repeated, if any were."""
+    if count:
+        click.echo(f"{counted(count, 'request')} to the store had to be repeated")
 
 
 def value_text(value: Any) -> str:

@@ -210,6 +210,8 @@ def _print_part(summary: Summary) -> None:
 
 
 def _print_summary(summary: Summary) -> None:
+    from volseg.cli.output import echo_repeats
+
     skipped = ", ".join(f"{count} {reason}" for reason, count in summary.skipped.items() if count)
     skipped_text = f" (skipped: {skipped})" if skipped else ""
     if summary.lacking:
@@ -229,6 +231,7 @@ def _print_summary(summary: Summary) -> None:
         f"{summary.voxels / 1e6:.1f} Mvoxel in {summary.seconds:.1f} s, {rate:.2f} Mvoxel/s, "
         f"read amplification {summary.read_amplification:.2f}{busy}"
     )
+    echo_repeats(summary.repeats)
     _print_part(summary)
     for number, reason in summary.failed.items():
         click.echo(f"failed: {reason if f'block {number}' in reason else f'block {number}: {reason}'}", err=True)

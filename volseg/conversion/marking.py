@@ -37,6 +37,7 @@ class MarkWriter:
         bytes: of the blocks of this start, as stored.
         coarser: blocks of coarser levels that were made in this start.
         workers: blocks of this start that each worker did.
+        repeats: requests to the target's store that workers have repeated in this start.
     """
 
     def __init__(self, journal: Journal, writer: Writer, grid: BlockGrid, lacking: set[int]) -> None:
@@ -50,11 +51,12 @@ class MarkWriter:
         """
         self._journal, self._writer, self._grid = journal, writer, grid
         self.lacking, self.workers = lacking, Counter[str]()
-        self.voxels = self.clipped = self.bytes = self.coarser = 0
+        self.voxels = self.clipped = self.bytes = self.coarser = self.repeats = 0
 
     def __call__(self, report: BlockReport, attempt: int, worker: str) -> None:
         """Mark a block."""
         self._journal.mark(mark_of(report, attempt, worker), self._folders(report))
+        self.repeats += report.repeats
         if report.number >= self._grid.count:
             self.coarser += 1
             return

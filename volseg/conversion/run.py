@@ -27,6 +27,7 @@ from volseg.conversion.prepare import complete_conversion, refuse_other
 from volseg.conversion.worker import ConversionRef, convert_block, forget, open_writer
 from volseg.errors import TargetLostError
 from volseg.storage import (
+    REPEATS,
     FailureLog,
     Journal,
     ObjectPath,
@@ -75,6 +76,7 @@ class Conversion:
         bytes: of the blocks of this start, as stored.
         seconds: from the first block sent to the last completed.
         workers: number of blocks that each worker did.
+        repeats: requests to the target's object store that were repeated.
     """
 
     target: str
@@ -97,6 +99,7 @@ class Conversion:
     bytes: int
     seconds: float
     workers: dict[str, int]
+    repeats: int = 0
 
 
 def execute(spec: ConversionSpec, recorded: ConversionRecord | None, progress: Progress) -> Conversion:
@@ -110,6 +113,7 @@ def execute(spec: ConversionSpec, recorded: ConversionRecord | None, progress: P
     Raises:
         VolsegError: the cluster, the source or the target refused, or the recorded conversion was another.
     """
+    REPEATS.take()  # of an earlier run of this process
     if isinstance(spec.target, ObjectPath):
         progress.stage("taking the lease of the target; that of a run that died ends within a minute")
     with held(spec.target) as folder, _connect(spec, progress) as executor:
@@ -215,6 +219,7 @@ def _run(
         bytes=marking.bytes,
         seconds=seconds,
         workers=dict(marking.workers),
+        repeats=marking.repeats + REPEATS.take(),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from volseg.errors import BlockError, TargetError, TargetLostError
 from volseg.malloc import release_heap, retain_heap
 from volseg.pipeline import EMPTY, BlockReport
 from volseg.storage import (
+    REPEATS,
     CheckedSource,
     ChunkRule,
     MissingChunks,
@@ -87,7 +88,7 @@ def convert_block(number: int, reference: ConversionRef) -> BlockReport:
     record, writer = conversion.record, conversion.writer
     check = partial(confirm_owner, target_path(reference.target), reference.digest)
     if number >= record.output.grid.count and writer.pyramid is not None:
-        return make_coarser(number, writer.pyramid, check)
+        return replace(make_coarser(number, writer.pyramid, check), repeats=REPEATS.take())
     box = record.output.grid.box(number)
     source = CheckedSource(conversion.volume, conversion.rule)
     read = source.read if record.resampling is None else ResampledVolume(source, record.resampling, record.roi).read
@@ -105,6 +106,7 @@ def convert_block(number: int, reference: ConversionRef) -> BlockReport:
         file_digest=written.file_digest,
         absent=len(source.absent),
         clipped=clipped,
+        repeats=REPEATS.take(),
     )
 
 

@@ -144,6 +144,7 @@ class BlockReport:
         kind: of the worker, and how it computes since memory ran out.
         absent: number of chunks that the source lacks in its read box.
         clipped: voxels outside the limits of a conversion.
+        repeats: requests to the target's store that this worker has repeated since its last report.
     """
 
     number: int
@@ -157,6 +158,7 @@ class BlockReport:
     kind: str = ""
     absent: int = 0
     clipped: int = 0
+    repeats: int = 0
 
 
 def process_block(number: int, pipeline: BlockPipeline) -> BlockReport:

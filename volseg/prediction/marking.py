@@ -24,6 +24,7 @@ class MarkWriter:
         lacking: blocks of the run that read chunks which the source lacked.
         voxels: written in this start.
         workers: blocks of this start that each worker did.
+        repeats: requests to the target's store that workers have repeated in this start.
     """
 
     def __init__(
@@ -46,12 +47,13 @@ class MarkWriter:
         self._journal, self._pyramid, self._progress = journal, pyramid, progress
         self._kinds: dict[str, str] = {}
         self.empty, self.lacking, self.voxels, self.workers = empty, lacking, 0, Counter[str]()
-        self.coarser = 0
+        self.coarser = self.repeats = 0
 
     def __call__(self, report: BlockReport, attempt: int, worker: str) -> None:
         """Mark a block."""
         folders = set() if report.skipped else self._pyramid.shard_folders(report.number)
         self._journal.mark(mark_of(report, attempt, worker), folders)
+        self.repeats += report.repeats
         if report.number >= self._pyramid.grid.base.count:
             self.coarser += 1
             return

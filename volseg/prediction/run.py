@@ -40,6 +40,7 @@ from volseg.prediction.usage import UsageMeter
 from volseg.prediction.worker import RunRef, compute_block, restored_heap
 from volseg.storage import (
     OUTSIDE,
+    REPEATS,
     FailureLog,
     Journal,
     ObjectPath,
@@ -121,6 +122,7 @@ def execute(
     Raises:
         VolsegError: the cluster, the memory or the target refused, or the recorded run was another.
     """
+    REPEATS.take()  # of an earlier run of this process
     if spec.cluster != "serial":
         progress.stage("waiting for workers")
     with (
@@ -284,4 +286,5 @@ def run_recorded(begun: Begun, share: Share, order: BlockChoice) -> Summary:
         busy={name: round(fraction, 3) for name, fraction in outcome.utilization.fractions().items()},
         peak_in_flight=outcome.peak_in_flight,
         part=None if share.part is None else str(share.part),
+        repeats=marking.repeats + REPEATS.take(),
     )

@@ -33,6 +33,8 @@ class Summary:
         peak_in_flight: maximum number of blocks sent and not completed.
         part: of the run, K/N, of which the counts of blocks are; None for the whole.
         left: blocks of other parts that are not done.
+        repeats: requests to the target's object store that were repeated, because it was busy, failed or did not
+            answer.
     """
 
     target: str
@@ -57,3 +59,4 @@ class Summary:
     peak_in_flight: int
     part: str | None = None
     left: int = 0
+    repeats: int = 0

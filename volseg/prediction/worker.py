@@ -24,6 +24,7 @@ from volseg.prediction.autotune.guard import check_on_sample
 from volseg.prediction.autotune.probe import ProbeSpec
 from volseg.prediction.sink import FencedSink, VolumeSink, read_own_record
 from volseg.storage import (
+    REPEATS,
     ObjectPath,
     Readable,
     RunRecord,
@@ -96,10 +97,10 @@ def compute_block(number: int, reference: RunRef) -> BlockReport:
 def _compute_block(number: int, reference: RunRef) -> BlockReport:
     pipeline, volume, rule = pipeline_of(reference)
     if number >= pipeline.grid.count:
-        return _make_coarser(number, reference, pipeline.kind)
+        return replace(_make_coarser(number, reference, pipeline.kind), repeats=REPEATS.take())
     source = CheckedSource(volume, rule)
     report = process_block(number, replace(pipeline, source=source))
-    return replace(report, absent=len(source.absent))
+    return replace(report, absent=len(source.absent), repeats=REPEATS.take())
 
 
 def _make_coarser(number: int, reference: RunRef, kind: str) -> BlockReport:

@@ -57,6 +57,7 @@ from volseg.storage.record_entries import (
     Settings,
     SourceEntry,
 )
+from volseg.storage.repeats import REPEATS
 from volseg.storage.resampled import ResampledVolume, VolumeRef, read_bytes_per_voxel, resampling_of, stored_volume
 from volseg.storage.run_record import FORMAT, NUMERICS, RecordError, RunRecord, is_target, read_record
 from volseg.storage.section_folder import FolderStack
@@ -80,6 +81,7 @@ __all__ = [
     "NO_SHARDS",
     "NUMERICS",
     "OUTSIDE",
+    "REPEATS",
     "SKIPPED",
     "UNCERTAINTY",
     "UNMARKED",

@@ -18,7 +18,7 @@ from volseg.errors import TargetError
 from volseg.storage.create import create_target
 from volseg.storage.durable import sync_folder, write_synced
 from volseg.storage.metadata_file import read_metadata
-from volseg.storage.object_client import writing_client
+from volseg.storage.object_client import reading_client
 from volseg.storage.object_path import ObjectPath
 from volseg.storage.pyramid import Pyramid, pyramid_of, volume_names
 from volseg.storage.shards import NATIVE
@@ -56,7 +56,7 @@ def expected_pyramid(path: TargetPath, record: RunRecord) -> Pyramid:
         document = json.loads(_fresh_files(record)[f"{name}/{level}/{_METADATA}".lstrip("/")])
         folder = path / name / level
         if isinstance(folder, ObjectPath):
-            place, pipeline = StorePath(ObjectStore(writing_client(folder.root), read_only=True), folder.key), {}
+            place, pipeline = StorePath(ObjectStore(reading_client(folder.root), read_only=True), folder.key), {}
         else:
             place, pipeline = StorePath(LocalStore(folder, read_only=True)), NATIVE
         # The pipeline is read when an array is made.

@@ -76,12 +76,12 @@ def reading_client(root: str, key: str = "") -> Any:
     """A client to read below a key of a bucket, kept for the life of the process; not signed without credentials."""
     if root.startswith("memory://") and not key:
         return writing_client(root)
-    return _client(root, key, _has_credentials(root), READ_SECONDS)
+    return _client(root, key, _has_credentials(root), READ_SECONDS, repeats=20)
 
 
 @lru_cache(maxsize=16)
 def writing_client(root: str) -> Any:
-    """A client to read and write a bucket, kept for the life of the process.
+    """A client to read and write a bucket, kept for the life of the process; it repeats nothing itself.
 
     Raises:
         TargetError: there are no credentials.
@@ -89,10 +89,10 @@ def writing_client(root: str) -> Any:
     scheme = root.partition("://")[0]
     if not _has_credentials(root):
         raise TargetError(f"no credentials for {root}; {_WAYS[scheme]}")
-    return _client(root, "", True, WRITE_SECONDS)
+    return _client(root, "", True, WRITE_SECONDS, repeats=0)
 
 
-def _client(root: str, key: str, signed: bool, seconds: float) -> Any:
+def _client(root: str, key: str, signed: bool, seconds: float, *, repeats: int) -> Any:
     """A client whose requests end, with all retries, within some seconds."""
     found = _URL.fullmatch(root)
     assert found is not None
@@ -100,7 +100,7 @@ def _client(root: str, key: str, signed: bool, seconds: float) -> Any:
     if scheme == "memory":
         return obstore.store.MemoryStore()
     half = timedelta(seconds=seconds / 2)  # the last retry may begin at the end of the first half
-    retry: RetryConfig = {"max_retries": 20, "retry_timeout": half}
+    retry: RetryConfig = {"max_retries": repeats, "retry_timeout": half}
     client: Any = {"connect_timeout": timedelta(seconds=5), "read_timeout": min(half, _SILENCE), "timeout": half}
     options: dict[str, Any] = {"retry_config": retry, "client_options": client}
     if key:

@@ -65,7 +65,8 @@ def _read_journal(folder: ObjectPath) -> _Journal:
     if newest:
         manifest = parse_object(epochs[newest].read_bytes(), epochs[newest].name)
         accepted, run = set(manifest["accepted"]), str(manifest["run"])
-    counted = [s for s in found if accepted is None or s.epoch == newest or s.path.name in accepted]
+    # Before the first manifest there are marks that were copied from a disk, and none of an owner of a lease.
+    counted = [s for s in found if s.epoch == newest or (accepted is not None and s.path.name in accepted)]
     kept: list[_Segment] = []
     for segment in sorted(counted, key=lambda s: (s.first, -s.last, s.path.name)):
         if not (segment.first and kept and segment.last <= kept[-1].last):
@@ -106,6 +107,8 @@ class ObjectSegments:
         self.name = str(folder)
         self._folder, self._run, self._lease = folder, run, lease
         journal = _read_journal(folder)
+        if run and journal.run not in ("", run):  # a manifest of a run that was replaced, which landed late
+            journal = journal._replace(segments=[], others=[*journal.segments, *journal.others])
         names = [segment.path.name for segment in journal.segments]
         path = folder / f"epoch-{lease.epoch:06d}.json"
         content = json.dumps({"run": run, "owner": lease.epoch, "accepted": names}).encode()

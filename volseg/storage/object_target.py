@@ -18,7 +18,7 @@ from volseg.errors import TargetError
 from volseg.storage.conditions import TEST
 from volseg.storage.lease import LEASE, hold_lease
 from volseg.storage.marks import Written, digest_of, joint_digest
-from volseg.storage.object_client import writing_client
+from volseg.storage.object_client import reading_client
 from volseg.storage.object_path import ObjectPath
 from volseg.storage.shards import NATIVE, ShardFiles
 from volseg.storage.target import Target, voxel_digest
@@ -43,12 +43,11 @@ class ObjectTarget(Target):
     """A level of a volume in an object store. Shards are encoded by the same code as those on a disk."""
 
     def write(self, box: Box, voxels: NDArray[Any], check: Callable[[], object] = lambda: None) -> Written:
-        """As `Target.write`; `check` is called before each put."""
+        """As `Target.write`; `check` is called before each put, which fails if it lands over another run's shard."""
         self._refuse_shared(box)
         stored = list(self._encoded(box, voxels))
         for path, content in stored:
-            check()
-            path.write_bytes(content)
+            path.store.put_over(path.key, content, check)
         digests = [digest_of(content) for _, content in stored]
         return Written(voxel_digest(voxels), sum(len(content) for _, content in stored), joint_digest(digests))
 
@@ -96,7 +95,7 @@ def open_target(path: TargetPath, level: str = "0") -> Target:
     """
     try:
         if isinstance(path, ObjectPath):
-            store = ObjectStore(writing_client(path.root))
+            store = ObjectStore(reading_client(path.root))  # shards are put by `ObjectTarget`
             return ObjectTarget(path, _ordered(zarr.open_array(store, path=(path / level).key, mode="r+")), level)
         # zarrs reads in two thirds of the CPU time, but not every Zarr 2. The pipeline is read when an array is made.
         pipeline = NATIVE if (path / level / _METADATA).is_file() else {}
