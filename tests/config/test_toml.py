@@ -162,3 +162,9 @@ def test_a_long_wrong_value_is_cut_in_the_message(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fit.steps") as caught:
         read_toml(tmp_path / "run.toml", TrainConfig)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("file", ["s3://bucket/run.toml", "s3:/bucket/run.toml"])
+def test_a_run_file_behind_a_url_is_refused_with_the_way_out(file: str) -> None:
+    with pytest.raises(ConfigError, match="run file s3:/.*run.toml is a URL; copy it to a path and name that"):
+        read_toml(file, Config)

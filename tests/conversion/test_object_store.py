@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -10,7 +12,7 @@ import pytest
 import volseg
 from tests.object_fakes import object_server, s3_variables
 from volseg.errors import ConfigError, ResumeError, SourceError, TargetError
-from volseg.storage import ObjectPath, lease, target_path
+from volseg.storage import ObjectPath, lease, open_target, target_path
 from volseg.storage.object_client import reading_client, writing_client
 from volseg.storage.target_store import target_store
 from volseg.storage.unfinished import unfinished
@@ -177,3 +179,18 @@ def test_a_source_that_is_no_volume_leaves_nothing_in_the_store(here: Path, memo
     with pytest.raises(SourceError):
         volseg.convert("nowhere.zarr", str(memory), **OPTIONS)
     assert objects(memory) == {}
+
+
+def test_threads_of_a_worker_encode_shards_in_one_folder(source: str, memory: ObjectPath) -> None:
+    """Of two folders the first would be deleted while a thread writes into it."""
+    volseg.convert(source, str(memory), **OPTIONS)
+    for _ in range(20):
+        target, meet = open_target(memory), Barrier(8)
+
+        def folder(target: Any = target, meet: Barrier = meet) -> Path:
+            meet.wait()
+            found: Path = target._shard_files().folder
+            return found
+
+        with ThreadPoolExecutor(8) as pool:
+            assert len({future.result() for future in [pool.submit(folder) for _ in range(8)]}) == 1

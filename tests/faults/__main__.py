@@ -14,6 +14,7 @@ ROUNDS = {
     "drivers": 100,
     "ends": 40,
     "kills": 20,
+    "leases": 200,
     "injected": 60,
     "corruptions": 300,
     "fuzz": 100_000,

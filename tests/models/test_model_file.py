@@ -208,3 +208,8 @@ def test_weights_that_are_not_finite_are_refused_by_layer(tmp_path: Path, value:
     save_model(path, model.network, model.card)
     with pytest.raises(ModelError, match=rf"{name} holds NaN or infinity, .* take an earlier model"):
         load_model_file(path)
+
+
+def test_a_model_behind_a_url_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ConfigError, match="model 's3://bucket/m.safetensors' is a URL; models are read from paths"):
+        resolve_model("s3://bucket/m.safetensors")

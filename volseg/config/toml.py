@@ -90,6 +90,8 @@ def read_toml(path: str | Path, kind: type[ModelT], assignments: Iterable[str] =
     Raises:
         ConfigError: the file does not exist, is not TOML, or has invalid keys or values.
     """
+    if re.match(r"[a-z0-9]+:/", str(path)):  # a Path of a URL has lost a slash
+        raise ConfigError(f"{what} {path} is a URL; copy it to a path and name that (the volumes in it may have URLs)")
     path = Path(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never end

@@ -39,6 +39,11 @@ def resolve_model(file_or_name: str, others: tuple[str, ...] = ()) -> Path:
     path = Path(file_or_name)
     if os.path.isfile(path):  # noqa: PTH113 - that of pathlib raises errors
         return path
+    if "://" in file_or_name:
+        raise ConfigError(
+            f"model {file_or_name!r} is a URL; models are read from paths: copy the file to one that all workers see, "
+            "and name that"
+        )
     known = ", ".join(packaged) or "none with this version"
     name = f"model {file_or_name!r}"
     if file_or_name in NETWORKS:

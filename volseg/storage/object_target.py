@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 import weakref
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 CONVERSION_RECORD = "record.json"
 """Of an unfinished conversion, in the folder of the journal."""
 _METADATA = "zarr.json"
+_opening = threading.Lock()
 _DELETED = 1000
 """Objects that are deleted in one request."""
 
@@ -79,12 +81,13 @@ class ObjectTarget(Target):
 
     def _shard_files(self) -> ShardFiles:
         """The folder on this machine in which shards are encoded."""
-        if not self._files:
-            folder = TemporaryDirectory(prefix="volseg-shards-")
-            files = ShardFiles(self._array, Path(folder.name))
-            weakref.finalize(files, folder.cleanup)
-            self._files[:] = [files]
-        return self._files[0]
+        with _opening:  # of two folders one would be deleted while a thread writes into it
+            if not self._files:
+                folder = TemporaryDirectory(prefix="volseg-shards-")
+                files = ShardFiles(self._array, Path(folder.name))
+                weakref.finalize(files, folder.cleanup)
+                self._files[:] = [files]
+            return self._files[0]
 
 
 def open_target(path: TargetPath, level: str = "0") -> Target:

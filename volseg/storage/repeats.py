@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
 
-from volseg.storage.object_client import WRITE_SECONDS
+from volseg.storage import object_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,19 +43,17 @@ class Repeats:
 REPEATS = Repeats()
 
 
-def repeated(act: Callable[[], _T], seconds: float = WRITE_SECONDS) -> _T:
+def repeated(act: Callable[[], _T]) -> _T:
     """Do a request, and again after growing pauses while the store is busy, fails or does not answer.
 
-    Args:
-        act: the request; it ends within half of the time.
-        seconds: in which all ends.
+    One request takes half of `WRITE_SECONDS` at most, and none begins in the second half.
     """
     began, pause = time.monotonic(), _FIRST_PAUSE
     while True:
         try:
             return act()
         except (GenericError, AlreadyExistsError, PreconditionError) as error:
-            if not _is_passing(error) or time.monotonic() + pause - began > seconds / 2:
+            if not _is_passing(error) or time.monotonic() + pause - began > object_client.WRITE_SECONDS / 2:
                 raise
         REPEATS.add()
         time.sleep(pause * random.uniform(0.5, 1.0))
