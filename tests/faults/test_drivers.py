@@ -126,7 +126,7 @@ def test_a_driver_that_comes_between_two_renames_wins(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("campaign", "rounds"), [("drivers", 10), ("ends", 6), ("kills", 1)])
+@pytest.mark.parametrize(("campaign", "rounds"), [("drivers", 10), ("ends", 6), ("kills", 1), ("leases", 4)])
 def test_a_short_form_of_each_campaign(campaign: str, rounds: int) -> None:
     command = [sys.executable, "-m", "tests.faults", "--only", campaign, "--rounds", str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
