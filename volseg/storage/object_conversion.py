@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from volseg.errors import TargetError, TargetLostError
 from volseg.storage.journal import read_marks
 from volseg.storage.lease import LEASE, held_lease, hold_lease
-from volseg.storage.object_target import CONVERSION_RECORD, claim_object, clear_place, delete_objects, has_target
+from volseg.storage.object_target import CONVERSION_RECORD, claim_object, clear_place, delete_below, has_target
 from volseg.text import parse_object
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _tidy(path: ObjectPath, lease: Lease) -> None:
     lease.confirm()
     path.store.delete([(folder / CONVERSION_RECORD).key])  # first: without it the rest is nothing to resume
     below = folder if is_complete else path
-    delete_objects(below, lease, keep={(folder / LEASE).key})
+    delete_below(below, lease, keep={(folder / LEASE).key})
 
 
 def begin_object(path: ObjectPath, document: dict[str, Any], overwrite: bool, create: Callable[[Path], None]) -> None:

@@ -170,10 +170,10 @@ def clear_place(path: ObjectPath, lease: Lease) -> None:
         if shown.is_file():
             lease.confirm()
             path.store.delete([shown.key])
-    delete_objects(path, lease, keep={(folder / LEASE).key, (folder / f"epoch-{lease.epoch:06d}.json").key})
+    delete_below(path, lease, keep={(folder / LEASE).key, (folder / f"epoch-{lease.epoch:06d}.json").key})
 
 
-def delete_objects(path: ObjectPath, lease: Lease, keep: set[str]) -> None:
+def delete_below(path: ObjectPath, lease: Lease, keep: set[str]) -> None:
     """Delete the objects below a key, but for some."""
     old = [entry.key for entry in path.store.below(path.key) if entry.key not in keep]
     for start in range(0, len(old), _DELETED):
