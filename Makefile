@@ -41,7 +41,7 @@ check: install  ## Lint, types, imports, Dockerfile, GitHub files, CITATION.cff
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cuda
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml \
 	  .github/ISSUE_TEMPLATE/feature.yml

@@ -224,13 +224,15 @@ def _composed_runs() -> list[list[str]]:
     return [shlex.split(re.sub(r"#.*", "", line)) for line in found if "COMMAND" not in line]
 
 
-def test_the_dockerfile_copies_what_its_context_contains():
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_a_dockerfile_copies_what_its_context_contains(name: str):
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "docker" / name).read_text(), re.MULTILINE)
     assert {name for names in copied for name in names.split()} == kept
 
 
-def test_the_dockerfile_does_not_run_as_root():
-    users = re.findall(r"^USER (\S+)", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_a_container_does_not_run_as_root(name: str):
+    users = re.findall(r"^USER (\S+)", (ROOT / "docker" / name).read_text(), re.MULTILINE)
     assert users
     assert users[-1].partition(":")[0] not in ("0", "root")
