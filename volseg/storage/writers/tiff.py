@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from volseg.storage.conversion_record import OutputEntry
+    from volseg.storage.object_path import TargetPath
     from volseg.storage.place import Place
 
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
@@ -83,7 +84,7 @@ class TiffFormat:
         return path.is_file() and path.suffix.lower() in (".tif", ".tiff")
 
 
-def is_ome(path: Path) -> bool:
+def is_ome(path: TargetPath) -> bool:
     """Whether a name asks for OME-TIFF."""
     return path.name.lower().endswith((".ome.tif", ".ome.tiff"))
 
