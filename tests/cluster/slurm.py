@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged", "munge", "unmunge")
+_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
 _CONFIGURATION = """
 ClusterName=volseg
 SlurmctldHost=localhost(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=5
+AuthInfo=cred_expire=5,socket={munge}/socket
 SlurmctldPort={controller}
 SlurmdPort={node}
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -66,23 +67,24 @@ def slurm(folder: Path) -> Iterator[None]:
         (folder / name).mkdir(parents=True)
     ports = _free_ports(2)
     settings, quiet = folder / "slurm.conf", subprocess.DEVNULL
-    settings.write_text(_CONFIGURATION.format(folder=folder, controller=ports[0], node=ports[1]))
+    munge = Path(tempfile.mkdtemp(prefix="munge-"))  # a short path, as sockets need
+    settings.write_text(_CONFIGURATION.format(folder=folder, controller=ports[0], node=ports[1], munge=munge))
     for number in range(2):
         os.mknod(folder / f"gpu{number}", 0o020666, os.makedev(1, 3))
     (folder / "gres.conf").write_text(f"NodeName=localhost Name=gpu File={folder}/gpu[0-1]\n")
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(settings)
-    commands = [["slurmctld", "-D", "-c"], ["slurmd", "-D", "-N", "localhost"]]
+    (munge / "key").write_bytes(os.urandom(128))
+    (munge / "key").chmod(0o600)
+    files = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    own = ["munged", "--force", "--foreground", *(f"--{name}={munge / file}" for name, file in files.items())]
+    commands = [own, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-N", "localhost"]]
     path = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
     daemons = []
     try:
-        if not _has_munge():
-            Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
-            shutil.chown("/run/munge", "munge", "munge")
-            commands.insert(0, ["runuser", "-u", "munge", "--", "/usr/sbin/munged", "--force", "--foreground"])
         for command in commands:
             daemons.append(subprocess.Popen(command, env=path, stdout=quiet, stderr=quiet))
-            _wait(_has_munge, "munge")
+            _wait((munge / "socket").exists, "munge")
         _wait(lambda: "idle" in output("sinfo", "-h", "-o", "%t"), "a node")
         yield
     finally:
@@ -90,6 +92,7 @@ def slurm(folder: Path) -> Iterator[None]:
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait(timeout=60)
+        shutil.rmtree(munge)
         os.environ.pop("SLURM_CONF")
         if before is not None:
             os.environ["SLURM_CONF"] = before
@@ -104,11 +107,6 @@ def output(*command: str) -> str:
 def jobs() -> dict[str, str]:
     """State of each job that waits or runs, by its number."""
     return dict(line.split(" ", 1) for line in output("squeue", "-h", "-o", "%i %T").splitlines())
-
-
-def _has_munge() -> bool:
-    made = subprocess.run(["munge", "-n"], capture_output=True, check=False)
-    return subprocess.run(["unmunge"], input=made.stdout, capture_output=True, check=False).returncode == 0
 
 
 def _wait(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:

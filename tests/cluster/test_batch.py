@@ -161,6 +161,15 @@ def test_jobs_that_end_before_their_worker_joined_are_told_with_the_end_of_their
     assert [line.endswith("it is submitted again") for line in notes[1:]] == [True, True]
 
 
+def test_a_folder_of_logs_that_cannot_be_made_is_refused(
+    fake_pbs: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    fake_pbs("exit 0", "exit 0")
+    (tmp_path / "logs").touch()
+    with pytest.raises(ConfigError, match=r"^log_directory .*logs cannot be made \(File exists\); name another folder$"):
+        connect(pbs(tmp_path), 1).__enter__()
+
+
 def test_a_number_of_jobs_and_its_bounds_contradict_each_other(
     fake_pbs: Callable[[str, str], None], tmp_path: Path
 ) -> None:

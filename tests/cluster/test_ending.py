@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from volseg.cluster.ending import ENDS, Ending
+import logging
+from types import SimpleNamespace
+
+from volseg.cluster.ending import ENDS, Ending, QuietEnd
 from volseg.pipeline import BlockReport
 from volseg.testing.doubles import report
 
@@ -61,3 +64,12 @@ def test_a_block_that_runs_is_waited_for() -> None:
 
     assert isinstance(ending.attempt(0, noticed, "w").result, BlockReport)
     assert closed == [110.0]
+
+
+def test_a_server_that_closes_logs_no_tracebacks_and_one_that_works_does() -> None:
+    server = SimpleNamespace(status=SimpleNamespace(name="running"))
+    ending, lost = QuietEnd(server), (OSError, OSError("stream is closed"), None)
+    plain, traceback = (logging.LogRecord("distributed", 40, "", 1, "lost", (), info) for info in (None, lost))
+    assert (ending.filter(plain), ending.filter(traceback)) == (True, True)
+    server.status.name = "closing"
+    assert (ending.filter(plain), ending.filter(traceback)) == (True, False)

@@ -23,6 +23,12 @@ SLURM = 'system = "slurm"\nmemory = "32GB"\n'
         (SLURM + 'walltime = "30s"', "'30s' is less than a minute"),
         (SLURM + "gpus = -1", "gpus: .*greater than or equal to 0"),
         (SLURM + "adapt = [4, 2]", "adapt 4,2 is not MIN,MAX"),
+        (SLURM + "adapt = 4", r"adapt: 4 is not two whole numbers; write \[MIN, MAX\], such as \[1, 16\]"),
+        (SLURM + "adapt = [1, 2, 3]", r"adapt: \[1, 2, 3\] is not two whole numbers"),
+        (SLURM + "adapt = [1, 2]\nworkers = 3", "workers 3 contradicts adapt 1,2; give one of them"),
+        (SLURM + 'job_script_prologue = "module load x"', r"'module load x' is not a list .*write \[\"module load x\"\]"),
+        (SLURM + 'queue = ""', "queue: .*at least 1 character"),
+        ('memory = "1GB"', 'the batch system is not stated; give system = "slurm"'),
         (SLURM + 'resource_spec = "x"', "resource_spec is for pbs and sge"),
         ('system = "slurm"', "the memory of a job is not stated; give --memory 32GB, or memory in the file"),
         ('system = "slurm"\nmemory = "32"', "memory: '32' is not a size of memory"),
@@ -64,3 +70,8 @@ def test_options_of_jobs_are_refused_for_other_clusters(cluster: str) -> None:
     assert read_cluster(cluster, {"queue": None}) == cluster
     with pytest.raises(ConfigError, match=f"--queue gpu needs --cluster slurm, lsf, .* not {cluster}"):
         read_cluster(cluster, {"queue": "gpu"})
+
+
+def test_a_misspelt_batch_system_is_recognised_with_its_options() -> None:
+    with pytest.raises(ConfigError, match=r"--memory 2GB needs --cluster slurm, .*not slrum \(did you mean 'slurm'\?\)"):
+        read_cluster("slrum", {"memory": "2GB"})

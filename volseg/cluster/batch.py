@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from importlib import import_module
@@ -127,6 +128,21 @@ def log_folder(config: BatchConfig) -> Path:
     return Path(config.log_directory).expanduser().absolute()
 
 
+def _make_log_folder(config: BatchConfig) -> None:
+    """Make the folder of the workers' logs; without it, a batch system ends a job with no word.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    folder = log_folder(config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"log_directory {folder} cannot be made ({error.strerror}); name another folder") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"log_directory {folder} cannot be written; name another folder")
+
+
 def job_script(config: BatchConfig, scheduler: str = "tcp://SCHEDULER:PORT") -> str:
     """The script of a job."""
     module = import_module("dask_jobqueue")
@@ -175,7 +191,7 @@ def batch_cluster(
         note: receives what is asked for and where logs lie, and what the jobs wait for.
 
     Raises:
-        ConfigError: as `check_batch`, or `workers` together with `adapt`.
+        ConfigError: as `check_batch`, `workers` together with `adapt`, or a folder of logs that cannot be made.
         ClusterError: the batch system refused the jobs, or they end before their workers have joined.
     """
     import dask  # noqa: PLC0415 - a serial run needs no Dask
@@ -186,6 +202,7 @@ def batch_cluster(
         raise ConfigError(
             f"--workers {workers} contradicts adapt {config.adapt[0]},{config.adapt[1]}; give one of them"
         )
+    _make_log_folder(config)
     count, refused = workers or config.workers, list[str]()
     options = job_options(config) | {"security": security_of(tls, workers=True)}
     module = import_module("dask_jobqueue")
@@ -220,7 +237,7 @@ def _describe_jobs(config: BatchConfig, count: int) -> str:
     jobs = counted(count, "job") if config.adapt is None else f"{config.adapt[0]} to {config.adapt[1]} jobs"
     parts = [f"queue {config.queue}" if config.queue else "the default queue"]
     parts += [counted(config.gpus, "GPU")] if config.gpus else ["no GPU"]
-    parts += [counted(config.cores, "core"), f"{config.memory / 1024**3:.3g} GiB"]
+    parts += [counted(config.cores, "core"), f"{config.memory / 1024**3:.6g} GiB"]
     parts += ["the queue's walltime" if config.walltime is None else f"{_walltime(config)} of walltime"]
     return f"{jobs} of {config}, each with {', '.join(parts)}; logs of the workers: {log_folder(config)}"
 

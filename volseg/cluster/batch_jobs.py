@@ -20,6 +20,22 @@ _MAX_EARLY = 3
 """Jobs that may end, one after the other, before their worker has joined."""
 _ENDED = re.compile(r"\b(FAILED|COMPLETED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY|BOOT_FAIL|DEADLINE|DONE|EXIT)\b")
 """States of Slurm and LSF for jobs that have ended and are still listed."""
+_ADVICE = {
+    "Resources": "the nodes are busy",
+    "Priority": "other jobs come first",
+    "PartitionConfig": "the queue has no nodes for it; lower --cores, --memory or --gpus, or name another --queue",
+    "BadConstraints": "no node has what it asks for; lower --cores, --memory or --gpus",
+    "PartitionDown": "the queue is down; name another --queue (sinfo lists them)",
+    "PartitionInactive": "the queue is closed; name another --queue (sinfo lists them)",
+    "PartitionTimeLimit": "the queue gives less time; lower --walltime (sinfo shows the limit)",
+    "PartitionNodeLimit": "the queue has fewer nodes; lower --cores, or name another --queue",
+    "ReqNodeNotAvail": "its nodes are down or reserved; sinfo -R tells why",
+    "JobHeldUser": "it is held; scontrol release frees it",
+    "JobHeldAdmin": "an administrator holds it; ask the site",
+}
+"""What Slurm's reasons for waiting mean."""
+_LIMIT = re.compile(r"Assoc|QOS|MaxJobs|Account")
+"""In reasons of Slurm: a limit of an account."""
 _UNKNOWN = ("Invalid job id",)
 """What Slurm says if it knows none of the jobs."""
 
@@ -64,6 +80,47 @@ def listed(asked: list[str], output: str, errors: str, code: int) -> dict[str, s
     return found if code == 0 or found or says_unknown else None
 
 
+def advice(state: str) -> str:
+    """What a state of Slurm means for its user, as a suffix; empty if it says enough.
+
+    >>> advice("PENDING (PartitionDown)"), advice("PENDING (QOSMaxCpuPerUserLimit)")
+    (': the queue is down; name another --queue (sinfo lists them)', ': a limit of the account is reached')
+    >>> advice("PENDING (ReqNodeNotAvail, UnavailableNodes:n1)"), advice("RUNNING (None)")
+    (': its nodes are down or reserved; sinfo -R tells why', ': its worker is starting')
+    """
+    word, _, reason = state.partition(" (")
+    if word == "RUNNING":
+        return ": its worker is starting"
+    reason = reason.rstrip(")").partition(",")[0]
+    meaning = _ADVICE.get(reason, "a limit of the account is reached" if _LIMIT.search(reason) else "")
+    return f": {meaning}" if meaning else ""
+
+
+def refusal(system: str, line: str) -> str:
+    """Why a job was not accepted, with what Slurm has to choose from.
+
+    Args:
+        system: the batch system.
+        line: the last one of its command.
+    """
+    if system != "slurm":
+        return line
+    if "partition" in line:
+        return f"{line}; partitions here: {', '.join(_lines('sinfo', '-h', '-o', '%R'))}"
+    if "node configuration" in line:
+        return f"{line}; nodes here have {'; '.join(_lines('sinfo', '-h', '-e', '-o', '%R: %c cores, %m MiB, %G'))}"
+    return line
+
+
+def _lines(*command: str) -> list[str]:
+    """Different lines that a command prints, at most ten; none if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return list(dict.fromkeys(line.strip() for line in done.stdout.splitlines() if line.strip()))[:10]
+
+
 class Jobs:
     """Looks after the jobs of a cluster; called with the number of workers that are there.
 
@@ -92,7 +149,7 @@ class Jobs:
             ClusterError: there is no worker, and the batch system refuses jobs, or they end early.
         """
         if self._refused and not present:
-            raise ClusterError(f"{self._system} refused the job: {self._refused[0]}")
+            raise ClusterError(f"{self._system} refused the job: {refusal(self._system, self._refused[0])}")
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         if self._refused:
@@ -119,7 +176,7 @@ class Jobs:
         """Jobs without a worker, with their states."""
         pending = [identifier for identifier in self._pending().values() if identifier]
         states = job_states(self._system, pending) if pending else None
-        shown = [f"job {name} {state}" for name, state in (states or {}).items()][:3]
+        shown = [f"job {name} {state}{advice(state)}" for name, state in (states or {}).items()][:3]
         return ", ".join(shown) if shown else f"{self._system} does not tell the state of its jobs"
 
     def _pending(self) -> dict[str, str | None]:
@@ -150,4 +207,7 @@ class Jobs:
             lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
             if lines:
                 return f": {lines[-1].strip()[:200]} ({path})"
+        if self._system == "slurm" and identifier and (shown := _lines("scontrol", "show", "job", "-o", identifier)):
+            told = re.findall(r"\b(?:JobState|Reason|ExitCode|StdErr)=\S+", shown[0])
+            return f" and left no log: {' '.join(told)}"
         return ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -33,6 +34,8 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUS
 _FACTOR = 1.5
 """A block may take so many times as long as the slowest of the last ones."""
 _BLOCKS = 10
+_CLOSING = ("closing", "closing_gracefully", "closed")
+"""States of Dask's servers that end."""
 _NOTICE_SECONDS = 30.0
 _END_SECONDS = 30.0
 """Of a job that Slurm ends, kept for the end of the worker."""
@@ -107,10 +110,28 @@ def dask_setup(server: Any) -> None:
     """Set up a worker, or its nanny; Dask calls it in the main thread at the start."""
     from distributed import Nanny  # noqa: PLC0415 - a serial run needs no Dask
 
+    for handler in logging.getLogger("distributed").handlers:
+        handler.addFilter(QuietEnd(server))
     if isinstance(server, Nanny):
         _set_up_nanny(server)
     else:
         _set_up_worker(server)
+
+
+class QuietEnd(logging.Filter):
+    """Leaves tracebacks out of the log once a server closes: they tell of connections that were closed before it.
+
+    Args:
+        server: a worker or nanny of Dask.
+    """
+
+    def __init__(self, server: Any) -> None:
+        super().__init__()
+        self._server = server
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is logged; why the server closes is one without a traceback."""
+        return not record.exc_info or self._server.status.name not in _CLOSING
 
 
 def _set_up_worker(worker: Any) -> None:

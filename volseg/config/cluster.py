@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from volseg.config.base import FrozenModel
 from volseg.config.toml import read_toml, validate
 from volseg.errors import ConfigError
+from volseg.text import did_you_mean
 
 BatchSystem: TypeAlias = Literal["slurm", "lsf", "pbs", "sge"]
 SYSTEMS: tuple[str, ...] = get_args(BatchSystem)
@@ -64,13 +65,39 @@ def parse_memory(text: Any) -> int:
     return ceil(float(match[1]) * unit)
 
 
+def _parse_bounds(value: Any) -> Any:
+    """The fewest and most jobs.
+
+    Raises:
+        ValueError: not two whole numbers.
+    """
+    if isinstance(value, list | tuple) and len(value) == 2 and all(type(number) is int for number in value):
+        return value
+    raise ValueError(f"{value!r} is not two whole numbers; write [MIN, MAX], such as [1, 16]")
+
+
+def _parse_lines(value: Any) -> Any:
+    """Lines of a job script.
+
+    Raises:
+        ValueError: one text, which is no list.
+    """
+    if isinstance(value, str):
+        raise ValueError(f"{value!r} is not a list of lines; write [{json.dumps(value)}]")
+    return value
+
+
+_Name: TypeAlias = Annotated[str, Field(min_length=1)]
+_Lines: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_parse_lines)]
+
+
 class BatchConfig(FrozenModel):
     """Jobs of a batch system; keys are named as in dask-jobqueue, and resources are those of a job."""
 
     system: BatchSystem
-    queue: str | None = None
+    queue: _Name | None = None
     """Queue or partition; None: that of the site."""
-    account: str | None = None
+    account: _Name | None = None
     """Account or project that pays."""
     walltime: Annotated[int, BeforeValidator(parse_walltime)] | None = None
     """Limit of a job, such as 4h or 04:00:00, in seconds once read; None: that of the queue."""
@@ -81,24 +108,24 @@ class BatchConfig(FrozenModel):
     """A job has one worker for each; 0: one worker, on CPUs."""
     workers: int = Field(default=1, ge=1, le=4096)
     """Number of jobs."""
-    adapt: tuple[int, int] | None = None
+    adapt: Annotated[tuple[int, int], BeforeValidator(_parse_bounds)] | None = None
     """Fewest and most jobs; their number follows the work."""
-    job_name: str = Field(default="volseg", min_length=1)
-    job_script_prologue: tuple[str, ...] = ()
+    job_name: _Name = "volseg"
+    job_script_prologue: _Lines = ()
     """Lines of the job script before the worker starts, such as the activation of an environment."""
-    job_extra_directives: tuple[str, ...] = ()
+    job_extra_directives: _Lines = ()
     """Further options of the batch system, without its prefix."""
-    job_directives_skip: tuple[str, ...] = ()
+    job_directives_skip: _Lines = ()
     """Lines of the header that contain one of these are left out."""
     resource_spec: str | None = None
     """PBS and SGE: what `-l` asks for, in place of what cores, memory and gpus make."""
-    log_directory: str = "volseg-logs"
+    log_directory: _Name = "volseg-logs"
     """Folder of the workers' logs, on a file system that nodes and driver share."""
-    interface: str | None = None
+    interface: _Name | None = None
     """Network interface of driver and workers, such as ib0."""
-    local_directory: str | None = None
+    local_directory: _Name | None = None
     """Folder for temporary files on a node."""
-    python: str | None = None
+    python: _Name | None = None
     """Interpreter on the nodes; None: that of the driver."""
     notice: int = Field(default=30, ge=0, le=86400)
     """Seconds between the signal that asks a job to end and its end, as the site grants."""
@@ -106,13 +133,16 @@ class BatchConfig(FrozenModel):
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, values: Any) -> Any:
-        """Take the synonyms of other batch systems; refuse a job without memory in words that tell the option."""
+        """Take the synonyms of other batch systems; refuse a job without system or memory in words of the user."""
         values = dict(values)
         for name, key in _SYNONYMS.items():
             if name in values:
                 values.setdefault(key, values.pop(name))
                 values.pop(name, None)
-        if not {*values} - {*cls.model_fields} and values.get("memory") is None:
+        has_known_keys = not {*values} - {*cls.model_fields}
+        if has_known_keys and values.get("system") is None:
+            raise ValueError(f'the batch system is not stated; give system = "slurm" (one of {", ".join(SYSTEMS)})')
+        if has_known_keys and values.get("memory") is None:
             raise ValueError("the memory of a job is not stated; give --memory 32GB, or memory in the file")
         return values
 
@@ -120,6 +150,10 @@ class BatchConfig(FrozenModel):
     def _consistent(self) -> BatchConfig:
         if self.adapt is not None and not 1 <= self.adapt[0] <= self.adapt[1]:
             raise ValueError(f"adapt {self.adapt[0]},{self.adapt[1]} is not MIN,MAX with 1 <= MIN <= MAX")
+        if self.adapt is not None and "workers" in self.model_fields_set:
+            raise ValueError(
+                f"workers {self.workers} contradicts adapt {self.adapt[0]},{self.adapt[1]}; give one of them"
+            )
         if self.resource_spec is not None and self.system not in ("pbs", "sge"):
             raise ValueError("resource_spec is for pbs and sge; use job_extra_directives")
         return self
@@ -154,7 +188,8 @@ def read_cluster(value: Any, flags: Mapping[str, Any] | None = None) -> Cluster:
     if given:
         key, item = next(iter(given.items()))
         shown = ",".join(map(str, item)) if isinstance(item, tuple | list) else item
-        raise ConfigError(f"--{key} {shown} needs --cluster {', '.join(SYSTEMS)} or FILE.toml, not {text}")
+        meant = did_you_mean(str(text), SYSTEMS)
+        raise ConfigError(f"--{key} {shown} needs --cluster {', '.join(SYSTEMS)} or FILE.toml, not {text}{meant}")
     return text
 
 

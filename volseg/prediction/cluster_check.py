@@ -14,6 +14,7 @@ from volseg.config import BatchConfig, read_cluster
 from volseg.errors import ConfigError, VolsegError
 from volseg.inference import worker_info
 from volseg.storage import ReadOptions, VolumeRef
+from volseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,7 +178,7 @@ def _faults(one: WorkerView, cluster: Cluster, here: dict[str, str], seen: dict[
     ]
     if isinstance(cluster, BatchConfig):
         if cluster.gpus and one.device != "cuda":
-            found.append(f"a job asks for {cluster.gpus} GPU, and torch sees none on {host}")
+            found.append(f"a job asks for {counted(cluster.gpus, 'GPU')}, and torch sees none on {host}")
         if one.cores < cluster.cores // max(1, cluster.gpus):
             found.append(f"a job asks for {cluster.cores} cores, and the worker on {host} may use {one.cores}")
         if one.memory < cluster.memory // max(1, cluster.gpus) - 512 * _MIB:
