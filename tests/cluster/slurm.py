@@ -67,18 +67,14 @@ def slurm(folder: Path) -> Iterator[None]:
         (folder / name).mkdir(parents=True)
     ports = _free_ports(2)
     settings, quiet = folder / "slurm.conf", subprocess.DEVNULL
-    munge = Path(tempfile.mkdtemp(prefix="munge-"))  # a short path, as sockets need
+    munge, munged = _munge()
     settings.write_text(_CONFIGURATION.format(folder=folder, controller=ports[0], node=ports[1], munge=munge))
     for number in range(2):
         os.mknod(folder / f"gpu{number}", 0o020666, os.makedev(1, 3))
     (folder / "gres.conf").write_text(f"NodeName=localhost Name=gpu File={folder}/gpu[0-1]\n")
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(settings)
-    (munge / "key").write_bytes(os.urandom(128))
-    (munge / "key").chmod(0o600)
-    files = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-    own = ["munged", "--force", "--foreground", *(f"--{name}={munge / file}" for name, file in files.items())]
-    commands = [own, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-N", "localhost"]]
+    commands = [munged, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-N", "localhost"]]
     path = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
     daemons = []
     try:
@@ -96,6 +92,15 @@ def slurm(folder: Path) -> Iterator[None]:
         os.environ.pop("SLURM_CONF")
         if before is not None:
             os.environ["SLURM_CONF"] = before
+
+
+def _munge() -> tuple[Path, list[str]]:
+    """A folder of a munged of its own, and the command that starts it."""
+    folder = Path(tempfile.mkdtemp(prefix="munge-"))  # a short path, as sockets need
+    (folder / "key").write_bytes(os.urandom(128))
+    (folder / "key").chmod(0o600)
+    files = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    return folder, ["munged", "--force", "--foreground", *(f"--{key}={folder / file}" for key, file in files.items())]
 
 
 def output(*command: str) -> str:

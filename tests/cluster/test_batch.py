@@ -161,12 +161,23 @@ def test_jobs_that_end_before_their_worker_joined_are_told_with_the_end_of_their
     assert [line.endswith("it is submitted again") for line in notes[1:]] == [True, True]
 
 
-def test_a_folder_of_logs_that_cannot_be_made_is_refused(
-    fake_pbs: Callable[[str, str], None], tmp_path: Path
-) -> None:
+def test_what_slurm_refuses_is_answered_with_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sinfo").write_text('#!/bin/sh\n[ "$3" = %R ] && printf "gpu\\nlong\\n" || echo "gpu: 8 cores"\n')
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lines = ("Invalid partition name", "Bad node configuration", "no")
+    assert {line: batch_jobs.refusal("slurm", line) for line in lines} == {
+        "Invalid partition name": "Invalid partition name; partitions here: gpu, long",
+        "Bad node configuration": "Bad node configuration; nodes here have gpu: 8 cores",
+        "no": "no",
+    }
+    assert batch_jobs.refusal("pbs", "Invalid partition name") == "Invalid partition name"
+
+
+def test_a_folder_of_logs_that_cannot_be_made_is_refused(fake_pbs: Callable[[str, str], None], tmp_path: Path) -> None:
     fake_pbs("exit 0", "exit 0")
     (tmp_path / "logs").touch()
-    with pytest.raises(ConfigError, match=r"^log_directory .*logs cannot be made \(File exists\); name another folder$"):
+    with pytest.raises(ConfigError, match=r"^log_directory .* cannot be made \(File exists\); name another folder$"):
         connect(pbs(tmp_path), 1).__enter__()
 
 

@@ -153,17 +153,21 @@ def test_an_unreachable_scheduler_is_refused_within_seconds(monkeypatch: pytest.
     assert time.monotonic() - started < 9
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_certificates(folder: Path) -> Path:
     """A folder with a certificate that is its own authority, and its key."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
+    folder.mkdir(exist_ok=True)
     new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=volseg"]
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
     subprocess.run([*new, *files], check=True, capture_output=True)
     shutil.copy(folder / "cert.pem", folder / "ca.pem")
     return folder
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 def test_a_cluster_is_joined_over_tls(certificates: Path) -> None:

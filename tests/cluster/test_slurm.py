@@ -173,3 +173,22 @@ def test_a_check_starts_one_job_and_cancels_it(slurm: None, tmp_path: Path, monk
     assert (worker["cores"], worker["write"]) == (2, {"map.zarr": "writable"})
     assert worker["memory"] <= 2 << 30
     assert daemons.jobs() == {} or "RUNNING" not in daemons.jobs().values()
+
+
+@pytest.mark.slow
+def test_a_check_names_the_partitions_that_there_are_and_why_a_job_waits(
+    slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["cluster", "check", "slurm", "--memory", "2GB", "--queue"]
+    refused = CliRunner().invoke(main, [*options, "nowhere"])
+    assert refused.exit_code == 1
+    assert "Invalid partition name specified; partitions here: debug\n" in refused.output
+    command = [sys.executable, "-m", "volseg", *options, "debug", "--cores", "64"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "waiting for the first worker" in line)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert "PENDING (PartitionConfig): the queue has no nodes for it; lower --cores" in line
+    assert process.returncode == 4

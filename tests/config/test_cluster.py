@@ -26,7 +26,10 @@ SLURM = 'system = "slurm"\nmemory = "32GB"\n'
         (SLURM + "adapt = 4", r"adapt: 4 is not two whole numbers; write \[MIN, MAX\], such as \[1, 16\]"),
         (SLURM + "adapt = [1, 2, 3]", r"adapt: \[1, 2, 3\] is not two whole numbers"),
         (SLURM + "adapt = [1, 2]\nworkers = 3", "workers 3 contradicts adapt 1,2; give one of them"),
-        (SLURM + 'job_script_prologue = "module load x"', r"'module load x' is not a list .*write \[\"module load x\"\]"),
+        (
+            SLURM + 'job_script_prologue = "module load x"',
+            r"'module load x' is not a list .*write \[\"module.*\]",
+        ),
         (SLURM + 'queue = ""', "queue: .*at least 1 character"),
         ('memory = "1GB"', 'the batch system is not stated; give system = "slurm"'),
         (SLURM + 'resource_spec = "x"', "resource_spec is for pbs and sge"),
@@ -73,5 +76,5 @@ def test_options_of_jobs_are_refused_for_other_clusters(cluster: str) -> None:
 
 
 def test_a_misspelt_batch_system_is_recognised_with_its_options() -> None:
-    with pytest.raises(ConfigError, match=r"--memory 2GB needs --cluster slurm, .*not slrum \(did you mean 'slurm'\?\)"):
+    with pytest.raises(ConfigError, match=r"--memory 2GB needs --cluster .*not slrum \(did you mean 'slurm'\?\)"):
         read_cluster("slrum", {"memory": "2GB"})

@@ -227,7 +227,7 @@ def batch_cluster(
         if config.adapt is None:
             cluster.scale(jobs=count)
         else:
-            cluster.adapt(minimum_jobs=config.adapt[0], maximum_jobs=config.adapt[1])
+            cluster.adapt(minimum_jobs=config.adapt[0], maximum_jobs=config.adapt[1], target_duration="1ms")
         jobs = Jobs(cluster, config.system, None if config.adapt else count, refused, log_folder(config), note)
         _wait_for_first(client, jobs, note)
         yield DaskExecutor(client, f"the {config} jobs", restart_lost=jobs, patient=True)
