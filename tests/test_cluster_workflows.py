@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -21,6 +22,7 @@ from volseg.testing.factories import make_volume, read_volume
 from volseg.testing.object_servers import has_moto, moto_server
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
+OPTIONS = ("--block", "1,32,32", "--halo", "0,8,8", "--precision", "float32", "--device", "cpu")
 DATA = ('data.raw="train-volume.tif"', 'data.labels="train-labels.tif"', "data.voxel_nm=[50, 4, 4]", "data.train=[0,4]")
 FAKES = """#!{python}
 import os, subprocess, sys
@@ -76,7 +78,7 @@ def test_a_training_on_two_nodes(tmp_path: Path) -> None:
 @pytest.mark.skipif(not has_moto(), reason="no moto_server; install moto[s3,server] and set VOLSEG_MOTO")
 def test_from_a_bucket_to_a_bucket(small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = make_volume(tmp_path / "raw.zarr", (2, 64, 96))
-    options: dict[str, object] = {"block": (1, 32, 32), "halo": (0, 8, 8), "precision": "float32", "device": "cpu"}
+    options: dict[str, Any] = {"block": (1, 32, 32), "halo": (0, 8, 8), "precision": "float32", "device": "cpu"}
     with moto_server() as url:
         urlopen(Request(f"{url}/lab-bucket", method="PUT")).close()
         for key, value in {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "swordfish",
@@ -85,16 +87,15 @@ def test_from_a_bucket_to_a_bucket(small_model: Path, tmp_path: Path, monkeypatc
         environment = {
             **os.environ, "PATH": fake_programs(tmp_path / "bin", "volseg"), "BUCKET": "s3://lab-bucket/em",
             "RAW": str(raw), "MODEL": str(small_model), "CLUSTER": "serial", "PYTHONPATH": str(WORKFLOWS.parent),
-            "OPTIONS": "--block 1,32,32 --halo 0,8,8 --precision float32 --device cpu",
         }  # fmt: skip
         for _ in range(2):  # the second time nothing is left to do
             done = subprocess.run(
-                ["bash", str(WORKFLOWS / "bucket" / "run.sh")], env=environment, cwd=tmp_path, capture_output=True,
-                text=True, check=False,
+                ["bash", str(WORKFLOWS / "bucket" / "run.sh"), *OPTIONS], env=environment, cwd=tmp_path,
+                capture_output=True, text=True, check=False,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
-        assert "swordfish" not in done.stdout + done.stderr
-        volseg.predict(str(raw), str(tmp_path / "m.zarr"), model=str(small_model), cluster="serial", **options)  # type: ignore[arg-type]
+            assert "swordfish" not in done.stdout + done.stderr
+        volseg.predict(str(raw), str(tmp_path / "m.zarr"), model=str(small_model), cluster="serial", **options)
         place = target_path("s3://lab-bucket/em/membrane.zarr")
         assert isinstance(place, ObjectPath)
         stored = {entry.key.partition("membrane.zarr/")[2]: entry.key for entry in place.store.below(place.key)}

@@ -64,7 +64,9 @@ def _shell(path: Path) -> str:
 def _command_lines(path: Path) -> list[list[str]]:
     """Arguments of each `volseg ...` in a document."""
     return [
-        [name, *shlex.split(rest.removesuffix("&"))] for name, rest in _COMMAND.findall(_shell(path)) if name != "in"
+        [name, *(word for word in shlex.split(rest.removesuffix("&")) if word != "$@")]
+        for name, rest in _COMMAND.findall(_shell(path))
+        if name != "in"
     ]
 
 

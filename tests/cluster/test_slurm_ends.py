@@ -60,7 +60,7 @@ def same_as_one_driver(folder: Path, model: Path) -> None:
     marks = Counter(mark.block for mark in read_marks(journal_folder(folder / "map.zarr")) if mark.block < found.blocks)
     assert (len(marks), set(marks.values())) == (found.blocks, {1})
     arrays = str(folder / "raw.zarr"), str(folder / "one.zarr")
-    volseg.predict(*arrays, model=str(model), cluster="serial", **GRID)  # type: ignore[arg-type]
+    volseg.predict(*arrays, model=str(model), cluster="serial", **GRID)
     np.testing.assert_array_equal(read_volume(folder / "map.zarr"), read_volume(folder / "one.zarr"))
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a bucket to a bucket: a volume on this disk becomes OME-Zarr in the bucket, then its membrane map beside it.
-#   BUCKET=s3://lab/em RAW=raw.h5:volumes/raw MODEL=model.safetensors ./run.sh
+#   BUCKET=s3://lab/em RAW=raw.h5:volumes/raw MODEL=model.safetensors ./run.sh [OPTIONS of volseg predict]
 # Stopped or failed: run it again, and it goes on. Credentials: docs/stores.md.
 set -euo pipefail
 BUCKET=${BUCKET:?name a place, such as s3://lab/em}
@@ -9,7 +9,6 @@ MODEL=${MODEL:-fusionnet-snemi3d}
 CLUSTER=${CLUSTER:-local}
 
 volseg convert "$RAW" "$BUCKET/raw.zarr" --cluster "$CLUSTER" --resume
-# shellcheck disable=SC2086  # OPTIONS are several words
-volseg predict "$BUCKET/raw.zarr" "$BUCKET/membrane.zarr" --model "$MODEL" --cluster "$CLUSTER" --resume ${OPTIONS:-}
+volseg predict "$BUCKET/raw.zarr" "$BUCKET/membrane.zarr" --model "$MODEL" --cluster "$CLUSTER" --resume "$@"
 volseg status "$BUCKET/membrane.zarr"
 volseg verify "$BUCKET/membrane.zarr" --cluster "$CLUSTER"
