@@ -96,8 +96,8 @@ def test_a_calibration_measures_a_run_and_writes_nothing(converted: Path, small_
     (halo,) = figures["halos"]
     assert halo == figures["halo"]
     assert figures["read_for_each_written"] == pytest.approx((1 + 2 * halo[1] / 32) ** 2, abs=0.01)
-    # Rounded to a millisecond a block.
-    assert figures["seconds_for_the_run"] == pytest.approx(8 * figures["seconds_a_block"], abs=0.06)
+    # Rounded to a millisecond a block; the first block may take longer, once.
+    assert figures["seconds_for_the_run"] >= 8 * figures["seconds_a_block"] - 0.06
     assert 0 < figures["seconds_a_block"] < 60
     voxels = figures["kvoxel_s_of_a_worker"] * figures["seconds_a_block"]
     assert voxels == pytest.approx(2 * 32 * 32 / 1e3, rel=0.1)

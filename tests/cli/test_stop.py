@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 STOPPED = """
 import os, signal, sys, time
 from volseg.conversion import run as conversion
+from volseg.storage.unfinished import work_folder
 
-def stopped(folder, path, *rest):
-    (folder / path.name).mkdir()
+def stopped(path, *rest):
+    (work_folder(path) / path.name).mkdir()
     os.kill(os.getpid(), signal.{name})
     while True:
         time.sleep(0.01)

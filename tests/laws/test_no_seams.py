@@ -304,6 +304,7 @@ def awake_model(folder: Path, kind: str, arguments: dict[str, Any], raw: np.ndar
     raise AssertionError(f"no seed wakes {kind}")
 
 
+@pytest.mark.slow
 def test_deconvnets_rare_differences_are_roundings_that_turn_a_switch(tmp_path, monkeypatch) -> None:
     """Where two voxels of a cell are equal but for rounding, either may keep its place; in float64 none differs."""
     raw_path = make_volume(tmp_path / "raw.zarr", (1, 70, 131))

@@ -66,7 +66,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["convert", "raw.zarr/0", "link/raw.zarr", *SIZE], "contains source raw.zarr/0; choose"),
     (["convert", "link/raw.zarr", "raw.zarr/copy.zarr", *SIZE], "is inside source link/raw.zarr; choose"),
     (["convert", "sections", "sections/raw.zarr", *SIZE], "is inside source sections; choose"),
-    (["convert", "stack.tif", "s3://b/x.zarr", *SIZE], "target s3://b/x.zarr is a URL"),
+    (["convert", "stack.tif", "https://b/x.zarr", *SIZE], "target https://b/x.zarr is a URL"),
     (["convert", "stack.tif", "raw.zarr", *SIZE[:2]], "raw.zarr exists already; give --overwrite to replace it, or"),
     (["predict", "raw.zarr", "g.zarr", *MODEL], "g.zarr also holds volumes, so --overwrite"),
     (["predict", "raw.zarr", "raw.zarr/map.zarr", *MODEL], "is inside source raw.zarr; choose"),
@@ -99,7 +99,7 @@ def test_a_command_leaves_its_inputs_and_what_lies_beside_them(here: Path, argum
     assert not list(here.glob("[sg]*:*"))
 
 
-@pytest.mark.parametrize("target", ["s3://b/x.zarr", Path("s3://b/x.zarr"), "raw.zarr/x.zarr"])
+@pytest.mark.parametrize("target", ["https://b/x.zarr", Path("s3://b/x.zarr"), "raw.zarr/x.zarr"])
 def test_the_python_function_refuses_alike(here: Path, target: str | Path) -> None:
     with pytest.raises(TargetError, match="is a URL|is inside source"):
         volseg.convert("raw.zarr", target)

@@ -98,7 +98,8 @@ def never_killed(raw: Path, small_model: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.mark.parametrize(
-    ("cluster", "after"), [("serial", 0), pytest.param("serial", 7, marks=pytest.mark.slow), ("local", 5)]
+    ("cluster", "after"),
+    [("serial", 0), *(pytest.param(*each, marks=pytest.mark.slow) for each in (("serial", 7), ("local", 5)))],
 )
 def test_a_run_killed_and_resumed_gives_the_bytes_of_one_never_killed(
     raw: Path, small_model: Path, tmp_path: Path, never_killed: Path, cluster: str, after: int
@@ -126,6 +127,7 @@ def test_a_run_killed_and_resumed_gives_the_bytes_of_one_never_killed(
     assert files(target) == files(never_killed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_target_that_resume_finishes(small_model: Path, tmp_path: Path) -> None:
     # So many blocks that they are not done before the signal comes, on a machine that has other work.
     target, raw = tmp_path / "stopped.zarr", make_volume(tmp_path / "large.zarr", (4, 160, 192))

@@ -142,6 +142,7 @@ def test_overwriting_leaves_nothing_of_the_old_map(raw: Path, small_model: Path,
 
 
 @pytest.mark.s3
+@pytest.mark.slow
 def test_a_map_in_s3_has_the_bytes_of_one_on_a_disk_from_two_workers(
     raw: Path, small_model: Path, tmp_path: Path, bucket: str
 ) -> None:
