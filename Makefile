@@ -36,12 +36,13 @@ test-isa: install  ## Laws, inference and training under each instruction set of
 test-faults: install  ## All campaigns of random faults, or as SEED, ROUNDS and ONLY say; counts in a table
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(or $(SEED),0) $(addprefix --rounds ,$(ROUNDS)) $(addprefix --only ,$(ONLY))
 
-check: install  ## Lint, types, imports, Dockerfile, GitHub files, CITATION.cff
+check: install  ## Lint, types, imports, Docker and GitHub files, CITATION.cff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cuda
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.cuda.yaml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml \
 	  .github/ISSUE_TEMPLATE/feature.yml

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,11 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         pytest.skip(reason)
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)
-    with daemons.slurm(tmp_path_factory.mktemp("slurm")):
+    with ExitStack() as started:
+        try:
+            started.enter_context(daemons.slurm(tmp_path_factory.mktemp("slurm")))
+        except OSError as error:  # a container may allow no device files, or no daemons
+            pytest.skip(f"Slurm does not start here: {error}")
         yield
     if before is None:
         del os.environ["PYTHONPATH"]
