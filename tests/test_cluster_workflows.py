@@ -1,108 +1,65 @@
-"""Workflows of clusters and buckets run unchanged, as far as one machine can be several."""
+"""Workflows of clusters run unchanged: a training on two nodes, which are processes here."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-import tifffile
 
-import volseg
-from tests.test_workflows import SMALL
-from volseg.config import TrainConfig, as_toml, read_toml
-from volseg.phantom import make_phantom
-from volseg.storage import ObjectPath, target_path
-from volseg.testing.factories import make_volume, read_volume
-from volseg.testing.object_servers import has_moto, moto_server
+from tests.training.runs import log_of, make_config, make_stripes, train_config
+from volseg.config import as_toml
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
-OPTIONS = ("--block", "1,32,32", "--halo", "0,8,8", "--precision", "float32", "--device", "cpu")
-DATA = ('data.raw="train-volume.tif"', 'data.labels="train-labels.tif"', "data.voxel_nm=[50, 4, 4]", "data.train=[0,4]")
-FAKES = """#!{python}
-import os, subprocess, sys
-name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
-if name == "scontrol":
-    print("localhost")
-elif name == "volseg":
-    os.execv(sys.executable, [sys.executable, "-m", "volseg", *words])
-elif name == "torchrun":
-    os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *words])
-else:  # srun: the command once for each node
-    ends = [subprocess.Popen(words, env=os.environ | {{"OMP_NUM_THREADS": "1"}}) for _ in range(2)]
-    sys.exit(max(end.wait() for end in ends))
-"""
+BIN = Path(sys.executable).parent
 
 
-def fake_programs(folder: Path, *names: str) -> str:
-    """A PATH on which some programs are those of one machine."""
-    folder.mkdir()
-    for name in names:
-        (folder / name).write_text(FAKES.format(python=sys.executable))
-        (folder / name).chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}"
+def write_program(path: Path, text: str) -> None:
+    path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+    path.chmod(0o755)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_training_on_two_nodes(tmp_path: Path) -> None:
-    phantom = make_phantom((6, 96, 96), seed=1)
-    tifffile.imwrite(tmp_path / "train-volume.tif", phantom.raw, photometric="minisblack")
-    mask = np.where(phantom.labels == 0, 0, 255).astype(np.uint8)
-    tifffile.imwrite(tmp_path / "train-labels.tif", mask, photometric="minisblack")
-    run = as_toml(read_toml(WORKFLOWS / "isbi2012" / "first.toml", TrainConfig, [*SMALL, *DATA]))
-    (tmp_path / "run.toml").write_text(run)
-    script = tmp_path / "train.sbatch"
+def test_a_training_on_two_nodes_equals_one_with_twice_the_batch(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    write_program(programs / "srun", 'shift; "$@" & first=$!; "$@" & second=$!; wait $first && wait $second')
+    write_program(programs / "scontrol", "echo localhost; echo localhost")
+    write_program(programs / "torchrun", f'exec {sys.executable} -m torch.distributed.run --local-addr localhost "$@"')
+    network = {"name": "unet", "arguments": {"width": 4, "depth": 1, "padded": True, "dropout": 0.0}}
+    data = make_stripes(tmp_path)
+    config = make_config(data, tmp_path / "two", network=network, patches={"batch": 2}, fit={"steps": 4})
+    (tmp_path / "run.toml").write_text(as_toml(config))
     text = (WORKFLOWS / "slurm" / "train.sbatch").read_text()
-    assert text.count('source "$HOME/volseg/.venv/bin/activate"') == 1
-    script.write_text(text.replace('source "$HOME/volseg/.venv/bin/activate"', ""))
-    environment = {
-        **os.environ, "PATH": fake_programs(tmp_path / "bin", "srun", "scontrol", "torchrun"), "SLURM_NNODES": "2",
-        "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "node[1-2]", "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": str(WORKFLOWS.parent),
-    }  # fmt: skip
+    text = re.sub(r"^RUN=\S+", f"RUN={tmp_path}/run.toml", text, flags=re.MULTILINE).replace("source ", ": ")
+    (tmp_path / "train.sbatch").write_text(text)
+    environment = {**os.environ, "PATH": f"{programs}:{BIN}:{os.environ['PATH']}",
+                   "PYTHONPATH": str(WORKFLOWS.parent), "SLURM_JOB_ID": str(os.getpid()), "SLURM_NNODES": "2",
+                   "SLURM_JOB_NODELIST": "node[1-2]"}  # fmt: skip
     done = subprocess.run(
-        ["bash", str(script)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        ["bash", str(tmp_path / "train.sbatch")], env=environment, capture_output=True, text=True, timeout=250
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[:4000]
-    assert done.stdout.count("6 steps") == 1, done.stdout  # of two processes, one tells
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("4 steps in") == 1, "only rank 0 prints"
+    single = train_config(make_config(data, tmp_path / "one", network=network, patches={"batch": 4}, fit={"steps": 4}))
+    together = [entry["loss"] for entry in log_of(tmp_path / "two") if "loss" in entry]
+    np.testing.assert_allclose(together, single.losses, atol=1e-5)
 
 
-@pytest.mark.s3
-@pytest.mark.slow
-@pytest.mark.skipif(not has_moto(), reason="no moto_server; install moto[s3,server] and set VOLSEG_MOTO")
-def test_from_a_bucket_to_a_bucket(small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = make_volume(tmp_path / "raw.zarr", (2, 64, 96))
-    options: dict[str, Any] = {"block": (1, 32, 32), "halo": (0, 8, 8), "precision": "float32", "device": "cpu"}
-    with moto_server() as url:
-        urlopen(Request(f"{url}/lab-bucket", method="PUT")).close()
-        for key, value in {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "swordfish",
-                           "AWS_REGION": "us-east-1"}.items():  # fmt: skip
-            monkeypatch.setenv(key, value)
-        environment = {
-            **os.environ, "PATH": fake_programs(tmp_path / "bin", "volseg"), "BUCKET": "s3://lab-bucket/em",
-            "RAW": str(raw), "MODEL": str(small_model), "CLUSTER": "serial", "PYTHONPATH": str(WORKFLOWS.parent),
-        }  # fmt: skip
-        for _ in range(2):  # the second time nothing is left to do
-            done = subprocess.run(
-                ["bash", str(WORKFLOWS / "bucket" / "run.sh"), *OPTIONS], env=environment, cwd=tmp_path,
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            assert "swordfish" not in done.stdout + done.stderr
-        volseg.predict(str(raw), str(tmp_path / "m.zarr"), model=str(small_model), cluster="serial", **options)
-        place = target_path("s3://lab-bucket/em/membrane.zarr")
-        assert isinstance(place, ObjectPath)
-        stored = {entry.key.partition("membrane.zarr/")[2]: entry.key for entry in place.store.below(place.key)}
-        local = [path for path in (tmp_path / "m.zarr").rglob("c/**/*") if path.is_file()]
-        assert len(local) >= 12
-        for path in local:
-            name = str(path.relative_to(tmp_path / "m.zarr"))
-            assert (place / name).read_bytes() == path.read_bytes(), name
-            assert name in stored
-        assert read_volume(tmp_path / "m.zarr").any()
+def test_the_training_script_requeues_after_a_signal_and_not_after_an_error() -> None:
+    """Its end, with programs that write down how they are called."""
+    text = (WORKFLOWS / "slurm" / "train.sbatch").read_text()
+    end = text[text.index("training=$!") :]
+    fakes = 'scancel() { echo "scancel $*"; kill "$training"; }; scontrol() { echo "scontrol $*"; }\nSLURM_JOB_ID=7\n'
+    for before, after, lines, code in (
+        ("sleep 30 &", "kill -USR1 $$", ["scancel --signal=TERM 7.0", "scontrol requeue 7"], 143),
+        ("(exit 1) &", "", [], 1),
+        ("(exit 0) &", "", [], 0),
+    ):
+        script = fakes + before + "\n" + end.replace("signalled=\n", f"signalled=\n(sleep 0.2; {after or ':'}) &\n", 1)
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+        assert (done.stdout.splitlines(), done.returncode) == (lines, code), done.stderr
