@@ -67,7 +67,7 @@ def test_a_sample_of_the_blocks_stands_for_all(computed: list[int], small_model:
     assert [256 <= number < 272 for number in computed if number >= 256] == [True]
     assert fields["seconds_for_the_run"] == pytest.approx(256 * 0.25 + 20 * 3.0)
     low, middle, high = fields["seconds_interval"]
-    assert (middle - low, high - middle) == pytest.approx((0.15 * middle, 0.15 * middle))
+    assert (middle - low, high - middle) == pytest.approx((0.2 * middle, 0.2 * middle))
     assert fields["worker_hours"][1] == pytest.approx((middle + fields["seconds_to_start"]) / 3600, rel=0.01)
     assert fields["kind"].endswith("float32")
     assert sorted(path.name for path in tmp_path.iterdir() if "p.zarr" in path.name) == []
@@ -80,7 +80,7 @@ def test_an_interval_holds_the_mean_of_what_was_sampled() -> None:
         sampled, run = rng.gamma(4.0, 0.25, 20), rng.gamma(4.0, 0.25, 300) * speed
         low, _, high = run_seconds(Trial(tuple(sampled), (), (), (1,), 1, "cpu"), 300, 0, 1)
         held += low <= run.sum() <= high
-    assert 0.8 <= held / 400 <= 0.98
+    assert 0.8 <= held / 400 <= 0.99
 
 
 def test_money_is_hours_by_their_price(small_model: Path, tmp_path: Path) -> None:
